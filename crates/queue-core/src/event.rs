@@ -1,0 +1,126 @@
+//! What happened to a job, as others hear of it.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::job::{JobKind, JobRef, Timestamp};
+
+/// The kinds of [`JobEvent`]. Each fires once, from the winner of the compare-and-set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum JobEventKind {
+    /// The provider accepted it.
+    Submitted,
+    /// A worker claimed it.
+    Started,
+    /// The handler said how far it is.
+    Progress,
+    /// It finished well.
+    Completed,
+    /// An attempt failed and another follows.
+    Retrying,
+    /// It is dead.
+    DeadLettered,
+    /// It was cancelled.
+    Cancelled,
+    /// A running job was asked to stop.
+    CancelRequested,
+    /// Its time to live passed before it was started.
+    Expired,
+    /// It was handed back without spending an attempt.
+    Released,
+    /// Its worker fell silent.
+    LeaseLost,
+    /// It waits for a key.
+    Parked,
+    /// An operator gave it another life.
+    Redriven,
+}
+
+impl JobEventKind {
+    /// The name in logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Submitted => "submitted",
+            Self::Started => "started",
+            Self::Progress => "progress",
+            Self::Completed => "completed",
+            Self::Retrying => "retrying",
+            Self::DeadLettered => "dead_lettered",
+            Self::Cancelled => "cancelled",
+            Self::CancelRequested => "cancel_requested",
+            Self::Expired => "expired",
+            Self::Released => "released",
+            Self::LeaseLost => "lease_lost",
+            Self::Parked => "parked",
+            Self::Redriven => "redriven",
+        }
+    }
+
+    /// The name on the wire of the live-event interfaces.
+    #[must_use]
+    pub const fn wire_name(self) -> &'static str {
+        match self {
+            Self::Submitted => "job:submitted",
+            Self::Started => "job:processing",
+            Self::Progress => "job:progress",
+            Self::Completed => "job:completed",
+            Self::Retrying => "job:retried",
+            Self::DeadLettered => "job:dead-letter",
+            Self::Cancelled => "job:cancelled",
+            Self::CancelRequested => "job:cancel-requested",
+            Self::Expired => "job:expired",
+            Self::Released => "job:released",
+            Self::LeaseLost => "job:lease-lost",
+            Self::Parked => "job:parked",
+            Self::Redriven => "job:redriven",
+        }
+    }
+
+    /// Whether the job is over after it.
+    #[must_use]
+    pub const fn is_terminal(self) -> bool {
+        matches!(self, Self::Completed | Self::DeadLettered | Self::Cancelled | Self::Expired)
+    }
+}
+
+/// One thing that happened to one job. A hint: it may repeat, and may be missed; the record is the truth.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct JobEvent {
+    /// When, by the store's clock.
+    pub at: Timestamp,
+    /// To which job.
+    pub job: JobRef,
+    /// The job's kind.
+    pub kind: JobKind,
+    /// What happened.
+    pub what: JobEventKind,
+    /// In which attempt.
+    pub attempt: u32,
+    /// With [`JobEventKind::Progress`], what the handler said: JSON of [`Progress`].
+    pub progress: Option<Bytes>,
+}
+
+impl JobEvent {
+    /// An event without progress.
+    #[must_use]
+    pub fn new(at: Timestamp, job: JobRef, kind: JobKind, what: JobEventKind, attempt: u32) -> Self {
+        Self { at, job, kind, what, attempt, progress: None }
+    }
+}
+
+/// How far a running job is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// 0.0 to 100.0.
+    pub percent: f64,
+    /// The step it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}

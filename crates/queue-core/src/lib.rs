@@ -1,0 +1,27 @@
+#![doc = include_str!("docs/crate.md")]
+
+// The ground: time and randomness come in here and nowhere else.
+pub mod clock;
+pub mod config;
+pub mod error;
+
+// What travels, what it may become, who carries it, who remembers it.
+pub mod event;
+pub mod job;
+pub mod lifecycle;
+pub mod provider;
+pub mod queue_spec;
+pub mod stats;
+pub mod store;
+
+// Who decides, and who runs.
+pub mod scheduler;
+pub mod worker;
+
+pub use clock::{Clock, Env, Random};
+pub use error::{Error, ErrorCode, Result};
+pub use job::{Envelope, Job, JobError, JobId, JobRef, Priority, QueueName, RetryPolicy, Timestamp};
+pub use provider::{Consumer, QueueProvider};
+pub use queue_spec::QueueSpec;
+
+pub use store::JobStore;

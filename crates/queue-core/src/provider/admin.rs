@@ -1,0 +1,195 @@
+//! What may be asked of queues, for people and tools.
+
+use std::{fmt::Debug, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{PublishOptions, PublishOutcome};
+use crate::{
+    error::Result,
+    job::{Envelope, JobError, JobId, JobKind, QueueName, Timestamp},
+    stats::QueueStats,
+};
+
+/// Each operation refuses with `UNSUPPORTED` what its broker cannot do.
+#[async_trait]
+pub trait QueueAdmin: Debug + Send + Sync {
+    /// Queues whose name begins with `prefix`, by name.
+    ///
+    /// # Errors
+    /// `UNSUPPORTED`, `UNAVAILABLE`.
+    async fn queues(&self, prefix: &str, cursor: Option<Cursor>, limit: usize) -> Result<Page<QueueName>>;
+
+    /// Numbers, one answer per queue, in order.
+    async fn stats(&self, queues: &[QueueName]) -> Vec<Result<QueueStats>>;
+
+    /// Holds all workers back, within 1 s, or lets them go on. Running jobs finish. Idempotent.
+    ///
+    /// # Errors
+    /// `UNSUPPORTED`, `UNAVAILABLE`.
+    async fn pause(&self, queue: &QueueName, paused: bool) -> Result<()>;
+
+    /// Removes every waiting job and says how many. Running and finished ones stay.
+    ///
+    /// # Errors
+    /// `UNSUPPORTED`, `UNAVAILABLE`.
+    async fn purge(&self, queue: &QueueName) -> Result<u64>;
+
+    /// Dead jobs that match, the oldest first.
+    ///
+    /// # Errors
+    /// `UNSUPPORTED`, `UNAVAILABLE`; `VALIDATION` for a cursor of another listing.
+    async fn dead(
+        &self,
+        queue: &QueueName,
+        filter: &DeadFilter,
+        cursor: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<DeadJob>>;
+
+    /// Gives dead jobs another life, from attempt 1. Not refused by `max_len`.
+    ///
+    /// # Errors
+    /// `UNSUPPORTED`, `UNAVAILABLE`; `VALIDATION` for an edited payload without exactly one named job.
+    async fn redrive(&self, queue: &QueueName, what: &Redrive) -> Result<RedriveReport>;
+
+    /// Forgets dead jobs that match and says how many.
+    ///
+    /// # Errors
+    /// `UNSUPPORTED`, `UNAVAILABLE`.
+    async fn drop_dead(&self, queue: &QueueName, filter: &DeadFilter) -> Result<u64>;
+}
+
+/// Topics: what is published to one reaches every queue that is subscribed.
+#[async_trait]
+pub trait Topics: Debug + Send + Sync {
+    /// Adds a subscription. Idempotent.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE`, `DENIED`.
+    async fn subscribe(&self, topic: &QueueName, queue: &QueueName) -> Result<()>;
+
+    /// Removes one. Idempotent.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE`, `DENIED`.
+    async fn unsubscribe(&self, topic: &QueueName, queue: &QueueName) -> Result<()>;
+
+    /// Like [`super::QueueProvider::publish`].
+    async fn publish(&self, topic: &QueueName, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome>;
+}
+
+/// Where a listing goes on; opaque.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Cursor(pub Arc<str>);
+
+/// A part of a listing.
+#[derive(Debug, Clone)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// `None` at the end.
+    pub next: Option<Cursor>,
+}
+
+/// Which dead jobs; everything that is set must match.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeadFilter {
+    /// The error's code.
+    pub code: Option<String>,
+    /// The job's kind.
+    pub kind: Option<JobKind>,
+    /// Died at or after.
+    pub since: Option<Timestamp>,
+    /// Died before.
+    pub before: Option<Timestamp>,
+}
+
+impl DeadFilter {
+    /// Whether a dead job with these properties matches.
+    #[must_use]
+    pub fn matches(&self, code: &str, kind: Option<&JobKind>, died_at: Timestamp) -> bool {
+        self.code.as_deref().is_none_or(|wanted| wanted == code)
+            && self.kind.as_ref().is_none_or(|wanted| Some(wanted) == kind)
+            && self.since.is_none_or(|since| died_at >= since)
+            && self.before.is_none_or(|before| died_at < before)
+    }
+}
+
+/// A dead job.
+#[derive(Debug, Clone)]
+pub struct DeadJob {
+    /// Its id; of bytes that were no envelope, one derived from them.
+    pub id: JobId,
+    /// What it was.
+    pub body: DeadBody,
+    /// Why it is dead.
+    pub error: JobError,
+    /// The last attempt's number.
+    pub attempt: u32,
+    /// When it died.
+    pub died_at: Timestamp,
+}
+
+/// What a dead letter holds.
+#[derive(Debug, Clone)]
+pub enum DeadBody {
+    /// A job.
+    Envelope(Envelope),
+    /// Bytes that could not be read, kept as they came.
+    Raw(Bytes),
+}
+
+/// Which dead jobs to bring back.
+#[derive(Debug, Clone)]
+pub struct Redrive {
+    /// Which.
+    pub which: RedriveSelection,
+    /// Only count.
+    pub dry_run: bool,
+    /// Another payload, for exactly one named job.
+    pub payload: Option<Bytes>,
+}
+
+/// See [`Redrive::which`].
+#[derive(Debug, Clone)]
+pub enum RedriveSelection {
+    /// These.
+    Jobs(Vec<JobId>),
+    /// All that match.
+    Matching(DeadFilter),
+}
+
+impl Redrive {
+    /// Every dead job of the queue.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::matching(DeadFilter::default())
+    }
+
+    /// All that match.
+    #[must_use]
+    pub fn matching(filter: DeadFilter) -> Self {
+        Self { which: RedriveSelection::Matching(filter), dry_run: false, payload: None }
+    }
+
+    /// Exactly one.
+    #[must_use]
+    pub fn one(id: JobId) -> Self {
+        Self { which: RedriveSelection::Jobs(vec![id]), dry_run: false, payload: None }
+    }
+}
+
+/// What a redrive did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedriveReport {
+    /// Dead jobs that were meant.
+    pub matched: u64,
+    /// Of these, brought back.
+    pub redriven: u64,
+    /// Of these, left dead because their unique key is held by another job now.
+    pub duplicates: u64,
+}
