@@ -1,5 +1,6 @@
 //! The envelope on the wire: golden files pin every byte; nonsense never panics and never allocates what it claims.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 use std::{num::NonZeroU64, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
