@@ -34,7 +34,7 @@ pub(crate) fn perform(args: &Args) -> Result<()> {
     let mut command = run::cargo();
     command.args(["tarpaulin", "--engine", "ptrace", "--all-features", "--skip-clean", "--out", "Lcov"]);
     command.arg("--output-dir").arg(target.join("coverage")).arg("--target-dir").arg(target.join("tarpaulin"));
-    command.args(["--exclude-files", "xtask/*", "--exclude-files", "target/*"]);
+    command.args(["--exclude-files", "xtask/*", "--exclude-files", "*/tests/*"]);
     if args.packages.is_empty() {
         command.args(["--workspace", "--exclude", "xtask"]);
     }

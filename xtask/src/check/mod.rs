@@ -48,7 +48,15 @@ pub(crate) fn perform(args: &Args) -> Result<()> {
     steps.step("dependencies", "see deny.toml for what is allowed, and why", || {
         DENY.ensure(args.install)?;
         // Advisories need a database from the network; everything else is decided by the lock file and the sources.
-        run::shown(run::cargo().args(["deny", "--offline", "check", "bans", "licenses", "sources"]))
+        run::shown(run::cargo().args([
+            "deny",
+            "--offline",
+            "check",
+            "--hide-inclusion-graph",
+            "bans",
+            "licenses",
+            "sources",
+        ]))
     })?;
 
     eprint!("\nAll checks passed.\n{}", steps.summary());
