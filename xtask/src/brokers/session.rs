@@ -78,19 +78,12 @@ impl Session {
         &self.urls
     }
 
-    /// Takes down what it started, and repeats loudly what was left out.
+    /// Takes down what it started.
     ///
     /// # Errors
     /// Where something cannot be taken down.
     pub(crate) fn close(mut self) -> Result<()> {
-        self.take_down()?;
-        if !self.left_out.is_empty() {
-            eprintln!(
-                "\nLEFT OUT, and not tested: {}. How to get them stands at the top of this output.",
-                self.left_out.join(", ")
-            );
-        }
-        Ok(())
+        self.take_down()
     }
 
     fn take_down(&mut self) -> Result<()> {
@@ -108,7 +101,12 @@ impl Session {
 }
 
 impl Drop for Session {
+    /// What was left out is repeated whatever the end: the top of the output is far away by then.
     fn drop(&mut self) {
+        if !self.left_out.is_empty() {
+            let names = self.left_out.join(", ");
+            eprintln!("\nLEFT OUT, and not tested: {names}. How to get them stands at the top of this output.");
+        }
         if let Err(error) = self.take_down() {
             eprintln!("warning: not everything was taken down ({error:#}): see `cargo xtask brokers status`");
         }
