@@ -14,11 +14,11 @@ use crate::{
 /// What needs no broker and can still be asked for.
 const IN_PROCESS: [&str; 2] = ["memory", "models"];
 /// Packages whose test targets all belong here; of the others, those called `conformance`.
-const PACKAGES: [&str; 2] = ["queue-testkit", "tests"];
+const PACKAGES: [&str; 2] = ["queue-testkit", "queue-e2e"];
 
 /// The conformance and end-to-end tests, with the brokers they need.
 ///
-/// These are the test targets of `queue-testkit` and `tests`, and each provider crate's `tests/conformance.rs`.
+/// These are the test targets of `queue-testkit` and `queue-e2e` (tests/), and each provider crate's `tests/conformance.rs`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     cargo xtask integration\n  \
@@ -82,8 +82,8 @@ mod tests {
             ("queue-memory", "conformance"),
             ("queue-redis", "conformance"),
             ("queue-testkit", "saboteur"),
-            ("tests", "run_file"),
-            ("tests", "soak_run"),
+            ("queue-e2e", "run_file"),
+            ("queue-e2e", "soak_run"),
         ];
         let all = all.map(|(package, target)| (package.to_owned(), target.to_owned()));
         let chosen: Vec<String> = targets(all.to_vec()).into_iter().collect();

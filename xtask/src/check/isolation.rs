@@ -17,7 +17,7 @@ const CLIENTS: [(&str, &str); 6] = [
 ];
 
 /// The crates that may reach a client through its provider: they put a program together.
-const ASSEMBLERS: [&str; 5] = ["queue-manager", "queue-cli", "queue-server", "tests", "examples"];
+const ASSEMBLERS: [&str; 5] = ["queue-manager", "queue-cli", "queue-server", "queue-e2e", "queue-examples"];
 
 /// Names and what each depends on when it is built for use: dev-dependencies do not count.
 type Graph = BTreeMap<String, BTreeSet<String>>;
