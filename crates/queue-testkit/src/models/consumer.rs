@@ -208,11 +208,12 @@ impl Consumer for ModelConsumer {
     async fn close(&self, deadline: Duration) -> CloseReport {
         let broker = &self.link.broker;
         let deadline = broker.ground.now().saturating_add(deadline);
-        let member = self.member();
-        let returned = broker.change(|state| {
+        let (member, returned) = broker.change(|state| {
+            // From here on no fetch opens another session.
             let first = !self.closing.swap(true, Ordering::AcqRel);
+            let member = self.member();
             let queue = state.queues.get_mut(&self.queue).filter(|_| first);
-            queue.map_or(0, |queue| queue.line.recall(Some(member)))
+            (member, queue.map_or(0, |queue| queue.line.recall(Some(member))))
         });
         let settled = broker.watch(deadline, |state| {
             let next = state.refresh(&self.queue).filter(|queue| queue.line.held(member) > 0).map(|queue| queue.next());

@@ -71,7 +71,7 @@ impl LogModel {
         let per_band = self.partitions.max(1);
         let partitions = (0..BANDS * per_band).map(|_| Partition::default()).collect();
         let (model, ground) = (self.clone(), ground.clone());
-        Box::new(LogLine { model, ground, partitions, per_band, appended: 0, members: Vec::new() })
+        Box::new(LogLine { model, ground, partitions, per_band, appended: [0; BANDS], members: Vec::new() })
     }
 }
 
@@ -82,8 +82,8 @@ struct LogLine {
     /// Those of the lowest band first.
     partitions: Vec<Partition>,
     per_band: usize,
-    /// Where the last record went, so that records spread evenly.
-    appended: usize,
+    /// Where the next record of each band goes, so that they spread evenly.
+    appended: [usize; BANDS],
     /// The group, in the order of joining.
     members: Vec<MemberId>,
 }
@@ -140,9 +140,10 @@ impl LogLine {
 
 impl Line for LogLine {
     fn put(&mut self, message: Message) {
-        let first = band_index(message.band) * self.per_band;
-        self.appended = (self.appended + 1) % self.per_band;
-        self.partitions[first + self.appended].append(message);
+        let band = band_index(message.band);
+        let spread = self.appended[band] % self.per_band;
+        self.appended[band] = spread + 1;
+        self.partitions[band * self.per_band + spread].append(message);
     }
 
     fn join(&mut self, member: MemberId) {

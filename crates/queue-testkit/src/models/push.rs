@@ -19,7 +19,7 @@ use super::{
 ///   ends: by a crash, a close, a restart of the broker, or because one delivery was held beyond `max_hold`.
 /// * A receipt belongs to one session. `Settled` means sent; repeats are answered from the session's memory of its last
 ///   1,024 settlements, and after it with `LeaseLost`.
-/// * A consumer prefetches up to its demand. A message of a higher band displaces a buffered one of a lower. What is
+/// * A consumer subscribes with its first fetch and prefetches up to its demand. A message of a higher band displaces a buffered one of a lower. What is
 ///   buffered goes back when the demand falls to zero, at a pause, a purge or a close, and after `buffer_age`.
 /// * Nothing can be written on a message that is out, so lost sessions stand for started deliveries.
 /// * Delays wait in delay queues; retries, dead letters and delayed releases are copies, published and confirmed before
@@ -34,7 +34,7 @@ pub struct PushModel {
 
 impl Default for PushModel {
     fn default() -> Self {
-        Self { max_hold: Duration::from_secs(30 * 60), buffer_age: Duration::from_secs(30) }
+        Self { max_hold: Duration::from_secs(30 * 60), buffer_age: Duration::from_secs(5) }
     }
 }
 

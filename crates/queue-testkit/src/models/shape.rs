@@ -104,7 +104,7 @@ pub(super) fn bare(lease: LeaseModel) -> Capabilities {
     can.dead_letters = COPY;
     can.atomic_then = Support::Emulated {
         how: "follow-ups are published, then the original acknowledged",
-        caveat: "a crash between the two publishes them again, under the same ids",
+        caveat: "a crash between the two, or a refusal of a later one, publishes them again under the same ids",
     };
     can.park = Support::Emulated {
         how: "released for a second, again and again",

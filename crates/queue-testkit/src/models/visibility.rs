@@ -70,7 +70,7 @@ struct VisibilityLine {
     model: VisibilityModel,
     ground: Ground,
     ready: Ready,
-    /// By message number.
+    /// By place, which a message keeps for as long as it is in line.
     hidden: BTreeMap<u64, Hidden>,
 }
 
@@ -91,16 +91,16 @@ impl VisibilityLine {
         self.hidden.get(&address.slot).filter(live).filter(|hidden| hidden.visible > now)
     }
 
-    fn show(&mut self, number: u64) {
-        if let Some(hidden) = self.hidden.remove(&number) {
+    fn show(&mut self, place: u64) {
+        if let Some(hidden) = self.hidden.remove(&place) {
             self.ready.insert(hidden.message);
         }
     }
 
     fn maybe_double(&mut self, message: &Message) {
         if self.model.duplicates > 0.0 && self.ground.env.random.fraction() < self.model.duplicates {
-            let (number, place) = (self.ground.number(), self.ground.number());
-            self.ready.insert(Message { number, place, ..message.clone() });
+            // The same message to whoever asks for its name, and another entry to the broker.
+            self.ready.insert(Message { place: self.ground.number(), ..message.clone() });
         }
     }
 }
@@ -118,9 +118,9 @@ impl Line for VisibilityLine {
     fn sweep(&mut self) -> Vec<MemberId> {
         let now = self.ground.now();
         let due: Vec<u64> =
-            self.hidden.iter().filter(|(_, hidden)| hidden.visible <= now).map(|(number, _)| *number).collect();
-        for number in due {
-            self.show(number);
+            self.hidden.iter().filter(|(_, hidden)| hidden.visible <= now).map(|(place, _)| *place).collect();
+        for place in due {
+            self.show(place);
         }
         Vec::new()
     }
@@ -139,7 +139,7 @@ impl Line for VisibilityLine {
             message.returns += 1;
             message.redelivered = true;
             self.maybe_double(&message);
-            let address = Address { slot: message.number, epoch: self.ground.number() };
+            let address = Address { slot: message.place, epoch: self.ground.number() };
             out.push(Claimed {
                 address,
                 starts,

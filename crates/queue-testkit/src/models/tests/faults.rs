@@ -250,3 +250,56 @@ async fn a_consumer_that_is_dropped_gives_up_what_it_holds() {
         assert_eq!(ids(&take(&other, 10).await), [id(0), id(1), id(2), id(3)]);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_jobs_outlive_two_restarts_and_a_killed_client() {
+    const JOBS: u64 = 10_000;
+    for shape in shapes() {
+        let bench = Bench::new(shape);
+        bench.put_all(0..JOBS).await;
+        let done = Arc::new(std::sync::Mutex::new(std::collections::BTreeMap::<JobId, u32>::new()));
+        let doomed = bench.broker.connect();
+        let mut workers = tokio::task::JoinSet::new();
+        for n in 0..4 {
+            let provider = if n == 0 { doomed.clone() } else { bench.broker.connect() };
+            let consumer = consumer_of(&provider, &bench.queue, 50).await;
+            let done = done.clone();
+            workers.spawn(async move {
+                loop {
+                    let Ok(taken) = consumer.fetch(50, LEASE * 2).await else {
+                        tokio::time::sleep(secs(1)).await;
+                        if provider.ping().await.is_err() {
+                            return;
+                        }
+                        continue;
+                    };
+                    if taken.is_empty() {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    // Backwards, so that nothing is finished in order.
+                    let batch: Vec<_> =
+                        taken.iter().rev().map(|taken| Settlement::new(taken.receipt, complete())).collect();
+                    for (outcome, settlement) in consumer.settle(&batch).await.iter().zip(&batch) {
+                        if outcome.is_settled() {
+                            *done.lock().unwrap().entry(settlement.receipt.id).or_default() += 1;
+                        }
+                    }
+                }
+            });
+        }
+        for pause in [1_050, 1_050] {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            bench.broker.restart();
+        }
+        tokio::time::sleep(Duration::from_millis(1_050)).await;
+        assert!(bench.stats().await.waiting() > 0, "the faults came too late");
+        doomed.crash();
+        while workers.join_next().await.is_some() {}
+        let done = std::mem::take(&mut *done.lock().unwrap());
+        assert_eq!(done.len() as u64, JOBS, "lost");
+        assert!(done.values().all(|times| *times == 1), "settled twice");
+        let stats = bench.stats().await;
+        assert_eq!((stats.waiting(), stats.running, stats.completed_total), (0, 0, JOBS));
+    }
+}
