@@ -2,7 +2,6 @@
 
 use std::{
     ops::ControlFlow,
-    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -96,8 +95,8 @@ impl Broker {
         mut look: impl FnMut(&mut State) -> ControlFlow<T, Option<Duration>>,
     ) -> Option<T> {
         loop {
-            let mut changed = pin!(self.changed.notified());
-            changed.as_mut().enable();
+            // It counts from its making, so no change between this line and the waiting is missed.
+            let changed = self.changed.notified();
             let now = self.ground.now();
             let seen = look(&mut self.lock());
             let again = match seen {
@@ -105,8 +104,10 @@ impl Broker {
                 ControlFlow::Continue(_) if now >= deadline => return None,
                 ControlFlow::Continue(again) => again.unwrap_or(deadline).min(deadline),
             };
-            // Whichever comes first; the next look tells which it was.
-            let _ = tokio::time::timeout(again.saturating_sub(now), changed).await;
+            // Whichever comes first; the next look tells which it was. Timers count in milliseconds, and a paused clock
+            // stands still unless somebody sleeps.
+            let nap = again.saturating_sub(now).max(Duration::from_millis(1));
+            let _ = tokio::time::timeout(nap, changed).await;
         }
     }
 }

@@ -267,11 +267,3 @@ impl QueueProvider for Connection {
         Ok(())
     }
 }
-
-/// Where nobody holds the provider or a consumer of it any more, its sessions end.
-impl Drop for Link {
-    fn drop(&mut self) {
-        let id = self.id;
-        self.broker.change(|state| state.disconnect(id, false));
-    }
-}

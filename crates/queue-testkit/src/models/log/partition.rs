@@ -185,17 +185,13 @@ impl Partition {
         }
         self.commit();
         self.handover = None;
-        self.owner = to.map(|member| {
-            let mut owner = Owner {
-                member,
-                epoch: ground.number(),
-                position: self.committed.low,
-                finished: self.committed.above.clone(),
-                out: BTreeMap::new(),
-                commit_due: None,
-            };
-            owner.advance(self.committed.low);
-            owner
+        self.owner = to.map(|member| Owner {
+            member,
+            epoch: ground.number(),
+            position: self.committed.low,
+            finished: self.committed.above.clone(),
+            out: BTreeMap::new(),
+            commit_due: None,
         });
     }
 
@@ -276,12 +272,15 @@ mod tests {
         partition.finish(3, Duration::ZERO, Duration::from_secs(1));
         partition.mark_started(1);
         partition.mark_started(1);
+        assert_eq!(partition.committed.starts.len(), 1);
 
         partition.want(Some(2), true, Duration::ZERO, Duration::ZERO, &ground);
         let again: Vec<(u64, bool, u32)> = std::iter::from_fn(|| partition.take(Duration::ZERO))
             .map(|taken| (taken.offset, taken.redelivered, taken.starts))
             .collect();
         assert_eq!(again, [(1, true, 1), (3, true, 0), (4, false, 0)]);
+        partition.finish(1, Duration::ZERO, Duration::ZERO);
+        assert!(partition.committed.starts.is_empty(), "marks go with their records");
     }
 
     #[tokio::test(start_paused = true)]

@@ -40,6 +40,19 @@ async fn a_delay_is_never_early_and_wakes_a_waiting_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_becomes_due_joins_the_tail() {
+    for shape in shapes() {
+        let bench = Bench::new(shape);
+        bench.put([delayed(&bench.job(0), secs(5))]).await;
+        bench.put_all(1..3).await;
+        tokio::time::advance(secs(6)).await;
+        bench.stats().await;
+        bench.put_all(3..4).await;
+        assert_eq!(ids(&take(&bench.consumer(10).await, 10).await), [id(1), id(2), id(0), id(3)]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_retry_is_the_next_attempt_and_a_release_is_the_same_one() {
     for shape in shapes() {
         let bench = Bench::new(shape);
@@ -50,6 +63,7 @@ async fn a_retry_is_the_next_attempt_and_a_release_is_the_same_one() {
         assert!(consumer.fetch(1, Duration::from_millis(4_999)).await.unwrap().is_empty());
         let second = consumer.fetch(1, secs(1)).await.unwrap().remove(0);
         assert_eq!((second.attempt, second.envelope.attempt, second.envelope.generation), (2, 2, 1));
+        assert_eq!(second.envelope.not_before, Some(second.envelope.created_at + secs(5)));
 
         assert!(settle(&consumer, &second, release(secs(5))).await.is_settled());
         assert!(consumer.fetch(1, Duration::from_millis(4_999)).await.unwrap().is_empty());
@@ -76,6 +90,11 @@ async fn a_settlement_repeated_is_known_and_contradicted_is_refused() {
         assert!(matches!(settle(&consumer, &delivery, retry(Duration::ZERO)).await, SettleOutcome::AlreadySettled));
         assert!(matches!(settle(&consumer, &delivery, complete()).await, SettleOutcome::Conflict));
         assert_eq!(take(&consumer, 10).await.len(), 1, "one copy, however often it was said");
+
+        bench.put_all(1..2).await;
+        let mut other = take_one(&consumer).await;
+        other.receipt.id = id(99);
+        assert!(matches!(settle(&consumer, &other, complete()).await, SettleOutcome::LeaseLost));
 
         let mut forged = delivery;
         forged.receipt.epoch += 1_000;
@@ -117,6 +136,10 @@ async fn a_dead_job_keeps_its_error_and_lives_again_from_attempt_one() {
 
         let report = admin.redrive(&bench.queue, &Redrive { dry_run: true, ..Redrive::all() }).await.unwrap();
         assert_eq!((report.matched, report.redriven), (2, 0));
+        let huge = vec![0; bench.provider.capabilities(None).max_encoded_len];
+        let too_large = Redrive { payload: Some(huge.into()), ..Redrive::one(id(1)) };
+        let error = admin.redrive(&bench.queue, &too_large).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::PayloadTooLarge);
         let edited = Redrive { payload: Some(Bytes::from_static(b"mended")), ..Redrive::one(id(1)) };
         assert_eq!(admin.redrive(&bench.queue, &edited).await.unwrap().redriven, 1);
         let again = take_one(&consumer).await;
@@ -124,6 +147,70 @@ async fn a_dead_job_keeps_its_error_and_lives_again_from_attempt_one() {
         assert_eq!(again.envelope.generation, 1);
         assert!(admin.redrive(&bench.queue, &Redrive { payload: edited.payload, ..Redrive::all() }).await.is_err());
         assert_eq!(admin.drop_dead(&bench.queue, &DeadFilter::default()).await.unwrap(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_life_forgets_the_last_one() {
+    for shape in shapes() {
+        let bench = Bench::new(shape);
+        let now = bench.now();
+        let tired = bench.job(0).edit(|parts| {
+            parts.attempt = 4;
+            parts.deliveries = 9;
+            parts.expires_at = Some(now + secs(5));
+        });
+        bench.put([tired]).await;
+        let consumer = bench.consumer(10).await;
+        let delivery = take_one(&consumer).await;
+        assert_eq!((delivery.attempt, delivery.started_before), (4, 9));
+        settle(&consumer, &delivery, bury()).await;
+        tokio::time::advance(secs(60)).await;
+        bench.provider.admin().redrive(&bench.queue, &Redrive::one(id(0))).await.unwrap();
+        let delivery = take_one(&consumer).await;
+        assert_eq!((delivery.attempt, delivery.started_before, delivery.envelope.expires_at), (1, 0, None));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_dead_are_forgotten_by_age_only() {
+    for shape in shapes() {
+        let bench = Bench::new(shape);
+        let consumer = bench.consumer(10).await;
+        bench.put_all(0..2).await;
+        let keep = QueueSpec::new(bench.queue.clone()).retention.dead;
+        for delivery in take(&consumer, 10).await {
+            settle(&consumer, &delivery, bury()).await;
+            bench.provider.maintain(true).await.unwrap();
+            tokio::time::advance(secs(10)).await;
+        }
+        assert_eq!(bench.dead().await.len(), 2);
+        tokio::time::advance(keep - secs(15)).await;
+        bench.provider.maintain(false).await.unwrap();
+        assert_eq!(bench.dead().await.len(), 2, "only the leader forgets");
+        bench.provider.maintain(true).await.unwrap();
+        let dead: Vec<JobId> = bench.dead().await.iter().map(|dead| dead.id).collect();
+        assert_eq!(dead, [id(1)]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plain_message_is_a_job_as_its_queue_has_them() {
+    for shape in shapes() {
+        let bench = Bench::new(shape);
+        let mut spec = QueueSpec::new(bench.queue.clone());
+        spec.default_kind = JobKind::from_static("plain");
+        spec.default_priority = Priority::URGENT;
+        spec.timeout = secs(7);
+        spec.ttl = Some(secs(5));
+        bench.provider.declare(&spec).await.unwrap();
+        let consumer = bench.consumer(10).await;
+        bench.broker.publish_raw(&bench.queue, "one").unwrap();
+        let envelope = take_one(&consumer).await.envelope;
+        assert_eq!((envelope.kind.as_str(), envelope.priority, envelope.timeout), ("plain", Priority::URGENT, secs(7)));
+        bench.broker.publish_raw(&bench.queue, "two").unwrap();
+        tokio::time::advance(secs(6)).await;
+        assert!(take(&consumer, 1).await.is_empty(), "expired");
     }
 }
 
@@ -341,7 +428,10 @@ async fn what_a_model_cannot_do_it_refuses() {
         take_one(&consumer).await;
         match (can.purge, bench.provider.admin().purge(&bench.queue).await) {
             (Support::Unsupported { .. }, Err(error)) => unsupported(error),
-            (_, purged) => assert_eq!(purged.unwrap(), 3, "the running one stays"),
+            (_, purged) => {
+                assert_eq!(purged.unwrap(), 3, "the running one stays");
+                assert_eq!(bench.stats().await.waiting(), 0);
+            }
         }
         assert_eq!(bench.stats().await.running, 1);
         assert_eq!(bench.provider.drop_queue(&bench.queue, true).await.unwrap_err().code(), ErrorCode::Conflict);
@@ -349,6 +439,8 @@ async fn what_a_model_cannot_do_it_refuses() {
         bench.provider.drop_queue(&bench.queue, true).await.unwrap();
         assert!(take(&consumer, 1).await.is_empty());
         assert!(bench.provider.admin().queues("", None, 10).await.unwrap().items.is_empty());
+        bench.put_all(5..6).await;
+        assert_eq!(ids(&take(&consumer, 9).await), [id(5)], "a consumer finds the new queue of the same name");
     }
 }
 

@@ -1,6 +1,9 @@
 //! What goes wrong on demand, and what crashes leave behind.
 
-use queue_core::provider::{FollowUp, Rejection};
+use queue_core::{
+    QueueSpec,
+    provider::{Beat, BeatOutcome, FollowUp, OnFull, Rejection},
+};
 
 use super::*;
 
@@ -26,6 +29,8 @@ async fn a_killed_client_loses_nothing_and_its_receipts_are_stale() {
         assert!(pending.unwrap().is_empty());
         assert_eq!(bench.now(), Timestamp::from_millis(START) + secs(1), "the blocked fetch returned at once");
 
+        let beat = consumer.heartbeat(&[Beat::extend(taken[0].receipt, LEASE)]).await.remove(0);
+        assert!(matches!(beat, BeatOutcome::Lost));
         let survivor = consumer_of(&other, &bench.queue, 10).await;
         let mut again = Vec::new();
         while again.len() < 3 {
@@ -226,10 +231,7 @@ async fn a_job_that_kills_its_worker_is_counted() {
             // A first delivery need not be marked, so one crash may go uncounted.
             assert!(delivery.started_before >= crashes.max(1) - 1 && delivery.started_before <= crashes);
             if delivery.redelivered {
-                let started = queue_core::provider::Beat {
-                    started: true,
-                    ..queue_core::provider::Beat::extend(delivery.receipt, LEASE)
-                };
+                let started = Beat { started: true, ..Beat::extend(delivery.receipt, LEASE) };
                 consumer.heartbeat(&[started.clone(), started]).await;
             }
             doomed.crash();
@@ -301,5 +303,42 @@ async fn ten_thousand_jobs_outlive_two_restarts_and_a_killed_client() {
         assert!(done.values().all(|times| *times == 1), "settled twice");
         let stats = bench.stats().await;
         assert_eq!((stats.waiting(), stats.running, stats.completed_total), (0, 0, JOBS));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publish_that_waits_for_room_hears_of_a_restart() {
+    for shape in shapes() {
+        let bench = Bench::new(shape);
+        let mut spec = QueueSpec::new(bench.queue.clone());
+        spec.max_len = Some(1);
+        bench.provider.declare(&spec).await.unwrap();
+        bench.put_all(0..1).await;
+        let options = PublishOptions { deadline: secs(60), on_full: OnFull::Wait, ..PublishOptions::default() };
+        let restart = async {
+            tokio::time::sleep(secs(1)).await;
+            bench.broker.restart();
+        };
+        let (outcomes, ()) = tokio::join!(bench.provider.publish(&bench.queue, vec![bench.job(1)], &options), restart);
+        assert!(matches!(outcomes[0], PublishOutcome::Rejected(Rejection::Unavailable(_))), "{outcomes:?}");
+        assert_eq!(bench.now(), Timestamp::from_millis(START) + secs(1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_takes_the_count_of_crashes_along() {
+    for shape in shapes() {
+        let bench = Bench::new(shape);
+        bench.put_all(0..1).await;
+        let consumer = bench.consumer(10).await;
+        let delivery = take_one(&consumer).await;
+        consumer.heartbeat(&[Beat { started: true, ..Beat::extend(delivery.receipt, LEASE) }]).await;
+        bench.provider.crash();
+        let survivor = consumer_of(&bench.broker.connect(), &bench.queue, 10).await;
+        let again = survivor.fetch(1, LEASE * 2).await.unwrap().remove(0);
+        assert_eq!(again.started_before, 1);
+        assert!(settle(&survivor, &again, retry(Duration::ZERO)).await.is_settled());
+        let copy = take_one(&survivor).await;
+        assert_eq!((copy.attempt, copy.started_before), (2, 1));
     }
 }

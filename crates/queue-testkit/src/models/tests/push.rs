@@ -73,6 +73,32 @@ async fn what_is_buffered_is_not_lost_to_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_demand_of_zero_gives_the_buffer_back_at_once() {
+    let bench = Bench::new(PushModel::default());
+    bench.put_all(0..3).await;
+    let (hoarder, other) = (bench.consumer(5).await, bench.consumer(5).await);
+    take_one(&hoarder).await;
+    let (fetched, demanded) = tokio::join!(other.fetch(5, secs(1)), hoarder.demand(0));
+    demanded.unwrap();
+    assert_eq!(ids(&fetched.unwrap()), [id(1), id(2)]);
+    assert_eq!(bench.now(), Timestamp::from_millis(START));
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_in_the_buffer_is_no_time_held() {
+    let model = PushModel { max_hold: secs(6), buffer_age: secs(5) };
+    let bench = Bench::new(model);
+    bench.put([0, 1].map(|n| bench.job(n).edit(|parts| parts.timeout = secs(5)))).await;
+    let consumer = bench.consumer(5).await;
+    let first = take_one(&consumer).await;
+    tokio::time::advance(secs(4)).await;
+    let second = take_one(&consumer).await;
+    assert!(settle(&consumer, &first, complete()).await.is_settled());
+    tokio::time::advance(secs(5)).await;
+    assert!(settle(&consumer, &second, complete()).await.is_settled());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_urgent_job_passes_a_full_buffer() {
     let bench = Bench::new(PushModel::default());
     bench.put_all(0..4).await;
