@@ -1,0 +1,3 @@
+//! What proves a provider.
+
+pub mod models;
