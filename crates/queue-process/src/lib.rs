@@ -42,10 +42,12 @@ mod resolve;
 mod exit;
 mod group;
 mod output;
+mod result;
 mod run;
 
 pub use descriptors::{DESCRIPTORS_PER_RUN, DescriptorLimit, reserve_descriptors};
 pub use error::{CommandLineError, StartError};
 pub use output::Tail;
 pub use program::{Environment, Limits, Program};
+pub use result::result_json;
 pub use run::{End, Execution, Finished};
