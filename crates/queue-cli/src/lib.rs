@@ -9,6 +9,10 @@ pub mod values;
 // What comes in.
 pub mod input;
 pub mod seen;
+pub mod window;
+
+// The three together: lines, checked, as fast as they are worked off.
+pub mod feed;
 
 // What goes out.
 pub mod dead;

@@ -42,11 +42,15 @@ mod resolve;
 mod exit;
 mod group;
 mod output;
-mod result;
 mod run;
+
+// What the run means for the job.
+mod outcome;
+mod result;
 
 pub use descriptors::{DESCRIPTORS_PER_RUN, DescriptorLimit, reserve_descriptors};
 pub use error::{CommandLineError, StartError};
+pub use outcome::{NEVER_RETRY, failure_to_start, outcome};
 pub use output::Tail;
 pub use program::{Environment, Limits, Program};
 pub use result::result_json;
