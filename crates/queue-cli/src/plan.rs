@@ -215,4 +215,14 @@ mod tests {
         assert_eq!(fs::read(&old).unwrap(), b"old");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "nothing was made");
     }
+
+    #[test]
+    fn one_file_by_two_names_is_not_written_twice() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("jobs"), "{}\n").unwrap();
+        fs::create_dir(directory.path().join("sub")).unwrap();
+        let words = ["@/jobs", "--exec", "cat", "--results", "@/x", "--dead", "@/sub/../x", "--force"];
+        let error = plan(directory.path(), &words).unwrap_err();
+        assert!(error.contains("also the file of --results"), "{error}");
+    }
 }

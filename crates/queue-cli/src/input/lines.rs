@@ -183,6 +183,8 @@ mod tests {
             ]
         );
         assert_eq!(lines("\u{FEFF}123456".as_bytes(), 5), [(1, long(b"12345", 6))]);
+        assert_eq!(lines("\u{FEFF}12345\r\n".as_bytes(), 5), [(1, utf8("12345"))]);
+        assert_eq!(lines(b"12345678\rxyz", 5), [(1, long(b"12345", 12))], "a CR where the kept part ends");
     }
 
     #[test]
