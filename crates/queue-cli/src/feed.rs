@@ -30,19 +30,39 @@ pub struct Reading {
     pub strict: bool,
 }
 
-/// A line that was read. Keep its slot until its row is written: it is what bounds the memory of a run.
+/// A line that was read, and what it is.
 #[derive(Debug)]
 pub struct Fed {
-    /// Its number, from 1.
-    pub number: u64,
+    /// The line, until it has ended.
+    pub line: OpenLine,
     /// Where its line break ends in the input, in bytes.
     pub offset: u64,
-    /// As it was written, for the dead file. It shares its bytes with the payload.
-    pub text: Text,
     /// What it is.
     pub what: What,
-    /// Its room in the window.
-    pub slot: Slot,
+}
+
+/// A line that has not ended. It is neither copied nor forgotten: [`crate::ledger::Ledger::end`] takes it, once.
+#[derive(Debug)]
+#[must_use = "every line that is read ends in a row"]
+pub struct OpenLine {
+    /// Its number, from 1.
+    pub number: u64,
+    /// As it was written, for the dead file. It shares its bytes with the payload.
+    pub text: Text,
+    /// Its room in the window, which is what bounds the memory of a run.
+    slot: Slot,
+}
+
+impl OpenLine {
+    /// A line in its room.
+    pub fn new(number: u64, text: Text, slot: Slot) -> Self {
+        Self { number, text, slot }
+    }
+
+    /// Gives back the room.
+    pub(crate) fn close(self) {
+        drop(self.slot);
+    }
 }
 
 /// What a line is.
@@ -123,7 +143,7 @@ impl Feed {
         let what = self.judge(&text)?;
         let offset = self.lines.bytes_read();
         let slot = self.runtime.block_on(self.window.enter(weight(&text)));
-        Ok(slot.map(|slot| Fed { number, offset, text, what, slot }))
+        Ok(slot.map(|slot| Fed { line: OpenLine::new(number, text, slot), offset, what }))
     }
 
     fn judge(&mut self, text: &Text) -> Result<What, SeenError> {
@@ -174,7 +194,7 @@ mod tests {
                 What::Invalid(_) => "invalid",
                 What::Duplicate(_) => "duplicate",
             };
-            words.push(format!("{} {word}", fed.number));
+            words.push(format!("{} {word}", fed.line.number));
         }
         words
     }
@@ -202,7 +222,7 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_millis(100), receiver.recv()).await.is_err(), "the window is full");
         held.remove(0);
         let next = receiver.recv().await.unwrap().unwrap();
-        assert_eq!((next.number, next.offset), (4, 4 * 14));
+        assert_eq!((next.line.number, next.offset), (4, 4 * 14));
         window.close();
         assert!(receiver.recv().await.is_none(), "a closed window ends the reading");
     }

@@ -22,5 +22,8 @@ pub mod progress;
 pub mod results;
 pub mod summary;
 
+// Every line that came in goes out, once.
+pub mod ledger;
+
 // All of `queue run` that can be checked before a job runs.
 pub mod plan;

@@ -126,6 +126,17 @@ impl Output {
         Ok(())
     }
 
+    /// Adds a row that was just made.
+    ///
+    /// # Errors
+    /// The disk's, or the row could not be made.
+    pub fn write_json(&mut self, row: serde_json::Result<Vec<u8>>) -> Result<(), OutputError> {
+        match row {
+            Ok(row) => self.write(&row),
+            Err(error) => self.said(Err(error.into())),
+        }
+    }
+
     /// Lets readers see every row so far; call it now and then.
     ///
     /// # Errors
