@@ -36,7 +36,8 @@ pub(crate) struct Entry {
     /// When it came into its state.
     pub(crate) changed_at: Timestamp,
     pub(crate) started_at: Option<Timestamp>,
-    pub(crate) worker: Option<Arc<str>>,
+    /// Who has it, or had it last: a number of the queue's [`super::state::Workers`].
+    pub(crate) worker: u32,
     details: Option<Box<Details>>,
 }
 
@@ -75,7 +76,7 @@ impl Entry {
             submitted_at: at,
             changed_at: at,
             started_at: None,
-            worker: None,
+            worker: 0,
             details: None,
         }
     }
@@ -150,12 +151,12 @@ impl Entry {
         }
     }
 
-    pub(crate) fn record(&self, queue: &QueueName) -> JobRecord {
+    pub(crate) fn record(&self, queue: &QueueName, worker: Option<Arc<str>>) -> JobRecord {
         let job = JobRef::new(queue.clone(), self.envelope.id);
         let mut record = JobRecord::new(job, self.envelope.clone(), self.state, self.submitted_at);
         record.attempt = self.attempt;
         record.started_count = self.started_count;
-        record.worker.clone_from(&self.worker);
+        record.worker = worker;
         record.started_at = self.started_at;
         record.finished_at = self.state.is_terminal().then_some(self.changed_at);
         if let Some(details) = self.details() {

@@ -6,7 +6,7 @@ use queue_core::{
     job::{JobId, Timestamp},
     lifecycle::{JobState, Trigger},
     provider::DeadFilter,
-    queue_spec::{Retention, Tracking},
+    queue_spec::Retention,
 };
 
 use super::{Now, State};
@@ -33,7 +33,7 @@ impl State {
         }
         if state == JobState::Dead {
             self.dead.insert((now.wall, slot));
-        } else if self.spec.tracking == Tracking::Off {
+        } else if !self.is_tracked() {
             // The event of its end was the last that is heard of it.
             self.forget(slot);
             return;
@@ -83,11 +83,12 @@ impl State {
     }
 
     fn bury_for_good(&mut self, slot: u32) {
-        let Some(entry) = self.forget(slot) else { return };
+        let Some(id) = self.slots.get(slot).map(|entry| entry.envelope.id) else { return };
+        self.forget(slot);
         if self.finished.tombstones.len() == TOMBSTONES {
             self.finished.tombstones.pop_front();
         }
-        self.finished.tombstones.push_back(entry.envelope.id);
+        self.finished.tombstones.push_back(id);
     }
 
     /// Whether it was here and retention took it.
