@@ -1,0 +1,1 @@
+//! The suite of [`queue_core::store::TrackingStore`].

@@ -1,0 +1,9 @@
+//! Proves that a provider keeps the contract of [`queue_core::provider`].
+//!
+//! [`conformance`] runs plain cases over `Arc<dyn QueueProvider>`, reached through a [`harness`]. [`saboteur`] proves the
+//! cases: each of its named defects must be caught by one. [`checker`] judges the history of a run with faults.
+
+pub mod checker;
+pub mod conformance;
+pub mod harness;
+pub mod saboteur;
