@@ -84,8 +84,8 @@ codes! {
     HandlerFailed = "HANDLER_FAILED", true;
     /// The handler panicked.
     HandlerPanicked = "HANDLER_PANICKED", true;
-    /// No handler is registered for the job's kind.
-    NoHandler = "NO_HANDLER", false;
+    /// No handler is registered for the job's kind in the worker that got it; another worker may have one.
+    NoHandler = "NO_HANDLER", true;
     /// The job was started and lost its worker too often: it is taken for the cause.
     Poison = "POISON", false;
     /// The bytes are not an envelope this version can read.

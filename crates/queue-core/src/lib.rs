@@ -23,5 +23,7 @@ pub use error::{Error, ErrorCode, Result};
 pub use job::{Envelope, Job, JobError, JobId, JobRef, Priority, QueueName, RetryPolicy, Timestamp};
 pub use provider::{Consumer, QueueProvider};
 pub use queue_spec::QueueSpec;
+pub use scheduler::{JobHandle, JobScheduler};
 
 pub use store::JobStore;
+pub use worker::{Failure, JobContext, State, Worker};

@@ -1,1 +1,246 @@
-//! wip
+//! The one owner of every transition: it submits jobs, decides what becomes of each run, and keeps house.
+//!
+//! With one provider it is all a library user needs:
+//!
+//! ```ignore
+//! let queues = JobScheduler::new(MemoryProvider::new());
+//! let handle = queues.enqueue(SendEmail { to }).priority(Priority::HIGH).await?;
+//! queues.worker().queue("mail", 64).register(send_email).run_until(ctrl_c()).await?;
+//! ```
+
+mod decide;
+mod enqueue;
+mod handle;
+mod maintain;
+mod options;
+mod submit;
+
+pub(crate) use maintain::Consuming;
+
+pub use decide::{Verdict, decide_end, decide_start};
+pub use enqueue::Enqueue;
+pub use handle::JobHandle;
+pub use options::{JobOptions, NewJob};
+pub use submit::Submitted;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use futures_core::stream::BoxStream;
+use futures_util::StreamExt;
+use tokio::sync::broadcast;
+
+use crate::{
+    clock::Env,
+    error::{Error, ErrorCode, Result},
+    event::JobEvent,
+    job::{Job, JobRef, QueueName, StoreId, Timestamp},
+    provider::{Cancel, QueueAdmin, QueueProvider},
+    queue_spec::QueueSpec,
+    stats::QueueStats,
+    store::{CancelOutcome, JobRecord, JobStore, Lookup, Watch, Watched},
+    worker::WorkerBuilder,
+};
+use maintain::Maintenance;
+
+/// Submits jobs to one provider and looks after them. A clone is another handle on the same scheduler.
+#[derive(Debug, Clone)]
+pub struct JobScheduler {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    provider: Arc<dyn QueueProvider>,
+    store: Option<Arc<dyn JobStore>>,
+    env: Env,
+    specs: RwLock<HashMap<QueueName, Arc<QueueSpec>>>,
+    maintenance: Maintenance,
+    /// Events of this process, for providers that have no store to tell them.
+    told: broadcast::Sender<JobEvent>,
+}
+
+/// Events a slow listener may be behind before it is told that it missed some.
+const BEHIND: usize = 4_096;
+
+impl JobScheduler {
+    /// A scheduler on the system's clock. The maintenance task starts with the first call that needs a runtime.
+    pub fn new(provider: impl QueueProvider) -> Self {
+        Self::with_env(Arc::new(provider), Env::system())
+    }
+
+    /// A scheduler on a clock and randomness of the caller's.
+    #[must_use]
+    pub fn with_env(provider: Arc<dyn QueueProvider>, env: Env) -> Self {
+        let store = provider.job_store();
+        let inner = Inner {
+            maintenance: Maintenance::new(&env),
+            provider,
+            store,
+            env,
+            specs: RwLock::default(),
+            told: broadcast::Sender::new(BEHIND),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The provider underneath.
+    #[must_use]
+    pub fn provider(&self) -> &Arc<dyn QueueProvider> {
+        &self.inner.provider
+    }
+
+    /// The clock and randomness it uses.
+    #[must_use]
+    pub fn env(&self) -> &Env {
+        &self.inner.env
+    }
+
+    /// Declares a queue, with which its defaults apply to what is submitted here. Idempotent.
+    ///
+    /// # Errors
+    /// As [`QueueProvider::declare`].
+    pub async fn declare(&self, spec: QueueSpec) -> Result<()> {
+        self.keep_house();
+        self.inner.provider.declare(&spec).await?;
+        let mut specs = self.inner.specs.write().unwrap_or_else(PoisonError::into_inner);
+        specs.insert(spec.name.clone(), Arc::new(spec));
+        Ok(())
+    }
+
+    /// The spec of a queue as it was declared here, else the default one.
+    #[must_use]
+    pub fn spec(&self, queue: &QueueName) -> Arc<QueueSpec> {
+        let known = self.inner.specs.read().unwrap_or_else(PoisonError::into_inner).get(queue).cloned();
+        known.unwrap_or_else(|| Arc::new(QueueSpec::new(queue.clone())))
+    }
+
+    /// Begins the submission of a typed job; await it, or set options first.
+    pub fn enqueue<J: Job>(&self, job: J) -> Enqueue<J> {
+        Enqueue::new(self.clone(), &job)
+    }
+
+    /// Begins a worker on this scheduler's provider.
+    pub fn worker(&self) -> WorkerBuilder {
+        WorkerBuilder::new(self.clone())
+    }
+
+    /// The records of the provider's jobs.
+    ///
+    /// # Errors
+    /// `UNSUPPORTED` on a bare transport.
+    pub fn store(&self) -> Result<&Arc<dyn JobStore>> {
+        self.inner.store.as_ref().ok_or_else(|| {
+            let instead = "it keeps no records: pair it with a store (`store=` in the URL)";
+            Error::unsupported(self.inner.provider.scheme(), "look-up", instead)
+        })
+    }
+
+    /// A job's record.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` where there is none (any more); `UNAVAILABLE`, also where the answer is not known; `UNSUPPORTED` without
+    /// a store.
+    pub async fn get(&self, job: &JobRef) -> Result<JobRecord> {
+        let not_found = |message| Err(Error::new(ErrorCode::NotFound, message).at("get").on(&job.queue));
+        match self.store()?.get(std::slice::from_ref(job)).await.pop() {
+            Some(Ok(Lookup::Found(record))) => Ok(*record),
+            Some(Ok(Lookup::NotFound)) | None => not_found("there is no such job"),
+            Some(Ok(Lookup::Gone)) => not_found("the job finished and its record was removed by retention"),
+            Some(Ok(Lookup::Unknown)) => {
+                Err(Error::new(ErrorCode::Unavailable, "the job's state is not known now").at("get").on(&job.queue))
+            }
+            Some(Err(error)) => Err(error),
+        }
+    }
+
+    /// Cancels a waiting job at once, and asks a running one to stop. Idempotent.
+    ///
+    /// # Errors
+    /// `UNSUPPORTED` without a store; `UNAVAILABLE`.
+    pub async fn cancel(&self, job: &JobRef, cancel: &Cancel) -> Result<CancelOutcome> {
+        let outcome = self.store()?.cancel(std::slice::from_ref(job), cancel).await.pop();
+        outcome.unwrap_or_else(|| Err(Error::new(ErrorCode::Internal, "the store answered nothing").at("cancel")))
+    }
+
+    /// What may be asked of the queues.
+    #[must_use]
+    pub fn admin(&self) -> Arc<dyn QueueAdmin> {
+        self.inner.provider.admin()
+    }
+
+    /// Numbers of one queue.
+    ///
+    /// # Errors
+    /// As [`QueueAdmin::stats`].
+    pub async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
+        let stats = self.admin().stats(std::slice::from_ref(queue)).await.pop();
+        stats.unwrap_or_else(|| Err(Error::new(ErrorCode::Internal, "the provider answered nothing").at("stats")))
+    }
+
+    /// What happens from now on: everywhere, where the provider has a store, else in this process.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE`.
+    pub async fn events(&self) -> Result<BoxStream<'static, Watched>> {
+        if let Some(store) = &self.inner.store {
+            return store.watch(Watch::All).await;
+        }
+        let told = self.inner.told.subscribe();
+        let stream = futures_util::stream::unfold(told, |mut told| async move {
+            match told.recv().await {
+                Ok(event) => Some((Watched::Event(event), told)),
+                Err(broadcast::error::RecvError::Lagged(_)) => Some((Watched::Missed, told)),
+                Err(broadcast::error::RecvError::Closed) => None,
+            }
+        });
+        Ok(stream.boxed())
+    }
+
+    /// When the maintenance task last did its round; `None` before the first.
+    #[must_use]
+    pub fn last_maintenance(&self) -> Option<Timestamp> {
+        self.inner.maintenance.last_tick()
+    }
+
+    /// Stops the maintenance task and closes the provider. Workers are to be stopped before.
+    ///
+    /// # Errors
+    /// As [`QueueProvider::close`].
+    pub async fn close(&self) -> Result<()> {
+        self.inner.maintenance.stop().await;
+        self.inner.provider.close().await
+    }
+
+    /// Which store's id goes into envelopes of a queue.
+    fn store_id(&self, spec: &QueueSpec) -> Option<StoreId> {
+        let tracked = spec.tracking == crate::queue_spec::Tracking::Full;
+        self.inner.store.as_ref().filter(|_| tracked).map(|store| store.id())
+    }
+
+    /// Tells listeners of a provider without a store what happened here.
+    pub(crate) fn tell(&self, event: impl FnOnce() -> JobEvent) {
+        if self.inner.store.is_none() && self.inner.told.receiver_count() > 0 {
+            // An error means that the last listener left, which is no error here.
+            let _ = self.inner.told.send(event());
+        }
+    }
+
+    /// Starts the maintenance task, once; every call that is in a runtime for certain does.
+    pub(crate) fn keep_house(&self) {
+        self.inner.maintenance.start(&self.inner.provider, self.inner.store.as_ref());
+    }
+
+    pub(crate) fn consuming(&self) -> Consuming {
+        self.keep_house();
+        self.inner.maintenance.consuming()
+    }
+
+    /// How long an interactive call waits before it looks again.
+    pub(crate) const fn poll_interval() -> Duration {
+        crate::config::defaults::RESULT_POLL
+    }
+}

@@ -1,1 +1,22 @@
-//! wip
+#![doc = include_str!("../docs/worker.md")]
+
+mod builder;
+mod completer;
+mod context;
+mod extract;
+mod failure;
+mod fetch;
+mod handler;
+mod heartbeat;
+mod held;
+mod pool;
+mod run;
+mod shutdown;
+
+pub use builder::WorkerBuilder;
+pub use completer::RunReport;
+pub use context::JobContext;
+pub use extract::{FromJob, JobRequest, RawJob, State};
+pub use failure::Failure;
+pub use handler::{Handler, HandlerService, JobResult};
+pub use shutdown::{DrainReport, Worker};

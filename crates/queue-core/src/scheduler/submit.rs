@@ -1,0 +1,120 @@
+//! Getting jobs to the provider.
+
+use crate::{
+    error::{Error, ErrorCode, Result},
+    event::{JobEvent, JobEventKind},
+    job::{Envelope, JobId, JobRef, QueueName, RawHeaders},
+    provider::{PublishOptions, PublishOutcome},
+    queue_spec::QueueSpec,
+};
+
+use super::{
+    JobScheduler, NewJob,
+    options::{JobOptions, Start},
+};
+
+/// What became of a submitted job.
+#[derive(Debug, Clone)]
+pub enum Submitted {
+    /// It will run.
+    Accepted(JobRef),
+    /// Its unique key is held by this job.
+    Duplicate(JobRef),
+    /// It will not run, and why.
+    Rejected(Error),
+    /// No answer came: it may run. Submit it again under the same id where the provider deduplicates by id.
+    Unknown(JobRef, Error),
+}
+
+impl JobScheduler {
+    /// Submits a batch: one answer per job, in order. A refused job does not touch its neighbours.
+    pub async fn submit(&self, queue: &QueueName, jobs: Vec<NewJob>, options: &PublishOptions) -> Vec<Submitted> {
+        self.keep_house();
+        let spec = self.spec(queue);
+        let mut answers: Vec<Option<Submitted>> = Vec::with_capacity(jobs.len());
+        let mut batch = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            match self.envelope(&spec, job) {
+                Ok(envelope) => {
+                    batch.push(envelope);
+                    answers.push(None);
+                }
+                Err(error) => answers.push(Some(Submitted::Rejected(error.at("submit").on(queue)))),
+            }
+        }
+        let sent: Vec<Envelope> = batch.clone();
+        let outcomes = self.publish_surely(queue, batch, options).await;
+        let mut outcomes = sent.into_iter().zip(outcomes);
+        let answer = |answer: Option<Submitted>| {
+            answer.or_else(|| outcomes.next().map(|(envelope, outcome)| self.answer(queue, &envelope, outcome)))
+        };
+        answers.into_iter().filter_map(answer).collect()
+    }
+
+    /// Repeats what was not answered, where the provider makes sure that this is still one job.
+    async fn publish_surely(
+        &self,
+        queue: &QueueName,
+        batch: Vec<Envelope>,
+        options: &PublishOptions,
+    ) -> Vec<PublishOutcome> {
+        let provider = &self.inner.provider;
+        if !provider.capabilities(None).dedup_by_id.is_supported() {
+            return provider.publish(queue, batch, options).await;
+        }
+        let kept = batch.clone();
+        let mut outcomes = provider.publish(queue, batch, options).await;
+        let unknown = |outcome: &PublishOutcome| matches!(outcome, PublishOutcome::Unknown(_));
+        let again: Vec<usize> = (0..outcomes.len()).filter(|index| unknown(&outcomes[*index])).collect();
+        if !again.is_empty() {
+            let batch = again.iter().map(|index| kept[*index].clone()).collect();
+            for (index, outcome) in again.into_iter().zip(provider.publish(queue, batch, options).await) {
+                outcomes[index] = outcome;
+            }
+        }
+        outcomes
+    }
+
+    fn answer(&self, queue: &QueueName, envelope: &Envelope, outcome: PublishOutcome) -> Submitted {
+        let reference = |place| JobRef { queue: queue.clone(), id: envelope.id, place };
+        match outcome {
+            PublishOutcome::Accepted { place } => {
+                let job = reference(place);
+                let told = || (self.env().now(), job.clone(), envelope.kind.clone());
+                self.tell(|| {
+                    let (at, job, kind) = told();
+                    JobEvent::new(at, job, kind, JobEventKind::Submitted, envelope.attempt)
+                });
+                Submitted::Accepted(job)
+            }
+            PublishOutcome::Duplicate { existing } => Submitted::Duplicate(existing),
+            PublishOutcome::Rejected(rejection) => Submitted::Rejected(Error::from(rejection)),
+            PublishOutcome::Unknown(error) => Submitted::Unknown(reference(0), error),
+        }
+    }
+
+    /// The envelope of a new job: its options, else the queue's defaults.
+    fn envelope(&self, spec: &QueueSpec, job: NewJob) -> Result<Envelope> {
+        let JobOptions { id, content_type, priority, start, ttl, timeout, retry, unique, mut headers } = job.options;
+        let now = self.env().now();
+        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(Error::new(ErrorCode::Validation, "a job's timeout is longer than zero"));
+        }
+        headers.retry = retry;
+        let id = id.unwrap_or_else(|| JobId::fresh(self.env()));
+        let mut parts = Envelope::builder(id, job.kind, job.payload, now);
+        parts.content_type = content_type;
+        parts.priority = priority.unwrap_or(spec.default_priority);
+        parts.timeout = timeout.unwrap_or(spec.timeout);
+        parts.not_before = match start {
+            Start::Now => None,
+            Start::After(delay) => (!delay.is_zero()).then(|| now + delay),
+            Start::At(at) => (at > now).then_some(at),
+        };
+        parts.expires_at = ttl.or(spec.ttl).map(|ttl| now + ttl);
+        parts.unique = unique.map(Box::new);
+        parts.store = self.store_id(spec);
+        parts.headers = RawHeaders::encode(&headers)?;
+        Ok(parts.seal())
+    }
+}

@@ -1,0 +1,242 @@
+//! Putting a worker together.
+
+use std::{
+    any::{Any, TypeId},
+    collections::HashMap,
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tower::{BoxError, Layer, Service};
+
+use super::{
+    completer::{Observer, RunReport},
+    extract::{JobRequest, States},
+    handler::{Handler, HandlerService},
+    heartbeat::Place,
+    pool::{Pool, PoolParts, Routes},
+    shutdown::{DrainReport, Worker},
+};
+use crate::{
+    config::defaults,
+    error::{Error, ErrorCode, Result},
+    job::{Job, JobKind, QueueName},
+    provider::{ConsumeOptions, LeaseModel},
+    scheduler::JobScheduler,
+};
+
+type WrapAll = Box<dyn Fn(HandlerService) -> HandlerService + Send>;
+
+/// A worker before it starts: which queues, which handlers, how many at a time.
+#[must_use = "a worker does nothing until it is started"]
+pub struct WorkerBuilder {
+    scheduler: JobScheduler,
+    name: Option<Arc<str>>,
+    queues: Vec<(Result<QueueName>, usize)>,
+    handlers: Vec<(Result<JobKind>, HandlerService)>,
+    fallback: Option<HandlerService>,
+    layers: Vec<WrapAll>,
+    states: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    lease: Duration,
+    prefetch: Option<usize>,
+    drain: Duration,
+    heartbeat: Place,
+    observer: Option<Observer>,
+}
+
+impl WorkerBuilder {
+    pub(crate) fn new(scheduler: JobScheduler) -> Self {
+        Self {
+            scheduler,
+            name: None,
+            queues: Vec::new(),
+            handlers: Vec::new(),
+            fallback: None,
+            layers: Vec::new(),
+            states: HashMap::new(),
+            lease: defaults::LEASE,
+            prefetch: None,
+            drain: defaults::DRAIN_DEADLINE,
+            heartbeat: Place::Thread,
+            observer: None,
+        }
+    }
+
+    /// Works on a queue, at most `concurrency` jobs at a time.
+    pub fn queue(mut self, name: impl AsRef<str>, concurrency: usize) -> Self {
+        self.queues.push((QueueName::new(name), concurrency));
+        self
+    }
+
+    /// Runs jobs of the handler's type with it. A later one for the same kind replaces an earlier one.
+    pub fn register<H: Handler<Args>, Args: 'static>(mut self, handler: H) -> Self {
+        self.handlers.push((JobKind::new(<H::Job as Job>::KIND), HandlerService::of(handler)));
+        self
+    }
+
+    /// Runs jobs of a kind with any `tower` service.
+    pub fn service<S>(mut self, kind: impl AsRef<str>, service: S) -> Self
+    where
+        S: Service<JobRequest, Response = Option<Bytes>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send,
+    {
+        self.handlers.push((JobKind::new(kind), HandlerService::wrap(service)));
+        self
+    }
+
+    /// Runs jobs of every kind that has no handler of its own.
+    pub fn fallback<S>(mut self, service: S) -> Self
+    where
+        S: Service<JobRequest, Response = Option<Bytes>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send,
+    {
+        self.fallback = Some(HandlerService::wrap(service));
+        self
+    }
+
+    /// Wraps every handler in a `tower` layer; the first one given is the outermost.
+    pub fn layer<L>(mut self, layer: L) -> Self
+    where
+        L: Layer<HandlerService> + Send + 'static,
+        L::Service: Service<JobRequest, Response = Option<Bytes>> + Clone + Send + Sync + 'static,
+        <L::Service as Service<JobRequest>>::Error: Into<BoxError>,
+        <L::Service as Service<JobRequest>>::Future: Send,
+    {
+        self.layers.push(Box::new(move |handler| handler.layered(&layer)));
+        self
+    }
+
+    /// Shares a value with every handler that asks for [`super::State`] of its type.
+    pub fn state<T: Clone + Send + Sync + 'static>(mut self, state: T) -> Self {
+        self.states.insert(TypeId::of::<T>(), Box::new(state));
+        self
+    }
+
+    /// What it is called in records.
+    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// How long a claim holds without a heartbeat; it is renewed three times in that time. Default 30 s. After a crash a job
+    /// waits that long for another worker.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// How many jobs may be fetched before there is a slot for them, per queue. Default: half the concurrency, at most 128. A
+    /// fetched job is not overtaken by an urgent one that comes later.
+    pub fn prefetch(mut self, jobs: usize) -> Self {
+        self.prefetch = Some(jobs);
+        self
+    }
+
+    /// How long a graceful stop waits for running jobs before it aborts them. Default 30 s.
+    pub fn drain_deadline(mut self, deadline: Duration) -> Self {
+        self.drain = deadline;
+        self
+    }
+
+    /// Sends heartbeats from the caller's runtime instead of a thread of their own: under paused time, which other threads do
+    /// not share. A handler that blocks its thread then loses its lease.
+    pub fn heartbeat_on_runtime(mut self) -> Self {
+        self.heartbeat = Place::Runtime;
+        self
+    }
+
+    /// Tells what each run came to, from the task that settles: it must not block.
+    pub fn observe(mut self, observer: impl Fn(RunReport) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Observer(Arc::new(observer)));
+        self
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// `VALIDATION` and `CONFIG` for what was put together wrongly; else as
+    /// [`QueueProvider::consumer`](crate::QueueProvider::consumer).
+    pub async fn start(mut self) -> Result<Worker> {
+        let routes = self.routes()?;
+        let name = self.name.take().unwrap_or_else(|| default_name(&self.scheduler));
+        if self.queues.is_empty() {
+            return Err(config("the worker has no queue: add one with `.queue(name, concurrency)`"));
+        }
+        let bell = Arc::new(Notify::new());
+        let mut pools = Vec::new();
+        for (queue, slots) in std::mem::take(&mut self.queues) {
+            let (queue, slots) = (queue?, slots);
+            if slots == 0 {
+                return Err(config("a queue's concurrency is at least 1").on(&queue));
+            }
+            let spare = self.prefetch.unwrap_or((slots / 2).min(128));
+            let spec = self.scheduler.spec(&queue);
+            let mut options = ConsumeOptions::new(Arc::clone(&name), slots + spare);
+            options.lease = self.lease_for(&spec);
+            let lease = options.lease;
+            let consumer = self.scheduler.provider().consumer(&queue, options).await?;
+            pools.push(Pool::new(PoolParts {
+                scheduler: self.scheduler.clone(),
+                consumer,
+                spec,
+                lease,
+                routes: Arc::clone(&routes),
+                slots,
+                outstanding: slots + spare,
+                bell: Arc::clone(&bell),
+                observer: self.observer.clone(),
+            }));
+        }
+        Worker::start(&self.scheduler, pools, bell, self.heartbeat, self.drain)
+    }
+
+    /// Starts it, runs until the future resolves, then stops gracefully and says what became of the jobs in hand.
+    ///
+    /// # Errors
+    /// As [`WorkerBuilder::start`].
+    pub async fn run_until(self, stop: impl Future) -> Result<DrainReport> {
+        let worker = self.start().await?;
+        stop.await;
+        Ok(worker.stop().await)
+    }
+
+    fn lease_for(&self, spec: &crate::QueueSpec) -> Duration {
+        match self.scheduler.provider().capabilities(Some(spec)).lease {
+            LeaseModel::PerMessage { min, max } => self.lease.clamp(min, max),
+            LeaseModel::Session { .. } => self.lease,
+        }
+    }
+
+    fn routes(&mut self) -> Result<Arc<Routes>> {
+        let wrap = |handler: HandlerService| self.layers.iter().rev().fold(handler, |handler, layer| layer(handler));
+        let mut routes = Routes { fallback: self.fallback.take().map(wrap), ..Routes::default() };
+        for (kind, handler) in std::mem::take(&mut self.handlers) {
+            routes.by_kind.insert(kind?, wrap(handler));
+        }
+        if routes.by_kind.is_empty() && routes.fallback.is_none() {
+            return Err(config("the worker has no handler: add one with `.register(handler)`"));
+        }
+        routes.states = States::new(std::mem::take(&mut self.states));
+        Ok(Arc::new(routes))
+    }
+}
+
+impl std::fmt::Debug for WorkerBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkerBuilder").field("name", &self.name).field("queues", &self.queues).finish_non_exhaustive()
+    }
+}
+
+fn config(message: &'static str) -> Error {
+    Error::new(ErrorCode::Config, message).at("worker")
+}
+
+/// Told apart from others on the same machine by its process, and within the process by chance.
+fn default_name(scheduler: &JobScheduler) -> Arc<str> {
+    format!("worker-{}-{:04x}", std::process::id(), scheduler.env().random.next_u64() & 0xFFFF).into()
+}

@@ -1,0 +1,143 @@
+//! Settling what the slots finished, in batches.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+
+use super::{held::Held, pool::Pool};
+use crate::{
+    config::defaults,
+    event::{JobEvent, JobEventKind},
+    job::{Envelope, JobRef},
+    provider::{Disposition, SettleOutcome, Settlement},
+};
+
+/// A delivery that a slot is done with.
+#[derive(Debug)]
+pub(super) struct Finished {
+    pub(super) held: Arc<Held>,
+    /// `None`: somebody else has it, so there is nothing to settle.
+    pub(super) disposition: Option<Disposition>,
+    /// How long the slot had it, where somebody observes.
+    pub(super) run: Duration,
+}
+
+/// What one run came to, for [`super::WorkerBuilder::observe`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RunReport {
+    /// Which job.
+    pub job: JobRef,
+    /// The job as it travelled.
+    pub envelope: Envelope,
+    /// Which attempt.
+    pub attempt: u32,
+    /// What was decided; `None` where another worker has the job.
+    pub disposition: Option<Disposition>,
+    /// What the provider made of it; `None` where nothing was settled.
+    pub outcome: Option<SettleOutcome>,
+    /// How long the attempt ran.
+    pub run: Duration,
+}
+
+#[derive(Clone)]
+pub(super) struct Observer(pub(super) Arc<dyn Fn(RunReport) + Send + Sync>);
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
+    }
+}
+
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Settles until every slot is gone and everything is settled. A batch is what came while the last one was under way: alone at
+/// low load, full at high load, and never waiting for company.
+pub(super) async fn complete(pool: Arc<Pool>, mut finished: mpsc::Receiver<Finished>) {
+    let mut batch = Vec::with_capacity(defaults::SETTLE_BATCH);
+    let mut open: Vec<Finished> = Vec::new();
+    loop {
+        let room = defaults::SETTLE_BATCH.saturating_sub(open.len());
+        if open.is_empty() {
+            if finished.recv_many(&mut batch, room).await == 0 {
+                return;
+            }
+        } else {
+            // Something must be settled again: a little later, together with what comes.
+            tokio::time::sleep(PAUSE).await;
+            while batch.len() < room
+                && let Ok(more) = finished.try_recv()
+            {
+                batch.push(more);
+            }
+        }
+        open.append(&mut batch);
+        open = settle(&pool, open).await;
+    }
+}
+
+/// Settles a batch and returns what has to be settled again.
+async fn settle(pool: &Pool, batch: Vec<Finished>) -> Vec<Finished> {
+    let (to_settle, lost): (Vec<_>, Vec<_>) = batch.into_iter().partition(|item| item.disposition.is_some());
+    let settlement = |item: &Finished| {
+        let disposition = item.disposition.clone()?;
+        Some(Settlement::new(item.held.delivery.receipt, disposition))
+    };
+    let settlements: Vec<Settlement> = to_settle.iter().filter_map(settlement).collect();
+    let outcomes = if settlements.is_empty() { Vec::new() } else { pool.consumer.settle(&settlements).await };
+
+    let mut again = Vec::new();
+    let mut done: Vec<(Finished, Option<SettleOutcome>)> = lost.into_iter().map(|item| (item, None)).collect();
+    for (item, outcome) in to_settle.into_iter().zip(outcomes) {
+        let may_repeat = matches!(outcome, SettleOutcome::Unknown(_) | SettleOutcome::NotSettled { .. });
+        if may_repeat && item.held.lease_stands(&*pool.env().clock) {
+            tracing::debug!(job = %item.held.delivery.envelope.id, ?outcome, "not settled yet");
+            again.push(item);
+        } else {
+            done.push((item, Some(outcome)));
+        }
+    }
+    pool.let_go(done.iter().map(|(item, _)| item.held.key));
+    for (item, outcome) in done {
+        report(pool, item, outcome);
+    }
+    again
+}
+
+fn report(pool: &Pool, item: Finished, outcome: Option<SettleOutcome>) {
+    let delivery = &item.held.delivery;
+    if outcome.as_ref().is_none_or(|outcome| !outcome.is_settled()) {
+        tracing::warn!(
+            queue = %pool.spec.name, job = %delivery.envelope.id, ?outcome,
+            "the run was not settled: another worker has the job, or will"
+        );
+    }
+    let job = || JobRef { queue: pool.spec.name.clone(), id: delivery.envelope.id, place: delivery.place };
+    if let (Some(disposition), Some(SettleOutcome::Settled)) = (&item.disposition, &outcome) {
+        let kind = || delivery.envelope.kind.clone();
+        let event = event_of(disposition);
+        pool.scheduler.tell(|| JobEvent::new(pool.env().now(), job(), kind(), event, delivery.attempt));
+    }
+    if let Some(observer) = &pool.observer {
+        (observer.0)(RunReport {
+            job: job(),
+            envelope: delivery.envelope.clone(),
+            attempt: delivery.attempt,
+            disposition: item.disposition,
+            outcome,
+            run: item.run,
+        });
+    }
+}
+
+const fn event_of(disposition: &Disposition) -> JobEventKind {
+    match disposition {
+        Disposition::Complete { .. } => JobEventKind::Completed,
+        Disposition::Retry { .. } => JobEventKind::Retrying,
+        Disposition::Release { .. } => JobEventKind::Released,
+        Disposition::Park { .. } => JobEventKind::Parked,
+        Disposition::DeadLetter { .. } => JobEventKind::DeadLettered,
+        Disposition::Cancelled => JobEventKind::Cancelled,
+        Disposition::Expired => JobEventKind::Expired,
+    }
+}

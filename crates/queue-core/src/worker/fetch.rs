@@ -1,0 +1,53 @@
+//! Bringing jobs in, by wake-up and not by polling.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{held::Held, pool::Pool};
+use crate::clock::Random;
+
+/// A fetch that found nothing in that time is made again: it costs one call, and outlives no connection.
+const FETCH_WAIT: Duration = Duration::from_secs(30);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Fetches whenever there is room, until the pool stops; the slots end when its buffer is empty then.
+pub(super) async fn fetch(pool: Arc<Pool>, buffer: async_channel::Sender<Arc<Held>>) {
+    let mut pause = FIRST_PAUSE;
+    while let Some(room) = room(&pool).await {
+        match pool.consumer.fetch(room, FETCH_WAIT).await {
+            Ok(deliveries) => {
+                pause = FIRST_PAUSE;
+                for held in pool.take_in(deliveries, pool.env().clock.monotonic()) {
+                    // The slots outlive the fetcher, and the buffer has room for all that may be in hand.
+                    let _ = buffer.send(held).await;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(queue = %pool.spec.name, %error, "cannot fetch; trying again");
+                tokio::time::sleep(jittered(pause, &*pool.env().random)).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+/// Waits until a good part of the buffer is free, so that each fetch brings several. `None` once the pool stops.
+async fn room(pool: &Pool) -> Option<usize> {
+    let spare = pool.outstanding - pool.slots;
+    let enough = (spare / 2).max(1);
+    loop {
+        let freed = pool.room.notified();
+        if pool.is_stopping() {
+            return None;
+        }
+        match pool.free() {
+            free if free >= enough => return Some(free),
+            _ => freed.await,
+        }
+    }
+}
+
+/// Workers that lost one broker do not all come back at once.
+fn jittered(pause: Duration, random: &dyn Random) -> Duration {
+    pause.mul_f64(0.5 + random.fraction() / 2.0)
+}

@@ -1,0 +1,156 @@
+//! Signs of life for everything in hand, on a thread of their own: a handler that blocks its thread keeps its lease.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, stream};
+use tokio::sync::{Notify, watch};
+
+use super::{
+    held::{Held, Order},
+    pool::Pool,
+};
+use crate::{
+    config::defaults,
+    error::{Error, ErrorCode, Result},
+    event::JobEventKind,
+    provider::BeatOutcome,
+    store::{Watch, Watched},
+};
+
+/// Where heartbeats run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// On a thread of their own.
+    Thread,
+    /// On the worker's runtime: for paused time, which other threads do not share.
+    Runtime,
+}
+
+/// The running heartbeat; it ends when `stop` is dropped or set.
+#[derive(Debug)]
+pub(super) enum Heart {
+    Thread(std::thread::JoinHandle<()>),
+    Task(tokio::task::JoinHandle<()>),
+}
+
+/// News is told that often at most, so that a handler which reports every step costs no more than one which does not.
+const NEWS_EVERY: Duration = Duration::from_millis(100);
+const BATCH: usize = 500;
+
+impl Heart {
+    pub(super) fn start(
+        place: Place,
+        pools: Vec<Arc<Pool>>,
+        bell: Arc<Notify>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Self> {
+        let beating = beat(pools, bell, stop);
+        if place == Place::Runtime {
+            return Ok(Self::Task(tokio::spawn(beating)));
+        }
+        let failed = |error: std::io::Error| {
+            Error::new(ErrorCode::Internal, "cannot start the heartbeat's thread").at("worker").caused_by(error)
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let thread = std::thread::Builder::new().name("queue-heartbeat".into());
+        thread.spawn(move || runtime.block_on(beating)).map(Self::Thread).map_err(failed)
+    }
+
+    /// Waits for its end, which must have been asked for.
+    pub(super) async fn ended(self) {
+        let ended = match self {
+            Self::Task(task) => task.await.is_ok(),
+            // It ends within one call to the provider; joining must not block this thread for that long.
+            Self::Thread(thread) => {
+                tokio::task::spawn_blocking(move || thread.join().is_ok()).await.unwrap_or_default()
+            }
+        };
+        if !ended {
+            tracing::error!("the heartbeat panicked");
+        }
+    }
+}
+
+async fn beat(pools: Vec<Arc<Pool>>, bell: Arc<Notify>, mut stop: watch::Receiver<bool>) {
+    let lease = pools.iter().map(|pool| pool.lease).min().unwrap_or(defaults::LEASE);
+    let every = lease / defaults::HEARTBEATS_PER_LEASE;
+    let mut next = tokio::time::Instant::now() + every;
+    let mut commands = listen(&pools).await;
+    loop {
+        tokio::select! {
+            biased;
+            () = told(&mut stop) => return,
+            () = tokio::time::sleep_until(next) => {
+                next = tokio::time::Instant::now() + every;
+                for pool in &pools {
+                    beat_for(pool, &pool.in_hand()).await;
+                }
+            }
+            Some(held) = commands.next() => {
+                for (pool, held) in held {
+                    beat_for(&pool, &[held]).await;
+                }
+            }
+            () = bell.notified() => {
+                for pool in &pools {
+                    let news: Vec<_> = pool.in_hand().into_iter().filter(|held| held.has_news()).collect();
+                    beat_for(pool, &news).await;
+                }
+                tokio::time::sleep_until(next.min(tokio::time::Instant::now() + NEWS_EVERY)).await;
+            }
+        }
+    }
+}
+
+async fn told(stop: &mut watch::Receiver<bool>) {
+    // An error means that the worker is gone, which says the same.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+type Addressed = Vec<(Arc<Pool>, Arc<Held>)>;
+
+/// What somebody wants stopped: the stream only says when to look, the beat's answer says what to do.
+async fn listen(pools: &[Arc<Pool>]) -> stream::SelectAll<stream::BoxStream<'static, Addressed>> {
+    let mut all = stream::SelectAll::new();
+    for pool in pools {
+        let Ok(store) = pool.scheduler.store() else { continue };
+        match store.watch(Watch::Commands(pool.spec.name.clone())).await {
+            Ok(commands) => {
+                let pool = Arc::clone(pool);
+                let addressed = move |watched| match watched {
+                    Watched::Event(event) if event.what == JobEventKind::CancelRequested => {
+                        pool.find(event.job.id).map(|held| (Arc::clone(&pool), held)).into_iter().collect()
+                    }
+                    Watched::Event(_) => Vec::new(),
+                    Watched::Missed => pool.in_hand().into_iter().map(|held| (Arc::clone(&pool), held)).collect(),
+                };
+                all.push(commands.map(addressed).boxed());
+            }
+            Err(error) => {
+                tracing::warn!(queue = %pool.spec.name, %error, "cancels will be seen with the next heartbeat only");
+            }
+        }
+    }
+    all
+}
+
+async fn beat_for(pool: &Pool, held: &[Arc<Held>]) {
+    for held in held.chunks(BATCH) {
+        let beats: Vec<_> = held.iter().map(|held| held.beat(pool.lease)).collect();
+        let sent = pool.env().clock.monotonic();
+        let outcomes = pool.consumer.heartbeat(&beats).await;
+        for ((held, beat), outcome) in held.iter().zip(&beats).zip(outcomes) {
+            match outcome {
+                BeatOutcome::Held(lease) => held.renewed(&lease, sent),
+                BeatOutcome::Lost => held.command(Order::Lost),
+                BeatOutcome::Unknown(error) => {
+                    held.untold(beat);
+                    if !held.lease_stands(&*pool.env().clock) {
+                        tracing::warn!(job = %held.delivery.envelope.id, %error, "the lease ended unrenewed");
+                        held.command(Order::Lost);
+                    }
+                }
+            }
+        }
+    }
+}

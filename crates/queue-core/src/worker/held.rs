@@ -1,0 +1,177 @@
+//! A delivery in this worker's hands, from the fetch to its settlement.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::{
+    clock::Clock,
+    provider::{Beat, Delivery, Lease},
+    queue_spec::QueueSpec,
+};
+
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) delivery: Delivery,
+    pub(super) spec: Arc<QueueSpec>,
+    /// Its place in the pool's register.
+    pub(super) key: usize,
+    /// When the lease ends on the local monotonic clock, in nanoseconds; `u64::MAX` for a session.
+    lease_until: AtomicU64,
+    running: AtomicBool,
+    order: Mutex<Order>,
+    ordered: Notify,
+    outbox: Mutex<Outbox>,
+    /// Rung when the outbox should not wait for the next round of heartbeats.
+    bell: Arc<Notify>,
+}
+
+/// What a handler is told from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Nothing.
+    GoOn,
+    /// Stop by yourself within the grace.
+    Stop { why: Why, grace: Duration },
+    /// Somebody else has the job: stop now.
+    Lost,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    Cancelled,
+    Shutdown,
+}
+
+/// What waits to be told by the next heartbeat.
+#[derive(Debug, Default)]
+struct Outbox {
+    progress: Option<Bytes>,
+    logs: Vec<Bytes>,
+    unsent: bool,
+}
+
+/// Log lines kept between two heartbeats; more are dropped, oldest first.
+const MAX_LOGS: usize = crate::store::JobRecord::MAX_LOGS;
+
+impl Held {
+    pub(super) fn new(delivery: Delivery, spec: Arc<QueueSpec>, key: usize, bell: Arc<Notify>, now: Duration) -> Self {
+        let order = match &delivery.lease.cancel {
+            Some(cancel) => Order::Stop { why: Why::Cancelled, grace: cancel.grace },
+            None => Order::GoOn,
+        };
+        Self {
+            lease_until: AtomicU64::new(end_of(&delivery.lease, now)),
+            delivery,
+            spec,
+            key,
+            running: AtomicBool::new(false),
+            order: Mutex::new(order),
+            ordered: Notify::new(),
+            outbox: Mutex::default(),
+            bell,
+        }
+    }
+
+    pub(super) fn lease_stands(&self, clock: &dyn Clock) -> bool {
+        let until = self.lease_until.load(Ordering::Acquire);
+        until == u64::MAX || nanos(clock.monotonic()) < until
+    }
+
+    pub(super) fn set_running(&self) {
+        self.running.store(true, Ordering::Relaxed);
+    }
+
+    /// What a beat answered. The lease is counted from before the beat was sent, so that it never seems longer than it is.
+    pub(super) fn renewed(&self, lease: &Lease, sent: Duration) {
+        self.lease_until.store(end_of(lease, sent), Ordering::Release);
+        if let Some(cancel) = &lease.cancel {
+            self.command(Order::Stop { why: Why::Cancelled, grace: cancel.grace });
+        }
+    }
+
+    /// The first order to stop stands; only the loss of the lease overrules it.
+    pub(super) fn command(&self, order: Order) {
+        let mut current = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        if *current == Order::GoOn || (order == Order::Lost && *current != Order::Lost) {
+            *current = order;
+            drop(current);
+            self.ordered.notify_waiters();
+        }
+    }
+
+    pub(super) fn order(&self) -> Order {
+        *self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for an order that is not `current`.
+    pub(super) async fn order_other_than(&self, current: Order) -> Order {
+        loop {
+            let ordered = self.ordered.notified();
+            tokio::pin!(ordered);
+            ordered.as_mut().enable();
+            match self.order() {
+                order if order != current => return order,
+                _ => ordered.await,
+            }
+        }
+    }
+
+    pub(super) fn report(&self, progress: Bytes) {
+        let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
+        outbox.progress = Some(progress);
+        outbox.unsent = true;
+        drop(outbox);
+        self.bell.notify_one();
+    }
+
+    pub(super) fn log(&self, line: Bytes) {
+        let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if outbox.logs.len() == MAX_LOGS {
+            outbox.logs.remove(0);
+        }
+        outbox.logs.push(line);
+        outbox.unsent = true;
+        drop(outbox);
+        self.bell.notify_one();
+    }
+
+    pub(super) fn has_news(&self) -> bool {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner).unsent
+    }
+
+    /// The next beat, with what waits to be told.
+    pub(super) fn beat(&self, extend: Duration) -> Beat {
+        let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let Outbox { progress, logs, .. } = std::mem::take(&mut *outbox);
+        let started = self.running.load(Ordering::Relaxed);
+        let session = self.lease_until.load(Ordering::Relaxed) == u64::MAX;
+        Beat { receipt: self.delivery.receipt, started, extend: (!session).then_some(extend), progress, logs }
+    }
+
+    /// The beat got no answer: what it told is told again, unless there is something newer.
+    pub(super) fn untold(&self, beat: &Beat) {
+        let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
+        outbox.unsent |= beat.progress.is_some() || !beat.logs.is_empty();
+        outbox.progress = outbox.progress.take().or_else(|| beat.progress.clone());
+        let newer = std::mem::replace(&mut outbox.logs, beat.logs.clone());
+        outbox.logs.extend(newer);
+        let excess = outbox.logs.len().saturating_sub(MAX_LOGS);
+        outbox.logs.drain(..excess);
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn end_of(lease: &Lease, from: Duration) -> u64 {
+    lease.remaining.map_or(u64::MAX, |remaining| nanos(from.saturating_add(remaining)))
+}

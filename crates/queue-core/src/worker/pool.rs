@@ -1,0 +1,154 @@
+//! The slots of one queue, and what they share.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use slab::Slab;
+use tokio::sync::Notify;
+
+use super::{completer::Observer, extract::States, handler::HandlerService, held::Held};
+use crate::{
+    clock::Env,
+    job::{JobId, JobKind},
+    provider::{Consumer, Delivery},
+    queue_spec::QueueSpec,
+    scheduler::JobScheduler,
+};
+
+/// One queue's share of a worker.
+#[derive(Debug)]
+pub(super) struct Pool {
+    pub(super) scheduler: JobScheduler,
+    pub(super) consumer: Arc<dyn Consumer>,
+    pub(super) spec: Arc<QueueSpec>,
+    pub(super) lease: Duration,
+    pub(super) routes: Arc<Routes>,
+    pub(super) slots: usize,
+    /// Slots and buffer together: the most deliveries in hand.
+    pub(super) outstanding: usize,
+    /// Everything fetched and not settled.
+    register: Mutex<Slab<Arc<Held>>>,
+    in_hand: AtomicUsize,
+    /// Rung when there is room for more, and when the pool stops.
+    pub(super) room: Notify,
+    stopping: AtomicBool,
+    pub(super) bell: Arc<Notify>,
+    pub(super) drained: Drained,
+    pub(super) observer: Option<Observer>,
+}
+
+/// Which handler runs which kind.
+#[derive(Debug, Default)]
+pub(super) struct Routes {
+    pub(super) by_kind: HashMap<JobKind, HandlerService>,
+    pub(super) fallback: Option<HandlerService>,
+    pub(super) states: States,
+}
+
+impl Routes {
+    pub(super) fn find(&self, kind: &JobKind) -> Option<&HandlerService> {
+        self.by_kind.get(kind).or(self.fallback.as_ref())
+    }
+}
+
+/// What happened while the pool stopped.
+#[derive(Debug, Default)]
+pub(super) struct Drained {
+    pub(super) done: AtomicUsize,
+    pub(super) released: AtomicUsize,
+    pub(super) aborted: AtomicUsize,
+}
+
+pub(super) struct PoolParts {
+    pub(super) scheduler: JobScheduler,
+    pub(super) consumer: Arc<dyn Consumer>,
+    pub(super) spec: Arc<QueueSpec>,
+    pub(super) lease: Duration,
+    pub(super) routes: Arc<Routes>,
+    pub(super) slots: usize,
+    pub(super) outstanding: usize,
+    pub(super) bell: Arc<Notify>,
+    pub(super) observer: Option<Observer>,
+}
+
+impl Pool {
+    pub(super) fn new(parts: PoolParts) -> Self {
+        let PoolParts { scheduler, consumer, spec, lease, routes, slots, outstanding, bell, observer } = parts;
+        Self {
+            scheduler,
+            consumer,
+            spec,
+            lease,
+            routes,
+            slots,
+            outstanding,
+            register: Mutex::new(Slab::with_capacity(outstanding)),
+            in_hand: AtomicUsize::new(0),
+            room: Notify::new(),
+            stopping: AtomicBool::new(false),
+            bell,
+            drained: Drained::default(),
+            observer,
+        }
+    }
+
+    pub(super) fn env(&self) -> &Env {
+        self.scheduler.env()
+    }
+
+    /// Takes fetched deliveries into its hands.
+    pub(super) fn take_in(&self, deliveries: Vec<Delivery>, fetched: Duration) -> Vec<Arc<Held>> {
+        self.in_hand.fetch_add(deliveries.len(), Ordering::Relaxed);
+        let mut register = self.register.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut enter = |delivery| {
+            let entry = register.vacant_entry();
+            let (spec, bell) = (Arc::clone(&self.spec), Arc::clone(&self.bell));
+            let held = Arc::new(Held::new(delivery, spec, entry.key(), bell, fetched));
+            entry.insert(Arc::clone(&held));
+            held
+        };
+        deliveries.into_iter().map(&mut enter).collect()
+    }
+
+    /// Lets go of deliveries that are settled or lost.
+    pub(super) fn let_go(&self, keys: impl Iterator<Item = usize>) {
+        let mut gone = 0;
+        let mut register = self.register.lock().unwrap_or_else(PoisonError::into_inner);
+        for key in keys {
+            gone += usize::from(register.try_remove(key).is_some());
+        }
+        drop(register);
+        self.in_hand.fetch_sub(gone, Ordering::Relaxed);
+        self.room.notify_one();
+    }
+
+    pub(super) fn in_hand(&self) -> Vec<Arc<Held>> {
+        let register = self.register.lock().unwrap_or_else(PoisonError::into_inner);
+        register.iter().map(|(_, held)| Arc::clone(held)).collect()
+    }
+
+    pub(super) fn find(&self, id: JobId) -> Option<Arc<Held>> {
+        let register = self.register.lock().unwrap_or_else(PoisonError::into_inner);
+        register.iter().map(|(_, held)| held).find(|held| held.delivery.envelope.id == id).cloned()
+    }
+
+    /// How many more deliveries it may take.
+    pub(super) fn free(&self) -> usize {
+        self.outstanding.saturating_sub(self.in_hand.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.room.notify_one();
+    }
+}

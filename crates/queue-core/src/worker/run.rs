@@ -1,0 +1,171 @@
+//! One slot: it runs one job at a time.
+
+use std::{
+    any::Any,
+    future::Future,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+
+use super::{
+    Failure, JobContext, JobRequest,
+    completer::Finished,
+    handler::JobResult,
+    held::{Held, Order, Why},
+    pool::Pool,
+};
+use crate::{
+    error::ErrorCode,
+    job::JobError,
+    provider::{Beat, BeatOutcome, Disposition, ReleaseReason},
+    scheduler::{Verdict, decide_end, decide_start},
+};
+
+/// How an attempt ended.
+enum End {
+    Returned(JobResult),
+    /// Asked to stop, and dropped after its grace.
+    Stopped(Why),
+    /// Somebody else has the job.
+    Lost,
+}
+
+/// A start that could not be marked is left to someone who can.
+const UNMARKED_DELAY: Duration = Duration::from_secs(1);
+
+/// Runs what the buffer holds until it is closed and empty.
+pub(super) async fn slot(pool: Arc<Pool>, jobs: async_channel::Receiver<Arc<Held>>, finished: mpsc::Sender<Finished>) {
+    while let Ok(held) = jobs.recv().await {
+        let begun = pool.observer.is_some().then(|| pool.env().clock.monotonic());
+        let disposition = if pool.is_stopping() {
+            // What was not started before the stop goes back.
+            pool.drained.released.fetch_add(1, Ordering::Relaxed);
+            Some(release(Duration::ZERO, ReleaseReason::Shutdown))
+        } else {
+            take(&pool, &held).await
+        };
+        let run = begun.map(|begun| pool.env().clock.monotonic().saturating_sub(begun)).unwrap_or_default();
+        // The completer outlives the slots.
+        let _ = finished.send(Finished { held, disposition, run }).await;
+    }
+}
+
+/// Runs one delivery and says what becomes of it; `None` where it is not ours any more.
+async fn take(pool: &Pool, held: &Arc<Held>) -> Option<Disposition> {
+    if !held.lease_stands(&*pool.env().clock) {
+        return None;
+    }
+    if let Verdict::Settle(disposition) = decide_start(&held.delivery, &pool.spec, pool.env().now()) {
+        return Some(disposition);
+    }
+    held.set_running();
+    if held.delivery.redelivered
+        && let Some(instead) = mark_start(pool, held).await
+    {
+        return instead;
+    }
+    let context = JobContext(Arc::clone(held));
+    let ended = match attempt(pool, &context).await {
+        End::Lost => return None,
+        End::Stopped(Why::Cancelled) => return Some(Disposition::Cancelled),
+        End::Stopped(Why::Shutdown) => {
+            pool.drained.aborted.fetch_add(1, Ordering::Relaxed);
+            return Some(release(Duration::ZERO, ReleaseReason::Shutdown));
+        }
+        End::Returned(ended) => ended,
+    };
+    if pool.is_stopping() {
+        pool.drained.done.fetch_add(1, Ordering::Relaxed);
+    }
+    match (held.order(), &ended) {
+        (Order::Lost, _) => None,
+        // It failed because it was stopped, as far as anyone can tell.
+        (Order::Stop { why: Why::Cancelled, .. }, Err(_)) => Some(Disposition::Cancelled),
+        (Order::Stop { why: Why::Shutdown, .. }, Err(_)) => Some(release(Duration::ZERO, ReleaseReason::Shutdown)),
+        _ => {
+            let policy = context.retry_policy();
+            Some(decide_end(ended, context.attempt(), &policy, &*pool.env().random))
+        }
+    }
+}
+
+fn release(after: Duration, reason: ReleaseReason) -> Disposition {
+    Disposition::Release { after, reason }
+}
+
+/// A job that lost a worker before is counted, durably, before it may take this one down. `Some` where it must not run.
+async fn mark_start(pool: &Pool, held: &Held) -> Option<Option<Disposition>> {
+    let beat = Beat { started: true, ..Beat::extend(held.delivery.receipt, pool.lease) };
+    let sent = pool.env().clock.monotonic();
+    match pool.consumer.heartbeat(&[beat]).await.pop() {
+        Some(BeatOutcome::Held(lease)) => {
+            held.renewed(&lease, sent);
+            None
+        }
+        Some(BeatOutcome::Lost) => Some(None),
+        Some(BeatOutcome::Unknown(_)) | None => Some(Some(release(UNMARKED_DELAY, ReleaseReason::Busy))),
+    }
+}
+
+/// Runs the handler: to its end, to its timeout, or until it is told to stop.
+async fn attempt(pool: &Pool, context: &JobContext) -> End {
+    let kind = &context.envelope().kind;
+    let Some(handler) = pool.routes.find(kind) else {
+        let message = format!("this worker has no handler for `{kind}`: register one, or route the queue elsewhere");
+        return End::Returned(Err(Failure::Retry(JobError::new(ErrorCode::NoHandler, message))));
+    };
+    let request = JobRequest { context: context.clone(), states: pool.routes.states.clone() };
+    // Calling and polling can both panic.
+    let work = CatchPanic(Box::pin(async { handler.run(request).await }));
+    let timeout = context.timeout();
+    // In an async block the timer is made at its first poll: a handler that returns at once pays nothing for it.
+    let timer = async { tokio::time::sleep(timeout).await };
+    tokio::select! {
+        biased;
+        ended = work => End::Returned(ended),
+        end = told_to_stop(&context.0) => end,
+        () = timer => {
+            let message = format!("the handler did not return within {timeout:?}");
+            End::Returned(Err(Failure::Retry(JobError::new(ErrorCode::Timeout, message))))
+        }
+    }
+}
+
+/// Resolves when the handler has to be dropped: at once where the job is lost, else after the grace.
+async fn told_to_stop(held: &Held) -> End {
+    match held.order_other_than(Order::GoOn).await {
+        Order::Stop { why, grace } => {
+            tokio::select! {
+                biased;
+                _ = held.order_other_than(Order::Stop { why, grace }) => End::Lost,
+                () = tokio::time::sleep(grace) => End::Stopped(why),
+            }
+        }
+        Order::Lost | Order::GoOn => End::Lost,
+    }
+}
+
+/// A panic of the handler is the job's failure, not the slot's.
+struct CatchPanic<F>(Pin<Box<F>>);
+
+impl<F: Future<Output = JobResult>> Future for CatchPanic<F> {
+    type Output = JobResult;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<JobResult> {
+        let poll = || self.0.as_mut().poll(cx);
+        std::panic::catch_unwind(AssertUnwindSafe(poll)).unwrap_or_else(|panic| {
+            let message = format!("the handler panicked: {}", text_of(&*panic));
+            Poll::Ready(Err(Failure::Retry(JobError::new(ErrorCode::HandlerPanicked, message))))
+        })
+    }
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
+}

@@ -1,0 +1,146 @@
+//! A running worker, and how it stops.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::{JoinHandle, JoinSet},
+};
+
+use super::{
+    completer::complete,
+    fetch::fetch,
+    heartbeat::{Heart, Place},
+    held::{Order, Why},
+    pool::Pool,
+    run::slot,
+};
+use crate::{
+    config::defaults,
+    error::Result,
+    scheduler::{Consuming, JobScheduler},
+};
+
+/// A running worker. Stop it with [`Worker::stop`]; dropped, it is cut off as if killed, and its leases end by themselves.
+#[derive(Debug)]
+pub struct Worker {
+    queues: Vec<QueueTasks>,
+    heart: Heart,
+    stop_heart: watch::Sender<bool>,
+    drain: Duration,
+    _consuming: Consuming,
+}
+
+/// The tasks of one queue. Each is owned here and awaited at the stop.
+#[derive(Debug)]
+struct QueueTasks {
+    pool: Arc<Pool>,
+    fetcher: JoinHandle<()>,
+    slots: JoinSet<()>,
+    completer: JoinHandle<()>,
+}
+
+/// What became of the jobs in hand when a worker stopped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DrainReport {
+    /// Ran to their end.
+    pub done: usize,
+    /// Given back unstarted.
+    pub released: usize,
+    /// Stopped at the deadline and given back.
+    pub aborted: usize,
+}
+
+impl Worker {
+    pub(super) fn start(
+        scheduler: &JobScheduler,
+        pools: Vec<Pool>,
+        bell: Arc<Notify>,
+        place: Place,
+        drain: Duration,
+    ) -> Result<Self> {
+        let pools: Vec<_> = pools.into_iter().map(Arc::new).collect();
+        let (stop_heart, stop) = watch::channel(false);
+        let heart = Heart::start(place, pools.clone(), bell, stop)?;
+        let queues = pools.into_iter().map(QueueTasks::start).collect();
+        Ok(Self { queues, heart, stop_heart, drain, _consuming: scheduler.consuming() })
+    }
+
+    /// Stops fetching, gives back what was not started, waits for running jobs until the deadline, then asks them to stop,
+    /// drops those that do not, and gives them back.
+    pub async fn stop(self) -> DrainReport {
+        let drains = self.queues.into_iter().map(|queue| queue.drain(self.drain));
+        let reports = futures_util::future::join_all(drains).await;
+        self.stop_heart.send_replace(true);
+        self.heart.ended().await;
+        reports.into_iter().fold(DrainReport::default(), |sum, report| DrainReport {
+            done: sum.done + report.done,
+            released: sum.released + report.released,
+            aborted: sum.aborted + report.aborted,
+        })
+    }
+}
+
+impl QueueTasks {
+    /// Fetcher → buffer → slots → completer: each ends when the one before it has.
+    fn start(pool: Arc<Pool>) -> Self {
+        let (buffer, jobs) = async_channel::bounded(pool.outstanding);
+        let (finished, to_settle) = mpsc::channel(pool.outstanding);
+        let mut slots = JoinSet::new();
+        for _ in 0..pool.slots {
+            slots.spawn(slot(Arc::clone(&pool), jobs.clone(), finished.clone()));
+        }
+        let fetcher = tokio::spawn(fetch(Arc::clone(&pool), buffer));
+        let completer = tokio::spawn(complete(Arc::clone(&pool), to_settle));
+        Self { pool, fetcher, slots, completer }
+    }
+
+    async fn drain(mut self, deadline: Duration) -> DrainReport {
+        self.pool.stop();
+        let longest = deadline + defaults::CANCEL_GRACE * 2;
+        let consumer = Arc::clone(&self.pool.consumer);
+        // Closing ends the pending fetch; the receipts stay good while the slots finish.
+        let (_, ()) = tokio::join!(consumer.close(longest), self.finish(deadline));
+        let drained = &self.pool.drained;
+        DrainReport {
+            done: drained.done.load(Ordering::Relaxed),
+            released: drained.released.load(Ordering::Relaxed),
+            aborted: drained.aborted.load(Ordering::Relaxed),
+        }
+    }
+
+    async fn finish(&mut self, deadline: Duration) {
+        ended("fetcher", (&mut self.fetcher).await);
+        if tokio::time::timeout(deadline, self.slots_end()).await.is_err() {
+            let stop = Order::Stop { why: Why::Shutdown, grace: defaults::CANCEL_GRACE };
+            for held in self.pool.in_hand() {
+                held.command(stop);
+            }
+            self.slots_end().await;
+        }
+        ended("completer", (&mut self.completer).await);
+    }
+
+    async fn slots_end(&mut self) {
+        while let Some(slot) = self.slots.join_next().await {
+            ended("slot", slot);
+        }
+    }
+}
+
+/// Cut off, not stopped: nothing is settled any more.
+impl Drop for QueueTasks {
+    fn drop(&mut self) {
+        self.fetcher.abort();
+        self.completer.abort();
+    }
+}
+
+fn ended(task: &'static str, outcome: std::result::Result<(), tokio::task::JoinError>) {
+    if let Err(error) = outcome {
+        tracing::error!(task, %error, "a task of the worker did not end well");
+    }
+}

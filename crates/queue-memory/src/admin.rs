@@ -1,0 +1,115 @@
+//! What may be asked of the queues.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use queue_core::{
+    Error, ErrorCode, Result,
+    job::{QueueName, Timestamp},
+    provider::{Cursor, DeadBody, DeadFilter, DeadJob, Page, QueueAdmin, Redrive, RedriveReport, RedriveSelection},
+    stats::QueueStats,
+};
+
+use crate::provider::Shared;
+
+#[derive(Debug)]
+pub(crate) struct MemoryAdmin {
+    shared: Arc<Shared>,
+}
+
+impl MemoryAdmin {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+}
+
+/// The place of the last job that was shown: jobs that are redriven meanwhile leave no hole.
+fn read_cursor(cursor: &Cursor) -> Result<(Timestamp, u32)> {
+    let place = cursor
+        .0
+        .split_once('.')
+        .and_then(|(millis, slot)| Some((Timestamp::from_millis(millis.parse().ok()?), slot.parse().ok()?)));
+    place.ok_or_else(|| Error::new(ErrorCode::Validation, "this cursor is of another listing").at("dead"))
+}
+
+#[async_trait]
+impl QueueAdmin for MemoryAdmin {
+    async fn queues(&self, prefix: &str, cursor: Option<Cursor>, limit: usize) -> Result<Page<QueueName>> {
+        let after = |name: &QueueName| cursor.as_ref().is_none_or(|cursor| name.as_str() > &*cursor.0);
+        let mut names = self.shared.all().into_iter().map(|queue| queue.name.clone());
+        let mut names = names.by_ref().filter(|name| name.as_str().starts_with(prefix) && after(name));
+        let items: Vec<QueueName> = names.by_ref().take(limit).collect();
+        let more = names.next().is_some();
+        let next = items.last().filter(|_| more).map(|last| Cursor(last.as_str().into()));
+        Ok(Page { items, next })
+    }
+
+    async fn stats(&self, queues: &[QueueName]) -> Vec<Result<QueueStats>> {
+        let now = self.shared.now();
+        let stats = |name: &QueueName| {
+            Ok(self.shared.existing(name, "stats")?.with(|state| {
+                state.advance(now);
+                state.stats()
+            }))
+        };
+        queues.iter().map(stats).collect()
+    }
+
+    async fn pause(&self, queue: &QueueName, paused: bool) -> Result<()> {
+        self.shared.existing(queue, "pause")?.with(|state| {
+            state.control.paused = paused;
+            state.control.version += 1;
+            state.stir();
+        });
+        Ok(())
+    }
+
+    async fn purge(&self, queue: &QueueName) -> Result<u64> {
+        let now = self.shared.now();
+        Ok(self.shared.find(queue).map_or(0, |queue| queue.with(|state| state.purge(now))))
+    }
+
+    async fn dead(
+        &self,
+        queue: &QueueName,
+        filter: &DeadFilter,
+        cursor: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<DeadJob>> {
+        let Some(queue) = self.shared.find(queue) else { return Ok(Page { items: Vec::new(), next: None }) };
+        let behind = cursor.as_ref().map(read_cursor).transpose()?;
+        queue.with(|state| {
+            let mut found = state.dead_slots(filter, behind);
+            let slots: Vec<u32> = found.by_ref().take(limit).collect();
+            let more = found.next().is_some();
+            let items = slots.iter().filter_map(|slot| {
+                let entry = state.entry(*slot)?;
+                Some(DeadJob {
+                    id: entry.envelope.id,
+                    body: DeadBody::Envelope(entry.envelope.clone()),
+                    error: state.error_of(*slot)?,
+                    attempt: entry.attempt,
+                    died_at: entry.changed_at,
+                })
+            });
+            let items: Vec<DeadJob> = items.collect();
+            let last = items.last().zip(slots.last()).filter(|_| more);
+            let next = last.map(|(job, slot)| Cursor(format!("{}.{slot}", job.died_at.as_millis()).into()));
+            Ok(Page { items, next })
+        })
+    }
+
+    async fn redrive(&self, queue: &QueueName, what: &Redrive) -> Result<RedriveReport> {
+        let one = matches!(&what.which, RedriveSelection::Jobs(jobs) if jobs.len() == 1);
+        if what.payload.is_some() && !one {
+            let message = "an edited payload goes with exactly one named job";
+            return Err(Error::new(ErrorCode::Validation, message).at("redrive").by("memory").on(queue));
+        }
+        let now = self.shared.now();
+        Ok(self.shared.find(queue).map(|queue| queue.with(|state| state.redrive(what, now))).unwrap_or_default())
+    }
+
+    async fn drop_dead(&self, queue: &QueueName, filter: &DeadFilter) -> Result<u64> {
+        Ok(self.shared.find(queue).map_or(0, |queue| queue.with(|state| state.drop_dead(filter))))
+    }
+}

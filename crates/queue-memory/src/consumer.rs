@@ -1,0 +1,199 @@
+//! One consumer of one queue.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use queue_core::{
+    Error, ErrorCode, Result,
+    provider::{
+        Beat, BeatOutcome, CloseReport, ConsumeOptions, Consumer, Delivery, Rejection, SettleOutcome, Settlement,
+    },
+};
+
+use crate::{
+    MemoryProvider,
+    queue::{Claimed, Now, Queue},
+};
+
+/// Fetch leases straight from the queue, so that nothing is buffered here. Dropped without being closed it leaves its leases
+/// to end by themselves, as a killed worker does.
+#[derive(Debug)]
+pub(crate) struct MemoryConsumer {
+    provider: MemoryProvider,
+    queue: Arc<Queue>,
+    holder: u32,
+    lease: Duration,
+}
+
+impl MemoryConsumer {
+    pub(crate) fn open(provider: MemoryProvider, queue: Arc<Queue>, options: ConsumeOptions) -> Result<Self> {
+        let holder = queue
+            .with(|state| state.open_consumer(options.worker, options.outstanding))
+            .ok_or_else(|| Error::new(ErrorCode::Unavailable, "too many consumers").by("memory"))?;
+        Ok(Self { provider, queue, holder, lease: options.lease })
+    }
+
+    fn now(&self) -> Now {
+        self.provider.shared.now()
+    }
+
+    /// Settles with follow-ups: all queues concerned are locked together, in one order, so that it is one step.
+    fn settle_and_follow(&self, settlement: &Settlement) -> SettleOutcome {
+        let shared = &self.provider.shared;
+        let targets: Vec<Arc<Queue>> = settlement.then.iter().map(|follow_up| shared.queue(&follow_up.queue)).collect();
+        let mut involved: Vec<&Arc<Queue>> = targets.iter().chain([&self.queue]).collect();
+        involved.sort_by_key(|queue| queue.number);
+        involved.dedup_by_key(|queue| queue.number);
+        let mut locked: Vec<_> = involved.iter().map(|queue| (queue.number, queue.lock())).collect();
+        let position = |locked: &[(u64, _)], number: u64| locked.partition_point(|(other, _)| *other < number);
+        let own = position(&locked, self.queue.number);
+
+        let now = self.now();
+        let outcome = match locked[own].1.refuse_stale(settlement.receipt, &settlement.disposition) {
+            Some(refusal) => refusal,
+            None => {
+                let unfit =
+                    settlement.then.iter().zip(&targets).enumerate().find_map(|(index, (follow_up, target))| {
+                        let target = &locked[position(&locked, target.number)].1;
+                        Some((index, target.too_large(&follow_up.envelope)?))
+                    });
+                if let Some((index, rejection)) = unfit {
+                    SettleOutcome::NotSettled { then_index: Some(index), error: Rejection::into(rejection) }
+                } else {
+                    for (follow_up, target) in settlement.then.iter().zip(&targets) {
+                        let target = position(&locked, target.number);
+                        locked[target].1.follow(follow_up.envelope.clone(), now);
+                    }
+                    locked[own].1.settle(settlement.receipt, &settlement.disposition, now)
+                }
+            }
+        };
+        for (queue, (_, state)) in involved.iter().zip(locked) {
+            queue.unlock(state);
+        }
+        outcome
+    }
+}
+
+#[async_trait]
+impl Consumer for MemoryConsumer {
+    async fn fetch(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
+        let give_up = tokio::time::Instant::now() + wait;
+        loop {
+            let wake = self.queue.wake.notified();
+            let unbarred = self.queue.unbarred.notified();
+            tokio::pin!(wake, unbarred);
+            unbarred.as_mut().enable();
+            if self.provider.is_closed() || max == 0 {
+                return Ok(Vec::new());
+            }
+            let now = self.now();
+            let mut sleeping = None;
+            let claimed = self.queue.with(|state| {
+                let claimed = state.claim(self.holder, max, self.lease, now);
+                if matches!(claimed, Claimed::Nothing { .. }) {
+                    // Registered under the lock, so that no publisher can miss it.
+                    wake.as_mut().enable();
+                    state.fall_asleep();
+                    sleeping = Some(Sleeping(&self.queue));
+                }
+                claimed
+            });
+            match claimed {
+                Claimed::Jobs(jobs) => return Ok(jobs),
+                Claimed::Closed => return Ok(Vec::new()),
+                Claimed::Barred => tokio::select! {
+                    biased;
+                    () = unbarred => {}
+                    () = tokio::time::sleep_until(give_up) => return Ok(Vec::new()),
+                },
+                Claimed::Nothing { until } => {
+                    let turn = until.map(|until| {
+                        tokio::time::Instant::now() + Duration::from_nanos(until.saturating_sub(now.mono))
+                    });
+                    let next = turn.map_or(give_up, |turn| turn.min(give_up));
+                    tokio::select! {
+                        biased;
+                        () = wake => {}
+                        () = tokio::time::sleep_until(next) => {
+                            if next == give_up {
+                                return Ok(Vec::new());
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn settle(&self, batch: &[Settlement]) -> Vec<SettleOutcome> {
+        let now = self.now();
+        if batch.iter().all(|settlement| settlement.then.is_empty()) {
+            let settle = |item: &Settlement| (item.receipt, item.disposition.clone());
+            let items: Vec<_> = batch.iter().map(settle).collect();
+            return self.queue.with(|state| {
+                items.iter().map(|(receipt, disposition)| state.settle(*receipt, disposition, now)).collect()
+            });
+        }
+        let settle = |item: &Settlement| match item.then.is_empty() {
+            true => self.queue.with(|state| state.settle(item.receipt, &item.disposition, now)),
+            false => self.settle_and_follow(item),
+        };
+        batch.iter().map(settle).collect()
+    }
+
+    async fn heartbeat(&self, beats: &[Beat]) -> Vec<BeatOutcome> {
+        let now = self.now();
+        self.queue.with(|state| beats.iter().map(|beat| state.beat(beat, now)).collect())
+    }
+
+    async fn demand(&self, outstanding: usize) -> Result<()> {
+        self.queue.with(|state| {
+            if let Some(consumer) = state.consumer_mut(self.holder) {
+                consumer.demand = outstanding;
+            }
+            state.stir();
+        });
+        Ok(())
+    }
+
+    async fn close(&self, deadline: Duration) -> CloseReport {
+        self.queue.with(|state| {
+            if let Some(consumer) = state.consumer_mut(self.holder) {
+                consumer.closed = true;
+            }
+            state.stir();
+        });
+        let give_up = tokio::time::sleep(deadline);
+        tokio::pin!(give_up);
+        loop {
+            let settled = self.queue.settled.notified();
+            tokio::pin!(settled);
+            settled.as_mut().enable();
+            let still_open = self.queue.with(|state| state.outstanding(self.holder));
+            if still_open == 0 {
+                return CloseReport::default();
+            }
+            tokio::select! {
+                biased;
+                () = settled => {}
+                () = &mut give_up => return CloseReport { returned: 0, still_open },
+            }
+        }
+    }
+}
+
+impl Drop for MemoryConsumer {
+    fn drop(&mut self) {
+        self.queue.with(|state| state.abandon_consumer(self.holder));
+    }
+}
+
+/// Counts a consumer that sleeps, also when its future is dropped.
+struct Sleeping<'a>(&'a Queue);
+
+impl Drop for Sleeping<'_> {
+    fn drop(&mut self) {
+        self.0.with(super::queue::State::wake_up);
+    }
+}

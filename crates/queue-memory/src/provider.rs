@@ -1,0 +1,364 @@
+//! The provider: queues by name.
+
+use std::{
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use hashbrown::HashMap;
+use queue_core::{
+    Env, Error, ErrorCode, QueueProvider, QueueSpec, Result,
+    job::{Envelope, QueueName, StoreId},
+    lifecycle::JobState,
+    provider::{
+        Capabilities, ConsumeOptions, Consumer, Durability, LeaseModel, OnFull, ParkKey, PublishOptions,
+        PublishOutcome, QueueAdmin, Rejection, Support, Topics,
+    },
+    queue_spec::Order,
+    store::JobStore,
+};
+
+use crate::{
+    admin::MemoryAdmin,
+    consumer::MemoryConsumer,
+    events::Hub,
+    queue::{Now, Queue, Taken},
+    store::MemoryStore,
+};
+
+/// Jobs in this process's memory. A clone is another handle on the same connection; [`MemoryProvider::connect`] makes another
+/// connection to the same queues.
+#[derive(Debug, Clone)]
+pub struct MemoryProvider {
+    pub(crate) shared: Arc<Shared>,
+    closed: Arc<AtomicBool>,
+}
+
+/// What all connections share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) env: Env,
+    pub(crate) store: StoreId,
+    pub(crate) hub: Hub,
+    queues: RwLock<HashMap<QueueName, Arc<Queue>>>,
+    numbers: AtomicU64,
+    pub(crate) leaders: crate::store::Leaders,
+}
+
+const SCHEME: &str = "memory";
+/// Below it a lease would end while its own beat is on the way.
+const MIN_LEASE: Duration = Duration::from_millis(1);
+const MAX_LEASE: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+impl MemoryProvider {
+    /// Empty queues on the system's clock.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_env(Env::system())
+    }
+
+    /// Empty queues on a clock and randomness of the caller's.
+    #[must_use]
+    pub fn with_env(env: Env) -> Self {
+        let shared = Shared {
+            store: StoreId::fresh(&env),
+            env,
+            hub: Hub::new(),
+            queues: RwLock::default(),
+            numbers: AtomicU64::new(0),
+            leaders: crate::store::Leaders::default(),
+        };
+        Self { shared: Arc::new(shared), closed: Arc::default() }
+    }
+
+    /// Another connection to the same queues, which is closed on its own.
+    #[must_use]
+    pub fn connect(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), closed: Arc::default() }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    fn open(&self, operation: &'static str) -> Result<()> {
+        if self.is_closed() {
+            let message = "this connection was closed: connect again";
+            return Err(Error::new(ErrorCode::Closed, message).at(operation).by(SCHEME));
+        }
+        Ok(())
+    }
+}
+
+impl Default for MemoryProvider {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Shared {
+    pub(crate) fn find(&self, name: &QueueName) -> Option<Arc<Queue>> {
+        self.queues.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// The queue, with the default spec if nobody declared it.
+    pub(crate) fn queue(&self, name: &QueueName) -> Arc<Queue> {
+        self.find(name).unwrap_or_else(|| self.queue_or(QueueSpec::new(name.clone())))
+    }
+
+    /// The queue, with this spec if it did not exist.
+    fn queue_or(&self, spec: QueueSpec) -> Arc<Queue> {
+        let mut queues = self.queues.write().unwrap_or_else(PoisonError::into_inner);
+        let name = spec.name.clone();
+        let make = || {
+            let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+            Arc::new(Queue::new(spec, number, self.hub.clone()))
+        };
+        Arc::clone(queues.entry(name).or_insert_with(make))
+    }
+
+    pub(crate) fn existing(&self, name: &QueueName, operation: &'static str) -> Result<Arc<Queue>> {
+        self.find(name)
+            .ok_or_else(|| Error::new(ErrorCode::NotFound, "there is no such queue").at(operation).by(SCHEME).on(name))
+    }
+
+    /// Every queue, by name.
+    pub(crate) fn all(&self) -> Vec<Arc<Queue>> {
+        let mut queues: Vec<_> = self.queues.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        queues.sort_by(|a, b| a.name.cmp(&b.name));
+        queues
+    }
+
+    fn remove(&self, name: &QueueName, only_if: impl FnOnce(&Queue) -> bool) -> Result<Option<Arc<Queue>>, ()> {
+        let mut queues = self.queues.write().unwrap_or_else(PoisonError::into_inner);
+        match queues.get(name) {
+            Some(queue) if !only_if(queue) => Err(()),
+            _ => Ok(queues.remove(name)),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        Now::read(&self.env)
+    }
+}
+
+#[async_trait]
+impl QueueProvider for MemoryProvider {
+    fn scheme(&self) -> &'static str {
+        SCHEME
+    }
+
+    fn capabilities(&self, spec: Option<&QueueSpec>) -> Capabilities {
+        let mut can = Capabilities::none(
+            LeaseModel::PerMessage { min: MIN_LEASE, max: MAX_LEASE },
+            "publish to each queue; the manager's message mode does",
+        );
+        can.priority_levels = 15;
+        can.priority = Support::Native;
+        can.delay = Support::Native;
+        can.retry = Support::Native;
+        can.dead_letters = Support::Native;
+        can.dedup_by_id = Support::Native;
+        can.unique_keys = Support::Native;
+        can.atomic_then = Support::Native;
+        can.settle_confirmed = true;
+        can.park = Support::Native;
+        can.pause = Support::Native;
+        can.purge = Support::Native;
+        can.cancel_pending = Support::Native;
+        can.cancel_running = Support::Native;
+        can.exact_depth = Support::Native;
+        can.max_len = Support::Native;
+        can.order_by_key = Support::Unsupported { instead: "give each key a queue of its own, or a concurrency key" };
+        can.started_count = Support::Native;
+        can.max_encoded_len = spec.map_or(usize::MAX, |spec| spec.max_encoded_len);
+        can.broker_clock = true;
+        can.durability = &["relaxed"];
+        can
+    }
+
+    async fn declare(&self, spec: &QueueSpec) -> Result<()> {
+        self.open("declare")?;
+        spec.validate()?;
+        if !matches!(spec.order, Order::Strict) {
+            let instead = "declare `strict`; ageing is not built yet";
+            return Err(Error::unsupported(SCHEME, "order", instead).on(&spec.name));
+        }
+        if !matches!(spec.durability, None | Some(Durability::Relaxed)) {
+            let instead = "memory goes with the process: declare `relaxed`, or use a broker";
+            return Err(Error::unsupported(SCHEME, "durability", instead).on(&spec.name));
+        }
+        let queue = self.shared.queue_or(spec.clone());
+        queue.with(|state| state.spec.conflict(spec).map_or(Ok(()), |conflict| Err(conflict.by(SCHEME))))
+    }
+
+    async fn drop_queue(&self, queue: &QueueName, only_if_empty: bool) -> Result<()> {
+        self.open("drop_queue")?;
+        let is_idle = |queue: &Queue| queue.with(|state| state.waiting() + state.count(JobState::Running) == 0);
+        let removed = self.shared.remove(queue, |queue| !only_if_empty || is_idle(queue)).map_err(|()| {
+            let message = "jobs wait or run in it: purge it first, or drop it with everything in it";
+            Error::new(ErrorCode::Conflict, message).at("drop_queue").by(SCHEME).on(queue)
+        })?;
+        if let Some(removed) = removed {
+            removed.with(crate::queue::State::dissolve);
+        }
+        Ok(())
+    }
+
+    async fn publish(&self, queue: &QueueName, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
+        let closed = self.open("publish").err().map(Rejection::Unavailable);
+        if let Some(refusal) = closed.or_else(|| refuse_durability(options)) {
+            return batch.iter().map(|_| PublishOutcome::Rejected(refusal.clone())).collect();
+        }
+        let queue = self.shared.queue(queue);
+        let now = self.shared.now();
+        let mut waiting = Vec::new();
+        let mut outcomes = queue.with(|state| {
+            let mut outcomes = Vec::with_capacity(batch.len());
+            for (index, envelope) in batch.into_iter().enumerate() {
+                outcomes.push(match state.offer(envelope, now) {
+                    Taken::Answer(outcome) => outcome,
+                    Taken::NoRoom(envelope) => {
+                        waiting.push((index, envelope));
+                        PublishOutcome::Rejected(Rejection::Full)
+                    }
+                });
+            }
+            outcomes
+        });
+        if !waiting.is_empty() && options.on_full == OnFull::Wait {
+            self.wait_for_room(&queue, waiting, options.deadline, &mut outcomes).await;
+        }
+        outcomes
+    }
+
+    async fn consumer(&self, queue: &QueueName, options: ConsumeOptions) -> Result<Arc<dyn Consumer>> {
+        self.open("consumer")?;
+        if !(MIN_LEASE..=MAX_LEASE).contains(&options.lease) {
+            let message = format!("a lease is between {MIN_LEASE:?} and {MAX_LEASE:?} here");
+            return Err(Error::new(ErrorCode::Validation, message).at("consumer").by(SCHEME).on(queue));
+        }
+        Ok(Arc::new(MemoryConsumer::open(self.clone(), self.shared.queue(queue), options)?))
+    }
+
+    fn admin(&self) -> Arc<dyn QueueAdmin> {
+        Arc::new(MemoryAdmin::new(Arc::clone(&self.shared)))
+    }
+
+    fn topics(&self) -> Option<Arc<dyn Topics>> {
+        None
+    }
+
+    fn job_store(&self) -> Option<Arc<dyn JobStore>> {
+        Some(Arc::new(MemoryStore::new(Arc::clone(&self.shared))))
+    }
+
+    async fn unpark(&self, queue: &QueueName, key: &ParkKey, n: usize) -> Result<usize> {
+        self.open("unpark")?;
+        let now = self.shared.now();
+        Ok(self.shared.find(queue).map_or(0, |queue| queue.with(|state| state.unpark(key, n, now))))
+    }
+
+    async fn maintain(&self, leading: bool) -> Result<Duration> {
+        const IDLE: Duration = Duration::from_secs(60);
+        const AT_ONCE: usize = 1_000;
+        self.open("maintain")?;
+        if !leading {
+            return Ok(IDLE);
+        }
+        let mut next = IDLE;
+        for queue in self.shared.all() {
+            let now = self.shared.now();
+            let (evicted, due) = queue.with(|state| {
+                let retention = state.spec.retention;
+                (state.sweep(&retention, AT_ONCE, now), state.next_duty(now))
+            });
+            next = next.min(due);
+            if evicted == AT_ONCE {
+                // There is more; let others at the lock first.
+                next = Duration::ZERO;
+            }
+        }
+        Ok(next)
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.open("ping")
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.closed.store(true, Ordering::Release);
+        for queue in self.shared.all() {
+            queue.with(crate::queue::State::stir);
+            queue.room.notify_waiters();
+        }
+        Ok(())
+    }
+}
+
+impl MemoryProvider {
+    async fn wait_for_room(
+        &self,
+        queue: &Queue,
+        mut waiting: Vec<(usize, Envelope)>,
+        deadline: Duration,
+        outcomes: &mut [PublishOutcome],
+    ) {
+        let _queuing = Queuing::begin(queue);
+        let give_up = tokio::time::sleep(deadline);
+        tokio::pin!(give_up);
+        loop {
+            let room = queue.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            if self.is_closed() {
+                return;
+            }
+            let now = self.shared.now();
+            waiting = queue.with(|state| {
+                let mut still = Vec::new();
+                for (index, envelope) in waiting {
+                    match state.offer(envelope, now) {
+                        Taken::Answer(outcome) => outcomes[index] = outcome,
+                        Taken::NoRoom(envelope) => still.push((index, envelope)),
+                    }
+                }
+                still
+            });
+            if waiting.is_empty() {
+                return;
+            }
+            tokio::select! {
+                biased;
+                () = room => {}
+                () = &mut give_up => return,
+            }
+        }
+    }
+}
+
+/// Counts a publisher that waits, also when its future is dropped.
+struct Queuing<'a>(&'a Queue);
+
+impl<'a> Queuing<'a> {
+    fn begin(queue: &'a Queue) -> Self {
+        queue.with(|state| state.queuers += 1);
+        Self(queue)
+    }
+}
+
+impl Drop for Queuing<'_> {
+    fn drop(&mut self) {
+        self.0.with(|state| state.queuers -= 1);
+    }
+}
+
+fn refuse_durability(options: &PublishOptions) -> Option<Rejection> {
+    options.durability.filter(|durability| *durability != Durability::Relaxed)?;
+    let instead = "memory goes with the process: publish without a durability, or use a broker";
+    Some(Rejection::Denied(Error::unsupported(SCHEME, "durability", instead)))
+}

@@ -1,0 +1,114 @@
+//! Giving jobs out.
+
+use std::{sync::Arc, time::Duration};
+
+use queue_core::{
+    lifecycle::{JobState, Trigger},
+    provider::{Delivery, Lease, Receipt},
+};
+
+use super::{Moment, Now, State, state::Holder};
+
+/// What a claim found.
+#[derive(Debug)]
+pub(crate) enum Claimed {
+    /// Jobs, now leased.
+    Jobs(Vec<Delivery>),
+    /// Nothing; time has work to do at that moment.
+    Nothing { until: Option<Moment> },
+    /// The consumer may not take any now: it is full, or the queue is paused.
+    Barred,
+    /// The consumer was closed.
+    Closed,
+}
+
+impl State {
+    pub(crate) fn open_consumer(&mut self, worker: Arc<str>, demand: usize) -> Option<u32> {
+        self.consumers.insert(Holder { worker, demand, outstanding: 0, closed: false, abandoned: false })
+    }
+
+    pub(crate) fn consumer_mut(&mut self, holder: u32) -> Option<&mut Holder> {
+        self.consumers.get_mut(holder)
+    }
+
+    pub(crate) fn outstanding(&self, holder: u32) -> usize {
+        self.consumers.get(holder).map_or(0, |consumer| consumer.outstanding)
+    }
+
+    /// The consumer is gone. What it holds stays leased until the lease ends.
+    pub(crate) fn abandon_consumer(&mut self, holder: u32) {
+        match self.consumers.get_mut(holder) {
+            Some(consumer) if consumer.outstanding > 0 => {
+                consumer.closed = true;
+                consumer.abandoned = true;
+            }
+            Some(_) => {
+                self.consumers.remove(holder);
+            }
+            None => {}
+        }
+    }
+
+    /// Leases up to `max` jobs to a consumer, by priority and age.
+    pub(crate) fn claim(&mut self, holder: u32, max: usize, lease: Duration, now: Now) -> Claimed {
+        let Some(consumer) = self.consumers.get(holder).filter(|consumer| !consumer.closed) else {
+            return Claimed::Closed;
+        };
+        let room = consumer.demand.saturating_sub(consumer.outstanding).min(max);
+        if self.control.paused || room == 0 {
+            return Claimed::Barred;
+        }
+        let worker = Arc::clone(&consumer.worker);
+        self.advance(now);
+        let ready = usize::try_from(self.count(JobState::Pending)).unwrap_or(usize::MAX);
+        let mut jobs = Vec::with_capacity(room.min(ready));
+        while jobs.len() < room {
+            let Some(place) = self.lanes.pop() else { break };
+            let Some(entry) = self.slots.get(place.slot).filter(|entry| entry.stands_at(place)) else { continue };
+            if entry.envelope.expires_at.is_some_and(|end| end <= now.wall) {
+                self.apply(place.slot, Trigger::Expire, now);
+                continue;
+            }
+            jobs.extend(self.lease(place.slot, holder, &worker, lease, now));
+        }
+        if jobs.is_empty() {
+            return Claimed::Nothing { until: self.next_moment() };
+        }
+        if let Some(consumer) = self.consumers.get_mut(holder) {
+            consumer.outstanding += jobs.len();
+        }
+        if self.lanes.len() > 0 {
+            // There is more than this consumer took.
+            self.wake_one();
+        }
+        Claimed::Jobs(jobs)
+    }
+
+    fn lease(&mut self, slot: u32, holder: u32, worker: &Arc<str>, lease: Duration, now: Now) -> Option<Delivery> {
+        let entry = self.slots.get_mut(slot)?;
+        entry.holder = holder;
+        entry.marked = false;
+        entry.started_at = Some(now.wall);
+        entry.worker = Some(Arc::clone(worker));
+        self.apply(slot, Trigger::Claim, now)?;
+        self.turn(slot, now.after(lease));
+        let entry = self.slots.get(slot)?;
+        Some(Delivery {
+            place: 0,
+            envelope: entry.envelope.clone(),
+            receipt: Receipt { id: entry.envelope.id, slot: u64::from(slot), epoch: entry.ticket },
+            lease: Lease { remaining: Some(lease), cancel: None },
+            attempt: entry.attempt,
+            started_before: entry.started_count,
+            redelivered: entry.orphaned,
+        })
+    }
+
+    pub(crate) fn fall_asleep(&mut self) {
+        self.sleepers += 1;
+    }
+
+    pub(crate) fn wake_up(&mut self) {
+        self.sleepers -= 1;
+    }
+}

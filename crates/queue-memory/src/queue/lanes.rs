@@ -1,0 +1,102 @@
+//! Who is next: a FIFO lane per priority.
+
+use std::collections::VecDeque;
+
+use queue_core::{job::Priority, lifecycle::Line};
+
+/// A place in line. It holds while the job's ticket has not moved on; an old one is skipped when it is met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) slot: u32,
+    pub(crate) ticket: u32,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Lanes {
+    lanes: [VecDeque<Place>; 16],
+    /// Bit n is set where lane n is not empty.
+    occupied: u16,
+    places: usize,
+}
+
+impl Lanes {
+    pub(crate) fn push(&mut self, priority: Priority, line: Line, place: Place) {
+        let level = usize::from(priority.level());
+        match line {
+            Line::Tail => self.lanes[level].push_back(place),
+            Line::Head => self.lanes[level].push_front(place),
+        }
+        self.occupied |= 1 << level;
+        self.places += 1;
+    }
+
+    /// The first place of the highest occupied lane.
+    pub(crate) fn pop(&mut self) -> Option<Place> {
+        let level = self.highest()?;
+        let place = self.lanes[level].pop_front();
+        if self.lanes[level].is_empty() {
+            self.occupied &= !(1 << level);
+        }
+        self.places -= usize::from(place.is_some());
+        place
+    }
+
+    fn highest(&self) -> Option<usize> {
+        (self.occupied != 0).then(|| (15 - self.occupied.leading_zeros()) as usize)
+    }
+
+    /// Places, old ones included.
+    pub(crate) fn len(&self) -> usize {
+        self.places
+    }
+
+    /// Drops old places. The caller does so when they outnumber the live ones.
+    pub(crate) fn compact(&mut self, is_live: impl Fn(Place) -> bool) {
+        self.occupied = 0;
+        self.places = 0;
+        for (level, lane) in self.lanes.iter_mut().enumerate() {
+            lane.retain(|place| is_live(*place));
+            self.places += lane.len();
+            self.occupied |= u16::from(!lane.is_empty()) << level;
+        }
+    }
+
+    /// The first live place of each lane.
+    pub(crate) fn heads(&self, is_live: impl Fn(Place) -> bool) -> impl Iterator<Item = Place> {
+        self.lanes.iter().filter_map(move |lane| lane.iter().copied().find(|place| is_live(*place)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(slot: u32) -> Place {
+        Place { slot, ticket: 0 }
+    }
+
+    #[test]
+    fn higher_lanes_first_and_fifo_within() {
+        let mut lanes = Lanes::default();
+        for (slot, level) in [(0, 5), (1, 15), (2, 5), (3, 1), (4, 15)] {
+            lanes.push(Priority::new(level).unwrap(), Line::Tail, place(slot));
+        }
+        lanes.push(Priority::NORMAL, Line::Head, place(9));
+        let order: Vec<u32> = std::iter::from_fn(|| lanes.pop()).map(|place| place.slot).collect();
+        assert_eq!(order, [1, 4, 9, 0, 2, 3]);
+        assert_eq!((lanes.len(), lanes.occupied), (0, 0));
+    }
+
+    #[test]
+    fn compaction_keeps_order_and_counts() {
+        let mut lanes = Lanes::default();
+        for slot in 0..100 {
+            lanes.push(Priority::new(1 + (slot % 15) as u8).unwrap(), Line::Tail, place(slot));
+        }
+        lanes.compact(|place| place.slot == 14 || place.slot == 29 || place.slot == 30);
+        assert_eq!(lanes.len(), 3);
+        assert_eq!(lanes.heads(|_| true).map(|place| place.slot).collect::<Vec<_>>(), [30, 14]);
+        let order: Vec<u32> = std::iter::from_fn(|| lanes.pop()).map(|place| place.slot).collect();
+        assert_eq!(order, [14, 29, 30]);
+    }
+}

@@ -1,0 +1,132 @@
+//! One queue: a mutex over its state, and what wakes those who wait on it.
+
+mod beat;
+mod claim;
+mod entry;
+mod keys;
+mod lanes;
+mod publish;
+mod retain;
+mod settle;
+mod slots;
+mod state;
+mod timers;
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use queue_core::{
+    Env,
+    job::{QueueName, Timestamp},
+    queue_spec::QueueSpec,
+};
+use tokio::sync::Notify;
+
+pub(crate) use claim::Claimed;
+pub(crate) use entry::Entry;
+pub(crate) use publish::Taken;
+pub(crate) use state::State;
+pub(crate) use timers::Moment;
+
+use crate::events::Hub;
+
+/// The two clocks, read once a call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Now {
+    pub(crate) wall: Timestamp,
+    pub(crate) mono: Moment,
+}
+
+impl Now {
+    pub(crate) fn read(env: &Env) -> Self {
+        Self { wall: env.clock.now(), mono: nanos(env.clock.monotonic()) }
+    }
+
+    /// When a wall-clock time comes on the monotonic line, so that a jump of the wall clock moves no delay.
+    pub(crate) fn moment_of(&self, time: Timestamp) -> Moment {
+        self.mono.saturating_add(nanos(self.wall.until(time)))
+    }
+
+    pub(crate) fn after(&self, delay: Duration) -> Moment {
+        self.mono.saturating_add(nanos(delay))
+    }
+}
+
+pub(crate) fn nanos(duration: Duration) -> Moment {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[derive(Debug)]
+pub(crate) struct Queue {
+    pub(crate) name: QueueName,
+    /// The order in which several queues are locked.
+    pub(crate) number: u64,
+    state: Mutex<State>,
+    /// Consumers with room wait here for jobs.
+    pub(crate) wake: Notify,
+    /// Consumers that may not claim now (full, paused) wait here until they may.
+    pub(crate) unbarred: Notify,
+    /// Publishers wait here for room.
+    pub(crate) room: Notify,
+    /// Closing consumers wait here for their last settlement.
+    pub(crate) settled: Notify,
+}
+
+/// Whom to wake once the lock is released.
+#[derive(Debug, Default)]
+pub(crate) struct Signals {
+    pub(crate) wake: usize,
+    pub(crate) wake_all: bool,
+    pub(crate) unbarred: bool,
+    pub(crate) room: bool,
+    pub(crate) settled: bool,
+}
+
+impl Queue {
+    pub(crate) fn new(spec: QueueSpec, number: u64, hub: Hub) -> Self {
+        Self {
+            name: spec.name.clone(),
+            number,
+            state: Mutex::new(State::new(spec, hub)),
+            wake: Notify::new(),
+            unbarred: Notify::new(),
+            room: Notify::new(),
+            settled: Notify::new(),
+        }
+    }
+
+    /// Changes the state, then wakes whom the change concerns. Never await inside.
+    pub(crate) fn with<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
+        let mut state = self.lock();
+        let result = act(&mut state);
+        self.unlock(state);
+        result
+    }
+
+    /// A panic under the lock would be a defect here, never the user's; the state is whole after each step.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn unlock(&self, mut state: MutexGuard<'_, State>) {
+        let signals = state.take_signals();
+        drop(state);
+        if signals.wake_all {
+            self.wake.notify_waiters();
+        }
+        for _ in 0..signals.wake {
+            self.wake.notify_one();
+        }
+        if signals.unbarred {
+            self.unbarred.notify_waiters();
+        }
+        if signals.room {
+            self.room.notify_waiters();
+        }
+        if signals.settled {
+            self.settled.notify_waiters();
+        }
+    }
+}

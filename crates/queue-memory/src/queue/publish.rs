@@ -1,0 +1,117 @@
+//! Taking jobs in.
+
+use queue_core::{
+    job::{Envelope, JobError, JobId},
+    lifecycle::Trigger,
+    provider::{PublishOutcome, Redrive, RedriveReport, RedriveSelection, Rejection},
+};
+
+use super::{Now, State};
+
+/// What became of an offered job.
+pub(crate) enum Taken {
+    Answer(PublishOutcome),
+    /// There is no room for it now.
+    NoRoom(Envelope),
+}
+
+impl Taken {
+    fn accepted() -> Self {
+        Self::Answer(PublishOutcome::Accepted { place: 0 })
+    }
+}
+
+impl State {
+    /// Takes a job in, once: an id that is known is accepted and changes nothing.
+    pub(crate) fn offer(&mut self, envelope: Envelope, now: Now) -> Taken {
+        if let Some(rejection) = self.too_large(&envelope) {
+            return Taken::Answer(PublishOutcome::Rejected(rejection));
+        }
+        if self.find(envelope.id).is_some() {
+            return Taken::accepted();
+        }
+        if let Some(existing) = self.key_holder(&envelope, now) {
+            return Taken::Answer(PublishOutcome::Duplicate { existing: self.reference(existing) });
+        }
+        if self.waiting() >= self.max_len() {
+            return Taken::NoRoom(envelope);
+        }
+        self.admit(envelope, now)
+    }
+
+    /// Takes a follow-up in: `max_len` never refuses it, and a held unique key means that its work is under way.
+    pub(crate) fn follow(&mut self, envelope: Envelope, now: Now) {
+        if self.find(envelope.id).is_none() && self.key_holder(&envelope, now).is_none() {
+            self.admit(envelope, now);
+        }
+    }
+
+    pub(crate) fn too_large(&self, envelope: &Envelope) -> Option<Rejection> {
+        let (limit, actual) = (self.spec.max_encoded_len, envelope.encoded_len());
+        (actual > limit).then_some(Rejection::TooLarge { limit, actual })
+    }
+
+    fn key_holder(&self, envelope: &Envelope, now: Now) -> Option<JobId> {
+        self.holder_of(envelope.unique.as_deref()?, envelope.id, now)
+    }
+
+    fn max_len(&self) -> u64 {
+        self.spec.max_len.unwrap_or(queue_core::config::defaults::MEMORY_MAX_LEN)
+    }
+
+    fn admit(&mut self, envelope: Envelope, now: Now) -> Taken {
+        let unique = envelope.unique.clone();
+        let id = envelope.id;
+        if self.insert(envelope, now).is_none() {
+            return Taken::Answer(PublishOutcome::Rejected(Rejection::Full));
+        }
+        if let Some(unique) = unique {
+            self.hold(&unique, id, now);
+        }
+        Taken::accepted()
+    }
+
+    /// Gives dead jobs another life.
+    pub(crate) fn redrive(&mut self, what: &Redrive, now: Now) -> RedriveReport {
+        let slots: Vec<u32> = match &what.which {
+            RedriveSelection::Jobs(ids) => ids.iter().filter_map(|id| self.find(*id)).collect(),
+            RedriveSelection::Matching(filter) => self.dead_slots(filter, None).collect(),
+        };
+        let mut report = RedriveReport::default();
+        for slot in slots {
+            let Some(entry) = self.slots.get(slot) else { continue };
+            let (id, unique, died) = (entry.envelope.id, entry.envelope.unique.clone(), entry.changed_at);
+            if !self.dead.contains(&(died, slot)) {
+                continue;
+            }
+            report.matched += 1;
+            if unique.as_ref().is_some_and(|unique| self.holder_of(unique, id, now).is_some()) {
+                report.duplicates += 1;
+                continue;
+            }
+            if what.dry_run {
+                continue;
+            }
+            self.dead.remove(&(died, slot));
+            self.edit_payload(slot, what);
+            if self.apply(slot, Trigger::Redrive, now).is_some() {
+                report.redriven += 1;
+                if let Some(unique) = unique {
+                    self.hold(&unique, id, now);
+                }
+            }
+        }
+        report
+    }
+
+    fn edit_payload(&mut self, slot: u32, what: &Redrive) {
+        if let (Some(payload), Some(entry)) = (&what.payload, self.slots.get_mut(slot)) {
+            entry.envelope = entry.envelope.edit(|parts| parts.payload = payload.clone());
+        }
+    }
+
+    /// The error of a job that died of something that is not its own.
+    pub(crate) fn error_of(&self, slot: u32) -> Option<JobError> {
+        self.slots.get(slot)?.details()?.error.clone()
+    }
+}

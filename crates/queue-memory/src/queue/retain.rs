@@ -1,0 +1,138 @@
+//! What is remembered of finished jobs, and for how long.
+
+use std::{collections::VecDeque, ops::Bound};
+
+use queue_core::{
+    job::{JobId, Timestamp},
+    lifecycle::{JobState, Trigger},
+    provider::DeadFilter,
+    queue_spec::Retention,
+};
+
+use super::{Now, State};
+
+/// Finished jobs but the dead, the oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Finished {
+    line: VecDeque<u32>,
+    bytes: u64,
+    /// Ids that were forgotten lately, so that "gone" is told from "never was".
+    tombstones: VecDeque<JobId>,
+}
+
+/// More tell little: a caller asks for what it knows of.
+const TOMBSTONES: usize = 10_000;
+
+impl State {
+    /// A job is over: its key is free, and retention begins.
+    pub(super) fn finish(&mut self, slot: u32, now: Now) {
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        let (id, bytes, state) = (entry.envelope.id, entry.bytes(), entry.state);
+        if let Some(unique) = entry.envelope.unique.clone() {
+            self.free(&unique, id);
+        }
+        if state == JobState::Dead {
+            self.dead.insert((now.wall, slot));
+        } else {
+            self.finished.line.push_back(slot);
+            self.finished.bytes += bytes;
+        }
+        let retention = self.spec.retention;
+        // One in, at most a few out: the cost stays with the job that causes it. The emitted event still needs the entry,
+        // so the newest one stays until the next call.
+        self.evict(&retention, 2, now, 1);
+    }
+
+    /// Forgets finished jobs beyond the retention, but for the newest `keep`.
+    fn evict(&mut self, retention: &Retention, limit: usize, now: Now, keep: usize) -> usize {
+        let mut evicted = 0;
+        while evicted < limit && self.finished.line.len() > keep {
+            let Some(&slot) = self.finished.line.front() else { break };
+            let Some(entry) = self.slots.get(slot) else { break };
+            let over = self.finished.line.len() as u64 > retention.count
+                || self.finished.bytes > retention.bytes
+                || now.wall >= entry.changed_at + retention.age;
+            if !over {
+                break;
+            }
+            self.finished.bytes -= entry.bytes();
+            self.finished.line.pop_front();
+            self.bury_for_good(slot);
+            evicted += 1;
+        }
+        evicted
+    }
+
+    /// Everything that retention allows to be forgotten now, at most `limit` jobs.
+    pub(crate) fn sweep(&mut self, retention: &Retention, limit: usize, now: Now) -> usize {
+        self.advance(now);
+        self.close_windows(now);
+        let mut evicted = self.evict(retention, limit, now, 0);
+        while evicted < limit
+            && let Some(&(died, slot)) = self.dead.first()
+            && now.wall >= died + retention.dead
+        {
+            self.dead.pop_first();
+            self.bury_for_good(slot);
+            evicted += 1;
+        }
+        evicted
+    }
+
+    fn bury_for_good(&mut self, slot: u32) {
+        let Some(entry) = self.forget(slot) else { return };
+        if self.finished.tombstones.len() == TOMBSTONES {
+            self.finished.tombstones.pop_front();
+        }
+        self.finished.tombstones.push_back(entry.envelope.id);
+    }
+
+    /// Whether it was here and retention took it.
+    pub(crate) fn is_gone(&self, id: JobId) -> bool {
+        self.finished.tombstones.contains(&id)
+    }
+
+    /// When retention has something to do next.
+    pub(crate) fn next_sweep(&self) -> Option<Timestamp> {
+        let finished = self.finished.line.front().and_then(|slot| self.slots.get(*slot));
+        let finished = finished.map(|entry| entry.changed_at + self.spec.retention.age);
+        let dead = self.dead.first().map(|(died, _)| *died + self.spec.retention.dead);
+        finished.into_iter().chain(dead).min()
+    }
+
+    /// Dead jobs that match, the oldest first, behind the given one.
+    pub(crate) fn dead_slots<'a>(
+        &'a self,
+        filter: &'a DeadFilter,
+        behind: Option<(Timestamp, u32)>,
+    ) -> impl Iterator<Item = u32> + 'a {
+        let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
+        self.dead.range((from, Bound::Unbounded)).filter_map(|(died, slot)| {
+            let entry = self.slots.get(*slot)?;
+            let error = entry.details()?.error.as_ref()?;
+            filter.matches(&error.code, Some(&entry.envelope.kind), *died).then_some(*slot)
+        })
+    }
+
+    pub(crate) fn drop_dead(&mut self, filter: &DeadFilter) -> u64 {
+        let slots: Vec<u32> = self.dead_slots(filter, None).collect();
+        for slot in &slots {
+            if let Some(died) = self.slots.get(*slot).map(|entry| entry.changed_at) {
+                self.dead.remove(&(died, *slot));
+            }
+            self.bury_for_good(*slot);
+        }
+        slots.len() as u64
+    }
+
+    /// Removes what waits; running and finished jobs stay.
+    pub(crate) fn purge(&mut self, now: Now) -> u64 {
+        let waiting: Vec<u32> =
+            self.slots.iter_from(0).filter(|(_, entry)| entry.state.is_waiting()).map(|(slot, _)| slot).collect();
+        for slot in &waiting {
+            // Cancelled for those who watch, and then forgotten: a purge leaves nothing behind.
+            self.apply(*slot, Trigger::Cancel, now);
+        }
+        waiting.len() as u64
+    }
+}

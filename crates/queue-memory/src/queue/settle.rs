@@ -1,0 +1,125 @@
+//! Ending deliveries.
+
+use queue_core::{
+    lifecycle::Trigger,
+    provider::{Cancel, Disposition, ParkKey, Receipt, SettleOutcome},
+    store::CancelOutcome,
+};
+
+use super::{Now, State, entry::Entry, lanes::Place};
+
+impl State {
+    /// The job that the receipt still holds.
+    pub(super) fn held(&self, receipt: Receipt) -> Option<u32> {
+        let slot = u32::try_from(receipt.slot).ok()?;
+        let entry = self.slots.get(slot)?;
+        let stands = entry.ticket == receipt.epoch && entry.envelope.id == receipt.id;
+        // The epoch is given out by the claim, so that the job runs while it stands.
+        stands.then_some(slot)
+    }
+
+    /// What a settlement that comes too late is answered; `None` where the receipt stands.
+    pub(crate) fn refuse_stale(&self, receipt: Receipt, disposition: &Disposition) -> Option<SettleOutcome> {
+        if self.held(receipt).is_some() {
+            return None;
+        }
+        let slot = u32::try_from(receipt.slot).unwrap_or(u32::MAX);
+        let entry = self.slots.get(slot).filter(|entry| entry.envelope.id == receipt.id);
+        Some(match entry.and_then(|entry| entry.was_settled(receipt.epoch, disposition)) {
+            Some(true) => SettleOutcome::AlreadySettled,
+            Some(false) => SettleOutcome::Conflict,
+            None => SettleOutcome::LeaseLost,
+        })
+    }
+
+    pub(crate) fn settle(&mut self, receipt: Receipt, disposition: &Disposition, now: Now) -> SettleOutcome {
+        if let Some(refusal) = self.refuse_stale(receipt, disposition) {
+            return refusal;
+        }
+        let Some(slot) = self.held(receipt) else { return SettleOutcome::LeaseLost };
+        let Some(entry) = self.slots.get_mut(slot) else { return SettleOutcome::LeaseLost };
+        entry.remember_settlement(receipt.epoch, disposition);
+        entry.orphaned = false;
+        keep_outcome(entry, disposition, now);
+        let trigger = trigger_of(disposition, entry.cancel_requested().is_some());
+        let transition = self.apply(slot, trigger, now);
+        debug_assert!(transition.is_some(), "a running job takes {trigger:?}");
+        match (disposition, trigger) {
+            (Disposition::Retry { after, .. }, Trigger::Retry)
+            | (Disposition::Release { after, .. }, Trigger::ReleaseLater) => self.turn(slot, now.after(*after)),
+            (Disposition::Park { key, at_most }, Trigger::Park) => self.park(slot, key, now.after(*at_most)),
+            _ => {}
+        }
+        SettleOutcome::Settled
+    }
+
+    fn park(&mut self, slot: u32, key: &ParkKey, until: super::Moment) {
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        entry.details_mut().parked = Some(key.clone());
+        let place = Place { slot, ticket: entry.short_ticket() };
+        self.parked.entry(key.clone()).or_default().push_back(place);
+        self.parked_count += 1;
+        self.turn(slot, until);
+    }
+
+    /// Lets up to `n` parked jobs of the key run.
+    pub(crate) fn unpark(&mut self, key: &ParkKey, n: usize, now: Now) -> usize {
+        let Some(mut line) = self.parked.remove(key) else { return 0 };
+        let mut unparked = 0;
+        while unparked < n {
+            let Some(place) = line.pop_front() else { break };
+            let parked = self.slots.get(place.slot).is_some_and(|entry| {
+                entry.short_ticket() == place.ticket && entry.parked() == Some(key) && !entry.state.is_terminal()
+            });
+            if parked && self.apply(place.slot, Trigger::Unpark, now).is_some() {
+                unparked += 1;
+            }
+        }
+        line.retain(|place| self.slots.get(place.slot).is_some_and(|entry| entry.short_ticket() == place.ticket));
+        if !line.is_empty() {
+            self.parked.insert(key.clone(), line);
+        }
+        unparked
+    }
+
+    /// Cancels a waiting job, or asks a running one to stop.
+    pub(crate) fn cancel(&mut self, slot: u32, cancel: &Cancel, now: Now) -> CancelOutcome {
+        let Some(entry) = self.slots.get_mut(slot) else { return CancelOutcome::NotFound };
+        if entry.state.is_terminal() {
+            return CancelOutcome::AlreadyTerminal;
+        }
+        if entry.state == queue_core::lifecycle::JobState::Running {
+            entry.details_mut().cancel.get_or_insert_with(|| cancel.clone());
+            self.emit(slot, queue_core::event::JobEventKind::CancelRequested, now);
+            return CancelOutcome::Requested;
+        }
+        self.apply(slot, Trigger::Cancel, now);
+        CancelOutcome::Cancelled
+    }
+}
+
+fn keep_outcome(entry: &mut Entry, disposition: &Disposition, now: Now) {
+    match disposition {
+        Disposition::Complete { result: Some(result) } => entry.details_mut().result = Some(result.clone()),
+        Disposition::Retry { error, .. } | Disposition::DeadLetter { error } => entry.fail(error, now.wall),
+        _ => {}
+    }
+}
+
+/// A job that was asked to stop does not come back.
+fn trigger_of(disposition: &Disposition, cancel_requested: bool) -> Trigger {
+    match disposition {
+        Disposition::Complete { .. } => Trigger::Complete,
+        Disposition::DeadLetter { .. } => Trigger::Bury,
+        Disposition::Cancelled => Trigger::Cancel,
+        Disposition::Expired => Trigger::Expire,
+        Disposition::Retry { .. } | Disposition::Release { .. } | Disposition::Park { .. } if cancel_requested => {
+            Trigger::Cancel
+        }
+        Disposition::Retry { after, .. } if after.is_zero() => Trigger::RetryNow,
+        Disposition::Retry { .. } => Trigger::Retry,
+        Disposition::Release { after, .. } if after.is_zero() => Trigger::Release,
+        Disposition::Release { .. } => Trigger::ReleaseLater,
+        Disposition::Park { .. } => Trigger::Park,
+    }
+}

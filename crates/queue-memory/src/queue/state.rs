@@ -1,0 +1,382 @@
+//! What a queue holds, and the one place where a job changes state.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use queue_core::{
+    event::JobEventKind,
+    job::{Envelope, JobId, JobRef, Timestamp, UniqueKey},
+    lifecycle::{self, JobState, Line, Transition, Trigger},
+    provider::ParkKey,
+    queue_spec::QueueSpec,
+    stats::QueueStats,
+    store::{JobRecord, QueueControl},
+};
+
+use super::{
+    Now, Signals,
+    entry::Entry,
+    keys::Hold,
+    lanes::{Lanes, Place},
+    retain::Finished,
+    slots::Slots,
+    timers::{Alarm, Moment, Timer, Timers},
+};
+use crate::events::Hub;
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) spec: QueueSpec,
+    pub(crate) control: QueueControl,
+    pub(super) slots: Slots<Entry>,
+    ids: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    pub(super) lanes: Lanes,
+    lanes_limit: usize,
+    pub(super) timers: Timers,
+    timers_limit: usize,
+    pub(super) keys: HashMap<UniqueKey, Hold>,
+    pub(super) windows: std::collections::BinaryHeap<std::cmp::Reverse<(Moment, UniqueKey)>>,
+    pub(super) parked: HashMap<ParkKey, std::collections::VecDeque<Place>>,
+    pub(super) finished: Finished,
+    pub(super) dead: BTreeSet<(Timestamp, u32)>,
+    pub(super) consumers: Slots<Holder>,
+    /// Consumers that sleep until there is something to claim.
+    pub(super) sleepers: usize,
+    /// Publishers that wait for room.
+    pub(crate) queuers: usize,
+    counts: [u64; JobState::ALL.len()],
+    pub(super) parked_count: u64,
+    submitted_total: u64,
+    completed_total: u64,
+    failed_total: u64,
+    ticket: u64,
+    born: u32,
+    hub: Hub,
+    signals: Signals,
+}
+
+/// A consumer as its queue sees it.
+#[derive(Debug)]
+pub(crate) struct Holder {
+    pub(crate) worker: Arc<str>,
+    pub(crate) demand: usize,
+    pub(crate) outstanding: usize,
+    pub(crate) closed: bool,
+    /// Its consumer is gone: the entry goes with its last delivery.
+    pub(crate) abandoned: bool,
+}
+
+const SLACK: usize = 1_024;
+
+impl State {
+    pub(super) fn new(spec: QueueSpec, hub: Hub) -> Self {
+        Self {
+            spec,
+            control: QueueControl::default(),
+            slots: Slots::default(),
+            ids: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            lanes: Lanes::default(),
+            lanes_limit: SLACK,
+            timers: Timers::default(),
+            timers_limit: SLACK,
+            keys: HashMap::new(),
+            windows: std::collections::BinaryHeap::new(),
+            parked: HashMap::new(),
+            finished: Finished::default(),
+            dead: BTreeSet::new(),
+            consumers: Slots::default(),
+            sleepers: 0,
+            queuers: 0,
+            counts: [0; JobState::ALL.len()],
+            parked_count: 0,
+            submitted_total: 0,
+            completed_total: 0,
+            failed_total: 0,
+            ticket: 0,
+            born: 0,
+            hub,
+            signals: Signals::default(),
+        }
+    }
+
+    pub(super) fn take_signals(&mut self) -> Signals {
+        // Waking more than sleep would leave permits behind.
+        self.signals.wake = self.signals.wake.min(self.sleepers);
+        std::mem::take(&mut self.signals)
+    }
+
+    /// Every waiting consumer looks again: pause, demand or close changed.
+    pub(crate) fn stir(&mut self) {
+        self.signals.wake_all = true;
+        self.signals.unbarred = true;
+    }
+
+    pub(crate) fn wake_one(&mut self) {
+        self.signals.wake += 1;
+    }
+
+    pub(crate) fn count(&self, state: JobState) -> u64 {
+        self.counts[state as usize]
+    }
+
+    /// What `max_len` bounds.
+    pub(crate) fn waiting(&self) -> u64 {
+        JobState::ALL.into_iter().filter(|state| state.is_waiting()).map(|state| self.count(state)).sum()
+    }
+
+    pub(crate) fn find(&self, id: JobId) -> Option<u32> {
+        let hash = self.hash(id);
+        self.ids.find(hash, |slot| self.slots.get(*slot).is_some_and(|entry| entry.envelope.id == id)).copied()
+    }
+
+    pub(crate) fn entry(&self, slot: u32) -> Option<&Entry> {
+        self.slots.get(slot)
+    }
+
+    fn hash(&self, id: JobId) -> u64 {
+        use std::hash::BuildHasher;
+        self.hasher.hash_one(id)
+    }
+
+    /// Takes a new job in. `None` where four billion are remembered.
+    pub(super) fn insert(&mut self, envelope: Envelope, now: Now) -> Option<u32> {
+        let state = JobState::initial(envelope.not_before, now.wall);
+        let (id, priority) = (envelope.id, envelope.priority);
+        let (not_before, expires_at) = (envelope.not_before, envelope.expires_at);
+        self.ticket += 1;
+        self.born = self.born.wrapping_add(1);
+        let entry = Entry::new(envelope, state, self.ticket, self.born, now.wall);
+        let place = entry.short_ticket();
+        let slot = self.slots.insert(entry)?;
+        let hash = self.hash(id);
+        let Self { ids, slots, hasher, .. } = self;
+        ids.insert_unique(hash, slot, |slot| {
+            use std::hash::BuildHasher;
+            slots.get(*slot).map_or(0, |entry| hasher.hash_one(entry.envelope.id))
+        });
+        self.counts[state as usize] += 1;
+        self.submitted_total += 1;
+        if state == JobState::Pending {
+            self.line_up(slot, place, priority, Line::Tail);
+        } else if let Some(due) = not_before {
+            self.turn(slot, now.moment_of(due));
+        }
+        if let Some(end) = expires_at {
+            let key = self.born;
+            self.set_timer(Timer { at: now.moment_of(end), slot, key, alarm: Alarm::Expiry });
+        }
+        self.emit(slot, JobEventKind::Submitted, now);
+        Some(slot)
+    }
+
+    /// Makes `trigger` happen to a job, with every effect the lifecycle names. `None`, and nothing changed, where the
+    /// lifecycle forbids it.
+    pub(crate) fn apply(&mut self, slot: u32, trigger: Trigger, now: Now) -> Option<Transition> {
+        let entry = self.slots.get_mut(slot)?;
+        let transition = lifecycle::step(entry.state, trigger).ok()?;
+        let effects = transition.effects;
+        self.ticket += 1;
+        entry.ticket = self.ticket;
+        entry.state = transition.to;
+        entry.changed_at = now.wall;
+        if effects.next_attempt {
+            entry.attempt = entry.attempt.saturating_add(1);
+            self.failed_total += 1;
+        }
+        if effects.reset_attempts {
+            entry.attempt = 1;
+            entry.started_count = 0;
+            entry.orphaned = false;
+        }
+        let (place, priority, holder) = (entry.short_ticket(), entry.envelope.priority, entry.holder);
+        let unparked = entry.parked().is_some() && transition.from == JobState::Pending;
+        if unparked {
+            entry.details_mut().parked = None;
+        }
+
+        self.parked_count -= u64::from(unparked);
+        self.recount(transition, holder);
+        if let Some(line) = effects.ready {
+            self.line_up(slot, place, priority, line);
+        }
+        if effects.finished {
+            self.finish(slot, now);
+        }
+        if let Some(event) = effects.event {
+            self.emit(slot, event, now);
+        }
+        Some(transition)
+    }
+
+    fn recount(&mut self, transition: Transition, holder: u32) {
+        let Transition { from, trigger, to, .. } = transition;
+        self.counts[from as usize] -= 1;
+        self.counts[to as usize] += 1;
+        self.completed_total += u64::from(to == JobState::Completed);
+        self.failed_total += u64::from(trigger == Trigger::Bury);
+        self.signals.room |= from.is_waiting() && !to.is_waiting() && self.queuers > 0;
+        if from == JobState::Running {
+            self.let_go(holder);
+        }
+    }
+
+    fn let_go(&mut self, holder: u32) {
+        let Some(consumer) = self.consumers.get_mut(holder) else { return };
+        consumer.outstanding -= 1;
+        if consumer.abandoned && consumer.outstanding == 0 {
+            self.consumers.remove(holder);
+        } else if consumer.closed {
+            self.signals.settled = true;
+        } else if consumer.outstanding + 1 == consumer.demand {
+            self.signals.unbarred = true;
+        }
+    }
+
+    fn line_up(&mut self, slot: u32, ticket: u32, priority: queue_core::Priority, line: Line) {
+        if self.lanes.len() > self.lanes_limit {
+            let slots = &self.slots;
+            self.lanes.compact(|place| slots.get(place.slot).is_some_and(|entry| entry.stands_at(place)));
+            self.lanes_limit = 2 * self.lanes.len() + SLACK;
+        }
+        self.lanes.push(priority, line, Place { slot, ticket });
+        self.signals.wake += 1;
+    }
+
+    /// Ends the job's present state at that moment.
+    pub(super) fn turn(&mut self, slot: u32, at: Moment) {
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        entry.turn_at = at;
+        let key = entry.short_ticket();
+        self.set_timer(Timer { at, slot, key, alarm: Alarm::Turn });
+    }
+
+    pub(super) fn set_timer(&mut self, timer: Timer) {
+        if self.timers.len() > self.timers_limit {
+            let slots = &self.slots;
+            self.timers.compact(|timer| slots.get(timer.slot).is_some_and(|entry| is_live(entry, timer)));
+            self.timers_limit = 2 * self.timers.len() + SLACK;
+        }
+        // Somebody must sleep no longer than until the earliest.
+        if self.timers.peek().is_none_or(|earliest| timer.at < earliest.at) {
+            self.signals.wake += 1;
+        }
+        self.timers.push(timer);
+    }
+
+    /// Lets time do its work: leases, delays, parks and times to live that ended by `now`.
+    pub(crate) fn advance(&mut self, now: Now) {
+        while let Some(timer) = self.timers.pop_due(now.mono) {
+            let Some(entry) = self.slots.get_mut(timer.slot).filter(|entry| is_live(entry, timer)) else { continue };
+            let trigger = match (timer.alarm, entry.state) {
+                (Alarm::Turn, _) if entry.turn_at > now.mono => {
+                    // The lease was extended since.
+                    self.timers.push(Timer { at: entry.turn_at, ..timer });
+                    continue;
+                }
+                (Alarm::Turn, JobState::Running) => {
+                    entry.orphaned = true;
+                    if entry.cancel_requested().is_some() { Trigger::Cancel } else { Trigger::LeaseLost }
+                }
+                (Alarm::Turn, JobState::Pending) => Trigger::Unpark,
+                (Alarm::Turn, _) => Trigger::Due,
+                // It runs; should it come back, the claim looks again.
+                (Alarm::Expiry, JobState::Running) => continue,
+                (Alarm::Expiry, _) => Trigger::Expire,
+            };
+            self.apply(timer.slot, trigger, now);
+        }
+    }
+
+    /// When time has work to do next.
+    pub(crate) fn next_moment(&self) -> Option<Moment> {
+        self.timers.peek().map(|timer| timer.at)
+    }
+
+    /// Forgets a job that is in no lane, ring or set any more.
+    pub(super) fn forget(&mut self, slot: u32) -> Option<Entry> {
+        let entry = self.slots.get(slot)?;
+        let (id, hash) = (entry.envelope.id, self.hash(entry.envelope.id));
+        let slots = &self.slots;
+        let found = self.ids.find_entry(hash, |slot| slots.get(*slot).is_some_and(|entry| entry.envelope.id == id));
+        if let Ok(found) = found {
+            found.remove();
+        }
+        let entry = self.slots.remove(slot)?;
+        self.counts[entry.state as usize] -= 1;
+        Some(entry)
+    }
+
+    pub(super) fn emit(&self, slot: u32, what: JobEventKind, now: Now) {
+        if !self.hub.is_heard(what) {
+            return;
+        }
+        if let Some(entry) = self.slots.get(slot) {
+            let progress = entry.details().filter(|_| what == JobEventKind::Progress);
+            let progress = progress.and_then(|details| details.progress.clone());
+            self.hub.send(now.wall, &self.spec.name, entry, what, progress);
+        }
+    }
+
+    pub(crate) fn record(&self, entry: &Entry) -> JobRecord {
+        entry.record(&self.spec.name)
+    }
+
+    /// Records from a slot on, in slot order; empty states stand for all.
+    pub(crate) fn records<'a>(
+        &'a self,
+        start: u32,
+        states: &'a [JobState],
+    ) -> impl Iterator<Item = (u32, JobRecord)> + 'a {
+        let wanted = |entry: &Entry| states.is_empty() || states.contains(&entry.state);
+        let entries = self.slots.iter_from(start).filter(move |(_, entry)| wanted(entry));
+        entries.map(|(slot, entry)| (slot, self.record(entry)))
+    }
+
+    /// When somebody must look at the queue again though nobody asks it anything.
+    pub(crate) fn next_duty(&self, now: Now) -> Duration {
+        let timer = self.next_moment().map(|at| Duration::from_nanos(at.saturating_sub(now.mono)));
+        let sweep = self.next_sweep().map(|at| now.wall.until(at));
+        timer.into_iter().chain(sweep).min().unwrap_or(Duration::from_secs(60))
+    }
+
+    /// The queue is dropped: its consumers find it closed, and its publishers give up.
+    pub(crate) fn dissolve(&mut self) {
+        for consumer in self.consumers.values_mut() {
+            consumer.closed = true;
+        }
+        self.stir();
+    }
+
+    pub(crate) fn reference(&self, id: JobId) -> JobRef {
+        JobRef::new(self.spec.name.clone(), id)
+    }
+
+    pub(crate) fn stats(&self) -> QueueStats {
+        let mut stats = QueueStats::empty(self.spec.name.clone());
+        stats.paused = self.control.paused;
+        stats.pending = self.count(JobState::Pending);
+        stats.parked = self.parked_count;
+        stats.scheduled = self.count(JobState::Scheduled);
+        stats.retrying = self.count(JobState::Retrying);
+        stats.running = self.count(JobState::Running);
+        stats.dead = self.count(JobState::Dead);
+        stats.finished =
+            self.count(JobState::Completed) + self.count(JobState::Cancelled) + self.count(JobState::Expired);
+        stats.submitted_total = self.submitted_total;
+        stats.completed_total = self.completed_total;
+        stats.failed_total = self.failed_total;
+        let stands = |place: Place| self.slots.get(place.slot).is_some_and(|entry| entry.stands_at(place));
+        let heads = self.lanes.heads(stands).filter_map(|place| self.slots.get(place.slot));
+        stats.oldest_pending = heads.map(|entry| entry.changed_at).min();
+        stats
+    }
+}
+
+fn is_live(entry: &Entry, timer: Timer) -> bool {
+    match timer.alarm {
+        Alarm::Turn => entry.short_ticket() == timer.key,
+        Alarm::Expiry => entry.born == timer.key && !entry.state.is_terminal(),
+    }
+}
