@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use queue_core::{Env, Error, ErrorCode, QueueName, QueueProvider, Result, Timestamp};
 use queue_memory::MemoryProvider;
-use queue_testkit::harness::{Facts, Factory, Harness};
+use queue_testkit::harness::{Factory, Facts, Harness};
 
 /// One in-process broker.
 #[derive(Debug)]
