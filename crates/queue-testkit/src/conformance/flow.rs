@@ -267,7 +267,7 @@ async fn pause_leaves_running_jobs_alone(ctx: &Ctx) -> Outcome {
 }
 
 async fn pause_is_the_queues_own(ctx: &Ctx) -> Outcome {
-    let (paused, other) = (ctx.queue("pause"), ctx.queue("pause"));
+    let (paused, other) = (ctx.declared("pause", |_| {}).await?, ctx.queue("pause"));
     pause(ctx, &paused, true).await?;
     sleep(OBEYED).await;
     ctx.publish_texts(&other, &["free"]).await?;

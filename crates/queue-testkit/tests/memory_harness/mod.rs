@@ -16,7 +16,7 @@ struct Memory {
 }
 
 /// A fresh broker for each case.
-pub fn factory() -> Factory<dyn Harness> {
+pub(crate) fn factory() -> Factory<dyn Harness> {
     Factory::new("memory", true, || async {
         let env = Env::seeded(Timestamp::from_millis(1_700_000_000_000), 7);
         let broker = MemoryProvider::with_env(env.clone());
