@@ -129,11 +129,9 @@ impl Consumer for MemoryConsumer {
     async fn settle(&self, batch: &[Settlement]) -> Vec<SettleOutcome> {
         let now = self.now();
         if batch.iter().all(|settlement| settlement.then.is_empty()) {
-            let settle = |item: &Settlement| (item.receipt, item.disposition.clone());
-            let items: Vec<_> = batch.iter().map(settle).collect();
-            return self.queue.with(|state| {
-                items.iter().map(|(receipt, disposition)| state.settle(*receipt, disposition, now)).collect()
-            });
+            return self
+                .queue
+                .with(|state| batch.iter().map(|item| state.settle(item.receipt, &item.disposition, now)).collect());
         }
         let settle = |item: &Settlement| match item.then.is_empty() {
             true => self.queue.with(|state| state.settle(item.receipt, &item.disposition, now)),

@@ -1,5 +1,10 @@
 //! Who hears what happens. Nobody listening costs one load.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use bytes::Bytes;
 use futures_core::stream::BoxStream;
 use futures_util::StreamExt;
@@ -20,17 +25,48 @@ const BEHIND: usize = 4_096;
 /// all the rest.
 #[derive(Debug, Clone)]
 pub(crate) struct Hub {
-    all: broadcast::Sender<JobEvent>,
-    commands: broadcast::Sender<JobEvent>,
+    all: Channel,
+    commands: Channel,
+}
+
+#[derive(Debug, Clone)]
+struct Channel {
+    sender: broadcast::Sender<JobEvent>,
+    /// The channel's own count takes a lock; this is asked for every transition.
+    listeners: Arc<AtomicUsize>,
+}
+
+/// Counts a listener while its stream lives.
+struct Listening(Arc<AtomicUsize>);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Channel {
+    fn new() -> Self {
+        Self { sender: broadcast::Sender::new(BEHIND), listeners: Arc::default() }
+    }
+
+    fn is_heard(&self) -> bool {
+        self.listeners.load(Ordering::Relaxed) > 0
+    }
+
+    fn listen(&self) -> (broadcast::Receiver<JobEvent>, Listening) {
+        self.listeners.fetch_add(1, Ordering::Relaxed);
+        (self.sender.subscribe(), Listening(Arc::clone(&self.listeners)))
+    }
 }
 
 impl Hub {
     pub(crate) fn new() -> Self {
-        Self { all: broadcast::Sender::new(BEHIND), commands: broadcast::Sender::new(BEHIND) }
+        Self { all: Channel::new(), commands: Channel::new() }
     }
 
     pub(crate) fn is_heard(&self, what: JobEventKind) -> bool {
-        self.all.receiver_count() > 0 || (what == JobEventKind::CancelRequested && self.commands.receiver_count() > 0)
+        self.all.is_heard() || (what == JobEventKind::CancelRequested && self.commands.is_heard())
     }
 
     pub(crate) fn send(
@@ -46,20 +82,23 @@ impl Hub {
         event.progress = progress;
         if what == JobEventKind::CancelRequested {
             // An error means that nobody listens, which is no error here.
-            let _ = self.commands.send(event.clone());
+            let _ = self.commands.sender.send(event.clone());
         }
-        let _ = self.all.send(event);
+        let _ = self.all.sender.send(event);
     }
 
     pub(crate) fn watch(&self, what: Watch) -> BoxStream<'static, Watched> {
         let channel = if matches!(what, Watch::Commands(_)) { &self.commands } else { &self.all };
-        let events = BroadcastStream::new(channel.subscribe());
+        let (events, listening) = channel.listen();
+        let events = BroadcastStream::new(events);
         let wanted = move |event: &JobEvent| match &what {
             Watch::All => true,
             Watch::Queue(queue) | Watch::Commands(queue) => event.job.queue == *queue,
             Watch::Jobs(jobs) => jobs.contains(&event.job),
         };
         let watched = events.filter_map(move |item| {
+            // The count goes with the stream.
+            let _ = &listening;
             let item = match item {
                 Ok(event) if wanted(&event) => Some(Watched::Event(event)),
                 Ok(_) => None,

@@ -41,8 +41,8 @@ pub trait Harness: Debug + Send + Sync + 'static {
     async fn publish_raw(&self, queue: &QueueName, bytes: Bytes) -> Result<()>;
 
     /// From now on the broker refuses (`true`), or takes again (`false`), what the *provider itself* publishes beside a
-    /// settlement: dead letters and successors.
-    async fn refuse_successors(&self, refuse: bool);
+    /// settlement: dead letters and successors of this queue.
+    async fn refuse_successors(&self, queue: &QueueName, refuse: bool);
 }
 
 /// What a harness offers and what its broker's order is worth.

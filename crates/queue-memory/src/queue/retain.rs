@@ -6,7 +6,7 @@ use queue_core::{
     job::{JobId, Timestamp},
     lifecycle::{JobState, Trigger},
     provider::DeadFilter,
-    queue_spec::Retention,
+    queue_spec::{Retention, Tracking},
 };
 
 use super::{Now, State};
@@ -33,20 +33,23 @@ impl State {
         }
         if state == JobState::Dead {
             self.dead.insert((now.wall, slot));
+        } else if self.spec.tracking == Tracking::Off {
+            // The event of its end was the last that is heard of it.
+            self.forget(slot);
+            return;
         } else {
             self.finished.line.push_back(slot);
             self.finished.bytes += bytes;
         }
         let retention = self.spec.retention;
-        // One in, at most a few out: the cost stays with the job that causes it. The emitted event still needs the entry,
-        // so the newest one stays until the next call.
-        self.evict(&retention, 2, now, 1);
+        // One in, at most a few out: the cost stays with the job that causes it.
+        self.evict(&retention, 2, now);
     }
 
-    /// Forgets finished jobs beyond the retention, but for the newest `keep`.
-    fn evict(&mut self, retention: &Retention, limit: usize, now: Now, keep: usize) -> usize {
+    /// Forgets finished jobs beyond the retention.
+    fn evict(&mut self, retention: &Retention, limit: usize, now: Now) -> usize {
         let mut evicted = 0;
-        while evicted < limit && self.finished.line.len() > keep {
+        while evicted < limit {
             let Some(&slot) = self.finished.line.front() else { break };
             let Some(entry) = self.slots.get(slot) else { break };
             let over = self.finished.line.len() as u64 > retention.count
@@ -67,7 +70,7 @@ impl State {
     pub(crate) fn sweep(&mut self, retention: &Retention, limit: usize, now: Now) -> usize {
         self.advance(now);
         self.close_windows(now);
-        let mut evicted = self.evict(retention, limit, now, 0);
+        let mut evicted = self.evict(retention, limit, now);
         while evicted < limit
             && let Some(&(died, slot)) = self.dead.first()
             && now.wall >= died + retention.dead

@@ -201,11 +201,11 @@ impl State {
         if let Some(line) = effects.ready {
             self.line_up(slot, place, priority, line);
         }
-        if effects.finished {
-            self.finish(slot, now);
-        }
         if let Some(event) = effects.event {
             self.emit(slot, event, now);
+        }
+        if effects.finished {
+            self.finish(slot, now);
         }
         Some(transition)
     }

@@ -381,9 +381,9 @@ async fn failed_successor(ctx: &Ctx, disposition: Disposition) -> Outcome {
     ctx.publish_texts(&queue, &["a"]).await?;
     let consumer = ctx.consumer(&queue).await?;
     let delivery = ctx.take_one(&consumer).await?;
-    ctx.harness().refuse_successors(true).await;
+    ctx.harness().refuse_successors(&queue, true).await;
     let outcome = ctx.settle(&consumer, &delivery, disposition.clone()).await?;
-    ctx.harness().refuse_successors(false).await;
+    ctx.harness().refuse_successors(&queue, false).await;
     check!(!outcome.is_settled(), "nothing was published and the answer was {outcome:?}");
     let other = ctx.consumer(&queue).await?;
     ctx.nothing(&other, "it is still leased").await?;

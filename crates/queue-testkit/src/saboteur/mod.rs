@@ -136,8 +136,8 @@ impl Harness for SabotagedHarness {
         self.inner.publish_raw(queue, bytes).await
     }
 
-    async fn refuse_successors(&self, refuse: bool) {
-        self.inner.refuse_successors(refuse).await;
+    async fn refuse_successors(&self, queue: &QueueName, refuse: bool) {
+        self.inner.refuse_successors(queue, refuse).await;
     }
 }
 

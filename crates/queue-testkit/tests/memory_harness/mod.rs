@@ -51,5 +51,5 @@ impl Harness for Memory {
         Err(Error::new(ErrorCode::Unsupported, "the broker holds jobs, not bytes"))
     }
 
-    async fn refuse_successors(&self, _refuse: bool) {}
+    async fn refuse_successors(&self, _queue: &QueueName, _refuse: bool) {}
 }

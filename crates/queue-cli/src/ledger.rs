@@ -1,0 +1,131 @@
+//! Every line that was read ends in exactly one row.
+
+use queue_core::{error::ErrorCode, job::JobError};
+
+use crate::{
+    dead::dead_line,
+    feed::OpenLine,
+    input::JobText,
+    output::{Output, OutputError},
+    results::{Row, Status},
+    summary::Summary,
+};
+
+/// Writes rows as lines end, in the order they end, and counts them. That none ends twice is in the types: a line is
+/// given away when it ends.
+#[derive(Debug)]
+pub struct Ledger {
+    how: JobText,
+    results: Option<Output>,
+    dead: Option<Output>,
+    summary: Summary,
+    opened: u64,
+}
+
+impl Ledger {
+    /// Over the files of `--results` and `--dead`.
+    #[must_use]
+    pub fn new(how: JobText, results: Option<Output>, dead: Option<Output>) -> Self {
+        Self { how, results, dead, summary: Summary::default(), opened: 0 }
+    }
+
+    /// Counts a line that was read and will end.
+    pub fn open(&mut self, _line: &OpenLine) {
+        self.opened += 1;
+    }
+
+    /// How many lines have been read and have not ended.
+    #[must_use]
+    pub fn open_lines(&self) -> u64 {
+        self.opened.saturating_sub(self.summary.counts().total())
+    }
+
+    /// A line ends with this row, whose number is taken from the line. Dead and invalid ones go to the dead file too.
+    ///
+    /// # Errors
+    /// A file cannot be written; the line counts as ended all the same.
+    pub fn end(&mut self, line: OpenLine, mut row: Row) -> Result<(), OutputError> {
+        row.line = line.number;
+        self.summary.add(&row);
+        let written = self.write(&line, &row);
+        line.close();
+        written
+    }
+
+    fn write(&mut self, line: &OpenLine, row: &Row) -> Result<(), OutputError> {
+        if let Some(results) = &mut self.results {
+            results.write_json(row.to_json())?;
+        }
+        if let (Some(dead), Status::Dead | Status::Invalid) = (&mut self.dead, row.status) {
+            let unknown = || JobError::new(ErrorCode::Internal, "no reason was kept");
+            let error = row.error.clone().unwrap_or_else(unknown);
+            dead.write_json(dead_line(&line.text, self.how, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Lets readers of the files see every row so far; call it about once a second.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn flush(&mut self) -> Result<(), OutputError> {
+        [&mut self.results, &mut self.dead].into_iter().flatten().try_for_each(Output::flush)
+    }
+
+    /// Counts and times so far.
+    #[must_use]
+    pub fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    /// Writes what is left.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn finish(mut self) -> Result<Summary, OutputError> {
+        self.flush()?;
+        Ok(self.summary)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::Duration};
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{input::Text, window::Window};
+
+    #[tokio::test]
+    async fn rows_go_where_they_belong_and_room_is_given_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let [results, dead] = ["results", "dead"].map(|name| directory.path().join(name));
+        let output = |path| Some(Output::create(path, false, &[]).unwrap());
+        let mut ledger = Ledger::new(JobText::Objects, output(&results), output(&dead));
+        let window = Window::new(1, 1_000);
+        for (number, status) in (1..).zip(Status::ALL) {
+            // Waits for ever if the line before kept its room.
+            let slot = tokio::time::timeout(Duration::from_secs(5), window.enter(10)).await.unwrap().unwrap();
+            let text = Text::Utf8(Bytes::from(format!("{{\"payload\":{number}}}")));
+            let line = OpenLine::new(number, text, slot);
+            ledger.open(&line);
+            assert_eq!(ledger.open_lines(), 1);
+            let mut row = Row::not_run(0, status, JobError::new(ErrorCode::HandlerFailed, "no"));
+            row.error = row.error.filter(|_| status != Status::Completed);
+            ledger.end(line, row).unwrap();
+            assert_eq!(ledger.open_lines(), 0);
+        }
+        ledger.flush().unwrap();
+        let rows = |path| {
+            let text = fs::read_to_string(path).unwrap();
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<serde_json::Value>>()
+        };
+        let statuses: Vec<_> = rows(&results).iter().map(|row| (row["line"].clone(), row["status"].clone())).collect();
+        let expected: Vec<_> = (1..).zip(Status::ALL).map(|(n, s): (u64, _)| (n.into(), s.as_str().into())).collect();
+        assert_eq!(statuses, expected);
+        let dead: Vec<_> = rows(&dead).iter().map(|row| row["payload"].clone()).collect();
+        assert_eq!(dead, [2, 3], "the dead and the invalid line");
+        assert_eq!(ledger.finish().unwrap().counts().total(), 7);
+    }
+}

@@ -1,0 +1,215 @@
+//! Files of rows: never overwritten unasked, never mixed up with the input, and their failure is heard.
+
+use std::{
+    fs::{self, File, Metadata, OpenOptions},
+    io::{self, BufWriter, Write as _},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+/// A file of rows. Rows reach the disk at [`Output::flush`], when the buffer is full and at [`Output::finish`].
+#[derive(Debug)]
+pub struct Output {
+    path: PathBuf,
+    file: BufWriter<File>,
+    rows: u64,
+}
+
+/// Why rows cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// The file is there.
+    #[error("{path:?} exists; give --force to overwrite it, or another name")]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Two of the input, the results and the dead file are one.
+    #[error("{path:?} is also {what}; give another name")]
+    Same {
+        /// The file.
+        path: PathBuf,
+        /// What else it is.
+        what: &'static str,
+    },
+    /// The file cannot be made.
+    #[error("cannot open {path:?} for writing: {source}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The disk is full, or worse.
+    #[error("cannot write to {path:?} after {rows} rows: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// How many rows were written before; the last of them may be missing.
+        rows: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A file that must not be overwritten, and what to call it.
+#[derive(Debug, Clone, Copy)]
+pub struct InUse {
+    device: u64,
+    inode: u64,
+    what: &'static str,
+}
+
+impl InUse {
+    /// By its metadata.
+    #[must_use]
+    pub fn new(metadata: &Metadata, what: &'static str) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino(), what }
+    }
+}
+
+impl Output {
+    /// Whether [`Output::create`] would refuse, without touching anything.
+    ///
+    /// # Errors
+    /// As [`Output::create`].
+    pub fn check(path: &Path, force: bool, in_use: &[InUse]) -> Result<(), OutputError> {
+        // Only files can be overwritten: a terminal, a pipe or /dev/null is there to be written to.
+        let Some(metadata) = fs::metadata(path).ok().filter(Metadata::is_file) else { return Ok(()) };
+        let same = |used: &&InUse| used.device == metadata.dev() && used.inode == metadata.ino();
+        match in_use.iter().find(same) {
+            Some(used) => Err(OutputError::Same { path: path.to_owned(), what: used.what }),
+            None if force => Ok(()),
+            None => Err(OutputError::Exists { path: path.to_owned() }),
+        }
+    }
+
+    /// Makes the file. One that exists is emptied with `force` and refused without.
+    ///
+    /// # Errors
+    /// It exists, is in use, or cannot be made.
+    pub fn create(path: &Path, force: bool, in_use: &[InUse]) -> Result<Self, OutputError> {
+        Self::check(path, force, in_use)?;
+        let failed = |source| OutputError::Open { path: path.to_owned(), source };
+        let special = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
+        let mut options = OpenOptions::new();
+        options.write(true);
+        match (special, force) {
+            (true, _) => {}
+            (false, true) => drop(options.create(true).truncate(true)),
+            // Refuses a file that somebody made since the check, too.
+            (false, false) => drop(options.create_new(true)),
+        }
+        let file = options.open(path).map_err(failed)?;
+        Ok(Self { path: path.to_owned(), file: BufWriter::with_capacity(64 << 10, file), rows: 0 })
+    }
+
+    /// So that no other output takes it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn in_use(&self, what: &'static str) -> Result<InUse, OutputError> {
+        let metadata = self.file.get_ref().metadata();
+        metadata
+            .map(|metadata| InUse::new(&metadata, what))
+            .map_err(|source| OutputError::Open { path: self.path.clone(), source })
+    }
+
+    /// Adds a row and its line break.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn write(&mut self, row: &[u8]) -> Result<(), OutputError> {
+        let written = self.file.write_all(row).and_then(|()| self.file.write_all(b"\n"));
+        self.said(written)?;
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// Adds a row that was just made.
+    ///
+    /// # Errors
+    /// The disk's, or the row could not be made.
+    pub fn write_json(&mut self, row: serde_json::Result<Vec<u8>>) -> Result<(), OutputError> {
+        match row {
+            Ok(row) => self.write(&row),
+            Err(error) => self.said(Err(error.into())),
+        }
+    }
+
+    /// Lets readers see every row so far; call it now and then.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn flush(&mut self) -> Result<(), OutputError> {
+        let flushed = self.file.flush();
+        self.said(flushed)
+    }
+
+    /// Writes what is left and says how many rows there are.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn finish(mut self) -> Result<u64, OutputError> {
+        self.flush()?;
+        Ok(self.rows)
+    }
+
+    fn said(&self, done: io::Result<()>) -> Result<(), OutputError> {
+        done.map_err(|source| OutputError::Write { path: self.path.clone(), rows: self.rows, source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_not_overwritten_unasked() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("results");
+        let mut output = Output::create(&path, false, &[]).unwrap();
+        output.write(b"{}").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"", "buffered");
+        output.flush().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"{}\n");
+        output.write(b"[]").unwrap();
+        assert_eq!(output.finish().unwrap(), 2);
+
+        let error = Output::create(&path, false, &[]).unwrap_err();
+        assert!(error.to_string().contains("--force"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"{}\n[]\n");
+        Output::create(&path, true, &[]).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"");
+    }
+
+    #[test]
+    fn force_does_not_empty_a_file_in_use() {
+        let directory = tempfile::tempdir().unwrap();
+        let (input, link) = (directory.path().join("input"), directory.path().join("link"));
+        fs::write(&input, "jobs").unwrap();
+        fs::hard_link(&input, &link).unwrap();
+        let used = [InUse::new(&fs::metadata(&input).unwrap(), "the input")];
+        let error = Output::create(&link, true, &used).unwrap_err();
+        assert!(error.to_string().contains("also the input"), "{error}");
+        assert_eq!(fs::read(&input).unwrap(), b"jobs");
+
+        let first = Output::create(&directory.path().join("out"), true, &used).unwrap();
+        let used = [first.in_use("the results").unwrap()];
+        assert!(Output::create(&directory.path().join("out"), true, &used).is_err());
+    }
+
+    #[test]
+    fn a_device_is_written_to_and_a_full_one_is_heard() {
+        Output::create(Path::new("/dev/null"), false, &[]).unwrap().write(b"{}").unwrap();
+        if !Path::new("/dev/full").exists() {
+            return;
+        }
+        let mut output = Output::create(Path::new("/dev/full"), false, &[]).unwrap();
+        output.write(b"{}").unwrap();
+        let error = output.flush().unwrap_err();
+        assert!(error.to_string().contains("after 1 rows") && error.to_string().contains("No space"), "{error}");
+        let missing = Output::create(Path::new("/no/such/directory/file"), false, &[]).unwrap_err();
+        assert!(matches!(missing, OutputError::Open { .. }), "{missing}");
+    }
+}

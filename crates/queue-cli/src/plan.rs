@@ -1,0 +1,228 @@
+//! All of `queue run` that can be checked before a job runs, so that a mistake costs nothing.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+    thread::available_parallelism,
+};
+
+use queue_core::RetryPolicy;
+use queue_process::{Limits, Program, reserve_descriptors};
+
+use crate::{
+    args::RunArgs,
+    input::JobText,
+    output::{InUse, Output, OutputError},
+    values,
+};
+
+/// Descriptors for everything but the programs: files, sockets to a broker, the runtime.
+const OTHER_DESCRIPTORS: u64 = 200;
+
+/// A run that can begin. Nothing was started; the output files were made.
+#[derive(Debug)]
+pub struct Plan {
+    /// What runs for each attempt.
+    pub program: Program,
+    /// How lines are read.
+    pub how: JobText,
+    /// Where they come from.
+    pub input: Input,
+    /// How many programs run at once.
+    pub concurrency: usize,
+    /// For jobs that bring none.
+    pub retry: RetryPolicy,
+    /// The file of `--results`.
+    pub results: Option<Output>,
+    /// The file of `--dead`.
+    pub dead: Option<Output>,
+    /// The rest of what was asked for.
+    pub args: RunArgs,
+}
+
+/// Where lines come from. Reading may block: do it on a thread of its own.
+pub struct Input {
+    /// The bytes.
+    pub source: Box<dyn Read + Send>,
+    /// How many there are, where that is known.
+    pub length: Option<u64>,
+}
+
+/// Why a run cannot begin, for people.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    /// The command of `--exec`.
+    #[error("--exec: {0}")]
+    CommandLine(#[from] queue_process::CommandLineError),
+    /// The program it names.
+    #[error("--exec: {0}{hint}", hint = shell_hint(*.1))]
+    Program(queue_process::StartError, bool),
+    /// Too many at once.
+    #[error("--concurrency: {0}")]
+    Concurrency(#[from] queue_process::DescriptorLimit),
+    /// The retry options together.
+    #[error("{}", .0.message())]
+    Retry(queue_core::Error),
+    /// The input.
+    #[error("cannot read {0}: {1}")]
+    Input(String, io::Error),
+    /// The results or the dead file.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+}
+
+fn shell_hint(looks_like_shell: bool) -> &'static str {
+    if looks_like_shell { "; variables, pipes and redirections need --shell" } else { "" }
+}
+
+impl Plan {
+    /// Checks everything, then opens the input and makes the outputs.
+    ///
+    /// # Errors
+    /// What is wrong first. An existing file was not touched.
+    pub fn new(args: RunArgs) -> Result<Self, Unusable> {
+        let program = program(&args)?;
+        let retry = values::retry_policy(args.max_attempts.get(), args.backoff.clone());
+        retry.validate().map_err(Unusable::Retry)?;
+        let concurrency = args.concurrency.map_or_else(processors, |number| number as usize);
+        reserve_descriptors(concurrency, OTHER_DESCRIPTORS)?;
+        let (input, in_use) = Input::open(&args.file)?;
+        let (results, dead) = outputs(&args, in_use)?;
+        let how = if args.lines { JobText::Lines } else { JobText::Objects };
+        Ok(Self { program, how, input, concurrency, retry, results, dead, args })
+    }
+}
+
+fn program(args: &RunArgs) -> Result<Program, Unusable> {
+    let program = if args.shell { Program::shell(&args.exec) } else { Program::words(&args.exec) }?;
+    let limits = Limits { timeout: args.timeout, max_stdout: args.max_output, ..Limits::default() };
+    let program = program.with_limits(limits);
+    match program.check() {
+        Ok(_) => Ok(program),
+        Err(error) => {
+            Err(Unusable::Program(error, !args.shell && args.exec.contains(['$', '|', '<', '>', '&', ';', '='])))
+        }
+    }
+}
+
+fn processors() -> usize {
+    available_parallelism().map_or(1, usize::from)
+}
+
+impl Input {
+    fn open(path: &Path) -> Result<(Self, Option<InUse>), Unusable> {
+        if path == Path::new("-") {
+            return Ok((Self { source: Box::new(io::stdin()), length: None }, None));
+        }
+        let failed = |error| Unusable::Input(format!("{path:?}"), error);
+        let file = File::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        if metadata.is_dir() {
+            return Err(failed(io::ErrorKind::IsADirectory.into()));
+        }
+        let length = metadata.is_file().then_some(metadata.len());
+        Ok((Self { source: Box::new(file), length }, Some(InUse::new(&metadata, "the input"))))
+    }
+}
+
+impl std::fmt::Debug for Input {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Input").field("length", &self.length).finish_non_exhaustive()
+    }
+}
+
+/// Looks at both before it makes either, so that a refusal leaves nothing behind.
+fn outputs(args: &RunArgs, input: Option<InUse>) -> Result<(Option<Output>, Option<Output>), Unusable> {
+    let mut in_use: Vec<InUse> = input.into_iter().collect();
+    for path in [&args.results, &args.dead].into_iter().flatten() {
+        Output::check(path, args.force, &in_use)?;
+    }
+    if let (Some(results), Some(dead)) = (&args.results, &args.dead)
+        && results == dead
+    {
+        return Err(OutputError::Same { path: dead.clone(), what: "the file of --results" }.into());
+    }
+    let results = args.results.as_ref().map(|path| Output::create(path, args.force, &in_use)).transpose()?;
+    if let Some(results) = &results {
+        in_use.push(results.in_use("the file of --results")?);
+    }
+    let dead = args.dead.as_ref().map(|path| Output::create(path, args.force, &in_use)).transpose()?;
+    Ok((results, dead))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    /// `@` stands for the directory.
+    fn plan(directory: &Path, words: &[&str]) -> Result<Plan, String> {
+        let words = words.iter().map(|word| word.replace('@', &directory.display().to_string()));
+        let Command::Run(args) =
+            Cli::try_parse_from(["queue".into(), "run".into()].into_iter().chain(words)).unwrap().command
+        else {
+            panic!("not a run")
+        };
+        Plan::new(*args).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_good_run_is_ready_to_begin() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("jobs"), "{}\n").unwrap();
+        let words =
+            ["@/jobs", "--exec", "cat -", "--max-output", "10", "--timeout", "5s", "--results", "@/r", "-j", "3"];
+        let mut plan = plan(directory.path(), &words).unwrap();
+        assert_eq!((plan.input.length, plan.concurrency, plan.how), (Some(3), 3, JobText::Objects));
+        assert_eq!((plan.program.limits().max_stdout, plan.program.limits().timeout.as_secs()), (10, 5));
+        let mut text = String::new();
+        plan.input.source.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "{}\n");
+        assert!(directory.path().join("r").exists() && plan.dead.is_none());
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_and_nothing_is_touched() {
+        let directory = tempfile::tempdir().unwrap();
+        let (jobs, old) = (directory.path().join("jobs"), directory.path().join("old"));
+        fs::write(&jobs, "{}\n").unwrap();
+        fs::write(&old, "old").unwrap();
+        let cases: [(&[&str], &str); 10] = [
+            (&["@/jobs", "--exec", "no-such-program"], "--exec: \"no-such-program\" is not in PATH"),
+            (&["@/jobs", "--exec", "A=1 cat | wc"], "--shell"),
+            (&["@/jobs", "--exec", "'"], "not closed"),
+            (&["@/jobs", "--exec", " "], "--exec: the command is empty"),
+            (&["@/none", "--exec", "cat"], "none"),
+            (&["@", "--exec", "cat"], "directory"),
+            (&["@/jobs", "--exec", "cat", "--results", "@/old"], "--force"),
+            (&["@/jobs", "--exec", "cat", "--results", "@/new", "--dead", "@/old"], "--force"),
+            (&["@/jobs", "--exec", "cat", "--dead", "@/jobs", "--force"], "also the input"),
+            (
+                &["@/jobs", "--exec", "cat", "--dead", "@/x", "--results", "@/x", "--force"],
+                "also the file of --results",
+            ),
+        ];
+        for (words, said) in cases {
+            let error = plan(directory.path(), words).unwrap_err();
+            assert!(error.contains(said), "{words:?}: {error}");
+        }
+        assert_eq!(fs::read(&jobs).unwrap(), b"{}\n");
+        assert_eq!(fs::read(&old).unwrap(), b"old");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "nothing was made");
+    }
+
+    #[test]
+    fn one_file_by_two_names_is_not_written_twice() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("jobs"), "{}\n").unwrap();
+        fs::create_dir(directory.path().join("sub")).unwrap();
+        let words = ["@/jobs", "--exec", "cat", "--results", "@/x", "--dead", "@/sub/../x", "--force"];
+        let error = plan(directory.path(), &words).unwrap_err();
+        assert!(error.contains("also the file of --results"), "{error}");
+    }
+}

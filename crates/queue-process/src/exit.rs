@@ -1,0 +1,90 @@
+//! Knows when the leader has exited, and leaves it unreaped: until it is reaped its number belongs to it, so its group
+//! can be killed without meeting a stranger.
+
+use std::io;
+
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+#[cfg(target_os = "linux")]
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+#[derive(Debug)]
+pub(crate) enum Watch {
+    /// Wakes this run alone.
+    #[cfg(target_os = "linux")]
+    Descriptor(AsyncFd<std::os::fd::OwnedFd>),
+    /// Every SIGCHLD wakes every run, each of which looks for itself: other systems, and kernels before 5.3.
+    Signal(Signal, Pid),
+}
+
+impl Watch {
+    #[allow(deprecated, reason = "sound for an `OwnedFd`; what replaces it is unsafe for the sake of other types")]
+    pub(crate) fn new(leader: Pid) -> io::Result<Self> {
+        #[cfg(target_os = "linux")]
+        if let Ok(descriptor) = rustix::process::pidfd_open(leader, rustix::process::PidfdFlags::NONBLOCK)
+            && let Ok(descriptor) = AsyncFd::with_interest(descriptor, tokio::io::Interest::READABLE)
+        {
+            return Ok(Self::Descriptor(descriptor));
+        }
+        Self::by_signal(leader)
+    }
+
+    pub(crate) fn by_signal(leader: Pid) -> io::Result<Self> {
+        Ok(Self::Signal(signal(SignalKind::child())?, leader))
+    }
+
+    /// Returns when the leader has exited. May be dropped and called again.
+    pub(crate) async fn exited(&mut self) {
+        match self {
+            // An error means that nobody will ever tell; the reaper then waits by its own means.
+            #[cfg(target_os = "linux")]
+            Self::Descriptor(descriptor) => drop(descriptor.readable().await),
+            Self::Signal(signal, leader) => while !has_exited(*leader) && signal.recv().await.is_some() {},
+        }
+    }
+}
+
+/// Whether the leader has exited. A child that is not there (reaped by somebody else) has.
+pub(crate) fn has_exited(leader: Pid) -> bool {
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    !matches!(waitid(WaitId::Pid(leader), look), Ok(None))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{group::Group, program::Program};
+
+    /// Both ways must see the exit, say so again, and leave the leader to be reaped.
+    async fn sees_the_exit(watch: impl Fn(Pid) -> io::Result<Watch>) {
+        for script in ["exit 7", "sleep 0.2; exit 7"] {
+            let mut group = Group::spawn(&mut Program::shell(script).unwrap().to_command()).unwrap();
+            let mut watch = watch(group.leader()).unwrap();
+            for _ in 0..2 {
+                tokio::time::timeout(Duration::from_secs(5), watch.exited()).await.unwrap();
+                assert!(has_exited(group.leader()));
+            }
+            assert_eq!(group.finish().await.unwrap().code(), Some(7));
+        }
+    }
+
+    #[tokio::test]
+    async fn by_descriptor() {
+        sees_the_exit(Watch::new).await;
+    }
+
+    #[tokio::test]
+    async fn by_signal() {
+        sees_the_exit(Watch::by_signal).await;
+    }
+
+    #[tokio::test]
+    async fn a_running_leader_has_not_exited() {
+        let group = Group::spawn(&mut Program::shell("sleep 91").unwrap().to_command()).unwrap();
+        assert!(!has_exited(group.leader()));
+        let mut watch = Watch::by_signal(group.leader()).unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(100), watch.exited()).await.is_err());
+    }
+}

@@ -1,0 +1,225 @@
+//! What to run.
+
+use std::{
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+    process::Stdio,
+    time::Duration,
+};
+
+use tokio::process::Command;
+
+use crate::{
+    error::{CommandLineError, StartError},
+    resolve,
+    run::{self, Execution, Finished},
+};
+
+/// A program with its arguments, surroundings and limits. It can be run any number of times at once.
+#[derive(Debug, Clone)]
+pub struct Program {
+    command: OsString,
+    args: Vec<OsString>,
+    environment: Environment,
+    variables: Vec<(OsString, OsString)>,
+    directory: Option<PathBuf>,
+    limits: Limits,
+}
+
+/// Which variables of this process a program sees. What is set on the program or the execution comes on top.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Environment {
+    /// All.
+    #[default]
+    Inherit,
+    /// Only these, where they are set. Without `PATH`, programs are looked up in `/bin:/usr/bin`.
+    Only(Vec<OsString>),
+}
+
+/// What a run may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Then the whole process group is killed (SIGKILL). Default: 60 s.
+    pub timeout: Duration,
+    /// The most bytes of stdout; one more kills the process group. Default: 1 MiB.
+    pub max_stdout: usize,
+    /// How many bytes of the end of stderr are kept. Default: 8 KiB.
+    pub max_stderr: usize,
+    /// How long a cancelled program may take to stop after SIGTERM, within the timeout. Default: 5 s.
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(60),
+            max_stdout: 1 << 20,
+            max_stderr: 8 << 10,
+            grace: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Program {
+    /// A program by its path, or by a name to be looked up in `PATH`.
+    #[must_use]
+    pub fn new(command: impl Into<OsString>) -> Self {
+        Self {
+            command: command.into(),
+            args: Vec::new(),
+            environment: Environment::Inherit,
+            variables: Vec::new(),
+            directory: None,
+            limits: Limits::default(),
+        }
+    }
+
+    /// A command line, split as a shell would split it (quotes and backslashes) and run without one: no variables, no
+    /// globs, no pipes.
+    ///
+    /// # Errors
+    /// Where it is empty or a quote is not closed.
+    pub fn words(line: &str) -> Result<Self, CommandLineError> {
+        let mut words = shell_words::split(line).map_err(|_| CommandLineError::Unclosed)?.into_iter();
+        let command = words.next().filter(|command| !command.is_empty()).ok_or(CommandLineError::Empty)?;
+        Ok(Self::new(command).args(words))
+    }
+
+    /// A command line for `sh -c`.
+    ///
+    /// # Errors
+    /// Where it is blank, which a shell would take for success.
+    pub fn shell(line: &str) -> Result<Self, CommandLineError> {
+        match line.trim() {
+            "" => Err(CommandLineError::Empty),
+            _ => Ok(Self::new("sh").args(["-c", line])),
+        }
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Chooses what is passed on of this process's environment.
+    #[must_use]
+    pub fn environment(mut self, environment: Environment) -> Self {
+        self.environment = environment;
+        self
+    }
+
+    /// Sets a variable in every run.
+    #[must_use]
+    pub fn variable(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.variables.push((name.into(), value.into()));
+        self
+    }
+
+    /// Runs it there. A relative program path with a slash is then taken from there too.
+    #[must_use]
+    pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = Some(directory.into());
+        self
+    }
+
+    /// Changes what a run may take.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// What a run may take.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Whether it can be started, without starting it: the directory exists, the program is found, is an executable
+    /// file, and so is the interpreter of its `#!` line. Returns the file that would run.
+    ///
+    /// A missing dynamic loader, a foreign architecture or a security module shows only at the start.
+    ///
+    /// # Errors
+    /// What [`Program::run`] would fail with.
+    pub fn check(&self) -> Result<PathBuf, StartError> {
+        resolve::resolve(&self.command, self.directory.as_deref(), self.search_path().as_deref())
+    }
+
+    /// Runs it to its end. `cancel` asks it to stop: SIGTERM to its group, and SIGKILL after [`Limits::grace`].
+    ///
+    /// Dropping the future kills the whole group at once. Must be called inside a tokio runtime with I/O and time.
+    ///
+    /// # Errors
+    /// Only where it could not be started; every end of a started program is in [`Finished::end`].
+    pub async fn run(
+        &self,
+        execution: Execution<'_>,
+        cancel: impl Future<Output = ()>,
+    ) -> Result<Finished, StartError> {
+        run::run(self, execution, cancel).await
+    }
+
+    /// The program as it was named, for messages.
+    pub(crate) fn name(&self) -> &OsStr {
+        &self.command
+    }
+
+    /// Everything but the execution's own variables.
+    pub(crate) fn to_command(&self) -> Command {
+        let mut command = Command::new(&self.command);
+        command.args(&self.args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.process_group(0).kill_on_drop(true);
+        if let Some(directory) = &self.directory {
+            command.current_dir(directory);
+        }
+        if let Environment::Only(names) = &self.environment {
+            command.env_clear();
+            command.envs(names.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// The `PATH` that the program itself will see, by which it is looked up.
+    fn search_path(&self) -> Option<OsString> {
+        if let Some((_, value)) = self.variables.iter().rev().find(|(name, _)| name == "PATH") {
+            return Some(value.clone());
+        }
+        match &self.environment {
+            Environment::Only(names) if !names.iter().any(|name| name == "PATH") => None,
+            _ => std::env::var_os("PATH"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_is_split_as_a_shell_splits_it() {
+        let program = Program::words(r#"python3 -c 'print("a b")' "two words" back\ slash $HOME *"#).unwrap();
+        assert_eq!(program.command, "python3");
+        assert_eq!(program.args, ["-c", r#"print("a b")"#, "two words", "back slash", "$HOME", "*"]);
+
+        assert_eq!(Program::words("echo 'open").unwrap_err(), CommandLineError::Unclosed);
+        for empty in ["", "   ", "''"] {
+            assert_eq!(Program::words(empty).unwrap_err(), CommandLineError::Empty, "{empty:?}");
+        }
+        assert_eq!(Program::shell(" \n").unwrap_err(), CommandLineError::Empty);
+        assert_eq!(Program::shell("a | b").unwrap().args, ["-c", "a | b"]);
+    }
+
+    #[test]
+    fn the_lookup_uses_the_path_that_the_program_will_see() {
+        let own = Program::new("x").variable("PATH", "/first").variable("PATH", "/second");
+        assert_eq!(own.search_path().unwrap(), "/second");
+        let none = Program::new("x").environment(Environment::Only(vec!["HOME".into()]));
+        assert_eq!(none.search_path(), None);
+        let kept = Program::new("x").environment(Environment::Only(vec!["PATH".into()]));
+        assert_eq!(kept.search_path(), std::env::var_os("PATH"));
+    }
+}

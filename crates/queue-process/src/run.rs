@@ -1,0 +1,259 @@
+//! One run, from the start to the reaped leader.
+
+use std::{
+    io,
+    os::unix::process::ExitStatusExt as _,
+    path::PathBuf,
+    pin::{Pin, pin},
+    process::ExitStatus,
+    time::Duration,
+};
+
+use bytes::{Buf as _, Bytes};
+use tokio::{
+    io::AsyncWriteExt as _,
+    process::{ChildStderr, ChildStdin, ChildStdout, Command},
+    time::{Instant, Sleep, sleep_until},
+};
+
+use crate::{
+    descriptors,
+    error::StartError,
+    exit::{self, Watch},
+    group::Group,
+    output::{Keep, Reader, Reading, Tail},
+    program::{Limits, Program},
+};
+
+/// How long a killed leader may take to be gone. Only one stuck inside the kernel, or running as another user, does.
+const KILL_WAIT: Duration = Duration::from_secs(5);
+
+/// What one run gets.
+#[derive(Debug, Clone, Default)]
+pub struct Execution<'a> {
+    /// What it reads from stdin.
+    pub input: Bytes,
+    /// Variables for this run, over those of the program.
+    pub variables: &'a [(&'a str, String)],
+    /// Instead of [`Limits::timeout`].
+    pub timeout: Option<Duration>,
+}
+
+impl Execution<'_> {
+    /// A run with this input and nothing else.
+    #[must_use]
+    pub fn new(input: impl Into<Bytes>) -> Self {
+        Self { input: input.into(), ..Self::default() }
+    }
+}
+
+/// How a started program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum End {
+    /// By itself, with this status.
+    Exited(i32),
+    /// By a signal that this library did not send.
+    Signalled(i32),
+    /// Killed at its timeout.
+    TimedOut,
+    /// Killed because it wrote more than [`Limits::max_stdout`]. Another run would write as much.
+    OutputTooLarge,
+    /// Stopped on request, by itself within the grace or killed after it.
+    Cancelled,
+    /// It is over, and its status was taken by somebody else in this process.
+    Lost,
+}
+
+/// What a run left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// How it ended.
+    pub end: End,
+    /// What it wrote to stdout, at most [`Limits::max_stdout`] bytes.
+    pub stdout: Bytes,
+    /// The end of what it wrote to stderr.
+    pub stderr: Tail,
+    /// From before its start to after its end.
+    pub run_time: Duration,
+}
+
+/// Where a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// Asked to stop.
+    Stopping,
+    /// Killed, and why.
+    Killed(End),
+}
+
+pub(crate) async fn run(
+    program: &Program,
+    execution: Execution<'_>,
+    cancel: impl Future<Output = ()>,
+) -> Result<Finished, StartError> {
+    let begun = Instant::now();
+    let limits = program.limits();
+    let timeout = execution.timeout.unwrap_or(limits.timeout);
+    let (mut group, watch) = start(program, execution.variables)?;
+    let pipes = Pipes::take(&mut group, execution.input, limits);
+    let (end, pipes) = Run { group, watch, pipes, grace: limits.grace }.see_through(begun, timeout, pin!(cancel)).await;
+    Ok(Finished { end, stdout: pipes.stdout.into_head(), stderr: pipes.stderr.into_tail(), run_time: begun.elapsed() })
+}
+
+fn start(program: &Program, variables: &[(&str, String)]) -> Result<(Group, Watch), StartError> {
+    descriptors::close_on_exec();
+    let mut command: Command = program.to_command();
+    command.envs(variables.iter().map(|(name, value)| (name, value)));
+    let group = Group::spawn(&mut command).map_err(|error| explain(program, error))?;
+    match Watch::new(group.leader()) {
+        Ok(watch) => Ok((group, watch)),
+        // Dropping the group kills what was just started: it cannot be looked after.
+        Err(source) => Err(StartError::Exhausted { program: program.name().into(), source }),
+    }
+}
+
+/// A look at the file says more than the system's error, unless the system is out of something.
+fn explain(program: &Program, error: io::Error) -> StartError {
+    let name = PathBuf::from(program.name());
+    if StartError::is_exhaustion(&error) {
+        return StartError::Exhausted { program: name, source: error };
+    }
+    match program.check() {
+        Err(explained) => explained,
+        Ok(found) => StartError::from_spawn(name, found, error),
+    }
+}
+
+/// A started program and what is needed to see it through.
+struct Run {
+    group: Group,
+    watch: Watch,
+    pipes: Pipes,
+    grace: Duration,
+}
+
+impl Run {
+    async fn see_through(
+        mut self,
+        begun: Instant,
+        timeout: Duration,
+        mut cancel: Pin<&mut impl Future<Output = ()>>,
+    ) -> (End, Pipes) {
+        let mut alarm = pin!(sleep_until(far(begun, timeout)));
+        let mut phase = Phase::Running;
+        loop {
+            // In this order: an exit beats the alarm that rings with it, and output cannot keep either from being seen.
+            tokio::select! {
+                biased;
+                () = self.watch.exited() => break,
+                () = alarm.as_mut() => match phase {
+                    // It may have exited while this task waited for its turn.
+                    Phase::Running | Phase::Stopping if exit::has_exited(self.group.leader()) => break,
+                    Phase::Running => phase = self.kill(End::TimedOut, alarm.as_mut()),
+                    Phase::Stopping => phase = self.kill(End::Cancelled, alarm.as_mut()),
+                    Phase::Killed(end) => return (end, self.pipes),
+                },
+                () = cancel.as_mut(), if phase == Phase::Running => {
+                    phase = Phase::Stopping;
+                    self.group.terminate();
+                    let until = far(Instant::now(), self.grace).min(alarm.deadline());
+                    alarm.as_mut().reset(until);
+                }
+                reading = self.pipes.move_on() => if reading == Reading::TooMuch && phase == Phase::Running {
+                    phase = self.kill(End::OutputTooLarge, alarm.as_mut());
+                },
+            }
+        }
+        let status = self.group.finish().await;
+        let reading = self.pipes.close();
+        let end = match (phase, status) {
+            (Phase::Killed(end), _) => end,
+            (Phase::Stopping, _) => End::Cancelled,
+            (Phase::Running, _) if reading == Reading::TooMuch => End::OutputTooLarge,
+            (Phase::Running, Ok(status)) => by_itself(status),
+            (Phase::Running, Err(_)) => End::Lost,
+        };
+        (end, self.pipes)
+    }
+
+    fn kill(&self, end: End, alarm: Pin<&mut Sleep>) -> Phase {
+        self.group.kill();
+        alarm.reset(far(Instant::now(), KILL_WAIT));
+        Phase::Killed(end)
+    }
+}
+
+/// So late, or as late as there is.
+fn far(from: Instant, after: Duration) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    from.checked_add(after.min(YEAR)).unwrap_or(from)
+}
+
+fn by_itself(status: ExitStatus) -> End {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => End::Exited(code),
+        (None, Some(signal)) => End::Signalled(signal),
+        (None, None) => End::Lost,
+    }
+}
+
+/// The three pipes, moved on together so that none can block another.
+struct Pipes {
+    stdin: Option<ChildStdin>,
+    input: Bytes,
+    stdout: Reader<ChildStdout>,
+    stderr: Reader<ChildStderr>,
+}
+
+impl Pipes {
+    fn take(group: &mut Group, input: Bytes, limits: &Limits) -> Self {
+        let child = &mut group.child;
+        let mut pipes = Self {
+            stdin: child.stdin.take(),
+            input,
+            stdout: Reader::new(child.stdout.take(), limits.max_stdout, Keep::Head),
+            stderr: Reader::new(child.stderr.take(), limits.max_stderr, Keep::Tail),
+        };
+        pipes.close_spent_stdin();
+        pipes
+    }
+
+    /// One step on any of them; never returns once all are closed. Loses nothing if it is dropped.
+    async fn move_on(&mut self) -> Reading {
+        tokio::select! {
+            reading = self.stdout.read() => reading,
+            reading = self.stderr.read() => reading,
+            written = write(self.stdin.as_mut(), &self.input) => {
+                match written {
+                    Ok(written) => self.input.advance(written),
+                    // It does not want (the rest of) its input, which is its right.
+                    Err(_) => self.input.clear(),
+                }
+                self.close_spent_stdin();
+                Reading::Fine
+            }
+        }
+    }
+
+    fn close_spent_stdin(&mut self) {
+        if self.input.is_empty() {
+            self.stdin = None;
+        }
+    }
+
+    /// Takes what is left in the pipes and closes them.
+    fn close(&mut self) -> Reading {
+        self.stdin = None;
+        self.stderr.close();
+        self.stdout.close()
+    }
+}
+
+async fn write(pipe: Option<&mut ChildStdin>, input: &[u8]) -> io::Result<usize> {
+    match pipe {
+        Some(pipe) => pipe.write(input).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,177 @@
+//! A broker as a process of this machine.
+
+use std::{
+    fs::{self, File},
+    net::TcpListener,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{
+    catalogue::{Broker, Kit},
+    process,
+    state::{Home, How, Running},
+};
+use crate::interrupt;
+
+/// A free port may be taken by somebody else before the broker binds it.
+const TRIES: usize = 3;
+
+/// Where the program is.
+pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH")?;
+    let found = std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.is_file());
+    // Debian keeps some servers where a user's path does not reach.
+    found.or_else(|| Some(Path::new("/usr/sbin").join(program)).filter(|path| path.is_file()))
+}
+
+/// Starts it on a free port with empty data and waits until it answers. It lives on when this process ends.
+pub(crate) fn start(broker: &Broker, kit: &dyn Kit, home: &Home) -> Result<Running> {
+    let mut last = None;
+    for _ in 0..TRIES {
+        match start_once(broker, kit, home) {
+            Ok(running) => return Ok(running),
+            Err(error) if error.is::<interrupt::Interrupted>() => return Err(error),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| anyhow::anyhow!("it was not tried")))
+}
+
+fn start_once(broker: &Broker, kit: &dyn Kit, home: &Home) -> Result<Running> {
+    let folder = home.data(broker.name);
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(|| format!("{} cannot be emptied", folder.display()))?;
+    }
+    fs::create_dir_all(&folder)?;
+    let log = home.folder().join(format!("{}.log", broker.name));
+    let output = File::create(&log)?;
+
+    let port = free_port()?;
+    let mut command = kit.command(&folder, port);
+    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+    // Out of this process's group: Ctrl-C on the tests must leave it to us to take it down.
+    command.process_group(0).current_dir(&folder);
+    let mut child = command.spawn().with_context(|| format!("`{}` cannot be started", kit.program()))?;
+    let pid = i32::try_from(child.id()).context("a process id beyond 31 bits")?;
+
+    match process::born(pid)
+        .context("it ended at once")
+        .and_then(|born| await_answer(kit, port, &mut child).map(|()| born))
+    {
+        Ok(born) => Ok(Running { url: kit.url(port), port, how: How::Native { pid, born } }),
+        Err(error) => {
+            // Ours, and not yet waited for: the id cannot have passed to another.
+            let _ = child.kill();
+            let _ = child.wait();
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            let said = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing").to_owned();
+            Err(error.context(format!("its log {} ends in: {said}", log.display())))
+        }
+    }
+}
+
+fn await_answer(kit: &dyn Kit, port: u16, child: &mut Child) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        interrupt::check()?;
+        if let Some(status) = child.try_wait()? {
+            bail!("it ended at once ({status})");
+        }
+        match kit.ping(port) {
+            // Somebody else may answer on that port while ours fails to bind it.
+            Ok(()) if child.try_wait()?.is_none() => return Ok(()),
+            Ok(()) => bail!("another process answers on port {port}"),
+            Err(error) if start.elapsed() > kit.patience() => {
+                return Err(error.context(format!("no answer after {:?}", kit.patience())));
+            }
+            Err(_) => thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0").context("no free port")?.local_addr()?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// A broker that a shell plays.
+    #[derive(Debug)]
+    struct Played {
+        script: &'static str,
+        answers: bool,
+    }
+
+    impl Kit for Played {
+        fn program(&self) -> &'static str {
+            "sh"
+        }
+        fn packages(&self) -> &'static [&'static str] {
+            &[]
+        }
+        fn service(&self) -> (&'static str, u16) {
+            ("played", 1)
+        }
+        fn command(&self, _: &Path, _: u16) -> Command {
+            let mut command = Command::new("sh");
+            command.args(["-c", self.script]);
+            command
+        }
+        fn url(&self, port: u16) -> String {
+            format!("played://127.0.0.1:{port}")
+        }
+        fn ping(&self, _: u16) -> Result<()> {
+            if self.answers { Ok(()) } else { bail!("silence") }
+        }
+        fn patience(&self) -> Duration {
+            Duration::from_millis(200)
+        }
+    }
+
+    const BROKER: Broker = Broker { name: "played", provider: "queue-played", url_var: "X", kit: None };
+
+    fn home() -> (tempfile::TempDir, Home) {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path().join(".brokers"));
+        (folder, home)
+    }
+
+    #[test]
+    fn one_that_answers_is_up_until_it_is_stopped() {
+        let (_folder, home) = home();
+        let old = home.data("played").join("left over");
+        fs::create_dir_all(&old).unwrap();
+        let running = start(&BROKER, &Played { script: "exec sleep 60", answers: true }, &home).unwrap();
+        assert!(!old.exists(), "data of an earlier run would leak into the tests");
+        let How::Native { pid, born } = running.how else { panic!("native") };
+        assert!(process::lives(pid, &born));
+        assert!(process::stop(pid, &born).unwrap());
+    }
+
+    #[test]
+    fn one_that_ends_tells_its_last_word() {
+        let (_folder, home) = home();
+        let kit = Played { script: "echo wrong option >&2; sleep 0.1; exit 1", answers: false };
+        let error = format!("{:#}", start(&BROKER, &kit, &home).unwrap_err());
+        assert!(error.contains("ended at once") && error.contains("wrong option"), "{error}");
+    }
+
+    #[test]
+    fn one_that_never_answers_is_stopped() {
+        let (folder, home) = home();
+        let kit = Played { script: "echo $$ > ../pid; exec sleep 60", answers: false };
+        let error = format!("{:#}", start(&BROKER, &kit, &home).unwrap_err());
+        assert!(error.contains("no answer"), "{error}");
+        let pid = fs::read_to_string(folder.path().join(".brokers/pid")).unwrap();
+        assert_eq!(process::born(pid.trim().parse().unwrap()), None);
+    }
+}

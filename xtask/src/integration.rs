@@ -1,0 +1,92 @@
+//! `cargo xtask integration`: the conformance and end-to-end tests alone.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, bail};
+use cargo_metadata::TargetKind;
+
+use crate::{
+    brokers::{self, Options, Session},
+    run,
+    workspace::Workspace,
+};
+
+/// What needs no broker and can still be asked for.
+const IN_PROCESS: [&str; 2] = ["memory", "models"];
+/// Packages whose test targets all belong here; of the others, those called `conformance`.
+const PACKAGES: [&str; 2] = ["queue-testkit", "queue-e2e"];
+
+/// The conformance and end-to-end tests, with the brokers they need.
+///
+/// These are the test targets of `queue-testkit` and `queue-e2e` (tests/), and each provider crate's `tests/conformance.rs`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    cargo xtask integration\n  \
+    cargo xtask integration --only redis\n  \
+    cargo xtask integration --only memory -- stale_receipt")]
+pub(crate) struct Args {
+    /// Only this broker (redis, rabbitmq, kafka, sqs) or what runs in the process (memory, models). Others are not started;
+    /// the tests read it in `QUEUE_TEST_ONLY`.
+    #[arg(long, value_name = "BROKER")]
+    only: Option<String>,
+    #[command(flatten)]
+    brokers: Options,
+    /// Handed to the test programs: parts of test names, --nocapture, --list, …
+    #[arg(last = true, value_name = "TEST FILTERS")]
+    filters: Vec<String>,
+}
+
+pub(crate) fn perform(args: &Args) -> Result<()> {
+    let workspace = Workspace::load()?;
+    let chosen = targets(workspace.targets(&TargetKind::Test));
+    if chosen.is_empty() {
+        bail!(
+            "there are no integration tests yet: they belong into queue-testkit, tests/ or a provider's tests/conformance.rs"
+        );
+    }
+    let needed = match args.only.as_deref() {
+        None => Session::needed(&workspace),
+        Some(name) if IN_PROCESS.contains(&name) => Vec::new(),
+        Some(name) => vec![brokers::find(name)?],
+    };
+    let session = Session::open(&workspace, &needed, args.brokers)?;
+
+    let mut test = run::cargo();
+    test.args(["test", "--workspace", "--all-features", "--no-fail-fast"]);
+    test.args(chosen.iter().flat_map(|target| ["--test", target]));
+    test.arg("--").args(&args.filters).envs(session.urls().iter().cloned());
+    if let Some(only) = &args.only {
+        test.env("QUEUE_TEST_ONLY", only);
+    }
+    run::shown(&mut test)?;
+    session.close()
+}
+
+fn targets(all: Vec<(String, String)>) -> BTreeSet<String> {
+    let soak = |target: &str| target.starts_with(crate::soak::PREFIX);
+    all.into_iter()
+        .filter(|(package, target)| PACKAGES.contains(&package.as_str()) || target == "conformance")
+        .map(|(_, target)| target)
+        .filter(|target| !soak(target))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conformance_and_end_to_end_targets_are_chosen() {
+        let all = [
+            ("queue-core", "envelope"),
+            ("queue-memory", "conformance"),
+            ("queue-redis", "conformance"),
+            ("queue-testkit", "saboteur"),
+            ("queue-e2e", "run_file"),
+            ("queue-e2e", "soak_run"),
+        ];
+        let all = all.map(|(package, target)| (package.to_owned(), target.to_owned()));
+        let chosen: Vec<String> = targets(all.to_vec()).into_iter().collect();
+        assert_eq!(chosen, ["conformance", "run_file", "saboteur"]);
+    }
+}

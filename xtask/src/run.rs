@@ -1,0 +1,183 @@
+//! Running other programs so that they never outlive this one.
+
+use std::{
+    io::Read,
+    os::unix::process::CommandExt as _,
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::interrupt;
+
+const POLL: Duration = Duration::from_millis(20);
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What a program said, and how it ended.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Said {
+    /// The last line it had to say, complaints before results, for a message.
+    pub(crate) fn last_line(&self) -> &str {
+        let mut lines = self.stdout.lines().chain(self.stderr.lines());
+        lines.rfind(|line| !line.trim().is_empty()).map_or("it said nothing", str::trim)
+    }
+}
+
+/// `cargo`, the one that runs this.
+pub(crate) fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// The command line as a reader would type it.
+pub(crate) fn line(command: &Command) -> String {
+    let program = std::path::Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
+    let words = std::iter::once(program).chain(command.get_args());
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+}
+
+/// Runs it with its output shown; an error unless it succeeds.
+pub(crate) fn shown(command: &mut Command) -> Result<()> {
+    interrupt::check()?;
+    eprintln!("$ {}", line(command));
+    let child = spawn(command)?;
+    let status = wait(child, None, Heed::Interrupts)?;
+    if status.success() { Ok(()) } else { bail!("`{}` failed ({status})", line(command)) }
+}
+
+/// Runs it with its standard output handed over line by line and its standard error shown.
+pub(crate) fn each_line(command: &mut Command, mut take: impl FnMut(&str)) -> Result<()> {
+    use std::io::BufRead as _;
+    interrupt::check()?;
+    eprintln!("$ {}", line(command));
+    let mut child = spawn(command.stdout(Stdio::piped()))?;
+    let stdout = child.stdout.take().context("no standard output")?;
+    let guard = thread::spawn(move || wait(child, None, Heed::Interrupts));
+    for said in std::io::BufReader::new(stdout).lines() {
+        take(&said?);
+    }
+    let status = guard.join().map_err(|_| anyhow::anyhow!("the waiting thread panicked"))??;
+    if status.success() { Ok(()) } else { bail!("`{}` failed ({status})", line(command)) }
+}
+
+/// Runs it silently, at most that long, and tells what it said. Failing is not an error here; not starting is.
+pub(crate) fn captured(command: &mut Command, limit: Duration) -> Result<Said> {
+    interrupt::check()?;
+    capture(command, limit, Heed::Interrupts)
+}
+
+/// The same for taking things down: goes on although somebody asked this process to stop.
+pub(crate) fn captured_to_the_end(command: &mut Command, limit: Duration) -> Result<Said> {
+    capture(command, limit, Heed::Limit)
+}
+
+fn capture(command: &mut Command, limit: Duration, heed: Heed) -> Result<Said> {
+    let mut child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+    let stdout = child.stdout.take().map(drain);
+    let stderr = child.stderr.take().map(drain);
+    let status = wait(child, Some(limit), heed).with_context(|| format!("`{}`", line(command)))?;
+    let text = |reader: Option<thread::JoinHandle<String>>| reader.and_then(|r| r.join().ok()).unwrap_or_default();
+    Ok(Said { status, stdout: text(stdout), stderr: text(stderr) })
+}
+
+fn drain(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What could be read before a broken pipe is better than nothing.
+        let _ = pipe.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// In its own process group, so that it can be stopped with everything it started.
+fn spawn(command: &mut Command) -> Result<Child> {
+    command.stdin(Stdio::null()).process_group(0);
+    command.spawn().with_context(|| format!("`{}` cannot be started", command.get_program().to_string_lossy()))
+}
+
+/// What may end a program before its own end.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Heed {
+    Interrupts,
+    Limit,
+}
+
+fn wait(mut child: Child, limit: Option<Duration>, heed: Heed) -> Result<ExitStatus> {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if heed == Heed::Interrupts && interrupt::asked() > 0 {
+            stop(&mut child)?;
+            return Err(interrupt::Interrupted.into());
+        }
+        if limit.is_some_and(|limit| start.elapsed() > limit) {
+            stop(&mut child)?;
+            bail!("no end after {:?}", start.elapsed());
+        }
+        thread::sleep(POLL);
+    }
+}
+
+/// Asks the whole group to end, and makes it end after a grace or at a second Ctrl-C.
+fn stop(child: &mut Child) -> Result<()> {
+    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("a child without a process id")?;
+    // It may have ended meanwhile: no such process is what we want.
+    let _ = kill_process_group(group, Signal::TERM);
+    let asked = Instant::now();
+    while child.try_wait()?.is_none() && asked.elapsed() < GRACE && interrupt::asked() < 2 {
+        thread::sleep(POLL);
+    }
+    let _ = kill_process_group(group, Signal::KILL);
+    child.wait()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn captures_both_streams_and_the_status() {
+        let said = captured(&mut sh("echo out; echo err >&2; exit 3"), Duration::from_secs(10)).unwrap();
+        assert_eq!((said.stdout.as_str(), said.stderr.as_str(), said.status.code()), ("out\n", "err\n", Some(3)));
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_stopped_with_its_children() {
+        let start = Instant::now();
+        let error = captured(&mut sh("sleep 60 & sleep 60"), Duration::from_millis(100)).unwrap_err();
+        assert!(format!("{error:#}").contains("no end after"), "{error:#}");
+        // The child of the shell held the pipe: reading to its end shows that it is gone too.
+        assert!(start.elapsed() < GRACE, "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let error = captured(&mut Command::new("no-such-program"), Duration::from_secs(1)).unwrap_err();
+        assert!(error.to_string().contains("no-such-program"), "{error}");
+    }
+
+    #[test]
+    fn lines_arrive_in_order_and_failure_is_told() {
+        let mut lines = Vec::new();
+        let failed = each_line(&mut sh("echo a; echo b; exit 1"), |line| lines.push(line.to_owned()));
+        assert_eq!(lines, ["a", "b"]);
+        assert!(failed.unwrap_err().to_string().contains("failed"));
+    }
+}
