@@ -66,6 +66,8 @@ pub struct Facts {
     pub strict_priority: bool,
     /// A released job comes before those that wait.
     pub release_to_head: bool,
+    /// What waits can go to any consumer, as opposed to the one that its partition is assigned to.
+    pub any_consumer: bool,
 }
 
 impl Facts {
@@ -82,6 +84,7 @@ impl Facts {
             fifo: true,
             strict_priority: true,
             release_to_head: true,
+            any_consumer: true,
         }
     }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use queue_core::{Env, Error, QueueName, QueueProvider, Result, Timestamp};
 use queue_testkit::{
     conformance::run_suite,
-    harness::{Facts, Factory, Harness},
+    harness::{Factory, Facts, Harness},
     models::{Broker, Connection, LogModel, PushModel, Shape, VisibilityModel},
 };
 
@@ -43,6 +43,7 @@ impl Harness for Model {
             successor_faults: true,
             release_to_head: push,
             strict_priority: !log,
+            any_consumer: !log,
             ..Facts::in_process(Duration::from_secs(2))
         }
     }

@@ -281,7 +281,8 @@ async fn nothing_is_lost_in_the_sum(ctx: &Ctx) -> Outcome {
         stats.completed_total + stats.dead + cancelled + visible,
         "submitted, and where they are"
     );
-    check_eq!(stats.finished, 8, "finished and still remembered: four completed, four cancelled");
+    let remembered = if ctx.provider().job_store().is_some() { 8 } else { 0 };
+    check_eq!(stats.finished, remembered, "finished and still remembered: four completed, four cancelled");
     Ok(())
 }
 

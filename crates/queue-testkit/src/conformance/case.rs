@@ -126,6 +126,10 @@ macro_rules! needs {
             StrictPriority,
             /// Released jobs come first.
             ReleaseToHead,
+            /// What waits can go to any consumer.
+            AnyConsumer,
+            /// Only deliveries that were started are counted.
+            ExactStarts,
             /// Time can be skipped.
             VirtualTime,
         }
@@ -153,6 +157,11 @@ macro_rules! needs {
                     Self::Fifo => (facts.fifo, "the broker does not keep first in, first out"),
                     Self::StrictPriority => (facts.strict_priority, "bands share the attention"),
                     Self::ReleaseToHead => (facts.release_to_head, "released jobs join the tail"),
+                    Self::AnyConsumer => (facts.any_consumer, "what waits is assigned to one consumer"),
+                    Self::ExactStarts => (
+                        matches!(capabilities.started_count, Support::Native),
+                        "deliveries are counted, started or not",
+                    ),
                     Self::VirtualTime => (facts.virtual_time, "it would take too long in real time"),
                 };
                 (!there).then(|| reason.to_owned())

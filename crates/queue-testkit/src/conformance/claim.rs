@@ -18,9 +18,10 @@ cases! { "claim";
     wakes_up_when_something_is_published []
     wakes_up_when_something_is_due [Delay]
     wakes_up_when_something_is_released []
-    many_waiting_fetches_share []
+    many_waiting_fetches_share [AnyConsumer]
     fetch_never_returns_more_than_asked []
     outstanding_stays_within_demand []
+    what_is_not_out_is_there_for_others [AnyConsumer]
     demand_can_grow []
     demand_zero_stops_and_goes_on []
     what_is_out_is_nobody_elses []
@@ -130,9 +131,10 @@ async fn wakes_up_when_something_is_released(ctx: &Ctx) -> Outcome {
 
 async fn many_waiting_fetches_share(ctx: &Ctx) -> Outcome {
     let queue = ctx.queue("share");
-    let mut waiting = tokio::task::JoinSet::new();
+    let (mut waiting, mut consumers) = (tokio::task::JoinSet::new(), Vec::new());
     for _ in 0..8 {
         let consumer = ctx.narrow_consumer(&queue, 1).await?;
+        consumers.push(Arc::clone(&consumer)); // Dropping one may end its session, and with it what it holds.
         waiting.spawn(async move { consumer.fetch(1, Duration::from_secs(60)).await });
     }
     sleep(Duration::from_millis(300)).await;
@@ -178,9 +180,16 @@ async fn outstanding_stays_within_demand(ctx: &Ctx) -> Outcome {
     ctx.complete(&consumer, &done).await?;
     out.push(ctx.take_one(&consumer).await?);
     ctx.nothing(&consumer, "three are out again").await?;
-    // What is neither out nor buffered is there for others.
+    ctx.complete_all(&consumer, &out).await
+}
+
+async fn what_is_not_out_is_there_for_others(ctx: &Ctx) -> Outcome {
+    let queue = ctx.queue("demand");
+    ctx.publish_all(&queue, (0..10).map(|n| ctx.job(n.to_string()).seal()).collect()).await?;
+    let consumer = ctx.narrow_consumer(&queue, 3).await?;
+    let out = ctx.take(&consumer, 3).await?;
     let other = ctx.consumer(&queue).await?;
-    let rest = ctx.take(&other, 6).await?;
+    let rest = ctx.take(&other, 7).await?;
     ctx.complete_all(&other, &rest).await?;
     ctx.complete_all(&consumer, &out).await
 }

@@ -151,8 +151,8 @@ async fn retries_and_releases_find_room(ctx: &Ctx) -> Outcome {
     ctx.end(&consumer, &got[0], Disposition::Retry { after: Duration::ZERO, error }).await?;
     let release = Disposition::Release { after: Duration::ZERO, reason: ReleaseReason::Shutdown };
     ctx.end(&consumer, &got[1], release).await?;
+    consumer.close(Duration::from_secs(1)).await;
     let other = ctx.consumer(&queue).await?;
-    consumer.demand(0).await?;
     let mut found = texts(&ctx.take(&other, 4).await?);
     found.sort_unstable();
     check_eq!(found, ["c", "d", "released", "retried"], "all of them are there");
@@ -184,8 +184,8 @@ async fn redrives_and_follow_ups_find_room(ctx: &Ctx) -> Outcome {
     }
     let report = ctx.provider().admin().redrive(&queue, &Redrive::all()).await?;
     check_eq!((report.matched, report.redriven), (1, 1), "a redrive into a full queue");
+    consumer.close(Duration::from_secs(1)).await;
     let other = ctx.consumer(&queue).await?;
-    consumer.demand(0).await?;
     let found = texts(&ctx.take(&other, 4).await?);
     for name in ["c", "d", "dead", "follow-up"] {
         check!(found.iter().any(|other| other == name), "{name} is missing among {found:?}");

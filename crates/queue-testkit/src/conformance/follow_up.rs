@@ -247,6 +247,7 @@ async fn many_on_one_settlement(ctx: &Ctx) -> Outcome {
         .collect();
     let outcome = ctx.settle_with(&consumer, completed(&delivery, then)).await?;
     check_matches!(outcome, SettleOutcome::Settled, "a settlement with thirty follow-ups");
+    consumer.close(Duration::from_secs(1)).await;
     for (place, rest) in [(&next, 0), (&queue, 1)] {
         let names: Vec<String> = (0..30).filter(|n| n % 2 == rest).map(|n| format!("{n:02}")).collect();
         let reader = ctx.consumer(place).await?;

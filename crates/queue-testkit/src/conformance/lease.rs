@@ -35,7 +35,7 @@ cases! { "lease";
     lost_attempt_is_not_spent [Theft, Retry]
     started_runs_are_counted [PerMessageLease, StartedCount]
     started_mark_counts_once_a_delivery [PerMessageLease, StartedCount]
-    unstarted_deliveries_are_not_counted [PerMessageLease, StartedCount]
+    unstarted_deliveries_are_not_counted [PerMessageLease, StartedCount, ExactStarts]
     started_runs_are_counted_across_a_kill [Crash, StartedCount]
 }
 

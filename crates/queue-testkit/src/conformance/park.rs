@@ -15,14 +15,15 @@ use super::{
 };
 
 cases! { "park";
-    parked_until_unparked [Park]
-    unparks_as_many_as_asked [Park]
-    other_keys_stay [Park]
-    comes_back_after_at_most [Park]
-    unpark_of_nothing_is_nothing [Park]
-    unpark_is_idempotent [Park]
-    counted_as_parked [Park, ExactDepth]
-    keys_are_the_queues_own [Park]
+    parked_until_unparked [Park, Store]
+    unparks_as_many_as_asked [Park, Store]
+    other_keys_stay [Park, Store]
+    comes_back_after_at_most [Park, Store]
+    unpark_of_nothing_is_nothing [Park, Store]
+    unpark_is_idempotent [Park, Store]
+    counted_as_parked [Park, Store, ExactDepth]
+    keys_are_the_queues_own [Park, Store]
+    without_a_store_it_looks_again [Park, NoStore]
 }
 
 fn park(key: &str, at_most: Duration) -> Disposition {
@@ -134,4 +135,23 @@ async fn keys_are_the_queues_own(ctx: &Ctx) -> Outcome {
     let delivery = ctx.take_one(&second).await?;
     ctx.complete(&second, &delivery).await?;
     ctx.nothing(&first, "the first queue's stays parked").await
+}
+
+/// Nobody remembers the key, so the job comes to look: not at once, and not later than it may wait.
+async fn without_a_store_it_looks_again(ctx: &Ctx) -> Outcome {
+    let queue = ctx.queue("park");
+    ctx.publish_texts(&queue, &["a"]).await?;
+    let consumer = ctx.consumer(&queue).await?;
+    let delivery = ctx.take_one(&consumer).await?;
+    let at_most = Duration::from_secs(5);
+    let before = Instant::now();
+    ctx.end(&consumer, &delivery, park("limit", at_most)).await?;
+    let again = ctx.take_one(&consumer).await?;
+    let took = before.elapsed();
+    check!(took >= Duration::from_millis(100), "a parked job that comes again after {took:?} makes its worker spin");
+    check!(took <= at_most + ctx.lateness(at_most), "parked for {at_most:?} at most, it came after {took:?}");
+    check_eq!(again.attempt, 1, "parking spends no attempt");
+    let refused = ctx.provider().unpark(&queue, &ParkKey("limit".into()), 1).await.err();
+    check_eq!(refused.map(|error| error.code()), Some(queue_core::ErrorCode::Unsupported), "unpark without a store");
+    ctx.complete(&consumer, &again).await
 }
