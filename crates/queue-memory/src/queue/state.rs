@@ -319,8 +319,8 @@ impl State {
         }
     }
 
-    pub(crate) fn record(&self, entry: &Entry) -> JobRecord {
-        entry.record(&self.spec.name)
+    pub(crate) fn record(&self, entry: &Entry, now: Now) -> JobRecord {
+        entry.record(&self.spec.name, now)
     }
 
     /// Records from a slot on, in slot order; empty states stand for all.
@@ -328,10 +328,11 @@ impl State {
         &'a self,
         start: u32,
         states: &'a [JobState],
+        now: Now,
     ) -> impl Iterator<Item = (u32, JobRecord)> + 'a {
         let wanted = |entry: &Entry| states.is_empty() || states.contains(&entry.state);
         let entries = self.slots.iter_from(start).filter(move |(_, entry)| wanted(entry));
-        entries.map(|(slot, entry)| (slot, self.record(entry)))
+        entries.map(move |(slot, entry)| (slot, self.record(entry, now)))
     }
 
     /// When somebody must look at the queue again though nobody asks it anything.
