@@ -87,10 +87,10 @@ impl State {
 
     fn bury_for_good(&mut self, slot: u32) {
         let Some(entry) = self.forget(slot) else { return };
-        if self.finished.tombstones.len() == TOMBSTONES {
-            if let Some(oldest) = self.finished.tombstones.pop_front() {
-                self.finished.buried.remove(&oldest);
-            }
+        if self.finished.tombstones.len() == TOMBSTONES
+            && let Some(oldest) = self.finished.tombstones.pop_front()
+        {
+            self.finished.buried.remove(&oldest);
         }
         if self.finished.buried.insert(entry.envelope.id) {
             self.finished.tombstones.push_back(entry.envelope.id);

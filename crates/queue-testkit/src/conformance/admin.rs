@@ -55,8 +55,10 @@ async fn declared_again_is_the_same(ctx: &Ctx) -> Outcome {
     ctx.complete(&consumer, &delivery).await
 }
 
+type Change = fn(&mut QueueSpec);
+
 async fn another_declaration_is_a_conflict_by_name(ctx: &Ctx) -> Outcome {
-    let changes: [(&str, fn(&mut QueueSpec)); 8] = [
+    let changes: [(&str, Change); 8] = [
         ("default_priority", |spec| spec.default_priority = Priority::LOW),
         ("default_kind", |spec| spec.default_kind = JobKind::from_static("other")),
         ("timeout", |spec| spec.timeout = Duration::from_secs(7)),

@@ -27,6 +27,9 @@ use tokio::{
 use super::{Failed, Outcome, case::check};
 use crate::harness::{Facts, Harness};
 
+/// A connection and its maintenance task.
+type Upkeep = (Arc<dyn QueueProvider>, JoinHandle<()>);
+
 /// The broker under test, seen from one case. Each queue it names is its own, and is dropped when the case ends.
 #[derive(Debug)]
 pub struct Ctx {
@@ -37,7 +40,7 @@ pub struct Ctx {
     env: Env,
     named: AtomicU32,
     queues: Mutex<Vec<QueueName>>,
-    upkeep: Mutex<Vec<(Arc<dyn QueueProvider>, JoinHandle<()>)>>,
+    upkeep: Mutex<Vec<Upkeep>>,
 }
 
 impl Ctx {

@@ -72,12 +72,13 @@ async fn durability_not_on_offer_for_a_batch(ctx: &Ctx) -> Outcome {
     typed(ctx, "publishing with a durability that is not on offer", error)
 }
 
+type Change = fn(&mut QueueSpec);
+
 async fn declarations_are_kept_or_refused(ctx: &Ctx) -> Outcome {
-    let aged = Order::Aged { bound: Duration::from_secs(5) };
-    let changes: [(&str, Box<dyn Fn(&mut QueueSpec) + Send + Sync>); 3] = [
-        ("order", Box::new(move |spec| spec.order = aged)),
-        ("tracking off", Box::new(|spec| spec.tracking = Tracking::Off)),
-        ("max_len", Box::new(|spec| spec.max_len = Some(2))),
+    let changes: [(&str, Change); 3] = [
+        ("order", |spec| spec.order = Order::Aged { bound: Duration::from_secs(5) }),
+        ("tracking off", |spec| spec.tracking = Tracking::Off),
+        ("max_len", |spec| spec.max_len = Some(2)),
     ];
     for (what, change) in changes {
         let mut spec = QueueSpec::new(ctx.queue("kept"));
