@@ -52,6 +52,18 @@ impl End {
     }
 }
 
+/// What a fault struck.
+#[derive(Debug, Clone, Copy)]
+pub enum Struck<'a> {
+    /// What the worker of that name held.
+    Worker(&'a str),
+    /// What anybody held.
+    Everything {
+        /// Also what was settled before: where a settlement is sent and not confirmed, or may be lost in a failover.
+        settled: bool,
+    },
+}
+
 /// Whether a publish took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Published {
@@ -109,7 +121,7 @@ impl Recorder {
     }
 
     /// A worker was given the job.
-    pub fn started(&self, id: JobId, _attempt: u32, worker: &str) {
+    pub fn started(&self, id: JobId, worker: &str) {
         self.write(|history| {
             let job = history.jobs.entry(id).or_default();
             job.starts += 1;
@@ -134,22 +146,22 @@ impl Recorder {
         });
     }
 
-    /// Something was killed: the worker of that name, or with `None` everything. What it held may run again.
-    pub fn fault(&self, what: &str, worker: Option<&str>) {
+    /// Something was killed. What it struck may run again.
+    pub fn fault(&self, what: &str, struck: &Struck<'_>) {
         self.write(|history| {
-            let mut struck = 0;
+            let mut hits = 0;
             for job in history.jobs.values_mut() {
                 let before = job.held_by.len();
-                match worker {
-                    Some(worker) => job.held_by.retain(|holder| holder != worker),
-                    None => job.held_by.clear(),
+                match struck {
+                    Struck::Worker(worker) => job.held_by.retain(|holder| holder != worker),
+                    Struck::Everything { .. } => job.held_by.clear(),
                 }
-                // A broker's fault also strikes what was settled and not yet written down: count what is finished too.
-                let hit = before - job.held_by.len() + usize::from(worker.is_none() && before == 0 && job.starts > 0);
+                let settled = matches!(struck, Struck::Everything { settled: true }) && before == 0 && job.starts > 0;
+                let hit = before - job.held_by.len() + usize::from(settled);
                 job.faults += hit;
-                struck += hit;
+                hits += hit;
             }
-            history.faults.push((what.to_owned(), struck));
+            history.faults.push((what.to_owned(), hits));
         });
     }
 
@@ -300,7 +312,7 @@ mod tests {
     }
 
     fn ran(record: &Recorder, n: u64, disposition: &Disposition) {
-        record.started(id(n), 1, "w");
+        record.started(id(n), "w");
         record.settled(id(n), "w", disposition, &SettleOutcome::Settled);
     }
 
@@ -351,7 +363,7 @@ mod tests {
     fn a_second_run_needs_a_reason() {
         let record = Recorder::new();
         accepted(&record, 1);
-        record.started(id(0), 1, "w");
+        record.started(id(0), "w");
         ran(&record, 0, &complete());
         let report = record.check();
         assert_eq!(report.over_run, [(id(0), 1, 0)]);
@@ -367,10 +379,22 @@ mod tests {
         for (victim, clean) in [("w", true), ("x", false)] {
             let record = Recorder::new();
             accepted(&record, 1);
-            record.started(id(0), 1, "w");
-            record.fault("killed", Some(victim));
-            record.started(id(0), 1, "y");
+            record.started(id(0), "w");
+            record.fault("killed", &Struck::Worker(victim));
+            record.started(id(0), "y");
             record.settled(id(0), "y", &complete(), &SettleOutcome::Settled);
+            assert_eq!(record.check().is_clean(), clean, "{}", record.check());
+        }
+    }
+
+    #[test]
+    fn a_brokers_fault_excuses_what_was_held_and_what_was_settled_only_if_unconfirmed() {
+        for (settled, clean) in [(true, true), (false, false)] {
+            let record = Recorder::new();
+            accepted(&record, 1);
+            ran(&record, 0, &complete());
+            record.fault("restarted", &Struck::Everything { settled });
+            ran(&record, 0, &complete());
             assert_eq!(record.check().is_clean(), clean, "{}", record.check());
         }
     }

@@ -21,7 +21,7 @@ use super::{
     Ctx, Failed, Outcome,
     case::{cases, check, check_eq},
 };
-use crate::checker::{End, Recorder};
+use crate::checker::{End, Recorder, Struck};
 
 cases! { "load";
     four_producers_four_consumers []
@@ -88,7 +88,7 @@ impl Work {
                 continue;
             };
             for delivery in &got {
-                self.record.started(delivery.envelope.id, delivery.attempt, &self.name);
+                self.record.started(delivery.envelope.id, &self.name);
             }
             tokio::task::yield_now().await;
             let batch: Vec<Settlement> = got
@@ -189,7 +189,7 @@ async fn workers_that_are_killed(ctx: &Ctx) -> Outcome {
         let consumer = ctx.consumer_on(&provider, &queue, 20, ctx.facts().lease).await?;
         let got = ctx.take(&consumer, 12).await?;
         for delivery in &got {
-            record.started(delivery.envelope.id, delivery.attempt, &name);
+            record.started(delivery.envelope.id, &name);
         }
         for delivery in got.iter().take(at) {
             let disposition = Disposition::Complete { result: None };
@@ -199,7 +199,7 @@ async fn workers_that_are_killed(ctx: &Ctx) -> Outcome {
                 done.fetch_add(1, Ordering::Relaxed);
             }
         }
-        record.fault(&format!("{name} killed"), Some(&name));
+        record.fault(&format!("{name} killed"), &Struck::Worker(&name));
         ctx.crash(provider).await;
     }
     let stop = Arc::new(AtomicBool::new(false));
@@ -240,7 +240,7 @@ async fn broker_restarted_twice(ctx: &Ctx) -> Outcome {
     let producers = produce(ctx, &queue, jobs(ctx, n), &record).await?;
     for third in 1..=2 {
         until_done(ctx, &done, n * third / 3).await;
-        record.fault("broker restarted", None);
+        record.fault("broker restarted", &Struck::Everything { settled: !ctx.caps().settle_confirmed });
         ctx.harness().restart_broker().await?;
     }
     producers.join_all().await;

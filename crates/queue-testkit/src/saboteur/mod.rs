@@ -20,11 +20,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use queue_core::{
-    Env, Envelope, JobId, JobRef, QueueName, QueueProvider, Result,
-    job::UniqueKey,
-    provider::{Capabilities, Receipt},
-};
+use queue_core::{Env, Envelope, JobId, JobRef, QueueName, QueueProvider, Result, job::UniqueKey, provider::Receipt};
 
 use crate::harness::{Factory, Facts, Harness};
 use provider::SabotagedProvider;
@@ -139,9 +135,4 @@ impl Harness for SabotagedHarness {
     async fn refuse_successors(&self, queue: &QueueName, refuse: bool) {
         self.inner.refuse_successors(queue, refuse).await;
     }
-}
-
-/// The defect leaves the promises as they are.
-fn promises(inner: &dyn QueueProvider, spec: Option<&queue_core::QueueSpec>) -> Capabilities {
-    inner.capabilities(spec)
 }

@@ -13,7 +13,7 @@ use queue_core::{
     store::JobStore,
 };
 
-use super::{Defect, Shared, admin::SabotagedAdmin, consumer::SabotagedConsumer, promises, store::SabotagedStore};
+use super::{Defect, Shared, admin::SabotagedAdmin, consumer::SabotagedConsumer, store::SabotagedStore};
 
 #[derive(Debug)]
 pub(super) struct SabotagedProvider {
@@ -120,7 +120,8 @@ impl QueueProvider for SabotagedProvider {
     }
 
     fn capabilities(&self, spec: Option<&QueueSpec>) -> Capabilities {
-        promises(&*self.inner, spec)
+        // The defect leaves the promises as they are.
+        self.inner.capabilities(spec)
     }
 
     async fn declare(&self, spec: &QueueSpec) -> Result<()> {

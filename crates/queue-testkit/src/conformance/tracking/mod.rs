@@ -1,4 +1,4 @@
-//! The suite of [`TrackingStore`]: what the tracking layer's crash safety stands on.
+//! The suite of [`TrackingStore`](queue_core::store::TrackingStore): what the tracking layer's crash safety stands on.
 
 mod claim;
 mod context;
@@ -10,8 +10,6 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use libtest_mimic::Trial;
-#[allow(unused_imports, reason = "named in the documentation")]
-use queue_core::store::TrackingStore;
 
 use super::{Failed, Outcome};
 use crate::harness::{Factory, StoreUnderTest};
