@@ -15,6 +15,9 @@ use crate::{
     queue::{Claimed, Now, Queue},
 };
 
+/// A wait beyond it is as good as endless, and cannot overflow the clock.
+const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3_600);
+
 /// Fetch leases straight from the queue, so that nothing is buffered here. Dropped without being closed it leaves its leases
 /// to end by themselves, as a killed worker does.
 #[derive(Debug)]
@@ -34,7 +37,7 @@ impl MemoryConsumer {
     }
 
     async fn wait_and_fetch(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
-        let give_up = tokio::time::Instant::now() + wait;
+        let give_up = tokio::time::Instant::now() + wait.min(LONGEST_WAIT);
         loop {
             let wake = self.queue.wake.notified();
             let unbarred = self.queue.unbarred.notified();

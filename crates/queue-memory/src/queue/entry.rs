@@ -10,7 +10,7 @@ use queue_core::{
     store::{JobRecord, PastFailure},
 };
 
-use super::{lanes::Place, timers::Moment};
+use super::{Now, lanes::Place, timers::Moment};
 
 /// One job. What few jobs have stands behind `details`, so that a waiting job stays small.
 #[derive(Debug)]
@@ -151,13 +151,18 @@ impl Entry {
         }
     }
 
-    pub(crate) fn record(&self, queue: &QueueName, worker: Option<Arc<str>>) -> JobRecord {
+    pub(crate) fn record(&self, queue: &QueueName, worker: Option<Arc<str>>, now: Now) -> JobRecord {
         let job = JobRef::new(queue.clone(), self.envelope.id);
         let mut record = JobRecord::new(job, self.envelope.clone(), self.state, self.submitted_at);
         record.attempt = self.attempt;
         record.started_count = self.started_count;
         record.worker = worker;
         record.started_at = self.started_at;
+        let submitted_for_later = self.envelope.not_before.is_some_and(|due| due > now.wall);
+        if self.state == JobState::Retrying || (self.state == JobState::Scheduled && !submitted_for_later) {
+            let left = std::time::Duration::from_nanos(self.turn_at.saturating_sub(now.mono));
+            record.due_at = Some(now.wall + left);
+        }
         record.finished_at = self.state.is_terminal().then_some(self.changed_at);
         if let Some(details) = self.details() {
             record.parked.clone_from(&details.parked);

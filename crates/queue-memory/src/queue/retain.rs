@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, ops::Bound};
 
+use hashbrown::HashSet;
 use queue_core::{
     job::{JobId, Timestamp},
     lifecycle::{JobState, Trigger},
@@ -18,6 +19,8 @@ pub(crate) struct Finished {
     bytes: u64,
     /// Ids that were forgotten lately, so that "gone" is told from "never was".
     tombstones: VecDeque<JobId>,
+    /// The same ids: every publish asks.
+    buried: HashSet<JobId>,
 }
 
 /// More tell little: a caller asks for what it knows of.
@@ -85,15 +88,19 @@ impl State {
     fn bury_for_good(&mut self, slot: u32) {
         let Some(id) = self.slots.get(slot).map(|entry| entry.envelope.id) else { return };
         self.forget(slot);
-        if self.finished.tombstones.len() == TOMBSTONES {
-            self.finished.tombstones.pop_front();
+        if self.finished.tombstones.len() == TOMBSTONES
+            && let Some(oldest) = self.finished.tombstones.pop_front()
+        {
+            self.finished.buried.remove(&oldest);
         }
-        self.finished.tombstones.push_back(id);
+        if self.finished.buried.insert(id) {
+            self.finished.tombstones.push_back(id);
+        }
     }
 
     /// Whether it was here and retention took it.
     pub(crate) fn is_gone(&self, id: JobId) -> bool {
-        self.finished.tombstones.contains(&id)
+        !self.finished.buried.is_empty() && self.finished.buried.contains(&id)
     }
 
     /// When retention has something to do next.

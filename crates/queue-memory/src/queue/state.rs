@@ -347,9 +347,9 @@ impl State {
         }
     }
 
-    pub(crate) fn record(&self, entry: &Entry) -> JobRecord {
+    pub(crate) fn record(&self, entry: &Entry, now: Now) -> JobRecord {
         let worker = entry.started_at.and_then(|_| self.workers.get(entry.worker as usize)).cloned();
-        entry.record(&self.spec.name, worker)
+        entry.record(&self.spec.name, worker, now)
     }
 
     /// Records from a slot on, in slot order; empty states stand for all.
@@ -357,10 +357,11 @@ impl State {
         &'a self,
         start: u32,
         states: &'a [JobState],
+        now: Now,
     ) -> impl Iterator<Item = (u32, JobRecord)> + 'a {
         let wanted = |entry: &Entry| states.is_empty() || states.contains(&entry.state);
         let entries = self.slots.iter_from(start).filter(move |(_, entry)| wanted(entry));
-        entries.map(|(slot, entry)| (slot, self.record(entry)))
+        entries.map(move |(slot, entry)| (slot, self.record(entry, now)))
     }
 
     /// When somebody must look at the queue again though nobody asks it anything.
