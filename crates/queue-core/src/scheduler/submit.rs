@@ -3,7 +3,7 @@
 use crate::{
     error::{Error, ErrorCode, Result},
     event::{JobEvent, JobEventKind},
-    job::{Envelope, JobId, JobRef, QueueName, RawHeaders},
+    job::{Envelope, JobId, JobRef, QueueName, RawHeaders, Timestamp},
     provider::{PublishOptions, PublishOutcome},
     queue_spec::QueueSpec,
 };
@@ -33,8 +33,9 @@ impl JobScheduler {
         let spec = self.spec(queue);
         let mut answers: Vec<Option<Submitted>> = Vec::with_capacity(jobs.len());
         let mut batch = Vec::with_capacity(jobs.len());
+        let now = self.env().now();
         for job in jobs {
-            match self.envelope(&spec, job) {
+            match self.envelope(&spec, job, now) {
                 Ok(envelope) => {
                     batch.push(envelope);
                     answers.push(None);
@@ -89,9 +90,8 @@ impl JobScheduler {
     }
 
     /// The envelope of a new job: its options, else the queue's defaults.
-    fn envelope(&self, spec: &QueueSpec, job: NewJob) -> Result<Envelope> {
+    fn envelope(&self, spec: &QueueSpec, job: NewJob, now: Timestamp) -> Result<Envelope> {
         let JobOptions { id, content_type, priority, start, ttl, timeout, retry, unique, mut headers } = job.options;
-        let now = self.env().now();
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(Error::new(ErrorCode::Validation, "a job's timeout is longer than zero"));
         }

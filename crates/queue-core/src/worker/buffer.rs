@@ -19,13 +19,18 @@ pub(super) struct Buffer {
 #[derive(Debug, Default)]
 struct Waiting {
     jobs: VecDeque<Arc<Held>>,
+    /// Slots that sleep.
+    idle: usize,
     closed: bool,
 }
 
 impl Buffer {
     pub(super) fn fill(&self, jobs: impl IntoIterator<Item = Arc<Held>>) {
-        self.lock().jobs.extend(jobs);
-        self.wake_two();
+        let mut waiting = self.lock();
+        waiting.jobs.extend(jobs);
+        let idle = waiting.idle;
+        drop(waiting);
+        self.wake(idle);
     }
 
     /// No more will come; the slots end when it is empty.
@@ -41,11 +46,9 @@ impl Buffer {
             {
                 let mut waiting = self.lock();
                 if let Some(job) = waiting.jobs.pop_front() {
-                    let more = !waiting.jobs.is_empty();
+                    let idle = if waiting.jobs.is_empty() { 0 } else { waiting.idle };
                     drop(waiting);
-                    if more {
-                        self.wake_two();
-                    }
+                    self.wake(idle);
                     return Some(job);
                 }
                 if waiting.closed {
@@ -53,17 +56,20 @@ impl Buffer {
                     self.filled.notify_one();
                     return None;
                 }
+                waiting.idle += 1;
             }
             // A permit that came since is kept, so that no job is slept through.
             self.filled.notified().await;
+            self.lock().idle -= 1;
         }
     }
 
     /// Each slot that takes a job wakes two more while there are jobs: few wake-ups when handlers return at once, all slots
     /// soon when they do not. Two, because a runtime may keep the last one that a task woke behind that very task.
-    fn wake_two(&self) {
-        self.filled.notify_one();
-        self.filled.notify_one();
+    fn wake(&self, idle: usize) {
+        for _ in 0..idle.min(2) {
+            self.filled.notify_one();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {

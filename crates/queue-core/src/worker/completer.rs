@@ -84,7 +84,7 @@ async fn settle(pool: &Pool, batch: Vec<Finished>) -> Vec<Finished> {
     let mut done: Vec<(Finished, Option<SettleOutcome>)> = lost.into_iter().map(|item| (item, None)).collect();
     for (item, outcome) in to_settle.into_iter().zip(outcomes) {
         let may_repeat = matches!(outcome, SettleOutcome::Unknown(_) | SettleOutcome::NotSettled { .. });
-        if may_repeat && item.held.lease_stands(&*pool.env().clock) {
+        if may_repeat && item.held.lease_stands(pool.env().clock.monotonic()) {
             tracing::debug!(job = %item.held.delivery.envelope.id, ?outcome, "not settled yet");
             again.push(item);
         } else {

@@ -12,7 +12,6 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::{
-    clock::Clock,
     provider::{Beat, Delivery, Lease},
     queue_spec::QueueSpec,
 };
@@ -80,9 +79,10 @@ impl Held {
         }
     }
 
-    pub(super) fn lease_stands(&self, clock: &dyn Clock) -> bool {
+    /// Whether the lease stands at that time of the local monotonic clock.
+    pub(super) fn lease_stands(&self, now: Duration) -> bool {
         let until = self.lease_until.load(Ordering::Acquire);
-        until == u64::MAX || nanos(clock.monotonic()) < until
+        until == u64::MAX || nanos(now) < until
     }
 
     pub(super) fn set_running(&self) {

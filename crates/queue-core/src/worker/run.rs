@@ -54,10 +54,11 @@ pub(super) async fn slot(pool: Arc<Pool>) {
 
 /// Runs one delivery and says what becomes of it; `None` where it is not ours any more.
 async fn take(pool: &Pool, held: &Arc<Held>) -> Option<Disposition> {
-    if !held.lease_stands(&*pool.env().clock) {
+    let (now, monotonic) = pool.env().clock.read();
+    if !held.lease_stands(monotonic) {
         return None;
     }
-    if let Verdict::Settle(disposition) = decide_start(&held.delivery, &pool.spec, pool.env().now()) {
+    if let Verdict::Settle(disposition) = decide_start(&held.delivery, &pool.spec, now) {
         return Some(disposition);
     }
     held.set_running();
