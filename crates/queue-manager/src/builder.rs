@@ -13,6 +13,8 @@ use crate::{
     route::{Member, Routes},
 };
 
+type Change = Box<dyn FnOnce(&mut Config) -> Result<()> + Send>;
+
 /// A manager before it connects: where its configuration comes from, and what the program itself says.
 #[must_use = "a manager is built by `connect`"]
 pub struct ManagerBuilder {
@@ -20,7 +22,7 @@ pub struct ManagerBuilder {
     registry: Registry,
     env: Env,
     provider: Option<Arc<dyn QueueProvider>>,
-    changes: Vec<Box<dyn FnOnce(&mut Config) -> Result<()> + Send>>,
+    changes: Vec<Change>,
     specs: Vec<QueueSpec>,
 }
 
