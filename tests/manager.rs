@@ -172,7 +172,7 @@ async fn a_paused_queue_is_held_back_and_workers_have_the_configured_defaults() 
     let seen = Arc::clone(&started);
     let running = queues
         .worker()
-        .queue("texts", 1)
+        .queue("texts", 2)
         .heartbeat_on_runtime()
         .register(move |job: Parse, context: JobContext| {
             seen.lock().unwrap().push(job.text);
@@ -185,22 +185,36 @@ async fn a_paused_queue_is_held_back_and_workers_have_the_configured_defaults() 
         .start()
         .await
         .unwrap();
-    for text in ["first", "second"] {
+    for text in ["first", "second", "third"] {
         queues.enqueue(parse(text)).timeout(3600 * SECOND).await.unwrap();
     }
     tokio::time::sleep(5 * SECOND).await;
     assert!(started.lock().unwrap().is_empty());
     queues.resume("texts").await.unwrap();
     tokio::time::sleep(5 * SECOND).await;
-    assert_eq!(*started.lock().unwrap(), ["first"]);
+    assert_eq!(*started.lock().unwrap(), ["first", "second"]);
     let stats = queues.stats("texts").await.unwrap();
-    assert_eq!((stats.running, stats.pending), (1, 1), "nothing is fetched ahead");
+    assert_eq!((stats.running, stats.pending), (2, 1), "nothing is fetched ahead");
 
     let begun = tokio::time::Instant::now();
-    assert_eq!(running.stop().await, DrainReport { done: 0, released: 0, aborted: 1 });
+    assert_eq!(running.stop().await, DrainReport { done: 0, released: 0, aborted: 2 });
     // The configured deadline, then the grace of a handler that is asked to stop.
     assert_eq!(begun.elapsed(), 3 * SECOND + queue_core::config::defaults::CANCEL_GRACE);
-    assert_eq!(queues.size("texts").await.unwrap(), 2);
+    assert_eq!(queues.size("texts").await.unwrap(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_crash_a_job_waits_for_the_configured_lease() {
+    let queues = builder().variables([("QUEUE__WORKER__LEASE", "5s")]).connect().await.unwrap();
+    let crashing = worker(&queues).await;
+    queues.enqueue(parse("wait")).await.unwrap();
+    tokio::time::sleep(SECOND / 10).await;
+    drop(crashing);
+    let running = async || queues.stats("texts").await.unwrap().running;
+    tokio::time::sleep(4 * SECOND).await;
+    assert_eq!(running().await, 1);
+    tokio::time::sleep(3 * SECOND).await;
+    assert_eq!(running().await, 0);
 }
 
 #[tokio::test]

@@ -93,7 +93,8 @@ impl ManagerBuilder {
         self
     }
 
-    /// A provider that is connected already, whatever URL is configured.
+    /// A provider that is connected already, whatever URL is configured. The manager owns it from here: it closes it, also
+    /// where a queue cannot be declared.
     pub fn provider(mut self, provider: Arc<dyn QueueProvider>) -> Self {
         self.provider = Some(provider);
         self

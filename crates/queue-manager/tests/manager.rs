@@ -89,7 +89,14 @@ async fn queues_of_the_configuration_are_declared() {
         let aged = queue_core::queue_spec::Order::Aged { bound: SECOND };
         config.queues.entry(QueueName::from_static("math")).or_default().order = aged;
     });
+    let provider = Arc::new(MemoryProvider::new());
+    let bad = bad.provider(provider.clone());
     assert_eq!(bad.connect().await.unwrap_err().code(), ErrorCode::Unsupported);
+    assert_eq!(provider.ping().await.unwrap_err().code(), ErrorCode::Closed, "nothing is left open");
+
+    let bad = builder().configure(|config| config.worker.lease = Duration::ZERO);
+    let error = bad.connect().await.unwrap_err();
+    assert!(error.code() == ErrorCode::Config && error.message().contains("`worker.lease`"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
