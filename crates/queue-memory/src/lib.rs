@@ -6,5 +6,7 @@ mod events;
 mod provider;
 mod queue;
 mod store;
+mod tracking;
 
 pub use provider::MemoryProvider;
+pub use tracking::{MemoryTracking, TrackingLimits};
