@@ -1,3 +1,4 @@
 //! What proves a provider.
 
+pub mod faults;
 pub mod models;

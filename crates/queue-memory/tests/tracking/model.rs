@@ -293,7 +293,7 @@ impl World {
         for (id, job) in &self.known {
             let lookup = self.bed.store.get(&[JobRef::new(queue(), *id)]).await.remove(0).unwrap();
             let Lookup::Found(record) = lookup else { panic!("{id} is lost") };
-            let ended = job.ended.unwrap_or_else(|| if job.stop { JobState::Cancelled } else { JobState::Completed });
+            let ended = job.ended.unwrap_or(if job.stop { JobState::Cancelled } else { JobState::Completed });
             assert_eq!(record.state, ended, "{id}: {job:?}");
             assert_eq!(record.attempt, 1 + job.retries, "{id}: {job:?}");
         }
