@@ -2,14 +2,13 @@
 
 use queue_core::{lifecycle::JobState, queue_spec::Retention};
 
-use super::{ledger::Ledger, record::Copy, tombstones::Kind};
+use super::{ledger::Ledger, tombstones::Kind};
 use crate::queue::Now;
 
 impl Ledger {
     /// A job is over: its key is free, and retention begins. Copies that still travel are dropped at their claim.
     pub(super) fn finish(&mut self, slot: u32, now: Now) {
-        let Some(record) = self.slots.get_mut(slot) else { return };
-        record.copy = Copy::Sent;
+        let Some(record) = self.slots.get(slot) else { return };
         let (queue, state, bytes) = (record.queue.clone(), record.job.state, record.job.bytes());
         let (id, unique) = (record.job.envelope.id, record.job.envelope.unique.clone());
         let room = self.room(&queue);

@@ -78,3 +78,21 @@ impl Room {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn windows_that_are_over_take_no_room() {
+        let mut room = Room::default();
+        for at in 0..100u64 {
+            let window = Some(Duration::from_nanos(2));
+            let unique = Unique { key: UniqueKey::new(format!("key {at}")).unwrap(), window };
+            room.hold(&unique, JobId::derive(b"x", at), Now { wall: Timestamp::from_millis(1), mono: at });
+        }
+        assert_eq!((room.keys.len(), room.windows.len()), (2, 2));
+    }
+}

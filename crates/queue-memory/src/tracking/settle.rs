@@ -34,7 +34,7 @@ impl Ledger {
         keep_outcome(&mut record.job, disposition, now);
         let trigger = trigger_of(disposition, record.job.cancel_requested().is_some());
         self.apply(slot, trigger, now);
-        self.succeed(slot, item, trigger, lease, now);
+        self.succeed(slot, item, lease, now);
         match (disposition, trigger) {
             (Disposition::Retry { after, .. }, Trigger::Retry)
             | (Disposition::Release { after, .. }, Trigger::ReleaseLater) => {
@@ -51,16 +51,12 @@ impl Ledger {
         SettleOutcome::Settled
     }
 
-    /// Stages the copy that carries a job which goes on. A parked one has none until it is unparked.
-    fn succeed(&mut self, slot: u32, item: &TrackedSettle, trigger: Trigger, lease: Duration, now: Now) {
-        let Some(successor) = item.successor.as_ref().filter(|_| trigger != Trigger::Park) else { return };
+    /// Stages the copy that carries a job which goes on. One that the sweep staged for the lease while it was dead has the
+    /// same generation, and serves as well.
+    fn succeed(&mut self, slot: u32, item: &TrackedSettle, lease: Duration, now: Now) {
+        let Some(successor) = item.successor.as_ref() else { return };
         let Some(record) = self.slots.get_mut(slot).filter(|record| record.job.state.is_waiting()) else { return };
-        // A copy that the sweep staged for the lease while it was dead has the same number, and serves as well.
-        let generation = record.generation().max(successor.generation);
-        record.job.envelope = match generation == successor.generation {
-            true => successor.clone(),
-            false => successor.edit(|copy| copy.generation = generation),
-        };
+        record.job.envelope = successor.clone();
         record.copy = Copy::Staged { until: now.after(lease), origin: Origin::Promised };
         self.relist(slot);
     }

@@ -13,13 +13,15 @@ async fn a_copy_that_arrives_before_its_confirmation_runs_once() {
     let bed = Bed::new();
     let job = bed.job();
     bed.stage(&job).await;
-    match bed.claim(&job).await {
+    let fence = match bed.claim(&job).await {
         Verdict::Run { fence, lease, attempt, started_before, redelivered } => {
             assert_eq!((fence.id, fence.generation), (job.id, 0));
             assert_eq!((lease.remaining, attempt, started_before, redelivered), (Some(LEASE), 1, 0, false));
+            fence
         }
         other => panic!("{other:?}"),
-    }
+    };
+    bed.settle(fence, release(Duration::ZERO)).await;
     pass(STAGE).await;
     assert!(bed.due().await.is_empty(), "delivered is confirmed");
 }
@@ -56,10 +58,10 @@ async fn a_dead_lease_is_taken_over_and_what_was_started_counts() {
     assert_ne!(old.epoch, new.epoch);
     assert!(matches!(bed.beat(old, |_| ()).await, BeatOutcome::Lost));
     assert!(matches!(bed.settle(old, done()).await, SettleOutcome::LeaseLost));
-    assert!(matches!(bed.beat(new, |_| ()).await, BeatOutcome::Held(_)));
+    assert!(matches!(bed.beat(new, |beat| beat.started = true).await, BeatOutcome::Held(_)));
     bed.settle(new, release(Duration::ZERO)).await;
     match bed.claim(&job).await {
-        Verdict::Run { redelivered, started_before, .. } => assert_eq!((redelivered, started_before), (false, 1)),
+        Verdict::Run { redelivered, started_before, .. } => assert_eq!((redelivered, started_before), (false, 2)),
         other => panic!("{other:?}"),
     }
 }
@@ -242,4 +244,18 @@ async fn a_beat_carries_life_progress_and_logs() {
     let record = bed.record(&job).await;
     assert_eq!(record.progress.as_deref(), Some(&b"{\"percent\":50.0}"[..]));
     assert_eq!((record.logs.len(), record.started_count, record.worker.as_deref()), (1, 1, Some("w")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_watermark_does_not_fall() {
+    let bed = Bed::bounded(TrackingLimits { max_tombstones: 0, ..TrackingLimits::default() });
+    let older = bed.job();
+    pass(seconds(1)).await;
+    let younger = bed.job();
+    for job in [&younger, &older] {
+        let fence = bed.running(job).await;
+        bed.settle(fence, done()).await;
+        bed.evict().await;
+    }
+    assert!(matches!(bed.claim(&younger).await, Verdict::Drop));
 }

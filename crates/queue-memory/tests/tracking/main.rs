@@ -50,6 +50,10 @@ fn failed() -> JobError {
     JobError::custom("FAILED", "it failed")
 }
 
+fn refused() -> JobError {
+    JobError::custom("REFUSED", "the transport does not take it")
+}
+
 fn retry(after: Duration) -> Disposition {
     Disposition::Retry { after, error: failed() }
 }
@@ -128,7 +132,7 @@ impl Bed {
     }
 
     async fn refuse(&self, envelope: &Envelope) {
-        self.store.refuse(&[(reference(envelope), envelope.generation, failed())]).await.remove(0).unwrap();
+        self.store.refuse(&[(reference(envelope), envelope.generation, refused())]).await.remove(0).unwrap();
     }
 
     /// A job that is published.

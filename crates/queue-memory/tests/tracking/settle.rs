@@ -168,6 +168,47 @@ async fn follow_ups_are_staged_in_the_same_write_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_follow_up_that_was_done_and_forgotten_is_not_done_again() {
+    let bed = Bed::new();
+    let follow_up = FollowUp { queue: queue(), envelope: bed.job() };
+    for _ in 0..2 {
+        let fence = bed.running(&bed.job()).await;
+        bed.settle_with(fence, done(), None, vec![follow_up.clone()]).await;
+        if let Verdict::Run { fence, .. } = bed.claim(&follow_up.envelope).await {
+            bed.settle(fence, done()).await;
+        }
+        bed.evict().await;
+    }
+    assert!(matches!(bed.look(&follow_up.envelope).await, Lookup::Gone));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delayed_follow_up_is_not_swept_before_it_is_due() {
+    let bed = Bed::new();
+    let fence = bed.running(&bed.job()).await;
+    let envelope = bed.job_with(|job| job.not_before = Some(START + seconds(100)));
+    bed.settle_with(fence, done(), None, vec![FollowUp { queue: queue(), envelope }]).await;
+    pass(seconds(99)).await;
+    assert!(bed.due().await.is_empty());
+    pass(seconds(1)).await;
+    assert_eq!(bed.due().await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_park_outlasts_the_copy_that_was_swept_for_its_dead_lease() {
+    let bed = Bed::new();
+    let fence = bed.running(&bed.job()).await;
+    pass(LEASE).await;
+    let swept = bed.due_and_dead().await.remove(0);
+    bed.settle(fence, park("key", seconds(100))).await;
+    pass(STAGE).await;
+    assert!(bed.due().await.is_empty());
+    assert!(matches!(bed.claim(&swept.envelope).await, Verdict::Busy { .. }));
+    pass(seconds(100) - STAGE).await;
+    assert_eq!(bed.due().await[0].envelope.generation, 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stale_worker_stages_no_follow_ups() {
     let bed = Bed::new();
     let job = bed.job();

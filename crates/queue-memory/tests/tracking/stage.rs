@@ -22,6 +22,16 @@ async fn staging_again_goes_on_until_it_is_confirmed_and_is_known_after() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_old_copy_is_not_published_again_because_a_newer_one_is_staged() {
+    let bed = Bed::new();
+    let job = bed.job();
+    let fence = bed.running(&job).await;
+    bed.settle_with(fence, retry(Duration::ZERO), Some(successor(&job)), Vec::new()).await;
+    assert!(matches!(bed.stage(&job).await, StageOutcome::Known));
+    assert!(matches!(bed.stage(&successor(&job)).await, StageOutcome::Again));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_unique_key_is_held_until_the_job_is_finished() {
     let bed = Bed::new();
     let first = bed.job_with(|job| job.unique = unique("u", None));
@@ -155,7 +165,7 @@ async fn a_refused_promise_is_dead_with_its_error_and_an_old_refusal_is_nothing(
     assert_eq!(bed.state(&job).await, JobState::Retrying, "the refusal of another generation");
     bed.refuse(&next).await;
     let record = bed.record(&job).await;
-    assert_eq!((record.state, record.error), (JobState::Dead, Some(failed())));
+    assert_eq!((record.state, record.error), (JobState::Dead, Some(refused())));
     let other = bed.job_with(|job| job.unique = unique("u", None));
     assert!(matches!(bed.stage(&other).await, StageOutcome::Staged), "dead frees the key");
 }
@@ -194,6 +204,7 @@ async fn a_newer_copy_of_a_dead_job_is_another_life() {
     let bed = Bed::new();
     let job = bed.job_with(|job| job.unique = unique("u", None));
     let fence = bed.running(&job).await;
+    bed.beat(fence, |beat| beat.started = true).await;
     bed.settle(fence, Disposition::DeadLetter { error: failed() }).await;
     let again = job.edit(|copy| copy.generation += 1);
 
@@ -208,11 +219,60 @@ async fn a_newer_copy_of_a_dead_job_is_another_life() {
     assert_eq!(bed.record(&job).await.error, Some(failed()), "refused: dead as before");
     assert_eq!(bed.state(&job).await, JobState::Dead);
 
+    let retention = queue_core::queue_spec::Retention { dead: Duration::ZERO, ..Default::default() };
     let third = again.edit(|copy| copy.generation += 1);
     assert!(matches!(bed.stage(&third).await, StageOutcome::Staged));
+    assert_eq!(bed.store.evict(&queue(), &retention, 9).await.unwrap(), 0, "it is not dead any more");
     assert!(matches!(bed.claim(&job).await, Verdict::Drop));
     match bed.claim(&third).await {
         Verdict::Run { attempt, started_before, .. } => assert_eq!((attempt, started_before), (1, 0)),
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_life_knows_nothing_of_lost_workers() {
+    let bed = Bed::new();
+    let job = bed.job();
+    bed.running(&job).await;
+    pass(LEASE).await;
+    bed.run(&job).await;
+    pass(LEASE).await;
+    let copy = bed.due_and_dead().await.remove(0).envelope;
+    bed.refuse(&copy).await;
+    assert_eq!(bed.state(&job).await, JobState::Dead);
+    let again = copy.edit(|copy| copy.generation += 1);
+    bed.published(&again).await;
+    assert!(matches!(bed.claim(&again).await, Verdict::Run { redelivered: false, .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_taken_back_makes_room() {
+    let bed = Bed::bounded(TrackingLimits { max_waiting: 1, ..TrackingLimits::default() });
+    let job = bed.job();
+    bed.stage(&job).await;
+    assert!(bed.unstage(&job).await);
+    assert!(matches!(bed.stage(&bed.job()).await, StageOutcome::Staged));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tombstone_counts_from_the_last_time_and_not_while_there_is_a_record() {
+    let bed = Bed::bounded(TrackingLimits { tombstone_age: seconds(60), ..TrackingLimits::default() });
+    let job = bed.job_with(|job| job.id = JobId::derive(b"x", 1));
+    bed.stage(&job).await;
+    bed.unstage(&job).await;
+    pass(seconds(30)).await;
+    bed.stage(&job).await;
+    bed.unstage(&job).await;
+    pass(seconds(30)).await;
+    bed.due().await;
+    assert!(matches!(bed.claim(&job).await, Verdict::Drop), "30 s of 60");
+
+    let (early, back) = (bed.job(), bed.job());
+    bed.stage(&back).await;
+    bed.unstage(&back).await;
+    bed.published(&back).await;
+    pass(seconds(60)).await;
+    bed.due().await;
+    assert!(matches!(bed.claim(&early).await, Verdict::Run { .. }), "no watermark: the job is here");
 }

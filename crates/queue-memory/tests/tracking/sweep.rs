@@ -169,3 +169,16 @@ async fn a_follow_up_belongs_to_its_parents_provider() {
     assert!(bed.store.due(&provider("kafka"), true, 9, STAGE).await.unwrap().is_empty());
     assert_eq!(bed.store.due(&provider("rabbit"), true, 9, STAGE).await.unwrap().len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_of_the_sweeps_own_making_carries_what_the_record_knows() {
+    let bed = Bed::new();
+    let job = bed.job();
+    let fence = bed.running(&job).await;
+    bed.settle(fence, retry(Duration::ZERO)).await;
+    let fence = bed.run(&job).await;
+    bed.beat(fence, |beat| beat.started = true).await;
+    pass(LEASE).await;
+    let copy = bed.due_and_dead().await.remove(0).envelope;
+    assert_eq!((copy.generation, copy.attempt, copy.deliveries), (1, 2, 1));
+}
