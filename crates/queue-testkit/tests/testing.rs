@@ -162,3 +162,24 @@ async fn a_paused_queue_is_an_error_and_not_a_hang() {
     let error = queues.run(async |job: Count| Ok::<_, Failure>(job.to)).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::Conflict);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_enqueues_itself_for_ever_is_an_error_and_not_a_hang() {
+    let queues = TestQueues::new();
+    async fn again(job: Count, State(queues): State<JobScheduler>) -> Result<u32, Failure> {
+        queues.enqueue(Count { to: job.to }).await?;
+        Ok(job.to)
+    }
+    queues.enqueue(Count { to: 0 }).await.unwrap();
+    let scheduler = queues.scheduler().clone();
+    let error = queues.drain("counters", |worker| worker.state(scheduler).register(again)).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Conflict);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_expires_at_its_claim_does_not_hang_the_drain() {
+    let queues = TestQueues::new();
+    queues.enqueue(Count { to: 0 }).ttl(minute()).await.unwrap();
+    queues.advance(minute()).await;
+    assert_eq!(queues.run(async |job: Count| Ok::<_, Failure>(job.to)).await.unwrap().runs.len(), 0);
+}

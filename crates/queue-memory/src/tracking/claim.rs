@@ -66,7 +66,7 @@ impl Ledger {
         due.filter(|due| *due > now.mono).map(|due| busy(due, now))
     }
 
-    /// Ends what the job was in, so that it can be claimed: a dead lease, a park, an older copy's delay.
+    /// Makes the record ready to be claimed by this copy: it may be newer, and a dead lease is over with.
     fn free_for(&mut self, slot: u32, claim: &Claim, now: Now) {
         let Some(record) = self.slots.get_mut(slot) else { return };
         if claim.envelope.generation > record.generation() {
@@ -75,12 +75,9 @@ impl Ledger {
             record.job.started_count = record.job.started_count.max(claim.envelope.deliveries);
             record.job.envelope = claim.envelope.clone();
         }
-        let (state, parked) = (record.job.state, record.is_parked());
-        if state == JobState::Running {
+        if record.job.state == JobState::Running {
             record.job.orphaned = true;
             self.apply(slot, Trigger::LeaseLost, now);
-        } else if parked {
-            self.apply(slot, Trigger::Unpark, now);
         }
     }
 

@@ -212,6 +212,7 @@ async fn a_job_that_was_asked_to_stop_does_not_come_back() {
     }
     let next = successor(&retried);
     bed.settle_with(fence, retry(Duration::ZERO), Some(next.clone()), Vec::new()).await;
+    assert_eq!(bed.record(&retried).await.envelope.generation, 0, "no successor was staged");
     assert!(matches!(bed.claim(&next).await, Verdict::Drop));
     pass(LEASE).await;
     assert!(matches!(bed.claim(&orphaned).await, Verdict::Drop), "its worker died before it stopped");
@@ -247,15 +248,17 @@ async fn a_beat_carries_life_progress_and_logs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_watermark_does_not_fall() {
+async fn the_watermark_rises_and_does_not_fall() {
     let bed = Bed::bounded(TrackingLimits { max_tombstones: 0, ..TrackingLimits::default() });
-    let older = bed.job();
-    pass(seconds(1)).await;
-    let younger = bed.job();
-    for job in [&younger, &older] {
-        let fence = bed.running(job).await;
+    let mut jobs = Vec::new();
+    for _ in 0..3 {
+        jobs.push(bed.job());
+        pass(seconds(1)).await;
+    }
+    for at in [1, 2, 0] {
+        let fence = bed.running(&jobs[at]).await;
         bed.settle(fence, done()).await;
         bed.evict().await;
     }
-    assert!(matches!(bed.claim(&younger).await, Verdict::Drop));
+    assert!(matches!(bed.claim(&jobs[2]).await, Verdict::Drop));
 }

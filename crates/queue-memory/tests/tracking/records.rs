@@ -132,3 +132,38 @@ async fn events_fire_once_in_order_and_commands_reach_their_queue_alone() {
     assert!(tokio::time::timeout(seconds(1), commands.next()).await.is_err());
     assert!(tokio::time::timeout(seconds(1), others.next()).await.is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_submission_is_told_once_by_whatever_makes_it_certain() {
+    let bed = Bed::new();
+    let mut events = bed.store.watch(Watch::All).await.unwrap();
+    let mut told = || {
+        let mut submitted = Vec::new();
+        while let Some(Some(Watched::Event(event))) = futures_util::FutureExt::now_or_never(events.next()) {
+            submitted.extend(Some(event.job.id).filter(|_| event.what == JobEventKind::Submitted));
+        }
+        submitted
+    };
+    let [held, claimed, adopted, again, refused, swept, taken_back] = [(); 7].map(|()| bed.job());
+    bed.hold(&held, seconds(1)).await;
+    assert_eq!(told(), [held.id]);
+    for job in [&claimed, &again, &refused, &swept, &taken_back] {
+        bed.stage(job).await;
+    }
+    bed.unstage(&taken_back).await;
+    assert_eq!(told(), []);
+    let fence = bed.run(&claimed).await;
+    assert_eq!(told(), [claimed.id]);
+    bed.run(&adopted).await;
+    assert_eq!(told(), [adopted.id]);
+    bed.stage(&again).await;
+    assert_eq!(told(), [again.id]);
+    bed.refuse(&refused).await;
+    assert_eq!(told(), [refused.id]);
+    let follow_up = FollowUp { queue: queue(), envelope: bed.job() };
+    bed.settle_with(fence, done(), None, vec![follow_up.clone()]).await;
+    assert_eq!(told(), [follow_up.envelope.id]);
+    pass(STAGE).await;
+    assert_eq!(bed.due().await.len(), 4);
+    assert_eq!(told(), [swept.id]);
+}

@@ -79,9 +79,14 @@ async fn a_retry_in_place_keeps_its_copy_which_waits_until_due() {
     pass(seconds(60)).await;
     assert!(bed.due().await.is_empty(), "the transport has it");
     match bed.claim(&job).await {
-        Verdict::Run { attempt, .. } => assert_eq!(attempt, 2),
+        Verdict::Run { attempt, fence, .. } => {
+            assert_eq!(attempt, 2);
+            assert_eq!(bed.record(&job).await.due_at, None);
+            bed.settle(fence, release(Duration::ZERO)).await;
+        }
         other => panic!("{other:?}"),
     }
+    bed.run(&job).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -171,11 +176,12 @@ async fn follow_ups_are_staged_in_the_same_write_once() {
 async fn a_follow_up_that_was_done_and_forgotten_is_not_done_again() {
     let bed = Bed::new();
     let follow_up = FollowUp { queue: queue(), envelope: bed.job() };
-    for _ in 0..2 {
+    for first in [true, false] {
         let fence = bed.running(&bed.job()).await;
         bed.settle_with(fence, done(), None, vec![follow_up.clone()]).await;
-        if let Verdict::Run { fence, .. } = bed.claim(&follow_up.envelope).await {
-            bed.settle(fence, done()).await;
+        match bed.claim(&follow_up.envelope).await {
+            Verdict::Run { fence, .. } if first => drop(bed.settle(fence, done()).await),
+            verdict => assert!(!first && matches!(verdict, Verdict::Drop), "{verdict:?}"),
         }
         bed.evict().await;
     }

@@ -276,3 +276,18 @@ async fn a_tombstone_counts_from_the_last_time_and_not_while_there_is_a_record()
     bed.due().await;
     assert!(matches!(bed.claim(&early).await, Verdict::Run { .. }), "no watermark: the job is here");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_ended_while_it_was_staged_has_ended() {
+    let bed = Bed::new();
+    let job = bed.job();
+    bed.stage(&job).await;
+    bed.store.cancel(&[reference(&job)], &queue_core::provider::Cancel::by("me")).await;
+    assert!(!bed.unstage(&job).await, "somebody may wait for its end");
+    bed.refuse(&job).await;
+    bed.confirm(&job).await;
+    let record = bed.record(&job).await;
+    assert_eq!((record.state, record.error), (JobState::Cancelled, None));
+    assert!(matches!(bed.stage(&job).await, StageOutcome::Known));
+    assert_eq!(bed.evict().await, 1);
+}

@@ -58,7 +58,10 @@ impl TestQueues {
             .await?;
         let mut runs = Vec::new();
         let end = loop {
-            let stats = self.stats(&queue).await?;
+            let stats = match self.stats(&queue).await {
+                Ok(stats) => stats,
+                Err(error) => break Err(error),
+            };
             if stats.pending == stats.parked && stats.running == 0 {
                 break Ok(());
             }
