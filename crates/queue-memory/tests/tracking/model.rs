@@ -9,6 +9,7 @@ use super::*;
 
 const STEPS: usize = 4_000;
 const SEEDS: u64 = 12;
+const PARK: Duration = Duration::from_secs(500);
 
 /// What the reference knows of a job.
 #[derive(Debug, Default)]
@@ -18,6 +19,12 @@ struct Known {
     /// The newest claim, and until when its worker may believe in it.
     holder: Option<(Fence, Timestamp)>,
     stop: bool,
+    /// The newest copy that somebody was given to publish.
+    newest: u32,
+    /// Somebody besides its first publisher has been given it.
+    shared: bool,
+    /// Until when it waits for its key.
+    parked: Option<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -33,6 +40,8 @@ struct World {
     /// Copies that the transport will deliver, again and again until one is acknowledged.
     travelling: Vec<Envelope>,
     workers: Vec<Worker>,
+    /// Staged by publishers that take their time.
+    slow: Vec<Envelope>,
     runs: usize,
 }
 
@@ -44,6 +53,7 @@ impl World {
             known: BTreeMap::new(),
             travelling: Vec::new(),
             workers: Vec::new(),
+            slow: Vec::new(),
             runs: 0,
         }
     }
@@ -81,11 +91,36 @@ impl World {
             }
             other => panic!("{other:?}"),
         }
-        if self.below(10) == 0 && self.bed.unstage(&job).await {
+        self.known.insert(job.id, Known::default());
+        if self.below(4) == 0 {
+            self.slow.push(job);
+        } else {
+            self.publish(job).await;
+        }
+    }
+
+    /// A slow publisher goes on, or is refused by the transport.
+    async fn go_on(&mut self) {
+        if self.slow.is_empty() {
             return;
         }
-        self.known.insert(job.id, Known::default());
-        self.publish(job).await;
+        let job = self.slow.swap_remove(self.below(self.slow.len()));
+        if self.below(2) == 0 {
+            self.publish(job).await;
+        } else if self.bed.unstage(&job).await {
+            let known = self.known.remove(&job.id).unwrap();
+            assert!(!known.shared && known.ended.is_none(), "taken back from under others");
+        }
+    }
+
+    /// A copy was given out for publication.
+    fn given(&mut self, copy: &Envelope) {
+        let job = self.known.get_mut(&copy.id).unwrap();
+        assert!(copy.generation > job.newest || job.parked.is_none(), "the copy from before the park may still travel");
+        assert!(copy.generation >= job.newest);
+        job.newest = copy.generation;
+        job.shared = true;
+        job.parked = None;
     }
 
     /// Publishes what is staged, and may die before or after, or publish twice.
@@ -114,6 +149,9 @@ impl World {
                 let job = self.known.get_mut(&copy.id).expect("only what was accepted runs");
                 assert_eq!(job.ended, None, "it is over");
                 assert_eq!(attempt, 1 + job.retries);
+                assert_eq!(copy.generation, job.newest, "an outdated copy runs");
+                assert!(job.parked.take().is_none_or(|until| until <= now), "it waits for its key");
+                job.shared = true;
                 assert_eq!(redelivered, job.holder.is_some(), "claimed before and never settled");
                 if let Some((_, until)) = job.holder {
                     assert!(until <= now, "two live fences for one job");
@@ -174,7 +212,7 @@ impl World {
             0 => (retry(after), true),
             1 => (retry(after), false),
             2 => (release(after), false),
-            3 => (park("key", seconds(50)), false),
+            3 => (park("key", PARK), false),
             4 => (Disposition::DeadLetter { error: failed() }, false),
             _ => (done(), false),
         };
@@ -184,6 +222,7 @@ impl World {
             envelope: self.bed.job_with(|job| job.id = JobId::derive(&copy.id.as_bytes()[..], 0)),
         };
         let then: Vec<FollowUp> = Some(then).filter(|_| copy.id.created_at().is_some()).into_iter().collect();
+        let now = self.now();
         let outcome = self.bed.settle_with(fence, disposition.clone(), next.clone(), then.clone()).await;
         let job = self.known.get_mut(&fence.id).unwrap();
         let holds = job.holder.is_some_and(|(holder, _)| holder == fence);
@@ -202,8 +241,15 @@ impl World {
                 job.retries += 1;
                 None
             }
+            Disposition::Park { .. } => {
+                job.parked = Some(now + PARK);
+                None
+            }
             _ => None,
         };
+        if let Some(next) = next.as_ref().filter(|_| ended.is_none()) {
+            job.newest = next.generation;
+        }
         let copy_ends = ended.is_some() || by_copy || matches!(disposition, Disposition::Park { .. });
         if let Some(state) = ended {
             self.end(fence.id, state);
@@ -229,6 +275,7 @@ impl World {
     async fn sweep(&mut self) {
         let copies = self.bed.store.due(&everything(), true, 1 + self.below(5), STAGE).await.unwrap();
         for copy in copies {
+            self.given(&copy.envelope);
             self.publish(copy.envelope).await;
         }
     }
@@ -236,6 +283,7 @@ impl World {
     async fn unpark(&mut self) {
         let key = ParkKey("key".into());
         for copy in self.bed.store.unpark(&everything(), &key, 2, STAGE).await.unwrap() {
+            self.given(&copy.envelope);
             self.publish(copy.envelope).await;
         }
     }
@@ -259,7 +307,8 @@ impl World {
             9 | 10 => self.beat().await,
             11..=14 => self.finish().await,
             15 | 16 => self.sweep().await,
-            17 => self.unpark().await,
+            17 if self.below(2) == 0 => self.unpark().await,
+            17 => self.go_on().await,
             18 if self.below(4) == 0 => self.cancel().await,
             _ => pass(Duration::from_millis(self.below(5_000) as u64)).await,
         }
@@ -267,6 +316,7 @@ impl World {
 
     /// Everybody lives from here on: what was accepted must come to its end.
     async fn drain(&mut self) {
+        self.slow.clear();
         for _ in 0..200 {
             pass(seconds(40)).await;
             for copy in self.bed.due_and_dead().await {
