@@ -1,13 +1,11 @@
 //! The records of the same jobs.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
 use hashbrown::HashMap;
+use parking_lot::Mutex;
 use queue_core::{
     Error, ErrorCode, JobStore, Result,
     job::{JobRef, QueueName, StoreId},
@@ -40,7 +38,7 @@ struct Lead {
 impl Leaders {
     /// Gives the role to the candidate for the term, unless another's has not ended.
     pub(crate) fn lead(&self, role: &str, candidate: &str, term: Duration, now: Now) -> Option<Leadership> {
-        let mut leaders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut leaders = self.0.lock();
         let lead = leaders.entry_ref(role).or_insert_with(|| Lead {
             candidate: candidate.to_owned(),
             epoch: 1,
@@ -80,10 +78,10 @@ impl MemoryStore {
 }
 
 /// One page of a queue's records, and the slot where the next begins.
-fn page_of(queue: &Queue, query: &JobQuery, start: u32, limit: usize) -> (Vec<JobRecord>, Option<u32>) {
+fn page_of(queue: &Queue, query: &JobQuery, start: u32, limit: usize, now: Now) -> (Vec<JobRecord>, Option<u32>) {
     queue.with(|state| {
         let mut found = Vec::new();
-        for (slot, record) in state.records(start, &query.states) {
+        for (slot, record) in state.records(start, &query.states, now) {
             if query.matches(&record) {
                 if found.len() == limit {
                     return (found, Some(slot));
@@ -113,7 +111,7 @@ impl JobStore for MemoryStore {
                 // Nobody may be consuming: what time has done shows here too.
                 state.advance(now);
                 match state.find(job.id).and_then(|slot| state.entry(slot)) {
-                    Some(entry) => Lookup::Found(Box::new(state.record(entry))),
+                    Some(entry) => Lookup::Found(Box::new(state.record(entry, now))),
                     None if state.is_gone(job.id) => Lookup::Gone,
                     None => Lookup::NotFound,
                 }
@@ -126,7 +124,7 @@ impl JobStore for MemoryStore {
         let (queues, mut start) = self.scan(query, cursor.as_ref())?;
         let mut items = Vec::new();
         for queue in queues {
-            let (found, next) = page_of(&queue, query, start, limit - items.len());
+            let (found, next) = page_of(&queue, query, start, limit - items.len(), self.shared.now());
             items.extend(found);
             if let Some(slot) = next {
                 let next = Some(Cursor(format!("{slot}@{}", queue.name).into()));

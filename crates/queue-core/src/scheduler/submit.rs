@@ -42,11 +42,10 @@ impl JobScheduler {
                 Err(error) => answers.push(Some(Submitted::Rejected(error.at("submit").on(queue)))),
             }
         }
-        let sent: Vec<Envelope> = batch.clone();
-        let outcomes = self.publish_surely(queue, batch, options).await;
-        let mut outcomes = sent.into_iter().zip(outcomes);
+        let outcomes = self.publish_surely(queue, &batch, options).await;
+        let mut outcomes = batch.iter().zip(outcomes);
         let answer = |answer: Option<Submitted>| {
-            answer.or_else(|| outcomes.next().map(|(envelope, outcome)| self.answer(queue, &envelope, outcome)))
+            answer.or_else(|| outcomes.next().map(|(envelope, outcome)| self.answer(queue, envelope, outcome)))
         };
         answers.into_iter().filter_map(answer).collect()
     }
@@ -55,19 +54,15 @@ impl JobScheduler {
     async fn publish_surely(
         &self,
         queue: &QueueName,
-        batch: Vec<Envelope>,
+        batch: &[Envelope],
         options: &PublishOptions,
     ) -> Vec<PublishOutcome> {
         let provider = &self.inner.provider;
-        if !provider.capabilities(None).dedup_by_id.is_supported() {
-            return provider.publish(queue, batch, options).await;
-        }
-        let kept = batch.clone();
-        let mut outcomes = provider.publish(queue, batch, options).await;
+        let mut outcomes = provider.publish(queue, batch.to_vec(), options).await;
         let unknown = |outcome: &PublishOutcome| matches!(outcome, PublishOutcome::Unknown(_));
         let again: Vec<usize> = (0..outcomes.len()).filter(|index| unknown(&outcomes[*index])).collect();
-        if !again.is_empty() {
-            let batch = again.iter().map(|index| kept[*index].clone()).collect();
+        if !again.is_empty() && provider.capabilities(Some(&self.spec(queue))).dedup_by_id.is_supported() {
+            let batch = again.iter().map(|index| batch[*index].clone()).collect();
             for (index, outcome) in again.into_iter().zip(provider.publish(queue, batch, options).await) {
                 outcomes[index] = outcome;
             }
@@ -101,7 +96,7 @@ impl JobScheduler {
             return Err(Error::new(ErrorCode::Validation, "a job's timeout is longer than zero"));
         }
         headers.retry = retry;
-        let id = id.unwrap_or_else(|| JobId::fresh(self.env()));
+        let id = id.unwrap_or_else(|| JobId::fresh_at(now, &*self.env().random));
         let mut parts = Envelope::builder(id, job.kind, job.payload, now);
         parts.content_type = content_type;
         parts.priority = priority.unwrap_or(spec.default_priority);

@@ -85,7 +85,7 @@ impl Ledger {
         let record = self.slots.get_mut(slot)?;
         record.job.marked = false;
         record.job.started_at = Some(now.wall);
-        record.job.worker = Some(Arc::clone(&claim.worker));
+        record.worker = Some(Arc::clone(&claim.worker));
         self.apply(slot, Trigger::Claim, now)?;
         let record = self.slots.get_mut(slot)?;
         record.claimed = record.generation();

@@ -103,7 +103,17 @@ impl Ledger {
         let claimed = envelope.generation;
         let entry = Entry::new(envelope, state, self.ticket, self.born, now.wall);
         let queue = job.queue.clone();
-        let record = Tracked { queue, provider, job: entry, copy, claimed, due: None, announced: false, listed: None };
+        let record = Tracked {
+            queue,
+            provider,
+            job: entry,
+            copy,
+            worker: None,
+            claimed,
+            due: None,
+            announced: false,
+            listed: None,
+        };
         let slot = self.slots.insert(record)?;
         let Self { ids, slots, hasher, .. } = self;
         ids.insert_unique(hasher.hash_one(id), slot, |slot| {
@@ -259,19 +269,21 @@ impl Ledger {
     }
 
     /// Removes a record that is in no room's line any more.
-    pub(super) fn forget(&mut self, slot: u32) -> Option<Tracked> {
+    pub(super) fn forget(&mut self, slot: u32) -> Option<(JobRef, Envelope)> {
         self.leave_line(slot);
         let hash = self.hasher.hash_one(self.slots.get(slot)?.job.envelope.id);
         if let Ok(found) = self.ids.find_entry(hash, |other| *other == slot) {
             found.remove();
         }
-        let record = self.slots.remove(slot)?;
-        if let Some((agenda, at)) = record.listed {
+        let record = self.slots.get(slot)?;
+        let (job, envelope, listed) = (record.reference(), record.job.envelope.clone(), record.listed);
+        let waited = record.job.state.is_waiting();
+        self.slots.remove(slot);
+        if let Some((agenda, at)) = listed {
             self.agenda(agenda).remove(&(at, slot));
         }
-        let room = self.room(&record.queue);
-        room.waiting -= u64::from(record.job.state.is_waiting());
-        Some(record)
+        self.room(&job.queue).waiting -= u64::from(waited);
+        Some((job, envelope))
     }
 }
 

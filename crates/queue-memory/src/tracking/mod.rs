@@ -11,11 +11,9 @@ mod store;
 mod sweep;
 mod tombstones;
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 #[cfg(doc)]
 use queue_core::store::TrackingStore;
 use queue_core::{Env, config::defaults, job::StoreId};
@@ -91,10 +89,9 @@ impl MemoryTracking {
         Self { shared: Arc::clone(&self.shared), provider: Some(name.into()) }
     }
 
-    /// Reads and changes the records at one moment. Never await inside. A panic under the lock would be a defect here, never
-    /// the user's; the records are whole after each step.
+    /// Reads and changes the records at one moment. Never await inside.
     fn with<R>(&self, act: impl FnOnce(&mut Ledger, Now) -> R) -> R {
-        let mut ledger = self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ledger = self.shared.ledger.lock();
         let now = Now::read(&self.shared.env);
         ledger.advance(now);
         act(&mut ledger, now)

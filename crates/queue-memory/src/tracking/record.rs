@@ -8,7 +8,7 @@ use queue_core::{
     store::{Fence, JobRecord, StagedJob},
 };
 
-use crate::queue::{Entry, Moment};
+use crate::queue::{Entry, Moment, Now};
 
 /// One job. What it has in common with a job of the provider is the same [`Entry`]; its envelope is the newest copy.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(super) struct Tracked {
     /// `turn_at` is the end of a lease, a delay or a park; `ticket` is the fence's epoch while the job runs.
     pub(super) job: Entry,
     pub(super) copy: Copy,
+    /// Who has it, or had it last.
+    pub(super) worker: Option<Arc<str>>,
     /// The generation of the copy that was claimed last: a dead lease is staged anew without ending its fence.
     pub(super) claimed: u32,
     /// When a scheduled or retrying job is due.
@@ -111,8 +113,8 @@ impl Tracked {
         StagedJob { job: self.reference(), envelope: self.job.envelope.clone(), hold: None }
     }
 
-    pub(super) fn record(&self) -> JobRecord {
-        let mut record = self.job.record(&self.queue);
+    pub(super) fn record(&self, now: Now) -> JobRecord {
+        let mut record = self.job.record(&self.queue, self.worker.clone(), now);
         record.due_at = self.due;
         record
     }

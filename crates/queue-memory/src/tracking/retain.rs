@@ -36,8 +36,8 @@ impl Ledger {
         while evicted < limit
             && let Some(slot) = self.next_over(queue, retention, now)
         {
-            let Some(record) = self.forget(slot) else { break };
-            self.tombstones.lay(record.reference(), Kind::Evicted, now);
+            let Some((job, _)) = self.forget(slot) else { break };
+            self.tombstones.lay(job, Kind::Evicted, now);
             evicted += 1;
         }
         evicted

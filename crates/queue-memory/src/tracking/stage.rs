@@ -132,11 +132,11 @@ impl Ledger {
     }
 
     fn withdraw(&mut self, slot: u32, now: Now) {
-        let Some(record) = self.forget(slot) else { return };
-        if let Some(unique) = record.job.envelope.unique.as_deref() {
-            self.room(&record.queue).withdraw(unique, record.job.envelope.id);
+        let Some((job, envelope)) = self.forget(slot) else { return };
+        if let Some(unique) = envelope.unique.as_deref() {
+            self.room(&job.queue).withdraw(unique, job.id);
         }
-        self.tombstones.lay(record.reference(), Kind::Withdrawn, now);
+        self.tombstones.lay(job, Kind::Withdrawn, now);
     }
 
     pub(super) fn refuse(&mut self, job: &JobRef, generation: u32, error: &JobError, now: Now) {

@@ -19,9 +19,9 @@ use super::{MemoryTracking, ledger::Ledger, tombstones::Kind};
 use crate::queue::Now;
 
 impl Ledger {
-    fn look_up(&self, job: &JobRef) -> Lookup {
+    fn look_up(&self, job: &JobRef, now: Now) -> Lookup {
         match self.find(&job.queue, job.id).and_then(|slot| self.slots.get(slot)) {
-            Some(record) => Lookup::Found(Box::new(record.record())),
+            Some(record) => Lookup::Found(Box::new(record.record(now))),
             None => match self.tombstones.kind(&job.queue, job.id) {
                 Some(Kind::Evicted) => Lookup::Gone,
                 Some(Kind::Withdrawn) | None => Lookup::NotFound,
@@ -29,7 +29,7 @@ impl Ledger {
         }
     }
 
-    fn list(&self, query: &JobQuery, start: u32, limit: usize) -> Page<JobRecord> {
+    fn list(&self, query: &JobQuery, start: u32, limit: usize, now: Now) -> Page<JobRecord> {
         let mut items = Vec::new();
         let wanted_queue = |queue: &QueueName| query.queue.as_ref().is_none_or(|wanted| wanted == queue);
         for (slot, tracked) in self.slots.iter_from(start) {
@@ -37,7 +37,7 @@ impl Ledger {
             if !quick || !wanted_queue(&tracked.queue) {
                 continue;
             }
-            let record = tracked.record();
+            let record = tracked.record(now);
             if query.matches(&record) {
                 if items.len() == limit {
                     return Page { items, next: Some(Cursor(slot.to_string().into())) };
@@ -77,13 +77,13 @@ impl JobStore for MemoryTracking {
     }
 
     async fn get(&self, jobs: &[JobRef]) -> Vec<Result<Lookup>> {
-        self.each(jobs, |ledger, job, _| Ok(ledger.look_up(job)))
+        self.each(jobs, |ledger, job, now| Ok(ledger.look_up(job, now)))
     }
 
     async fn list(&self, query: &JobQuery, cursor: Option<Cursor>, limit: usize) -> Result<Page<JobRecord>> {
         let bad = |_| Error::new(ErrorCode::Validation, "this cursor is of another listing").at("list");
         let start = cursor.map_or(Ok(0), |cursor| cursor.0.parse().map_err(bad))?;
-        Ok(self.with(|ledger, _| ledger.list(query, start, limit)))
+        Ok(self.with(|ledger, now| ledger.list(query, start, limit, now)))
     }
 
     async fn watch(&self, what: Watch) -> Result<BoxStream<'static, Watched>> {
