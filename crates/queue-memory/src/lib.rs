@@ -7,6 +7,8 @@ mod factory;
 mod provider;
 mod queue;
 mod store;
+mod tracking;
 
 pub use factory::register;
 pub use provider::MemoryProvider;
+pub use tracking::{MemoryTracking, TrackingLimits};

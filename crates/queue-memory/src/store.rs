@@ -35,6 +35,27 @@ struct Lead {
     until: Moment,
 }
 
+impl Leaders {
+    /// Gives the role to the candidate for the term, unless another's has not ended.
+    pub(crate) fn lead(&self, role: &str, candidate: &str, term: Duration, now: Now) -> Option<Leadership> {
+        let mut leaders = self.0.lock();
+        let lead = leaders.entry_ref(role).or_insert_with(|| Lead {
+            candidate: candidate.to_owned(),
+            epoch: 1,
+            until: now.mono,
+        });
+        if lead.candidate != candidate {
+            if lead.until > now.mono {
+                return None;
+            }
+            candidate.clone_into(&mut lead.candidate);
+            lead.epoch += 1;
+        }
+        lead.until = now.after(term);
+        Some(Leadership { epoch: lead.epoch, remaining: term })
+    }
+}
+
 impl MemoryStore {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
@@ -153,21 +174,6 @@ impl JobStore for MemoryStore {
     }
 
     async fn lead(&self, role: &str, candidate: &str, term: Duration) -> Result<Option<Leadership>> {
-        let now = self.shared.now();
-        let mut leaders = self.shared.leaders.0.lock();
-        let lead = leaders.entry_ref(role).or_insert_with(|| Lead {
-            candidate: candidate.to_owned(),
-            epoch: 1,
-            until: now.mono,
-        });
-        if lead.candidate != candidate {
-            if lead.until > now.mono {
-                return Ok(None);
-            }
-            candidate.clone_into(&mut lead.candidate);
-            lead.epoch += 1;
-        }
-        lead.until = now.after(term);
-        Ok(Some(Leadership { epoch: lead.epoch, remaining: term }))
+        Ok(self.shared.leaders.lead(role, candidate, term, self.shared.now()))
     }
 }

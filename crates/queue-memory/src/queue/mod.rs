@@ -26,8 +26,10 @@ use tokio::sync::Notify;
 pub(crate) use claim::Claimed;
 pub(crate) use entry::Entry;
 pub(crate) use publish::Taken;
+pub(crate) use settle::{keep_outcome, trigger_of};
+pub(crate) use slots::Slots;
 pub(crate) use state::State;
-pub(crate) use timers::Moment;
+pub(crate) use timers::{Alarm, Moment, Timer, Timers};
 
 use crate::events::Hub;
 

@@ -97,7 +97,7 @@ impl State {
     }
 }
 
-fn keep_outcome(entry: &mut Entry, disposition: &Disposition, now: Now) {
+pub(crate) fn keep_outcome(entry: &mut Entry, disposition: &Disposition, now: Now) {
     match disposition {
         Disposition::Complete { result: Some(result) } => entry.details_mut().result = Some(result.clone()),
         Disposition::Retry { error, .. } | Disposition::DeadLetter { error } => entry.fail(error, now.wall),
@@ -106,7 +106,7 @@ fn keep_outcome(entry: &mut Entry, disposition: &Disposition, now: Now) {
 }
 
 /// A job that was asked to stop does not come back.
-fn trigger_of(disposition: &Disposition, cancel_requested: bool) -> Trigger {
+pub(crate) fn trigger_of(disposition: &Disposition, cancel_requested: bool) -> Trigger {
     match disposition {
         Disposition::Complete { .. } => Trigger::Complete,
         Disposition::DeadLetter { .. } => Trigger::Bury,

@@ -1,0 +1,121 @@
+//! One tracked job, and where its newest copy is.
+
+use std::sync::Arc;
+
+use queue_core::{
+    job::{JobRef, QueueName, Timestamp},
+    lifecycle::JobState,
+    store::{Fence, JobRecord, StagedJob},
+};
+
+use crate::queue::{Entry, Moment, Now};
+
+/// One job. What it has in common with a job of the provider is the same [`Entry`]; its envelope is the newest copy.
+#[derive(Debug)]
+pub(super) struct Tracked {
+    pub(super) queue: QueueName,
+    /// Whose transport carries it; `None` where the publisher did not say.
+    pub(super) provider: Option<Arc<str>>,
+    /// `turn_at` is the end of a lease, a delay or a park; `ticket` is the fence's epoch while the job runs.
+    pub(super) job: Entry,
+    pub(super) copy: Copy,
+    /// Who has it, or had it last.
+    pub(super) worker: Option<Arc<str>>,
+    /// The generation of the copy that was claimed last: a dead lease is staged anew without ending its fence.
+    pub(super) claimed: u32,
+    /// When a scheduled or retrying job is due.
+    pub(super) due: Option<Timestamp>,
+    /// Its submission was told.
+    pub(super) announced: bool,
+    /// Where the sweep finds it.
+    pub(super) listed: Option<(Agenda, Moment)>,
+}
+
+/// Where the newest copy is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Copy {
+    /// The transport has it, or nobody needs it (parked, finished).
+    Sent,
+    /// It is still to be published, by its publisher until the stage lease ends, then by the sweep.
+    Staged {
+        /// End of the stage lease, or of the hold.
+        until: Moment,
+        /// Whether a refusal may undo it.
+        origin: Origin,
+    },
+}
+
+/// Why a copy was staged, which decides whether its publisher may take it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A new job, known to one publisher only: it may still be refused.
+    Fresh,
+    /// A dead job's next life, known to one publisher only.
+    Redriven,
+    /// It follows from an accepted job, or others may have published it too: it will be delivered.
+    Promised,
+}
+
+/// The sweep's two lists: what must be published, and who may have died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Agenda {
+    Owed,
+    Leases,
+}
+
+impl Tracked {
+    pub(super) fn generation(&self) -> u32 {
+        self.job.envelope.generation
+    }
+
+    pub(super) fn is(&self, queue: &QueueName, id: queue_core::JobId) -> bool {
+        self.job.envelope.id == id && self.queue == *queue
+    }
+
+    pub(super) fn reference(&self) -> JobRef {
+        JobRef::new(self.queue.clone(), self.job.envelope.id)
+    }
+
+    pub(super) fn is_parked(&self) -> bool {
+        self.job.parked().is_some()
+    }
+
+    /// A fence stands until somebody else claims or the job is settled, also when its lease is over.
+    pub(super) fn is_held_by(&self, fence: Fence) -> bool {
+        self.job.state == JobState::Running && self.job.ticket == fence.epoch && self.claimed == fence.generation
+    }
+
+    /// Where the sweep must look for it, and not before when.
+    pub(super) fn appointment(&self) -> Option<(Agenda, Moment)> {
+        let turn = self.job.turn_at;
+        match (self.job.state, self.copy) {
+            (state, _) if state.is_terminal() => None,
+            // A copy that was staged for a dead lease waits while its holder shows signs of life again.
+            (JobState::Running, Copy::Staged { until, .. }) => Some((Agenda::Leases, until.max(turn))),
+            // A newer copy than the claimed one is on its way already.
+            (JobState::Running, Copy::Sent) => (self.claimed == self.generation()).then_some((Agenda::Leases, turn)),
+            (_, Copy::Staged { until, .. }) => Some((Agenda::Owed, until)),
+            (_, Copy::Sent) => self.is_parked().then_some((Agenda::Owed, turn)),
+        }
+    }
+
+    /// Makes the newest copy a new one, which outdates every copy before it.
+    pub(super) fn renew_copy(&mut self) {
+        let (attempt, deliveries) = (self.job.attempt, self.job.started_count);
+        self.job.envelope = self.job.envelope.edit(|copy| {
+            copy.generation = copy.generation.saturating_add(1);
+            copy.attempt = attempt;
+            copy.deliveries = deliveries;
+        });
+    }
+
+    pub(super) fn staged(&self) -> StagedJob {
+        StagedJob { job: self.reference(), envelope: self.job.envelope.clone(), hold: None }
+    }
+
+    pub(super) fn record(&self, now: Now) -> JobRecord {
+        let mut record = self.job.record(&self.queue, self.worker.clone(), now);
+        record.due_at = self.due;
+        record
+    }
+}

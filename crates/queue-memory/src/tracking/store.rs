@@ -1,0 +1,163 @@
+//! The two contracts over the ledger.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_core::stream::BoxStream;
+use queue_core::{
+    Error, ErrorCode, JobStore, Result,
+    job::{JobError, JobRef, QueueName, StoreId},
+    provider::{Beat, BeatOutcome, Cancel, Cursor, Page, ParkKey, SettleOutcome},
+    queue_spec::Retention,
+    store::{
+        CancelOutcome, Claim, Fence, JobQuery, JobRecord, Leadership, Lookup, QueueControl, Scope, StageOutcome,
+        StagedJob, StoreScope, TrackedSettle, TrackingStore, Verdict, Watch, Watched,
+    },
+};
+
+use super::{MemoryTracking, ledger::Ledger, tombstones::Kind};
+use crate::queue::Now;
+
+impl Ledger {
+    fn look_up(&self, job: &JobRef, now: Now) -> Lookup {
+        match self.find(&job.queue, job.id).and_then(|slot| self.slots.get(slot)) {
+            Some(record) => Lookup::Found(Box::new(record.record(now))),
+            None => match self.tombstones.kind(&job.queue, job.id) {
+                Some(Kind::Evicted) => Lookup::Gone,
+                Some(Kind::Withdrawn) | None => Lookup::NotFound,
+            },
+        }
+    }
+
+    fn list(&self, query: &JobQuery, start: u32, limit: usize, now: Now) -> Page<JobRecord> {
+        let mut items = Vec::new();
+        let wanted_queue = |queue: &QueueName| query.queue.as_ref().is_none_or(|wanted| wanted == queue);
+        for (slot, tracked) in self.slots.iter_from(start) {
+            let quick = query.states.is_empty() || query.states.contains(&tracked.job.state);
+            if !quick || !wanted_queue(&tracked.queue) {
+                continue;
+            }
+            let record = tracked.record(now);
+            if query.matches(&record) {
+                if items.len() == limit {
+                    return Page { items, next: Some(Cursor(slot.to_string().into())) };
+                }
+                items.push(record);
+            }
+        }
+        Page { items, next: None }
+    }
+
+    fn set_control(&mut self, queue: &QueueName, control: &QueueControl) -> Result<()> {
+        let room = self.room(queue);
+        if room.control.version != control.version {
+            let message = "somebody changed the queue's switches in the meantime: read them again";
+            return Err(Error::new(ErrorCode::Conflict, message).at("set_queue_control").on(queue));
+        }
+        room.control = QueueControl { version: control.version + 1, ..control.clone() };
+        Ok(())
+    }
+}
+
+impl MemoryTracking {
+    /// One answer per item, in order, under one lock and at one moment.
+    fn each<T, R>(&self, items: &[T], mut act: impl FnMut(&mut Ledger, &T, Now) -> R) -> Vec<R> {
+        self.with(|ledger, now| items.iter().map(|item| act(ledger, item, now)).collect())
+    }
+}
+
+#[async_trait]
+impl JobStore for MemoryTracking {
+    fn id(&self) -> StoreId {
+        self.shared.id
+    }
+
+    fn scope(&self) -> StoreScope {
+        StoreScope::Process
+    }
+
+    async fn get(&self, jobs: &[JobRef]) -> Vec<Result<Lookup>> {
+        self.each(jobs, |ledger, job, now| Ok(ledger.look_up(job, now)))
+    }
+
+    async fn list(&self, query: &JobQuery, cursor: Option<Cursor>, limit: usize) -> Result<Page<JobRecord>> {
+        let bad = |_| Error::new(ErrorCode::Validation, "this cursor is of another listing").at("list");
+        let start = cursor.map_or(Ok(0), |cursor| cursor.0.parse().map_err(bad))?;
+        Ok(self.with(|ledger, now| ledger.list(query, start, limit, now)))
+    }
+
+    async fn watch(&self, what: Watch) -> Result<BoxStream<'static, Watched>> {
+        Ok(self.shared.hub.watch(what))
+    }
+
+    async fn cancel(&self, jobs: &[JobRef], cancel: &Cancel) -> Vec<Result<CancelOutcome>> {
+        self.each(jobs, |ledger, job, now| Ok(ledger.cancel(job, cancel, now)))
+    }
+
+    async fn queue_control(&self, queue: &QueueName) -> Result<QueueControl> {
+        Ok(self.with(|ledger, _| ledger.rooms.get(queue).map(|room| room.control.clone())).unwrap_or_default())
+    }
+
+    async fn set_queue_control(&self, queue: &QueueName, control: &QueueControl) -> Result<()> {
+        self.with(|ledger, _| ledger.set_control(queue, control))
+    }
+
+    async fn evict(&self, queue: &QueueName, retention: &Retention, limit: usize) -> Result<usize> {
+        Ok(self.with(|ledger, now| ledger.evict(queue, retention, limit, now)))
+    }
+
+    async fn lead(&self, role: &str, candidate: &str, term: Duration) -> Result<Option<Leadership>> {
+        Ok(self.shared.leaders.lead(role, candidate, term, Now::read(&self.shared.env)))
+    }
+}
+
+#[async_trait]
+impl TrackingStore for MemoryTracking {
+    async fn stage(&self, jobs: &[StagedJob], stage_lease: Duration) -> Vec<StageOutcome> {
+        self.each(jobs, |ledger, job, now| ledger.stage(job, self.provider.as_ref(), stage_lease, now))
+    }
+
+    async fn confirm(&self, jobs: &[(JobRef, u32)]) -> Vec<Result<()>> {
+        self.each(jobs, |ledger, (job, generation), now| {
+            ledger.confirm(job, *generation, now);
+            Ok(())
+        })
+    }
+
+    async fn unstage(&self, jobs: &[(JobRef, u32)]) -> Vec<Result<bool>> {
+        self.each(jobs, |ledger, (job, generation), now| Ok(ledger.unstage(job, *generation, now)))
+    }
+
+    async fn refuse(&self, jobs: &[(JobRef, u32, JobError)]) -> Vec<Result<()>> {
+        self.each(jobs, |ledger, (job, generation, error), now| {
+            ledger.refuse(job, *generation, error, now);
+            Ok(())
+        })
+    }
+
+    async fn claim(&self, claims: &[Claim]) -> Vec<Verdict> {
+        self.each(claims, |ledger, claim, now| ledger.claim(claim, self.provider.as_ref(), now))
+    }
+
+    async fn heartbeat(&self, beats: &[(Fence, Beat)]) -> Vec<BeatOutcome> {
+        self.each(beats, |ledger, (fence, beat), now| ledger.beat(*fence, beat, now))
+    }
+
+    async fn settle(&self, batch: &[TrackedSettle], stage_lease: Duration) -> Vec<SettleOutcome> {
+        self.each(batch, |ledger, item, now| ledger.settle(item, stage_lease, now))
+    }
+
+    async fn unpark(&self, scope: &Scope, key: &ParkKey, n: usize, stage_lease: Duration) -> Result<Vec<StagedJob>> {
+        Ok(self.with(|ledger, now| ledger.unpark(scope, key, n, stage_lease, now)))
+    }
+
+    async fn due(
+        &self,
+        scope: &Scope,
+        dead_leases: bool,
+        limit: usize,
+        stage_lease: Duration,
+    ) -> Result<Vec<StagedJob>> {
+        Ok(self.with(|ledger, now| ledger.due(scope, dead_leases, limit, stage_lease, now)))
+    }
+}
