@@ -27,3 +27,6 @@ pub mod ledger;
 
 // All of `queue run` that can be checked before a job runs.
 pub mod plan;
+
+// The run itself.
+pub mod run;
