@@ -267,6 +267,10 @@ impl Conductor {
     }
 
     fn found(&mut self, found: Vec<Found>) {
+        if found.len() > look::MANY {
+            // Where so many ended unreported, there may be more.
+            self.next_look = Instant::now();
+        }
         for Found { job, fate, attempts } in found {
             self.open.change(job.id, |open| open.attempted(attempts));
             self.ended(job.id, fate);

@@ -17,6 +17,8 @@ use crate::results::Status;
 pub(super) const EVERY: Duration = Duration::from_secs(1);
 /// So many lines each time, in turn: a full window is gone through in five rounds.
 const AT_ONCE: usize = 2_000;
+/// More ends than that in one round are no accident.
+pub(super) const MANY: usize = 200;
 
 /// A line that was found to have ended.
 #[derive(Debug)]
