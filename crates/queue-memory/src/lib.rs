@@ -3,8 +3,10 @@
 mod admin;
 mod consumer;
 mod events;
+mod factory;
 mod provider;
 mod queue;
 mod store;
 
+pub use factory::register;
 pub use provider::MemoryProvider;

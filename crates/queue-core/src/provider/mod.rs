@@ -4,6 +4,7 @@ mod admin;
 mod capability;
 mod consume;
 mod publish;
+mod registry;
 
 pub use admin::{
     Cursor, DeadBody, DeadFilter, DeadJob, Page, QueueAdmin, Redrive, RedriveReport, RedriveSelection, Topics,
@@ -14,6 +15,7 @@ pub use consume::{
     Receipt, ReleaseReason, SettleOutcome, Settlement,
 };
 pub use publish::{Durability, OnFull, PublishOptions, PublishOutcome, Rejection};
+pub use registry::{ProviderFactory, ProviderInfo, ProviderUrl, Registry};
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 

@@ -178,7 +178,7 @@ impl<J: Job> IntoFuture for Enqueue<J> {
 }
 
 /// Checks a job by its own rules and encodes it.
-fn encode<J: Job>(job: &J) -> Result<Bytes> {
+pub(super) fn encode<J: Job>(job: &J) -> Result<Bytes> {
     let invalid = |error: String| Error::new(ErrorCode::Validation, error).at("enqueue");
     Validate::validate(job).map_err(|errors| invalid(format!("the job breaks its own rules: {errors}")))?;
     let json = serde_json::to_vec(job).map_err(|error| invalid(format!("the job cannot be encoded: {error}")))?;

@@ -40,6 +40,13 @@ impl<T> JobHandle<T> {
         Self { scheduler, job, duplicate, output: PhantomData }
     }
 
+    /// The same handle, marked as one that a unique key led to.
+    #[must_use]
+    pub fn duplicate(mut self) -> Self {
+        self.duplicate = true;
+        self
+    }
+
     /// The job's id.
     #[must_use]
     pub fn id(&self) -> JobId {

@@ -123,6 +123,12 @@ impl JobScheduler {
         Enqueue::new(self.clone(), &job)
     }
 
+    /// The handle of a job that was submitted elsewhere or earlier, and whose handler returns `T`. Nothing is asked yet.
+    #[must_use]
+    pub fn handle<T>(&self, job: JobRef) -> JobHandle<T> {
+        JobHandle::new(self.clone(), job, false)
+    }
+
     /// Begins a worker on this scheduler's provider.
     pub fn worker(&self) -> WorkerBuilder {
         WorkerBuilder::new(self.clone())

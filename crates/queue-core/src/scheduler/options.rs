@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::job::{ContentType, Headers, JobId, JobKind, Priority, RetryPolicy, Timestamp, Unique};
+use crate::{
+    error::Result,
+    job::{ContentType, Headers, Job, JobId, JobKind, Priority, RetryPolicy, Timestamp, Unique},
+};
 
 /// A job to submit.
 #[derive(Debug, Clone)]
@@ -21,6 +24,14 @@ impl NewJob {
     /// A job with the queue's defaults.
     pub fn new(kind: JobKind, payload: impl Into<Bytes>) -> Self {
         Self { kind, payload: payload.into(), options: JobOptions::default() }
+    }
+
+    /// A typed job with the queue's defaults: what a single submission makes of it, for a batch.
+    ///
+    /// # Errors
+    /// `VALIDATION` where it breaks its own rules or cannot be encoded.
+    pub fn typed<J: Job>(job: &J) -> Result<Self> {
+        Ok(Self::new(JobKind::new(J::KIND)?, super::enqueue::encode(job)?))
     }
 }
 

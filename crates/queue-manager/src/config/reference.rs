@@ -1,0 +1,99 @@
+//! The reference of all keys, as Markdown.
+
+use std::fmt::Write as _;
+
+use super::{
+    MaintenanceConfig, ProviderConfig, QueueConfig, WorkerConfig,
+    section::{Key, Section},
+    variables::PROVIDER,
+};
+use crate::providers::NAMED;
+
+/// The configuration page of the book.
+#[must_use]
+pub fn reference() -> String {
+    let mut page = String::from(HEAD);
+    section::<ProviderConfig>(&mut page, "provider");
+    section::<WorkerConfig>(&mut page, "worker");
+    section::<MaintenanceConfig>(&mut page, "maintenance");
+    section::<QueueConfig>(&mut page, "queues.NAME");
+    page.push_str(VARIABLES);
+    let names: Vec<String> = NAMED.iter().map(|named| format!("`{}`", named.name)).collect();
+    // A string takes everything that is written to it.
+    let _ = writeln!(
+        page,
+        "| `{PROVIDER}` | which provider: {} | none: the file's URL, else `memory:` |",
+        names.join(", ")
+    );
+    for named in NAMED {
+        if let Some(variable) = named.variable {
+            let meaning = match named.name {
+                "kafka" => "its brokers, `host:port,host:port`".to_owned(),
+                "sqs" => {
+                    "its endpoint, an address of HTTP; credentials and region as every AWS tool finds them".to_owned()
+                }
+                name => format!("the URL of {name}"),
+            };
+            let _ = writeln!(page, "| `{variable}` | {meaning} | `{}` |", named.default_url);
+        }
+    }
+    page.push_str(TAIL);
+    page
+}
+
+fn section<S: Section>(page: &mut String, path: &str) {
+    let about: String = S::ABOUT.concat();
+    let _ =
+        write!(page, "\n## `[{path}]`\n\n{}\n\n| key | value | default | meaning |\n|---|---|---|---|\n", about.trim());
+    for Key { path: key, shape, default, doc } in S::keys(path) {
+        let shape = shape.replace('|', "\\|");
+        let _ = writeln!(page, "| `{key}` | {shape} | `{default}` | {doc} |");
+    }
+}
+
+const HEAD: &str = "# Configuration
+
+<!-- Generated from the code of queue-manager. `QUEUE_BLESS=1 cargo test -p queue-manager --test book` writes it anew. -->
+
+A program configures `QueueManager` by a URL (`connect`), a TOML file (`from_file`), variables (`from_env`), or all of them
+through `QueueManager::builder()`. Variables win over the file, the file over the defaults; what the program itself sets wins
+over all. Unknown keys are errors. Every error names the key and where it came from: file and line, or variable. URLs are
+shown without credentials, in logs and in errors.
+
+```toml
+[provider]
+url = \"memory:\"
+
+[worker]
+lease = \"1m\"
+
+[queues.mail]
+default_priority = \"high\"
+timeout = \"10s\"
+retry.max_attempts = 6
+retry.backoff = \"exp:2s..5m\"
+
+[queues.\"reports.nightly\"]
+max_len = 10_000
+ttl = \"12h\"
+```
+
+A duration is written with units (`500ms`, `2s`, `1m 30s`, `7days`), a size in bytes or with a unit (`64KiB`, `1MiB`). Where a
+value can be absent it is written `none`.
+";
+
+const VARIABLES: &str = "
+## Variables
+
+Every key is also a variable: `QUEUE__`, then the path in upper case with two underscores for each dot. `QUEUE__WORKER__LEASE`
+is `worker.lease`; `QUEUE__QUEUES__MAIL__TIMEOUT` is the timeout of the queue `mail`. A queue of the file is meant whatever the
+case of its name and with `_` for its other characters: `QUEUE__QUEUES__REPORTS_NIGHTLY__TTL`. An empty variable says nothing.
+
+| variable | meaning | default |
+|---|---|---|
+";
+
+const TAIL: &str = "
+A provider's own variable counts only if `MESSAGE_QUEUE_PROVIDER` names that provider: a `REDIS_URL` that is there for
+something else changes nothing. `QUEUE__PROVIDER__URL` wins over both.
+";

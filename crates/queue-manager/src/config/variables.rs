@@ -1,0 +1,164 @@
+//! Variables that configure.
+
+use std::ffi::OsString;
+
+use queue_core::Result;
+use toml::Table;
+
+use super::origin::{Origin, complaint};
+use crate::providers::{NAMED, Named};
+
+/// A key and what a variable says it is.
+#[derive(Debug, PartialEq)]
+pub(super) struct Assignment {
+    pub(super) key: Vec<String>,
+    pub(super) value: String,
+    pub(super) variable: String,
+}
+
+const PREFIX: &str = "QUEUE__";
+pub(super) const PROVIDER: &str = "MESSAGE_QUEUE_PROVIDER";
+
+/// What the variables say, the more general first. One that is empty says nothing.
+pub(super) fn assignments(variables: &[(String, OsString)], file: &Table) -> Result<Vec<Assignment>> {
+    let set: Vec<(&str, &str)> = variables
+        .iter()
+        .filter(|(name, value)| concerns(name) && !value.is_empty())
+        .map(|(name, value)| match value.to_str() {
+            Some(value) => Ok((name.as_str(), value.trim())),
+            None => Err(complaint("", "the value is not UTF-8", Some(&Origin::Variable(name.clone())))),
+        })
+        .collect::<Result<_>>()?;
+    let mut all = Vec::new();
+    all.extend(provider(&set, file)?);
+    let mut keyed: Vec<_> =
+        set.iter().filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, name, value))).collect();
+    keyed.sort_unstable();
+    for (key, name, value) in keyed {
+        all.push(Assignment { key: path(key, file), value: (*value).to_owned(), variable: (*name).to_owned() });
+    }
+    Ok(all)
+}
+
+fn concerns(name: &str) -> bool {
+    name == PROVIDER || name.starts_with(PREFIX) || NAMED.iter().any(|named| named.variable == Some(name))
+}
+
+/// `MESSAGE_QUEUE_PROVIDER` and the variable that belongs to it, as a URL.
+fn provider(set: &[(&str, &str)], file: &Table) -> Result<Option<Assignment>> {
+    let find = |name: &str| set.iter().find(|(set, _)| *set == name).map(|(_, value)| *value);
+    let Some(wanted) = find(PROVIDER) else { return Ok(None) };
+    let Some(named) = NAMED.iter().find(|named| named.name == wanted) else {
+        let names: Vec<_> = NAMED.iter().map(|named| named.name).collect();
+        let message = format!("{wanted:?} is not a provider; write one of {}", names.join(", "));
+        return Err(complaint("provider.url", &message, Some(&Origin::Variable(PROVIDER.to_owned()))));
+    };
+    let assign = |value: String, variable: &str| {
+        let key = vec!["provider".to_owned(), "url".to_owned()];
+        Some(Assignment { key, value, variable: variable.to_owned() })
+    };
+    if let Some((variable, value)) = named.variable.and_then(|variable| Some((variable, find(variable)?))) {
+        return match url(named, value) {
+            Some(url) => Ok(assign(url, variable)),
+            None => {
+                let message = format!("its scheme is none of {}", named.schemes.join(", "));
+                Err(complaint("provider.url", &message, Some(&Origin::Variable(variable.to_owned()))))
+            }
+        };
+    }
+    // The file may say already where that provider is.
+    let filed = file.get("provider").and_then(|section| section.get("url")).and_then(toml::Value::as_str);
+    if filed.and_then(|url| url.split_once(':')).is_some_and(|(scheme, _)| named.schemes.contains(&scheme)) {
+        return Ok(None);
+    }
+    Ok(assign(named.default_url.to_owned(), PROVIDER))
+}
+
+/// The URL that a provider's own variable stands for.
+fn url(named: &Named, value: &str) -> Option<String> {
+    match named.name {
+        // `host:port,host:port`, as Kafka's own tools take it.
+        "kafka" if !value.contains("://") => Some(format!("kafka://{value}")),
+        // An address of HTTP, which cannot be the scheme.
+        "sqs" if value.starts_with("http") => Some(format!("sqs://?endpoint={}", encoded(value))),
+        _ => {
+            let (scheme, _) = value.split_once(':')?;
+            named.schemes.contains(&scheme).then(|| value.to_owned())
+        }
+    }
+}
+
+fn encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+/// `WORKER__LEASE` is `worker.lease`. Variables are upper case and have few characters: a queue is the one of the file whose
+/// name reads the same, else the name in lower case.
+fn path(key: &str, file: &Table) -> Vec<String> {
+    let mut parts: Vec<String> = key.split("__").map(str::to_lowercase).collect();
+    let queues = file.get("queues").and_then(toml::Value::as_table);
+    if let (Some("queues"), Some(queues), Some(name)) = (parts.first().map(String::as_str), queues, parts.get(1)) {
+        let reads = |text: &str| text.to_lowercase().replace(|c: char| !c.is_alphanumeric(), "_");
+        if let Some(found) = queues.keys().find(|queue| reads(queue) == *name) {
+            parts[1] = found.clone();
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assigned(variables: &[(&str, &str)], file: &str) -> Result<Vec<(String, String)>> {
+        let variables: Vec<_> = variables.iter().map(|(name, value)| ((*name).into(), value.into())).collect();
+        let all = assignments(&variables, &toml::from_str(file).unwrap())?;
+        Ok(all.into_iter().map(|one| (one.key.join("."), one.value)).collect())
+    }
+
+    #[test]
+    fn a_named_provider_is_where_its_variable_says() {
+        for (name, variable, value, url) in [
+            ("memory", "REDIS_URL", "redis://h", "memory:"),
+            ("redis", "REDIS_URL", "rediss://:p@h", "rediss://:p@h"),
+            ("redis", "RABBITMQ_URL", "amqp://h", "redis://localhost:6379"),
+            ("redis", "REDIS_URL", "", "redis://localhost:6379"),
+            ("rabbitmq", "RABBITMQ_URL", "amqps://h/v", "amqps://h/v"),
+            ("kafka", "KAFKA_BROKERS", "a:9092,b:9092", "kafka://a:9092,b:9092"),
+            ("kafka", "KAFKA_BROKERS", "kafka://a", "kafka://a"),
+            ("sqs", "SQS_ENDPOINT", "http://l:9324/x", "sqs://?endpoint=http%3A%2F%2Fl%3A9324%2Fx"),
+            ("sqs", "OTHER", "x", "sqs://"),
+        ] {
+            let found = assigned(&[(PROVIDER, name), (variable, value)], "").unwrap();
+            assert_eq!(found, [("provider.url".to_owned(), url.to_owned())], "{name} {variable}={value}");
+        }
+        assert_eq!(assigned(&[("REDIS_URL", "redis://h"), ("QUEUE_BLESS", "1")], "").unwrap(), []);
+        let file = "[provider]\nurl = \"redis+cluster://far\"";
+        assert_eq!(assigned(&[(PROVIDER, "redis")], file).unwrap(), [], "the file knows where");
+        assert_eq!(assigned(&[(PROVIDER, "memory")], file).unwrap()[0].1, "memory:");
+    }
+
+    #[test]
+    fn what_no_provider_is_meant_by_is_refused() {
+        let error = assigned(&[(PROVIDER, "Redis")], "").unwrap_err().to_string();
+        assert!(error.contains(PROVIDER) && error.contains("memory, redis, rabbitmq"), "{error}");
+        let error = assigned(&[(PROVIDER, "redis"), ("REDIS_URL", "amqp://:hunter2@h")], "").unwrap_err().to_string();
+        assert!(error.contains("REDIS_URL") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn a_variable_finds_its_key_and_its_queue() {
+        let file = "[queues.\"Mail.out-1\"]\n";
+        let found = assigned(
+            &[
+                ("QUEUE__WORKER__LEASE", "5s"),
+                ("QUEUE__QUEUES__MAIL_OUT_1__RETRY__JITTER", "0"),
+                ("QUEUE__QUEUES__NEW__TTL", "1s"),
+            ],
+            file,
+        );
+        let keys: Vec<String> = found.unwrap().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["queues.Mail.out-1.retry.jitter", "queues.new.ttl", "worker.lease"]);
+    }
+}

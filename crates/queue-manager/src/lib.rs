@@ -1,0 +1,17 @@
+#![doc = include_str!("docs/crate.md")]
+
+mod builder;
+pub mod capabilities;
+pub mod config;
+mod dead;
+mod health;
+mod manager;
+mod providers;
+mod route;
+
+pub use builder::ManagerBuilder;
+pub use config::Config;
+pub use dead::DeadLetters;
+pub use health::{HealthFault, HealthReport, HealthStatus, ProviderHealth, QueueHealth};
+pub use manager::QueueManager;
+pub use providers::registry;
