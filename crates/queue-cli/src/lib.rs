@@ -30,3 +30,6 @@ pub mod plan;
 
 // The run itself.
 pub mod run;
+
+// Looks at the rest.
+pub mod doctor;

@@ -8,13 +8,13 @@ use std::{
 use clap::Parser as _;
 use queue_cli::{
     args::{Cli, Command},
-    run,
+    doctor, run,
 };
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run::run(*args).into(),
-        Command::Doctor(_) => run::refuse("this build knows no providers yet").into(),
+        Command::Doctor(args) => doctor::doctor(&args).into(),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             Cli::completions(shell, &mut script);

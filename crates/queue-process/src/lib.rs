@@ -49,7 +49,7 @@ mod handler;
 mod outcome;
 mod result;
 
-pub use descriptors::{DESCRIPTORS_PER_RUN, DescriptorLimit, reserve_descriptors};
+pub use descriptors::{DESCRIPTORS_PER_RUN, DescriptorLimit, DescriptorLimits, descriptor_limits, reserve_descriptors};
 pub use error::{CommandLineError, StartError};
 pub use handler::ProcessHandler;
 pub use outcome::{NEVER_RETRY, failure_to_start, outcome};

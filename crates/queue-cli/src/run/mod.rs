@@ -2,7 +2,7 @@
 
 mod attempt;
 mod conductor;
-pub mod connect;
+mod connect;
 mod look;
 mod open;
 mod queue;
@@ -76,7 +76,8 @@ async fn supervise(args: RunArgs) -> u8 {
 
 async fn prepare(args: RunArgs, asked: watch::Receiver<u32>) -> Result<Conductor, String> {
     // First, so that a broker which is away leaves no empty output file.
-    let scheduler = connect::connect(&args.provider).await.map_err(|error| format!("--provider: {error}"))?;
+    let scheduler = connect::connect(&args.provider, args.queue.as_ref()).await;
+    let scheduler = scheduler.map_err(|error| format!("--provider: {}", error.message()))?;
     match begin(args, &scheduler, asked).await {
         Ok(conductor) => Ok(conductor),
         Err(reason) => {
@@ -89,7 +90,7 @@ async fn prepare(args: RunArgs, asked: watch::Receiver<u32>) -> Result<Conductor
 async fn begin(args: RunArgs, scheduler: &JobScheduler, asked: watch::Receiver<u32>) -> Result<Conductor, String> {
     let plan = Plan::new(args).map_err(|error| error.to_string())?;
     let queue = queue::RunQueue::open(scheduler.clone(), &plan.args, plan.retry.clone());
-    let queue = queue.await.map_err(|error| format!("--provider: {error}"))?;
+    let queue = queue.await.map_err(|error| format!("--provider: {}", error.message()))?;
     Conductor::new(plan, queue, asked).map_err(|error| format!("cannot read the input: {error}"))
 }
 
