@@ -24,7 +24,8 @@ fn queue() -> PathBuf {
     }
     let output = build.stderr(Stdio::inherit()).output().unwrap();
     assert!(output.status.success());
-    let artifacts = output.stdout.lines().map(|line| serde_json::from_str::<serde_json::Value>(&line.unwrap()).unwrap());
+    let artifacts =
+        output.stdout.lines().map(|line| serde_json::from_str::<serde_json::Value>(&line.unwrap()).unwrap());
     let built = artifacts.filter_map(|artifact| artifact["executable"].as_str().map(PathBuf::from)).last();
     built.expect("cargo names the executable")
 }
@@ -39,7 +40,11 @@ fn generate(child: &mut Child, lines: u64) -> thread::JoinHandle<()> {
             let key = n - u64::from(n % 100 == 0);
             let priority = n % 15 + 1;
             let fails = n % 50 == 7;
-            let head = format!(r#"{{"priority":{priority},"unique_key":"key-{key}","payload":{{"fails":{fails},"text":""#);
+            // One in fifteen comes back whole, so that large results are on their way too.
+            let echo = n % 15 == 0;
+            let head = format!(
+                r#"{{"priority":{priority},"unique_key":"key-{key}","payload":{{"fails":{fails},"echo":{echo},"text":""#
+            );
             pipe.write_all(head.as_bytes()).unwrap();
             pipe.write_all(padding.as_bytes()).unwrap();
             pipe.write_all(b"\"}}\n").unwrap();
@@ -81,8 +86,10 @@ fn an_input_larger_than_memory() {
     let directory = tempfile::tempdir().unwrap();
     let results = directory.path().join("results");
     let mut command = Command::new(queue);
-    // The payload comes back as the result, so that large results are on their way too.
-    let script = "read -r payload; case $payload in *'\"fails\":true'*) exit 1;; esac; printf '%s' \"$payload\"";
+    let script = r#"head=$(head -c 40); case $head in
+        *'"fails":true'*) exit 1;;
+        *'"echo":true'*) printf '%s' "$head"; cat;;
+    esac"#;
     command.args(["run", "-", "--shell", "--exec", script, "--max-attempts", "2", "--backoff", "fixed:50ms", "--json"]);
     command.arg("--results").arg(&results).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();

@@ -103,3 +103,15 @@ fn an_output_that_nobody_reads_does_not_hold_the_second() {
     assert!(ended.took < Duration::from_secs(20), "{ended:?}");
     assert!(ended.stderr.contains("takes no more rows"), "{ended:?}");
 }
+
+#[test]
+fn a_pipe_that_nobody_opens_does_not_hold_it() {
+    let bench = Bench::new();
+    assert!(std::process::Command::new("mkfifo").arg(bench.path("pipe")).status().unwrap().success());
+    let child = bench.spawn(&["pipe", "--exec", "true", "--results", "rows"]);
+    std::thread::park_timeout(Duration::from_millis(500));
+    signal(child.id(), "INT");
+    let ended = finish(child);
+    assert_eq!(ended.code, Some(130), "{ended:?}");
+    assert!(ended.took < Duration::from_secs(20) && !bench.path("rows").exists(), "{ended:?}");
+}

@@ -158,17 +158,18 @@ impl Conductor {
                         self.hear(report);
                     }
                 }
+                // Before the input, which may always have more.
+                _ = tick.tick() => self.tick(),
                 answers = done(&mut self.submitting) => self.submitted(answers),
+                found = done(&mut self.looking) => self.found(found),
+                _ = left(&mut self.crew) => {}
+                () = until(self.head_start), if self.is_lining_up() => self.start().await,
                 lines = self.feed.recv_many(&mut fed, BATCH), if self.reading && self.submitting.is_none() => {
                     self.reading = lines > 0;
                     let fed = std::mem::take(&mut fed);
                     self.take_in(fed);
                 }
-                found = done(&mut self.looking) => self.found(found),
-                _ = left(&mut self.crew) => {}
                 () = self.window.filled(), if self.is_lining_up() && !self.window.was_full() => {}
-                () = until(self.head_start), if self.is_lining_up() => self.start().await,
-                _ = tick.tick() => self.tick(),
             }
         }
         self.end().await

@@ -56,7 +56,12 @@ async fn supervise(args: RunArgs) -> u8 {
     };
     let (json, quiet) = (args.json, args.quiet);
     let begun = Instant::now();
-    let conductor = match prepare(args, asked.clone()).await {
+    let prepared = tokio::select! {
+        prepared = prepare(args, asked.clone()) => prepared,
+        // Opening a pipe may wait for ever, and so may a broker.
+        () = requested(asked.clone(), 1) => return exit::INTERRUPTED,
+    };
+    let conductor = match prepared {
         Ok(conductor) => conductor,
         Err(reason) => return refuse(reason),
     };
@@ -88,17 +93,23 @@ async fn prepare(args: RunArgs, asked: watch::Receiver<u32>) -> Result<Conductor
 }
 
 async fn begin(args: RunArgs, scheduler: &JobScheduler, asked: watch::Receiver<u32>) -> Result<Conductor, String> {
-    let plan = Plan::new(args).map_err(|error| error.to_string())?;
+    let plan = tokio::task::spawn_blocking(|| Plan::new(args)).await.map_err(|error| error.to_string())?;
+    let plan = plan.map_err(|error| error.to_string())?;
     let queue = queue::RunQueue::open(scheduler.clone(), &plan.args, plan.retry.clone());
     let queue = queue.await.map_err(|error| format!("--provider: {}", error.message()))?;
     Conductor::new(plan, queue, asked).map_err(|error| format!("cannot read the input: {error}"))
 }
 
-/// Resolves some time after the second request to end.
-async fn forced(mut asked: watch::Receiver<u32>) {
-    if asked.wait_for(|count| *count > 1).await.is_err() {
+/// Resolves when somebody has asked so often for the end.
+async fn requested(mut asked: watch::Receiver<u32>, times: u32) {
+    if asked.wait_for(|count| *count >= times).await.is_err() {
         std::future::pending::<()>().await;
     }
+}
+
+/// Resolves some time after the second request to end.
+async fn forced(asked: watch::Receiver<u32>) {
+    requested(asked, 2).await;
     tokio::time::sleep(PATIENCE).await;
 }
 
