@@ -39,7 +39,7 @@ pub(super) fn channel(max_output: usize) -> (impl Fn(RunReport) + Send + Sync + 
     let tell = move |report| {
         if let Err(mpsc::error::TrySendError::Full(report)) = sender.try_send(report) {
             // An error means that the run is over.
-            let _ = tokio::task::block_in_place(|| sender.blocking_send(report));
+            tokio::task::block_in_place(|| drop(sender.blocking_send(report)));
         }
     };
     (tell, receiver)
