@@ -115,13 +115,8 @@ fn strict_stops_at_the_first_invalid_line() {
     let input = "{\"payload\":1}\n{}\n{\"payload\":3}\n{}\n";
     let mut rows = bench.rows_of(input, &["--exec", "cat", "--strict"]);
     rows.sort_by_key(|row| row["line"].as_u64());
-    assert_eq!(
-        (all(&rows, "line"), all(&rows, "status")),
-        (
-            vec![&json!(1), &json!(2)],
-            vec!["completed", "invalid"].iter().map(|s| json!(s)).collect::<Vec<_>>().iter().collect()
-        )
-    );
+    assert_eq!(all(&rows, "line"), [1, 2]);
+    assert_eq!(all(&rows, "status"), ["completed", "invalid"]);
 }
 
 #[test]

@@ -3,7 +3,14 @@
 //! Everything in this workspace reads the clock and draws random numbers through an [`Env`], so that a test can run a day
 //! in a millisecond and replay what it saw. Only this file may touch the system's clock.
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{
+    fmt::Debug,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use rand::Rng as _;
 
@@ -12,7 +19,12 @@ use crate::job::Timestamp;
 /// The source of time.
 pub trait Clock: Debug + Send + Sync + 'static {
     /// Wall-clock time, for what people and other machines see. May jump.
-    fn now(&self) -> Timestamp;
+    fn now(&self) -> Timestamp {
+        self.read().0
+    }
+
+    /// Both times at once: reading a clock is what a small operation pays most for.
+    fn read(&self) -> (Timestamp, Duration);
 
     /// Time since an arbitrary start, for leases and timeouts. Never goes back. It must advance together with
     /// `tokio::time`, on which everything sleeps.
@@ -67,17 +79,43 @@ impl Default for Env {
 }
 
 /// The machine's clock.
+///
+/// Wall-clock time is monotonic time plus an offset that is read anew every second, so that one system call gives both; a
+/// jump of the wall clock shows within that second.
 #[derive(Debug)]
 pub struct SystemClock {
     start: tokio::time::Instant,
+    /// Wall-clock milliseconds at monotonic zero, and the monotonic second in which that was read.
+    offset: AtomicU64,
+    read_in: AtomicU64,
 }
 
 impl SystemClock {
     /// A clock whose monotonic time starts now.
     #[must_use]
     pub fn new() -> Self {
-        Self { start: tokio::time::Instant::now() }
+        let start = tokio::time::Instant::now();
+        Self { start, offset: AtomicU64::new(wall_millis()), read_in: AtomicU64::new(0) }
     }
+
+    fn offset(&self, since_start: Duration) -> u64 {
+        let second = since_start.as_secs();
+        if self.read_in.load(Ordering::Relaxed) != second {
+            let offset = wall_millis().saturating_sub(millis(since_start));
+            self.offset.store(offset, Ordering::Relaxed);
+            self.read_in.store(second, Ordering::Relaxed);
+        }
+        self.offset.load(Ordering::Relaxed)
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[allow(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+fn wall_millis() -> u64 {
+    millis(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default())
 }
 
 impl Default for SystemClock {
@@ -87,10 +125,9 @@ impl Default for SystemClock {
 }
 
 impl Clock for SystemClock {
-    #[allow(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
-    fn now(&self) -> Timestamp {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    fn read(&self) -> (Timestamp, Duration) {
+        let since_start = self.monotonic();
+        (Timestamp::from_millis(self.offset(since_start) + millis(since_start)), since_start)
     }
 
     fn monotonic(&self) -> Duration {
@@ -114,8 +151,9 @@ impl TokioClock {
 }
 
 impl Clock for TokioClock {
-    fn now(&self) -> Timestamp {
-        self.wall + self.start.elapsed()
+    fn read(&self) -> (Timestamp, Duration) {
+        let since_start = self.start.elapsed();
+        (self.wall + since_start, since_start)
     }
 
     fn monotonic(&self) -> Duration {
@@ -136,20 +174,20 @@ impl Random for SystemRandom {
 
 /// SplitMix64 (Steele, Lea, Flood 2014): the same numbers for the same seed, from any thread.
 #[derive(Debug)]
-pub struct SeededRandom(std::sync::atomic::AtomicU64);
+pub struct SeededRandom(AtomicU64);
 
 impl SeededRandom {
     /// A generator whose whole sequence follows from `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self(std::sync::atomic::AtomicU64::new(seed))
+        Self(AtomicU64::new(seed))
     }
 }
 
 impl Random for SeededRandom {
     fn next_u64(&self) -> u64 {
         const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
-        let mut z = self.0.fetch_add(GAMMA, std::sync::atomic::Ordering::Relaxed).wrapping_add(GAMMA);
+        let mut z = self.0.fetch_add(GAMMA, Ordering::Relaxed).wrapping_add(GAMMA);
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
@@ -172,6 +210,15 @@ mod tests {
         assert_ne!(draw(&SeededRandom::new(7)), draw(&SeededRandom::new(8)));
         // The reference sequence for seed 0, so that a replay survives a change of this file.
         assert_eq!(SeededRandom::new(0).next_u64(), 0xE220_A839_7B1D_CDAF);
+    }
+
+    #[tokio::test]
+    async fn the_system_clock_shows_the_wall_clock() {
+        let clock = SystemClock::new();
+        let off = |clock: &SystemClock| clock.now().as_millis().abs_diff(wall_millis());
+        assert!(off(&clock) <= 2, "{} ms", off(&clock));
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        assert!(off(&clock) <= 2, "{} ms", off(&clock));
     }
 
     #[test]

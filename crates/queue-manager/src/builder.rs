@@ -13,6 +13,8 @@ use crate::{
     route::{Member, Routes},
 };
 
+type Change = Box<dyn FnOnce(&mut Config) -> Result<()> + Send>;
+
 /// A manager before it connects: where its configuration comes from, and what the program itself says.
 #[must_use = "a manager is built by `connect`"]
 pub struct ManagerBuilder {
@@ -20,7 +22,7 @@ pub struct ManagerBuilder {
     registry: Registry,
     env: Env,
     provider: Option<Arc<dyn QueueProvider>>,
-    changes: Vec<Box<dyn FnOnce(&mut Config) -> Result<()> + Send>>,
+    changes: Vec<Change>,
     specs: Vec<QueueSpec>,
 }
 
@@ -91,7 +93,8 @@ impl ManagerBuilder {
         self
     }
 
-    /// A provider that is connected already, whatever URL is configured.
+    /// A provider that is connected already, whatever URL is configured. The manager owns it from here: it closes it, also
+    /// where a queue cannot be declared.
     pub fn provider(mut self, provider: Arc<dyn QueueProvider>) -> Self {
         self.provider = Some(provider);
         self

@@ -272,7 +272,7 @@ impl QueueManager {
     /// Holds all workers of a queue back, within 1 s. Running jobs finish. Idempotent.
     ///
     /// # Errors
-    /// `UNSUPPORTED`, `UNAVAILABLE`.
+    /// `NOT_FOUND`, `UNSUPPORTED`, `UNAVAILABLE`.
     pub async fn pause(&self, queue: impl AsRef<str>) -> Result<()> {
         self.set_paused(queue, true).await
     }
@@ -280,7 +280,7 @@ impl QueueManager {
     /// Lets the workers of a paused queue go on. Idempotent.
     ///
     /// # Errors
-    /// `UNSUPPORTED`, `UNAVAILABLE`.
+    /// `NOT_FOUND`, `UNSUPPORTED`, `UNAVAILABLE`.
     pub async fn resume(&self, queue: impl AsRef<str>) -> Result<()> {
         self.set_paused(queue, false).await
     }

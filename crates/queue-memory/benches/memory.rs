@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "a benchmark")]
 
+#[global_allocator]
+static A: mimalloc::MiMalloc = mimalloc::MiMalloc;
 use std::{
     sync::{
         Arc,
@@ -106,7 +108,7 @@ async fn provider(jobs: u64, batch: u64) -> f64 {
     let env = Env::system();
     let provider: Arc<dyn QueueProvider> = Arc::new(MemoryProvider::new());
     let mut spec = QueueSpec::new(queue());
-    spec.max_len = Some(1_024.max(batch * SIDES));
+    spec.max_len = Some(std::env::var("ML").map_or(1024, |m| m.parse().unwrap()));
     // A channel remembers nothing either.
     spec.tracking = Tracking::Off;
     provider.declare(&spec).await.unwrap();
@@ -120,7 +122,9 @@ async fn provider(jobs: u64, batch: u64) -> f64 {
             let kind = JobKind::from_static("bench");
             for _ in 0..jobs / SIDES / batch {
                 let now = env.now();
-                let job = |_| Envelope::builder(JobId::fresh(&env), kind.clone(), vec![7; PAYLOAD], now).seal();
+                let job = |_| {
+                    Envelope::builder(JobId::fresh_at(now, &*env.random), kind.clone(), vec![7; PAYLOAD], now).seal()
+                };
                 let outcomes = publisher.publish(&queue(), (0..batch).map(job).collect(), &options).await;
                 assert!(outcomes.iter().all(|outcome| outcome.is_accepted()));
             }
@@ -211,7 +215,8 @@ fn bytes_per_job(runtime: &Runtime) -> f64 {
     runtime.block_on(async {
         for _ in 0..JOBS / 100 {
             let now = env.now();
-            let job = |_| Envelope::builder(JobId::fresh(&env), kind.clone(), vec![7; PAYLOAD], now).seal();
+            let job =
+                |_| Envelope::builder(JobId::fresh_at(now, &*env.random), kind.clone(), vec![7; PAYLOAD], now).seal();
             provider.publish(&queue(), (0..100).map(job).collect(), &PublishOptions::default()).await;
         }
     });

@@ -15,6 +15,9 @@ use crate::{
     queue::{Claimed, Now, Queue},
 };
 
+/// A wait beyond it is as good as endless, and cannot overflow the clock.
+const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3_600);
+
 /// Fetch leases straight from the queue, so that nothing is buffered here. Dropped without being closed it leaves its leases
 /// to end by themselves, as a killed worker does.
 #[derive(Debug)]
@@ -31,6 +34,55 @@ impl MemoryConsumer {
             .with(|state| state.open_consumer(options.worker, options.outstanding))
             .ok_or_else(|| Error::new(ErrorCode::Unavailable, "too many consumers").by("memory"))?;
         Ok(Self { provider, queue, holder, lease: options.lease })
+    }
+
+    async fn wait_and_fetch(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
+        let give_up = tokio::time::Instant::now() + wait.min(LONGEST_WAIT);
+        loop {
+            let wake = self.queue.wake.notified();
+            let unbarred = self.queue.unbarred.notified();
+            tokio::pin!(wake, unbarred);
+            unbarred.as_mut().enable();
+            if self.provider.is_closed() {
+                return Ok(Vec::new());
+            }
+            let now = self.now();
+            let mut sleeping = None;
+            let claimed = self.queue.with(|state| {
+                let claimed = state.claim(self.holder, max, self.lease, now);
+                if matches!(claimed, Claimed::Nothing { .. }) {
+                    // Registered under the lock, so that no publisher can miss it.
+                    wake.as_mut().enable();
+                    state.fall_asleep();
+                    sleeping = Some(Sleeping(&self.queue));
+                }
+                claimed
+            });
+            match claimed {
+                Claimed::Jobs(jobs) => return Ok(jobs),
+                Claimed::Closed => return Ok(Vec::new()),
+                Claimed::Barred => tokio::select! {
+                    biased;
+                    () = unbarred => {}
+                    () = tokio::time::sleep_until(give_up) => return Ok(Vec::new()),
+                },
+                Claimed::Nothing { until } => {
+                    let turn = until.map(|until| {
+                        tokio::time::Instant::now() + Duration::from_nanos(until.saturating_sub(now.mono))
+                    });
+                    let next = turn.map_or(give_up, |turn| turn.min(give_up));
+                    tokio::select! {
+                        biased;
+                        () = wake => {}
+                        () = tokio::time::sleep_until(next) => {
+                            if next == give_up {
+                                return Ok(Vec::new());
+                            }
+                        }
+                    }
+                }
+            }
+        }
     }
 
     fn now(&self) -> Now {
@@ -78,52 +130,17 @@ impl MemoryConsumer {
 #[async_trait]
 impl Consumer for MemoryConsumer {
     async fn fetch(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
-        let give_up = tokio::time::Instant::now() + wait;
-        loop {
-            let wake = self.queue.wake.notified();
-            let unbarred = self.queue.unbarred.notified();
-            tokio::pin!(wake, unbarred);
-            unbarred.as_mut().enable();
-            if self.provider.is_closed() || max == 0 {
-                return Ok(Vec::new());
-            }
-            let now = self.now();
-            let mut sleeping = None;
-            let claimed = self.queue.with(|state| {
-                let claimed = state.claim(self.holder, max, self.lease, now);
-                if matches!(claimed, Claimed::Nothing { .. }) {
-                    // Registered under the lock, so that no publisher can miss it.
-                    wake.as_mut().enable();
-                    state.fall_asleep();
-                    sleeping = Some(Sleeping(&self.queue));
-                }
-                claimed
-            });
-            match claimed {
-                Claimed::Jobs(jobs) => return Ok(jobs),
-                Claimed::Closed => return Ok(Vec::new()),
-                Claimed::Barred => tokio::select! {
-                    biased;
-                    () = unbarred => {}
-                    () = tokio::time::sleep_until(give_up) => return Ok(Vec::new()),
-                },
-                Claimed::Nothing { until } => {
-                    let turn = until.map(|until| {
-                        tokio::time::Instant::now() + Duration::from_nanos(until.saturating_sub(now.mono))
-                    });
-                    let next = turn.map_or(give_up, |turn| turn.min(give_up));
-                    tokio::select! {
-                        biased;
-                        () = wake => {}
-                        () = tokio::time::sleep_until(next) => {
-                            if next == give_up {
-                                return Ok(Vec::new());
-                            }
-                        }
-                    }
-                }
-            }
+        if self.provider.is_closed() || max == 0 {
+            return Ok(Vec::new());
         }
+        // The common case under load: there is something, and nothing has to be set up for waiting.
+        let now = self.now();
+        match self.queue.with(|state| state.claim(self.holder, max, self.lease, now)) {
+            Claimed::Jobs(jobs) => return Ok(jobs),
+            _ if wait.is_zero() => return Ok(Vec::new()),
+            _ => {}
+        }
+        self.wait_and_fetch(max, wait).await
     }
 
     async fn settle(&self, batch: &[Settlement]) -> Vec<SettleOutcome> {

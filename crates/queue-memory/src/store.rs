@@ -18,7 +18,7 @@ use queue_core::{
 
 use crate::{
     provider::Shared,
-    queue::{Moment, Queue},
+    queue::{Moment, Now, Queue},
 };
 
 #[derive(Debug)]
@@ -59,10 +59,10 @@ impl MemoryStore {
 }
 
 /// One page of a queue's records, and the slot where the next begins.
-fn page_of(queue: &Queue, query: &JobQuery, start: u32, limit: usize) -> (Vec<JobRecord>, Option<u32>) {
+fn page_of(queue: &Queue, query: &JobQuery, start: u32, limit: usize, now: Now) -> (Vec<JobRecord>, Option<u32>) {
     queue.with(|state| {
         let mut found = Vec::new();
-        for (slot, record) in state.records(start, &query.states) {
+        for (slot, record) in state.records(start, &query.states, now) {
             if query.matches(&record) {
                 if found.len() == limit {
                     return (found, Some(slot));
@@ -92,7 +92,7 @@ impl JobStore for MemoryStore {
                 // Nobody may be consuming: what time has done shows here too.
                 state.advance(now);
                 match state.find(job.id).and_then(|slot| state.entry(slot)) {
-                    Some(entry) => Lookup::Found(Box::new(state.record(entry))),
+                    Some(entry) => Lookup::Found(Box::new(state.record(entry, now))),
                     None if state.is_gone(job.id) => Lookup::Gone,
                     None => Lookup::NotFound,
                 }
@@ -105,7 +105,7 @@ impl JobStore for MemoryStore {
         let (queues, mut start) = self.scan(query, cursor.as_ref())?;
         let mut items = Vec::new();
         for queue in queues {
-            let (found, next) = page_of(&queue, query, start, limit - items.len());
+            let (found, next) = page_of(&queue, query, start, limit - items.len(), self.shared.now());
             items.extend(found);
             if let Some(slot) = next {
                 let next = Some(Cursor(format!("{slot}@{}", queue.name).into()));

@@ -1,3 +1,11 @@
-//! What proves a provider.
+//! Proves that a provider keeps the contract of [`queue_core::provider`].
+//!
+//! [`conformance`] runs plain cases over `Arc<dyn QueueProvider>`, reached through a [`harness`]. [`saboteur`] proves the
+//! cases: each of its named defects must be caught by one. [`checker`] judges the history of a run with faults, and [`models`]
+//! stand for the families of brokers.
 
+pub mod checker;
+pub mod conformance;
+pub mod harness;
 pub mod models;
+pub mod saboteur;

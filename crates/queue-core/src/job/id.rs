@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{QueueName, Timestamp};
 use crate::{
-    clock::Env,
+    clock::{Env, Random},
     error::{Error, ErrorCode},
 };
 
@@ -21,10 +21,16 @@ impl JobId {
     /// A fresh id (UUIDv7, RFC 9562): 48 bits of time, 74 random bits.
     #[must_use]
     pub fn fresh(env: &Env) -> Self {
-        Self::from_time_and_bits(env.now(), env.random.next_u64(), env.random.next_u64())
+        Self::fresh_at(env.now(), &*env.random)
     }
 
-    pub(crate) fn from_time_and_bits(at: Timestamp, high: u64, low: u64) -> Self {
+    /// A fresh id made at a time that was read before: for batches, which read the clock once.
+    #[must_use]
+    pub fn fresh_at(now: Timestamp, random: &dyn Random) -> Self {
+        Self::from_time_and_bits(now, random.next_u64(), random.next_u64())
+    }
+
+    fn from_time_and_bits(at: Timestamp, high: u64, low: u64) -> Self {
         let top = (u128::from(at.as_millis()) << 80) | (0x7u128 << 76) | (u128::from(high & 0x0FFF) << 64);
         let bottom = (0b10u128 << 62) | u128::from(low >> 2);
         Self((top | bottom).to_be_bytes())

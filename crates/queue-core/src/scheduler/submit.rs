@@ -101,7 +101,7 @@ impl JobScheduler {
             return Err(Error::new(ErrorCode::Validation, "a job's timeout is longer than zero"));
         }
         headers.retry = retry;
-        let id = id.unwrap_or_else(|| JobId::fresh(self.env()));
+        let id = id.unwrap_or_else(|| JobId::fresh_at(now, &*self.env().random));
         let mut parts = Envelope::builder(id, job.kind, job.payload, now);
         parts.content_type = content_type;
         parts.priority = priority.unwrap_or(spec.default_priority);

@@ -96,21 +96,29 @@ impl Config {
     }
 
     fn check(&self, origins: &Origins) -> Result<()> {
-        let sections: [(&str, &dyn Fn() -> Result<(), ValidationErrors>); 3] = [
-            ("provider", &|| self.provider.validate()),
-            ("worker", &|| self.worker.validate()),
-            ("maintenance", &|| self.maintenance.validate()),
-        ];
-        for (path, validate) in sections {
-            validate().map_err(|errors| broken(path, &errors, origins))?;
+        let sections: [(&str, &dyn Checked); 3] =
+            [("provider", &self.provider), ("worker", &self.worker), ("maintenance", &self.maintenance)];
+        for (path, section) in sections {
+            section.broken().map_or(Ok(()), |errors| Err(broken(path, &errors, origins)))?;
         }
         for (name, queue) in &self.queues {
             let path = format!("queues.{name}");
-            queue.validate().map_err(|errors| broken(&path, &errors, origins))?;
+            queue.broken().map_or(Ok(()), |errors| Err(broken(&path, &errors, origins)))?;
             let spec = queue.spec(name.clone());
             spec.validate().map_err(|error| origins.error(&path, error.message()))?;
         }
         Ok(())
+    }
+}
+
+/// [`Validate`] as an object.
+trait Checked {
+    fn broken(&self) -> Option<ValidationErrors>;
+}
+
+impl<T: Validate> Checked for T {
+    fn broken(&self) -> Option<ValidationErrors> {
+        self.validate().err()
     }
 }
 

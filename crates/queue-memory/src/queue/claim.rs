@@ -24,6 +24,7 @@ pub(crate) enum Claimed {
 
 impl State {
     pub(crate) fn open_consumer(&mut self, worker: Arc<str>, demand: usize) -> Option<u32> {
+        let worker = self.name_worker(worker);
         self.consumers.insert(Holder { worker, demand, outstanding: 0, closed: false, abandoned: false })
     }
 
@@ -58,7 +59,7 @@ impl State {
         if self.control.paused || room == 0 {
             return Claimed::Barred;
         }
-        let worker = Arc::clone(&consumer.worker);
+        let worker = consumer.worker;
         self.advance(now);
         let ready = usize::try_from(self.count(JobState::Pending)).unwrap_or(usize::MAX);
         let mut jobs = Vec::with_capacity(room.min(ready));
@@ -69,7 +70,7 @@ impl State {
                 self.apply(place.slot, Trigger::Expire, now);
                 continue;
             }
-            jobs.extend(self.lease(place.slot, holder, &worker, lease, now));
+            jobs.extend(self.lease(place.slot, holder, worker, lease, now));
         }
         if jobs.is_empty() {
             return Claimed::Nothing { until: self.next_moment() };
@@ -84,12 +85,12 @@ impl State {
         Claimed::Jobs(jobs)
     }
 
-    fn lease(&mut self, slot: u32, holder: u32, worker: &Arc<str>, lease: Duration, now: Now) -> Option<Delivery> {
+    fn lease(&mut self, slot: u32, holder: u32, worker: u32, lease: Duration, now: Now) -> Option<Delivery> {
         let entry = self.slots.get_mut(slot)?;
         entry.holder = holder;
         entry.marked = false;
         entry.started_at = Some(now.wall);
-        entry.worker = Some(Arc::clone(worker));
+        entry.worker = worker;
         self.apply(slot, Trigger::Claim, now)?;
         self.turn(slot, now.after(lease));
         let entry = self.slots.get(slot)?;

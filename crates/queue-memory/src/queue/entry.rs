@@ -10,7 +10,7 @@ use queue_core::{
     store::{JobRecord, PastFailure},
 };
 
-use super::{lanes::Place, timers::Moment};
+use super::{Now, lanes::Place, timers::Moment};
 
 /// One job. What few jobs have stands behind `details`, so that a waiting job stays small.
 #[derive(Debug)]
@@ -36,7 +36,8 @@ pub(crate) struct Entry {
     /// When it came into its state.
     pub(crate) changed_at: Timestamp,
     pub(crate) started_at: Option<Timestamp>,
-    pub(crate) worker: Option<Arc<str>>,
+    /// Who has it, or had it last: a number of the queue's [`super::state::Workers`].
+    pub(crate) worker: u32,
     details: Option<Box<Details>>,
 }
 
@@ -75,7 +76,7 @@ impl Entry {
             submitted_at: at,
             changed_at: at,
             started_at: None,
-            worker: None,
+            worker: 0,
             details: None,
         }
     }
@@ -150,13 +151,18 @@ impl Entry {
         }
     }
 
-    pub(crate) fn record(&self, queue: &QueueName) -> JobRecord {
+    pub(crate) fn record(&self, queue: &QueueName, worker: Option<Arc<str>>, now: Now) -> JobRecord {
         let job = JobRef::new(queue.clone(), self.envelope.id);
         let mut record = JobRecord::new(job, self.envelope.clone(), self.state, self.submitted_at);
         record.attempt = self.attempt;
         record.started_count = self.started_count;
-        record.worker.clone_from(&self.worker);
+        record.worker = worker;
         record.started_at = self.started_at;
+        let submitted_for_later = self.envelope.not_before.is_some_and(|due| due > now.wall);
+        if self.state == JobState::Retrying || (self.state == JobState::Scheduled && !submitted_for_later) {
+            let left = std::time::Duration::from_nanos(self.turn_at.saturating_sub(now.mono));
+            record.due_at = Some(now.wall + left);
+        }
         record.finished_at = self.state.is_terminal().then_some(self.changed_at);
         if let Some(details) = self.details() {
             record.parked.clone_from(&details.parked);

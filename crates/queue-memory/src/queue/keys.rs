@@ -15,12 +15,13 @@ pub(crate) struct Hold {
 }
 
 impl State {
-    /// Who, other than `id`, holds the key now. A holder that is finished or gone holds nothing.
+    /// Who, other than `id`, holds the key now.
     pub(super) fn holder_of(&self, unique: &Unique, id: JobId, now: Now) -> Option<JobId> {
         let hold = self.keys.get(&unique.key)?;
         let stands = match hold.until {
             Some(until) => until > now.mono,
-            None => self.find(hold.id).and_then(|slot| self.entry(slot)).is_some_and(|job| !job.state.is_terminal()),
+            // Whatever ends a job frees its key in the same step.
+            None => true,
         };
         (stands && hold.id != id).then_some(hold.id)
     }

@@ -12,10 +12,9 @@ mod slots;
 mod state;
 mod timers;
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use queue_core::{
     Env,
@@ -41,7 +40,8 @@ pub(crate) struct Now {
 
 impl Now {
     pub(crate) fn read(env: &Env) -> Self {
-        Self { wall: env.clock.now(), mono: nanos(env.clock.monotonic()) }
+        let (wall, monotonic) = env.clock.read();
+        Self { wall, mono: nanos(monotonic) }
     }
 
     /// When a wall-clock time comes on the monotonic line, so that a jump of the wall clock moves no delay.
@@ -84,6 +84,9 @@ pub(crate) struct Signals {
     pub(crate) settled: bool,
 }
 
+/// How often a contended lock is looked at before its waiter parks: LOOKS² pauses are some 10 µs.
+const LOOKS: usize = 30;
+
 impl Queue {
     pub(crate) fn new(spec: QueueSpec, number: u64, hub: Hub) -> Self {
         Self {
@@ -106,8 +109,22 @@ impl Queue {
     }
 
     /// A panic under the lock would be a defect here, never the user's; the state is whole after each step.
+    ///
+    /// A batch holds the lock for a few microseconds, which is less than going to sleep and being woken takes: look for that
+    /// long before parking.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        for _ in 0..LOOKS {
+            if let Some(state) = self.state.try_lock() {
+                return state;
+            }
+            for _ in 0..LOOKS {
+                if !self.state.is_locked() {
+                    break;
+                }
+                std::hint::spin_loop();
+            }
+        }
+        self.state.lock()
     }
 
     pub(crate) fn unlock(&self, mut state: MutexGuard<'_, State>) {

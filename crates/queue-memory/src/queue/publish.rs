@@ -27,7 +27,7 @@ impl State {
         if let Some(rejection) = self.too_large(&envelope) {
             return Taken::Answer(PublishOutcome::Rejected(rejection));
         }
-        if self.find(envelope.id).is_some() {
+        if self.find(envelope.id).is_some() || self.is_gone(envelope.id) {
             return Taken::accepted();
         }
         if let Some(existing) = self.key_holder(&envelope, now) {
@@ -41,7 +41,7 @@ impl State {
 
     /// Takes a follow-up in: `max_len` never refuses it, and a held unique key means that its work is under way.
     pub(crate) fn follow(&mut self, envelope: Envelope, now: Now) {
-        if self.find(envelope.id).is_none() && self.key_holder(&envelope, now).is_none() {
+        if self.find(envelope.id).is_none() && !self.is_gone(envelope.id) && self.key_holder(&envelope, now).is_none() {
             self.admit(envelope, now);
         }
     }

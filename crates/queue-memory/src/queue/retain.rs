@@ -2,11 +2,12 @@
 
 use std::{collections::VecDeque, ops::Bound};
 
+use hashbrown::HashSet;
 use queue_core::{
     job::{JobId, Timestamp},
     lifecycle::{JobState, Trigger},
     provider::DeadFilter,
-    queue_spec::{Retention, Tracking},
+    queue_spec::Retention,
 };
 
 use super::{Now, State};
@@ -18,6 +19,8 @@ pub(crate) struct Finished {
     bytes: u64,
     /// Ids that were forgotten lately, so that "gone" is told from "never was".
     tombstones: VecDeque<JobId>,
+    /// The same ids: every publish asks.
+    buried: HashSet<JobId>,
 }
 
 /// More tell little: a caller asks for what it knows of.
@@ -33,7 +36,7 @@ impl State {
         }
         if state == JobState::Dead {
             self.dead.insert((now.wall, slot));
-        } else if self.spec.tracking == Tracking::Off {
+        } else if !self.is_tracked() {
             // The event of its end was the last that is heard of it.
             self.forget(slot);
             return;
@@ -83,16 +86,21 @@ impl State {
     }
 
     fn bury_for_good(&mut self, slot: u32) {
-        let Some(entry) = self.forget(slot) else { return };
-        if self.finished.tombstones.len() == TOMBSTONES {
-            self.finished.tombstones.pop_front();
+        let Some(id) = self.slots.get(slot).map(|entry| entry.envelope.id) else { return };
+        self.forget(slot);
+        if self.finished.tombstones.len() == TOMBSTONES
+            && let Some(oldest) = self.finished.tombstones.pop_front()
+        {
+            self.finished.buried.remove(&oldest);
         }
-        self.finished.tombstones.push_back(entry.envelope.id);
+        if self.finished.buried.insert(id) {
+            self.finished.tombstones.push_back(id);
+        }
     }
 
     /// Whether it was here and retention took it.
     pub(crate) fn is_gone(&self, id: JobId) -> bool {
-        self.finished.tombstones.contains(&id)
+        !self.finished.buried.is_empty() && self.finished.buried.contains(&id)
     }
 
     /// When retention has something to do next.

@@ -8,7 +8,7 @@ use queue_core::{
     job::{Envelope, JobId, JobRef, Timestamp, UniqueKey},
     lifecycle::{self, JobState, Line, Transition, Trigger},
     provider::ParkKey,
-    queue_spec::QueueSpec,
+    queue_spec::{QueueSpec, Tracking},
     stats::QueueStats,
     store::{JobRecord, QueueControl},
 };
@@ -41,6 +41,8 @@ pub(crate) struct State {
     pub(super) finished: Finished,
     pub(super) dead: BTreeSet<(Timestamp, u32)>,
     pub(super) consumers: Slots<Holder>,
+    /// Names of workers by number, so that a job holds four bytes of it. A name that comes back keeps its number.
+    workers: Vec<Arc<str>>,
     /// Consumers that sleep until there is something to claim.
     pub(super) sleepers: usize,
     /// Publishers that wait for room.
@@ -59,7 +61,8 @@ pub(crate) struct State {
 /// A consumer as its queue sees it.
 #[derive(Debug)]
 pub(crate) struct Holder {
-    pub(crate) worker: Arc<str>,
+    /// Its worker's number.
+    pub(crate) worker: u32,
     pub(crate) demand: usize,
     pub(crate) outstanding: usize,
     pub(crate) closed: bool,
@@ -87,6 +90,7 @@ impl State {
             finished: Finished::default(),
             dead: BTreeSet::new(),
             consumers: Slots::default(),
+            workers: Vec::new(),
             sleepers: 0,
             queuers: 0,
             counts: [0; JobState::ALL.len()],
@@ -127,12 +131,37 @@ impl State {
     }
 
     pub(crate) fn find(&self, id: JobId) -> Option<u32> {
+        if !self.is_tracked() {
+            return None;
+        }
         let hash = self.hash(id);
         self.ids.find(hash, |slot| self.slots.get(*slot).is_some_and(|entry| entry.envelope.id == id)).copied()
     }
 
     pub(crate) fn entry(&self, slot: u32) -> Option<&Entry> {
         self.slots.get(slot)
+    }
+
+    /// An untracked queue keeps no index: nobody can look its jobs up, and the same id twice is two jobs.
+    pub(super) fn is_tracked(&self) -> bool {
+        self.spec.tracking == Tracking::Full
+    }
+
+    pub(super) fn name_worker(&mut self, name: Arc<str>) -> u32 {
+        let number = self.workers.iter().position(|known| *known == name).unwrap_or_else(|| {
+            self.workers.push(name);
+            self.workers.len() - 1
+        });
+        u32::try_from(number).unwrap_or(u32::MAX)
+    }
+
+    fn index(&mut self, slot: u32, id: JobId) {
+        let hash = self.hash(id);
+        let Self { ids, slots, hasher, .. } = self;
+        ids.insert_unique(hash, slot, |slot| {
+            use std::hash::BuildHasher;
+            slots.get(*slot).map_or(0, |entry| hasher.hash_one(entry.envelope.id))
+        });
     }
 
     fn hash(&self, id: JobId) -> u64 {
@@ -150,12 +179,9 @@ impl State {
         let entry = Entry::new(envelope, state, self.ticket, self.born, now.wall);
         let place = entry.short_ticket();
         let slot = self.slots.insert(entry)?;
-        let hash = self.hash(id);
-        let Self { ids, slots, hasher, .. } = self;
-        ids.insert_unique(hash, slot, |slot| {
-            use std::hash::BuildHasher;
-            slots.get(*slot).map_or(0, |entry| hasher.hash_one(entry.envelope.id))
-        });
+        if self.is_tracked() {
+            self.index(slot, id);
+        }
         self.counts[state as usize] += 1;
         self.submitted_total += 1;
         if state == JobState::Pending {
@@ -190,7 +216,7 @@ impl State {
             entry.started_count = 0;
             entry.orphaned = false;
         }
-        let (place, priority, holder) = (entry.short_ticket(), entry.envelope.priority, entry.holder);
+        let (place, holder) = (entry.short_ticket(), entry.holder);
         let unparked = entry.parked().is_some() && transition.from == JobState::Pending;
         if unparked {
             entry.details_mut().parked = None;
@@ -199,6 +225,7 @@ impl State {
         self.parked_count -= u64::from(unparked);
         self.recount(transition, holder);
         if let Some(line) = effects.ready {
+            let priority = self.slots.get(slot)?.envelope.priority;
             self.line_up(slot, place, priority, line);
         }
         if let Some(event) = effects.event {
@@ -295,17 +322,18 @@ impl State {
     }
 
     /// Forgets a job that is in no lane, ring or set any more.
-    pub(super) fn forget(&mut self, slot: u32) -> Option<Entry> {
-        let entry = self.slots.get(slot)?;
-        let (id, hash) = (entry.envelope.id, self.hash(entry.envelope.id));
-        let slots = &self.slots;
-        let found = self.ids.find_entry(hash, |slot| slots.get(*slot).is_some_and(|entry| entry.envelope.id == id));
-        if let Ok(found) = found {
-            found.remove();
+    pub(super) fn forget(&mut self, slot: u32) {
+        if self.is_tracked() {
+            let Some(entry) = self.slots.get(slot) else { return };
+            let hash = self.hash(entry.envelope.id);
+            if let Ok(found) = self.ids.find_entry(hash, |other| *other == slot) {
+                found.remove();
+            }
         }
-        let entry = self.slots.remove(slot)?;
-        self.counts[entry.state as usize] -= 1;
-        Some(entry)
+        if let Some(state) = self.slots.get(slot).map(|entry| entry.state) {
+            self.counts[state as usize] -= 1;
+            self.slots.remove(slot);
+        }
     }
 
     pub(super) fn emit(&self, slot: u32, what: JobEventKind, now: Now) {
@@ -319,8 +347,9 @@ impl State {
         }
     }
 
-    pub(crate) fn record(&self, entry: &Entry) -> JobRecord {
-        entry.record(&self.spec.name)
+    pub(crate) fn record(&self, entry: &Entry, now: Now) -> JobRecord {
+        let worker = entry.started_at.and_then(|_| self.workers.get(entry.worker as usize)).cloned();
+        entry.record(&self.spec.name, worker, now)
     }
 
     /// Records from a slot on, in slot order; empty states stand for all.
@@ -328,10 +357,11 @@ impl State {
         &'a self,
         start: u32,
         states: &'a [JobState],
+        now: Now,
     ) -> impl Iterator<Item = (u32, JobRecord)> + 'a {
         let wanted = |entry: &Entry| states.is_empty() || states.contains(&entry.state);
         let entries = self.slots.iter_from(start).filter(move |(_, entry)| wanted(entry));
-        entries.map(|(slot, entry)| (slot, self.record(entry)))
+        entries.map(move |(slot, entry)| (slot, self.record(entry, now)))
     }
 
     /// When somebody must look at the queue again though nobody asks it anything.
