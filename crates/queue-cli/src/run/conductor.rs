@@ -309,8 +309,17 @@ impl Conductor {
         if let Err(error) = self.ledger.flush() {
             self.fail(error);
         }
-        if let (Some(store), true) = (self.queue.store(), self.looking.is_none()) {
-            self.looking = Some(Box::pin(look::look(store, self.open.clone())));
+        match self.queue.store() {
+            Some(store) if self.looking.is_none() => {
+                self.looking = Some(Box::pin(look::look(store, self.open.clone())));
+            }
+            Some(_) => {}
+            // Without records nobody can tell what expired; the broker drops it silently.
+            None => {
+                for id in self.open.overdue(look::OVERDUE) {
+                    self.ended(id, Fate::expired());
+                }
+            }
         }
     }
 

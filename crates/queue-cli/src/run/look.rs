@@ -15,6 +15,8 @@ use crate::results::Status;
 
 /// How often.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
+/// Where there are no records, a job that did not start so long after its time to live is taken for expired.
+pub(super) const OVERDUE: Duration = Duration::from_secs(5);
 /// So many lines each time, in turn: a full window is gone through in five rounds.
 const AT_ONCE: usize = 2_000;
 /// More ends than that in one round are no accident.
@@ -77,4 +79,71 @@ fn of_nothing(job: JobRef, open: &OpenJobs) -> Option<Found> {
         false => Fate::failed(Status::Cancelled, JobError::new(ErrorCode::NotFound, message)),
     };
     again.then_some(Found { job, fate, attempts: 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use queue_core::{
+        JobScheduler, QueueName,
+        job::JobKind,
+        provider::{Cancel, PublishOptions},
+        scheduler::{NewJob, Submitted},
+    };
+
+    use super::*;
+    use crate::{feed::OpenLine, input::Text, run::open::OpenJob, window::Window};
+
+    async fn memory() -> JobScheduler {
+        queue_manager::QueueManager::connect("memory:").await.unwrap().scheduler("q").unwrap().clone()
+    }
+
+    /// A job that waits, and its line.
+    async fn opened(queues: &JobScheduler, open: &OpenJobs, ttl: Option<Duration>) -> JobRef {
+        let mut job = NewJob::new(JobKind::new("exec").unwrap(), "1");
+        job.options.ttl = ttl;
+        let answers = queues.submit(&QueueName::new("q").unwrap(), vec![job], &PublishOptions::default()).await;
+        let [Submitted::Accepted(job)] = &answers[..] else { panic!("{answers:?}") };
+        let line = OpenLine::new(1, Text::Utf8(Bytes::new()), Window::default().enter(1).await.unwrap());
+        open.open(OpenJob::new(line, job.clone(), None, ttl));
+        open.accepted(job.clone());
+        job.clone()
+    }
+
+    async fn seen(queues: &JobScheduler, open: &OpenJobs) -> Vec<Status> {
+        let found = look(Arc::clone(queues.store().unwrap()), open.clone()).await;
+        found.into_iter().map(|found| found.fate.status).collect()
+    }
+
+    #[tokio::test]
+    async fn what_ended_elsewhere_is_found() {
+        let (queues, open) = (memory().await, OpenJobs::default());
+        let job = opened(&queues, &open, None).await;
+        assert_eq!(seen(&queues, &open).await, [], "it waits");
+        queues.cancel(&job, &Cancel::by("somebody")).await.unwrap();
+        assert_eq!(seen(&queues, &open).await, [Status::Cancelled]);
+        open.take(job.id).unwrap();
+        assert_eq!(seen(&queues, &open).await, []);
+    }
+
+    #[tokio::test]
+    async fn what_expired_is_found() {
+        let (queues, open) = (memory().await, OpenJobs::default());
+        opened(&queues, &open, Some(Duration::from_millis(20))).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(seen(&queues, &open).await, [Status::Expired]);
+    }
+
+    #[tokio::test]
+    async fn what_is_gone_is_believed_the_second_time() {
+        let (queues, open) = (memory().await, OpenJobs::default());
+        for (ttl, status) in [(None, Status::Cancelled), (Some(Duration::from_millis(20)), Status::Expired)] {
+            let job = opened(&queues, &open, ttl).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            queues.provider().drop_queue(&job.queue, false).await.unwrap();
+            assert_eq!(seen(&queues, &open).await, []);
+            assert_eq!(seen(&queues, &open).await, [status]);
+            open.take(job.id).unwrap();
+        }
+    }
 }

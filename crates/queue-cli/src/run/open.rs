@@ -165,6 +165,16 @@ impl OpenJobs {
         self.table().jobs.values().filter(|open| open.accepted).map(|open| open.job.clone()).collect()
     }
 
+    /// What does not run and was to have expired that long ago.
+    pub(super) fn overdue(&self, by: Duration) -> Vec<JobId> {
+        let now = Instant::now();
+        let overdue = |open: &&OpenJob| {
+            let end = open.expires.and_then(|end| end.checked_add(by));
+            open.accepted && open.running_since.is_none() && end.is_some_and(|end| end <= now)
+        };
+        self.table().jobs.values().filter(overdue).map(|open| open.job.id).collect()
+    }
+
     /// Whose records to look at now: the doubtful, and as many others as are asked for, each in its turn.
     pub(super) fn to_look_at(&self, others: usize) -> Vec<JobRef> {
         let mut table = self.table();
@@ -271,6 +281,20 @@ mod tests {
         assert!(open.is_empty() && open.take(id).is_none());
         assert_eq!(open.running(), 0);
         line.close();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_expired_long_ago_and_does_not_run_is_overdue() {
+        let open = OpenJobs::default();
+        let ids = [opened(&open, 1, None).await, opened(&open, 2, None).await, opened(&open, 3, None).await];
+        for id in &ids[..2] {
+            open.change(*id, |open| open.expires = Some(Instant::now() + SECOND));
+        }
+        let _running = open.start(ids[0], 1);
+        tokio::time::advance(2 * SECOND).await;
+        assert!(open.overdue(2 * SECOND).is_empty());
+        tokio::time::advance(SECOND).await;
+        assert_eq!(open.overdue(2 * SECOND), [ids[1]]);
     }
 
     #[tokio::test(start_paused = true)]
