@@ -5,8 +5,6 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "a benchmark")]
 
-#[global_allocator]
-static A: mimalloc::MiMalloc = mimalloc::MiMalloc;
 use std::{
     sync::{
         Arc,
@@ -30,6 +28,10 @@ use validator::Validate;
 const SIDES: u64 = 4;
 const RUNS: usize = 5;
 const PAYLOAD: usize = 200;
+
+/// For both sides: what one thread allocates another frees here, and glibc's allocator makes these wait for each other.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -108,7 +110,7 @@ async fn provider(jobs: u64, batch: u64) -> f64 {
     let env = Env::system();
     let provider: Arc<dyn QueueProvider> = Arc::new(MemoryProvider::new());
     let mut spec = QueueSpec::new(queue());
-    spec.max_len = Some(std::env::var("ML").map_or(1024, |m| m.parse().unwrap()));
+    spec.max_len = Some(1_024);
     // A channel remembers nothing either.
     spec.tracking = Tracking::Off;
     provider.declare(&spec).await.unwrap();
@@ -174,7 +176,7 @@ async fn worker(jobs: u64) -> f64 {
     let (count, ended) = (Arc::clone(&done), Arc::clone(&finished));
     let running = queues
         .worker()
-        .queue("bench", 128)
+        .queue("bench", 512)
         .register(move |_: Nothing| {
             if count.fetch_add(1, Ordering::Relaxed) + 1 == jobs {
                 ended.notify_one();

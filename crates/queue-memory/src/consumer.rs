@@ -12,7 +12,7 @@ use queue_core::{
 
 use crate::{
     MemoryProvider,
-    queue::{Claimed, Now, Queue},
+    queue::{Claimed, Now, Queue, State},
 };
 
 /// A wait beyond it is as good as endless, and cannot overflow the clock.
@@ -42,19 +42,24 @@ impl MemoryConsumer {
             let wake = self.queue.wake.notified();
             let unbarred = self.queue.unbarred.notified();
             tokio::pin!(wake, unbarred);
-            unbarred.as_mut().enable();
             if self.provider.is_closed() {
                 return Ok(Vec::new());
             }
             let now = self.now();
-            let mut sleeping = None;
+            let mut waiting = None;
             let claimed = self.queue.with(|state| {
                 let claimed = state.claim(self.holder, max, self.lease, now);
-                if matches!(claimed, Claimed::Nothing { .. }) {
-                    // Registered under the lock, so that no publisher can miss it.
-                    wake.as_mut().enable();
-                    state.fall_asleep();
-                    sleeping = Some(Sleeping(&self.queue));
+                // Registered under the lock, so that nobody who changes something can miss it.
+                match claimed {
+                    Claimed::Nothing { .. } => {
+                        wake.as_mut().enable();
+                        waiting = Some(Waiting::begin(&self.queue, state, |state| &mut state.sleepers));
+                    }
+                    Claimed::Barred => {
+                        unbarred.as_mut().enable();
+                        waiting = Some(Waiting::begin(&self.queue, state, |state| &mut state.barred));
+                    }
+                    Claimed::Jobs(_) | Claimed::Closed => {}
                 }
                 claimed
             });
@@ -204,11 +209,21 @@ impl Drop for MemoryConsumer {
     }
 }
 
-/// Counts a consumer that sleeps, also when its future is dropped.
-struct Sleeping<'a>(&'a Queue);
+/// Counts a consumer that waits, also when its future is dropped.
+struct Waiting<'a> {
+    queue: &'a Queue,
+    counter: fn(&mut State) -> &mut usize,
+}
 
-impl Drop for Sleeping<'_> {
+impl<'a> Waiting<'a> {
+    fn begin(queue: &'a Queue, state: &mut State, counter: fn(&mut State) -> &mut usize) -> Self {
+        *counter(state) += 1;
+        Self { queue, counter }
+    }
+}
+
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.with(super::queue::State::wake_up);
+        self.queue.with(|state| *(self.counter)(state) -= 1);
     }
 }

@@ -2,14 +2,16 @@
 
 use std::{
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use hashbrown::HashMap;
+use parking_lot::Mutex;
 use queue_core::{
     Env, Error, ErrorCode, QueueProvider, QueueSpec, Result,
     job::{Envelope, QueueName, StoreId},
@@ -44,7 +46,9 @@ pub(crate) struct Shared {
     pub(crate) env: Env,
     pub(crate) store: StoreId,
     pub(crate) hub: Hub,
-    queues: RwLock<HashMap<QueueName, Arc<Queue>>>,
+    /// Read on every publish, written when a queue comes or goes.
+    queues: ArcSwap<HashMap<QueueName, Arc<Queue>>>,
+    changing: Mutex<()>,
     numbers: AtomicU64,
     pub(crate) leaders: crate::store::Leaders,
 }
@@ -68,7 +72,8 @@ impl MemoryProvider {
             store: StoreId::fresh(&env),
             env,
             hub: Hub::new(),
-            queues: RwLock::default(),
+            queues: ArcSwap::default(),
+            changing: Mutex::new(()),
             numbers: AtomicU64::new(0),
             leaders: crate::store::Leaders::default(),
         };
@@ -102,7 +107,7 @@ impl Default for MemoryProvider {
 
 impl Shared {
     pub(crate) fn find(&self, name: &QueueName) -> Option<Arc<Queue>> {
-        self.queues.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.queues.load().get(name).cloned()
     }
 
     /// The queue, with the default spec if nobody declared it.
@@ -112,13 +117,16 @@ impl Shared {
 
     /// The queue, with this spec if it did not exist.
     fn queue_or(&self, spec: QueueSpec) -> Arc<Queue> {
-        let mut queues = self.queues.write().unwrap_or_else(PoisonError::into_inner);
-        let name = spec.name.clone();
-        let make = || {
-            let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-            Arc::new(Queue::new(spec, number, self.hub.clone()))
-        };
-        Arc::clone(queues.entry(name).or_insert_with(make))
+        let _changing = self.changing.lock();
+        if let Some(queue) = self.find(&spec.name) {
+            return queue;
+        }
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let queue = Arc::new(Queue::new(spec, number, self.hub.clone()));
+        let mut queues = HashMap::clone(&self.queues.load());
+        queues.insert(queue.name.clone(), Arc::clone(&queue));
+        self.queues.store(Arc::new(queues));
+        queue
     }
 
     pub(crate) fn existing(&self, name: &QueueName, operation: &'static str) -> Result<Arc<Queue>> {
@@ -128,17 +136,21 @@ impl Shared {
 
     /// Every queue, by name.
     pub(crate) fn all(&self) -> Vec<Arc<Queue>> {
-        let mut queues: Vec<_> = self.queues.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let mut queues: Vec<_> = self.queues.load().values().cloned().collect();
         queues.sort_by(|a, b| a.name.cmp(&b.name));
         queues
     }
 
     fn remove(&self, name: &QueueName, only_if: impl FnOnce(&Queue) -> bool) -> Result<Option<Arc<Queue>>, ()> {
-        let mut queues = self.queues.write().unwrap_or_else(PoisonError::into_inner);
-        match queues.get(name) {
-            Some(queue) if !only_if(queue) => Err(()),
-            _ => Ok(queues.remove(name)),
+        let _changing = self.changing.lock();
+        let Some(queue) = self.find(name) else { return Ok(None) };
+        if !only_if(&queue) {
+            return Err(());
         }
+        let mut queues = HashMap::clone(&self.queues.load());
+        queues.remove(name);
+        self.queues.store(Arc::new(queues));
+        Ok(Some(queue))
     }
 
     pub(crate) fn now(&self) -> Now {

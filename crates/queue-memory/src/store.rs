@@ -1,13 +1,11 @@
 //! The records of the same jobs.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
 use hashbrown::HashMap;
+use parking_lot::Mutex;
 use queue_core::{
     Error, ErrorCode, JobStore, Result,
     job::{JobRef, QueueName, StoreId},
@@ -156,7 +154,7 @@ impl JobStore for MemoryStore {
 
     async fn lead(&self, role: &str, candidate: &str, term: Duration) -> Result<Option<Leadership>> {
         let now = self.shared.now();
-        let mut leaders = self.shared.leaders.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut leaders = self.shared.leaders.0.lock();
         let lead = leaders.entry_ref(role).or_insert_with(|| Lead {
             candidate: candidate.to_owned(),
             epoch: 1,

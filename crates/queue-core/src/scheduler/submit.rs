@@ -3,7 +3,7 @@
 use crate::{
     error::{Error, ErrorCode, Result},
     event::{JobEvent, JobEventKind},
-    job::{Envelope, JobId, JobRef, QueueName, RawHeaders},
+    job::{Envelope, JobId, JobRef, QueueName, RawHeaders, Timestamp},
     provider::{PublishOptions, PublishOutcome},
     queue_spec::QueueSpec,
 };
@@ -33,8 +33,9 @@ impl JobScheduler {
         let spec = self.spec(queue);
         let mut answers: Vec<Option<Submitted>> = Vec::with_capacity(jobs.len());
         let mut batch = Vec::with_capacity(jobs.len());
+        let now = self.env().now();
         for job in jobs {
-            match self.envelope(&spec, job) {
+            match self.envelope(&spec, job, now) {
                 Ok(envelope) => {
                     batch.push(envelope);
                     answers.push(None);
@@ -42,11 +43,10 @@ impl JobScheduler {
                 Err(error) => answers.push(Some(Submitted::Rejected(error.at("submit").on(queue)))),
             }
         }
-        let sent: Vec<Envelope> = batch.clone();
-        let outcomes = self.publish_surely(queue, batch, options).await;
-        let mut outcomes = sent.into_iter().zip(outcomes);
+        let outcomes = self.publish_surely(queue, &batch, options).await;
+        let mut outcomes = batch.iter().zip(outcomes);
         let answer = |answer: Option<Submitted>| {
-            answer.or_else(|| outcomes.next().map(|(envelope, outcome)| self.answer(queue, &envelope, outcome)))
+            answer.or_else(|| outcomes.next().map(|(envelope, outcome)| self.answer(queue, envelope, outcome)))
         };
         answers.into_iter().filter_map(answer).collect()
     }
@@ -55,19 +55,15 @@ impl JobScheduler {
     async fn publish_surely(
         &self,
         queue: &QueueName,
-        batch: Vec<Envelope>,
+        batch: &[Envelope],
         options: &PublishOptions,
     ) -> Vec<PublishOutcome> {
         let provider = &self.inner.provider;
-        if !provider.capabilities(None).dedup_by_id.is_supported() {
-            return provider.publish(queue, batch, options).await;
-        }
-        let kept = batch.clone();
-        let mut outcomes = provider.publish(queue, batch, options).await;
+        let mut outcomes = provider.publish(queue, batch.to_vec(), options).await;
         let unknown = |outcome: &PublishOutcome| matches!(outcome, PublishOutcome::Unknown(_));
         let again: Vec<usize> = (0..outcomes.len()).filter(|index| unknown(&outcomes[*index])).collect();
-        if !again.is_empty() {
-            let batch = again.iter().map(|index| kept[*index].clone()).collect();
+        if !again.is_empty() && provider.capabilities(Some(&self.spec(queue))).dedup_by_id.is_supported() {
+            let batch = again.iter().map(|index| batch[*index].clone()).collect();
             for (index, outcome) in again.into_iter().zip(provider.publish(queue, batch, options).await) {
                 outcomes[index] = outcome;
             }
@@ -94,9 +90,8 @@ impl JobScheduler {
     }
 
     /// The envelope of a new job: its options, else the queue's defaults.
-    fn envelope(&self, spec: &QueueSpec, job: NewJob) -> Result<Envelope> {
+    fn envelope(&self, spec: &QueueSpec, job: NewJob, now: Timestamp) -> Result<Envelope> {
         let JobOptions { id, content_type, priority, start, ttl, timeout, retry, unique, mut headers } = job.options;
-        let now = self.env().now();
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(Error::new(ErrorCode::Validation, "a job's timeout is longer than zero"));
         }

@@ -130,7 +130,7 @@ impl WorkerBuilder {
         self
     }
 
-    /// How many jobs may be fetched before there is a slot for them, per queue. Default: half the concurrency, at most 128. A
+    /// How many jobs may be fetched before there is a slot for them, per queue. Default: half the concurrency, at most 256. A
     /// fetched job is not overtaken by an urgent one that comes later.
     pub fn prefetch(mut self, jobs: usize) -> Self {
         self.prefetch = Some(jobs);
@@ -174,7 +174,7 @@ impl WorkerBuilder {
             if slots == 0 {
                 return Err(config("a queue's concurrency is at least 1").on(&queue));
             }
-            let spare = self.prefetch.unwrap_or((slots / 2).min(128));
+            let spare = self.prefetch.unwrap_or((slots / 2).min(256));
             let spec = self.scheduler.spec(&queue);
             let mut options = ConsumeOptions::new(Arc::clone(&name), slots + spare);
             options.lease = self.lease_for(&spec);

@@ -2,8 +2,6 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
-
 use super::{held::Held, pool::Pool};
 use crate::{
     config::defaults,
@@ -53,23 +51,19 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Settles until every slot is gone and everything is settled. A batch is what came while the last one was under way: alone at
 /// low load, full at high load, and never waiting for company.
-pub(super) async fn complete(pool: Arc<Pool>, mut finished: mpsc::Receiver<Finished>) {
+pub(super) async fn complete(pool: Arc<Pool>) {
     let mut batch = Vec::with_capacity(defaults::SETTLE_BATCH);
     let mut open: Vec<Finished> = Vec::new();
     loop {
         let room = defaults::SETTLE_BATCH.saturating_sub(open.len());
         if open.is_empty() {
-            if finished.recv_many(&mut batch, room).await == 0 {
+            if !pool.outlet.wait_and_drain(&mut batch, room).await {
                 return;
             }
         } else {
             // Something must be settled again: a little later, together with what comes.
             tokio::time::sleep(PAUSE).await;
-            while batch.len() < room
-                && let Ok(more) = finished.try_recv()
-            {
-                batch.push(more);
-            }
+            pool.outlet.drain(&mut batch, room);
         }
         open.append(&mut batch);
         open = settle(&pool, open).await;
@@ -90,7 +84,7 @@ async fn settle(pool: &Pool, batch: Vec<Finished>) -> Vec<Finished> {
     let mut done: Vec<(Finished, Option<SettleOutcome>)> = lost.into_iter().map(|item| (item, None)).collect();
     for (item, outcome) in to_settle.into_iter().zip(outcomes) {
         let may_repeat = matches!(outcome, SettleOutcome::Unknown(_) | SettleOutcome::NotSettled { .. });
-        if may_repeat && item.held.lease_stands(&*pool.env().clock) {
+        if may_repeat && item.held.lease_stands(pool.env().clock.monotonic()) {
             tracing::debug!(job = %item.held.delivery.envelope.id, ?outcome, "not settled yet");
             again.push(item);
         } else {

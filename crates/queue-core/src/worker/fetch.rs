@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{held::Held, pool::Pool};
+use super::pool::Pool;
 use crate::clock::Random;
 
 /// A fetch that found nothing in that time is made again: it costs one call, and outlives no connection.
@@ -11,15 +11,14 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Fetches whenever there is room, until the pool stops; the slots end when its buffer is empty then.
-pub(super) async fn fetch(pool: Arc<Pool>, buffer: async_channel::Sender<Arc<Held>>) {
+pub(super) async fn fetch(pool: Arc<Pool>) {
     let mut pause = FIRST_PAUSE;
     while let Some(room) = room(&pool).await {
         match pool.consumer.fetch(room, FETCH_WAIT).await {
             Ok(deliveries) => {
                 pause = FIRST_PAUSE;
-                for held in pool.take_in(deliveries, pool.env().clock.monotonic()) {
-                    // The slots outlive the fetcher, and the buffer has room for all that may be in hand.
-                    let _ = buffer.send(held).await;
+                if !deliveries.is_empty() {
+                    pool.buffer.fill(pool.take_in(deliveries, pool.env().clock.monotonic()));
                 }
             }
             Err(error) => {
@@ -29,6 +28,7 @@ pub(super) async fn fetch(pool: Arc<Pool>, buffer: async_channel::Sender<Arc<Hel
             }
         }
     }
+    pool.buffer.close();
 }
 
 /// Waits until a good part of the buffer is free, so that each fetch brings several. `None` once the pool stops.

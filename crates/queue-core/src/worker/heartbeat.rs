@@ -145,7 +145,7 @@ async fn beat_for(pool: &Pool, held: &[Arc<Held>]) {
                 BeatOutcome::Lost => held.command(Order::Lost),
                 BeatOutcome::Unknown(error) => {
                     held.untold(beat);
-                    if !held.lease_stands(&*pool.env().clock) {
+                    if !held.lease_stands(pool.env().clock.monotonic()) {
                         tracing::warn!(job = %held.delivery.envelope.id, %error, "the lease ended unrenewed");
                         held.command(Order::Lost);
                     }

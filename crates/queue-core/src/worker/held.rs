@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -12,7 +12,6 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::{
-    clock::Clock,
     provider::{Beat, Delivery, Lease},
     queue_spec::QueueSpec,
 };
@@ -28,7 +27,8 @@ pub(super) struct Held {
     running: AtomicBool,
     order: Mutex<Order>,
     ordered: Notify,
-    outbox: Mutex<Outbox>,
+    /// Boxed: most jobs say nothing while they run.
+    outbox: Mutex<Option<Box<Outbox>>>,
     /// Rung when the outbox should not wait for the next round of heartbeats.
     bell: Arc<Notify>,
 }
@@ -55,7 +55,6 @@ pub(super) enum Why {
 struct Outbox {
     progress: Option<Bytes>,
     logs: Vec<Bytes>,
-    unsent: bool,
 }
 
 /// Log lines kept between two heartbeats; more are dropped, oldest first.
@@ -80,9 +79,10 @@ impl Held {
         }
     }
 
-    pub(super) fn lease_stands(&self, clock: &dyn Clock) -> bool {
+    /// Whether the lease stands at that time of the local monotonic clock.
+    pub(super) fn lease_stands(&self, now: Duration) -> bool {
         let until = self.lease_until.load(Ordering::Acquire);
-        until == u64::MAX || nanos(clock.monotonic()) < until
+        until == u64::MAX || nanos(now) < until
     }
 
     pub(super) fn set_running(&self) {
@@ -125,32 +125,34 @@ impl Held {
     }
 
     pub(super) fn report(&self, progress: Bytes) {
-        let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
-        outbox.progress = Some(progress);
-        outbox.unsent = true;
-        drop(outbox);
-        self.bell.notify_one();
+        self.tell(|outbox| outbox.progress = Some(progress));
     }
 
     pub(super) fn log(&self, line: Bytes) {
-        let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
-        if outbox.logs.len() == MAX_LOGS {
-            outbox.logs.remove(0);
-        }
-        outbox.logs.push(line);
-        outbox.unsent = true;
-        drop(outbox);
+        self.tell(|outbox| {
+            if outbox.logs.len() == MAX_LOGS {
+                outbox.logs.remove(0);
+            }
+            outbox.logs.push(line);
+        });
+    }
+
+    fn tell(&self, write: impl FnOnce(&mut Outbox)) {
+        write(self.outbox().get_or_insert_default());
         self.bell.notify_one();
     }
 
+    fn outbox(&self) -> MutexGuard<'_, Option<Box<Outbox>>> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn has_news(&self) -> bool {
-        self.outbox.lock().unwrap_or_else(PoisonError::into_inner).unsent
+        self.outbox().is_some()
     }
 
     /// The next beat, with what waits to be told.
     pub(super) fn beat(&self, extend: Duration) -> Beat {
-        let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
-        let Outbox { progress, logs, .. } = std::mem::take(&mut *outbox);
+        let Outbox { progress, logs } = self.outbox().take().map(|outbox| *outbox).unwrap_or_default();
         let started = self.running.load(Ordering::Relaxed);
         let session = self.lease_until.load(Ordering::Relaxed) == u64::MAX;
         Beat { receipt: self.delivery.receipt, started, extend: (!session).then_some(extend), progress, logs }
@@ -158,8 +160,11 @@ impl Held {
 
     /// The beat got no answer: what it told is told again, unless there is something newer.
     pub(super) fn untold(&self, beat: &Beat) {
-        let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
-        outbox.unsent |= beat.progress.is_some() || !beat.logs.is_empty();
+        if beat.progress.is_none() && beat.logs.is_empty() {
+            return;
+        }
+        let mut outbox = self.outbox();
+        let outbox = outbox.get_or_insert_default();
         outbox.progress = outbox.progress.take().or_else(|| beat.progress.clone());
         let newer = std::mem::replace(&mut outbox.logs, beat.logs.clone());
         outbox.logs.extend(newer);

@@ -1,5 +1,6 @@
 #![doc = include_str!("../docs/worker.md")]
 
+mod buffer;
 mod builder;
 mod completer;
 mod context;

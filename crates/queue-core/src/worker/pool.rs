@@ -12,7 +12,13 @@ use std::{
 use slab::Slab;
 use tokio::sync::Notify;
 
-use super::{completer::Observer, extract::States, handler::HandlerService, held::Held};
+use super::{
+    buffer::{Buffer, Outlet},
+    completer::Observer,
+    extract::States,
+    handler::HandlerService,
+    held::Held,
+};
 use crate::{
     clock::Env,
     job::{JobId, JobKind},
@@ -32,6 +38,8 @@ pub(super) struct Pool {
     pub(super) slots: usize,
     /// Slots and buffer together: the most deliveries in hand.
     pub(super) outstanding: usize,
+    pub(super) buffer: Buffer,
+    pub(super) outlet: Outlet,
     /// Everything fetched and not settled.
     register: Mutex<Slab<Arc<Held>>>,
     in_hand: AtomicUsize,
@@ -88,6 +96,8 @@ impl Pool {
             routes,
             slots,
             outstanding,
+            buffer: Buffer::default(),
+            outlet: Outlet::default(),
             register: Mutex::new(Slab::with_capacity(outstanding)),
             in_hand: AtomicUsize::new(0),
             room: Notify::new(),

@@ -10,8 +10,6 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
-
 use super::{
     Failure, JobContext, JobRequest,
     completer::Finished,
@@ -39,8 +37,8 @@ enum End {
 const UNMARKED_DELAY: Duration = Duration::from_secs(1);
 
 /// Runs what the buffer holds until it is closed and empty.
-pub(super) async fn slot(pool: Arc<Pool>, jobs: async_channel::Receiver<Arc<Held>>, finished: mpsc::Sender<Finished>) {
-    while let Ok(held) = jobs.recv().await {
+pub(super) async fn slot(pool: Arc<Pool>) {
+    while let Some(held) = pool.buffer.take().await {
         let begun = pool.observer.is_some().then(|| pool.env().clock.monotonic());
         let disposition = if pool.is_stopping() {
             // What was not started before the stop goes back.
@@ -50,17 +48,17 @@ pub(super) async fn slot(pool: Arc<Pool>, jobs: async_channel::Receiver<Arc<Held
             take(&pool, &held).await
         };
         let run = begun.map(|begun| pool.env().clock.monotonic().saturating_sub(begun)).unwrap_or_default();
-        // The completer outlives the slots.
-        let _ = finished.send(Finished { held, disposition, run }).await;
+        pool.outlet.put(Finished { held, disposition, run });
     }
 }
 
 /// Runs one delivery and says what becomes of it; `None` where it is not ours any more.
 async fn take(pool: &Pool, held: &Arc<Held>) -> Option<Disposition> {
-    if !held.lease_stands(&*pool.env().clock) {
+    let (now, monotonic) = pool.env().clock.read();
+    if !held.lease_stands(monotonic) {
         return None;
     }
-    if let Verdict::Settle(disposition) = decide_start(&held.delivery, &pool.spec, pool.env().now()) {
+    if let Verdict::Settle(disposition) = decide_start(&held.delivery, &pool.spec, now) {
         return Some(disposition);
     }
     held.set_running();
@@ -120,8 +118,7 @@ async fn attempt(pool: &Pool, context: &JobContext) -> End {
         return End::Returned(Err(Failure::Retry(JobError::new(ErrorCode::NoHandler, message))));
     };
     let request = JobRequest { context: context.clone(), states: pool.routes.states.clone() };
-    // Calling and polling can both panic.
-    let work = CatchPanic(Box::pin(async { handler.run(request).await }));
+    let work = CatchPanic(handler.run(request));
     let timeout = context.timeout();
     // In an async block the timer is made at its first poll: a handler that returns at once pays nothing for it.
     let timer = async { tokio::time::sleep(timeout).await };
@@ -151,9 +148,9 @@ async fn told_to_stop(held: &Held) -> End {
 }
 
 /// A panic of the handler is the job's failure, not the slot's.
-struct CatchPanic<F>(Pin<Box<F>>);
+struct CatchPanic(Pin<Box<dyn Future<Output = JobResult> + Send>>);
 
-impl<F: Future<Output = JobResult>> Future for CatchPanic<F> {
+impl Future for CatchPanic {
     type Output = JobResult;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<JobResult> {

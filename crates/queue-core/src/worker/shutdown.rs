@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, watch},
     task::{JoinHandle, JoinSet},
 };
 
@@ -85,16 +85,14 @@ impl Worker {
 }
 
 impl QueueTasks {
-    /// Fetcher → buffer → slots → completer: each ends when the one before it has.
+    /// Fetcher → buffer → slots → outlet → completer: each ends when the one before it has.
     fn start(pool: Arc<Pool>) -> Self {
-        let (buffer, jobs) = async_channel::bounded(pool.outstanding);
-        let (finished, to_settle) = mpsc::channel(pool.outstanding);
         let mut slots = JoinSet::new();
         for _ in 0..pool.slots {
-            slots.spawn(slot(Arc::clone(&pool), jobs.clone(), finished.clone()));
+            slots.spawn(slot(Arc::clone(&pool)));
         }
-        let fetcher = tokio::spawn(fetch(Arc::clone(&pool), buffer));
-        let completer = tokio::spawn(complete(Arc::clone(&pool), to_settle));
+        let fetcher = tokio::spawn(fetch(Arc::clone(&pool)));
+        let completer = tokio::spawn(complete(Arc::clone(&pool)));
         Self { pool, fetcher, slots, completer }
     }
 
@@ -121,6 +119,7 @@ impl QueueTasks {
             }
             self.slots_end().await;
         }
+        self.pool.outlet.close();
         ended("completer", (&mut self.completer).await);
     }
 

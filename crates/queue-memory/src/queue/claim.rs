@@ -104,12 +104,4 @@ impl State {
             redelivered: entry.orphaned,
         })
     }
-
-    pub(crate) fn fall_asleep(&mut self) {
-        self.sleepers += 1;
-    }
-
-    pub(crate) fn wake_up(&mut self) {
-        self.sleepers -= 1;
-    }
 }

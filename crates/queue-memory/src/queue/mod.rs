@@ -85,7 +85,8 @@ pub(crate) struct Signals {
 }
 
 /// How often a contended lock is looked at before its waiter parks: LOOKS² pauses are some 10 µs.
-const LOOKS: usize = 30;
+const LOOKS: usize = 5;
+const PAUSES: usize = 800;
 
 impl Queue {
     pub(crate) fn new(spec: QueueSpec, number: u64, hub: Hub) -> Self {
@@ -117,10 +118,7 @@ impl Queue {
             if let Some(state) = self.state.try_lock() {
                 return state;
             }
-            for _ in 0..LOOKS {
-                if !self.state.is_locked() {
-                    break;
-                }
+            for _ in 0..PAUSES {
                 std::hint::spin_loop();
             }
         }

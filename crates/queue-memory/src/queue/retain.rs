@@ -21,6 +21,8 @@ pub(crate) struct Finished {
     tombstones: VecDeque<JobId>,
     /// The same ids: every publish asks.
     buried: HashSet<JobId>,
+    /// When the youngest of them was made, where their ids say so.
+    newest: Option<Timestamp>,
 }
 
 /// More tell little: a caller asks for what it knows of.
@@ -96,11 +98,14 @@ impl State {
         if self.finished.buried.insert(id) {
             self.finished.tombstones.push_back(id);
         }
+        self.finished.newest = self.finished.newest.max(id.created_at());
     }
 
     /// Whether it was here and retention took it.
     pub(crate) fn is_gone(&self, id: JobId) -> bool {
-        !self.finished.buried.is_empty() && self.finished.buried.contains(&id)
+        // A fresh id made after every forgotten one spares the look-up.
+        let newer = id.created_at().is_some_and(|made| Some(made) > self.finished.newest);
+        !newer && self.finished.buried.contains(&id)
     }
 
     /// When retention has something to do next.

@@ -44,7 +44,9 @@ pub(crate) struct State {
     /// Names of workers by number, so that a job holds four bytes of it. A name that comes back keeps its number.
     workers: Vec<Arc<str>>,
     /// Consumers that sleep until there is something to claim.
-    pub(super) sleepers: usize,
+    pub(crate) sleepers: usize,
+    /// Consumers that wait until they may claim at all.
+    pub(crate) barred: usize,
     /// Publishers that wait for room.
     pub(crate) queuers: usize,
     counts: [u64; JobState::ALL.len()],
@@ -92,6 +94,7 @@ impl State {
             consumers: Slots::default(),
             workers: Vec::new(),
             sleepers: 0,
+            barred: 0,
             queuers: 0,
             counts: [0; JobState::ALL.len()],
             parked_count: 0,
@@ -257,7 +260,7 @@ impl State {
         } else if consumer.closed {
             self.signals.settled = true;
         } else if consumer.outstanding + 1 == consumer.demand {
-            self.signals.unbarred = true;
+            self.signals.unbarred = self.barred > 0;
         }
     }
 
