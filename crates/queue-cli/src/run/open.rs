@@ -185,13 +185,14 @@ impl OpenJobs {
             .filter(|open| open.accepted && (open.doubtful || open.missing))
             .map(|o| o.job.clone())
             .collect();
-        let turn = by_line.range((Bound::Excluded(*looked_until), Bound::Unbounded)).take(others);
-        let mut last = 0;
+        let behind = by_line.range((Bound::Excluded(*looked_until), Bound::Unbounded));
+        // At the end, from the beginning.
+        let turn = behind.chain(by_line.range(..=*looked_until)).take(others);
+        let mut last = *looked_until;
         for (line, id) in turn {
             last = *line;
             chosen.extend(found(id).filter(|open| !open.doubtful && !open.missing).map(|open| open.job.clone()));
         }
-        // At the end, from the beginning.
         *looked_until = last;
         chosen
     }
@@ -321,9 +322,9 @@ mod tests {
         };
         assert_eq!(seen(2), [4, 0, 1]);
         assert_eq!(seen(2), [4, 2, 3]);
-        assert_eq!(seen(2), [4], "its own turn");
+        assert_eq!(seen(2), [4, 0], "its own turn, and from the beginning");
         assert_eq!(seen(0), [4]);
-        assert_eq!(seen(9), [4, 0, 1, 2, 3]);
+        assert_eq!(seen(9), [4, 1, 2, 3, 0]);
         assert_eq!(open.take_all().len(), 5);
         assert!(open.to_look_at(9).is_empty());
     }
