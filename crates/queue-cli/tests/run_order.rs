@@ -14,9 +14,7 @@ fn jobs_start_strictly_by_priority_and_first_in_first_out_within_it() {
     let mut input = String::new();
     let mut expected: Vec<(u64, u64)> = Vec::new();
     for line in 1..=1_500 {
-        // Mixed, and the most urgent towards the end: whoever starts before all are read starts with the wrong one.
-        let priority = if line % 2 == 0 { (line - 1) / 100 + 1 } else { line * 37 % 15 + 1 };
-        let priority = if line < 300 { priority.min(14) } else { priority };
+        let priority = line * 37 % 15 + 1;
         expected.push((15 - priority, line));
         writeln!(input, "{{\"payload\":{line},\"priority\":{priority}}}").unwrap();
     }
@@ -24,6 +22,16 @@ fn jobs_start_strictly_by_priority_and_first_in_first_out_within_it() {
     let rows = bench.rows_of(input, &["--exec", "true", "-j", "1"]);
     let ended: Vec<u64> = rows.iter().map(|row| row["line"].as_u64().unwrap()).collect();
     assert_eq!(ended, expected.into_iter().map(|(_, line)| line).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_file_is_lined_up_before_the_first_job_starts() {
+    let bench = Bench::new();
+    // So large that reading takes longer than starting.
+    let mut input = format!("{{\"payload\":\"{}\"}}\n", "x".repeat(100_000)).repeat(300);
+    input.push_str("{\"payload\":\"urgent\",\"priority\":15}\n");
+    let rows = bench.rows_of(input, &["--exec", "true", "-j", "1"]);
+    assert_eq!((rows.len(), &rows[0]["line"]), (301, &json!(301)));
 }
 
 #[test]
