@@ -170,7 +170,7 @@ pub enum Disposition {
         /// Why this attempt failed.
         error: JobError,
     },
-    /// The same attempt again. Zero only for [`ReleaseReason::Shutdown`].
+    /// The same attempt again. Zero only for what goes back unstarted or at a shutdown, so that nothing spins.
     Release {
         /// The delay.
         after: Duration,

@@ -60,12 +60,17 @@ impl JobScheduler {
     ) -> Vec<PublishOutcome> {
         let provider = &self.inner.provider;
         let mut outcomes = provider.publish(queue, batch.to_vec(), options).await;
+        let missing = || Error::new(ErrorCode::Internal, "the provider answered for fewer jobs than it was given");
+        outcomes.resize_with(batch.len(), || PublishOutcome::Unknown(missing()));
         let unknown = |outcome: &PublishOutcome| matches!(outcome, PublishOutcome::Unknown(_));
         let again: Vec<usize> = (0..outcomes.len()).filter(|index| unknown(&outcomes[*index])).collect();
         if !again.is_empty() && provider.capabilities(Some(&self.spec(queue))).dedup_by_id.is_supported() {
             let batch = again.iter().map(|index| batch[*index].clone()).collect();
             for (index, outcome) in again.into_iter().zip(provider.publish(queue, batch, options).await) {
-                outcomes[index] = outcome;
+                // A refusal of the repetition says nothing of the first, which may have been written.
+                if matches!(outcome, PublishOutcome::Accepted { .. } | PublishOutcome::Duplicate { .. }) {
+                    outcomes[index] = outcome;
+                }
             }
         }
         outcomes

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::sync::Notify;
@@ -31,6 +32,13 @@ impl Buffer {
         let idle = waiting.idle;
         drop(waiting);
         self.wake(idle);
+    }
+
+    /// Takes back what has waited for a slot since before that time.
+    pub(super) fn withdraw(&self, before: Duration) -> Vec<Arc<Held>> {
+        let mut waiting = self.lock();
+        let old = waiting.jobs.iter().take_while(|held| held.fetched < before).count();
+        waiting.jobs.drain(..old).collect()
     }
 
     /// No more will come; the slots end when it is empty.

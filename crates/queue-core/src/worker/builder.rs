@@ -28,6 +28,9 @@ use crate::{
     scheduler::JobScheduler,
 };
 
+/// More than one process can run; room is made for them in advance.
+const MAX_OUTSTANDING: usize = 100_000;
+
 type WrapAll = Box<dyn Fn(HandlerService) -> HandlerService + Send>;
 
 /// A worker before it starts: which queues, which handlers, how many at a time.
@@ -175,8 +178,12 @@ impl WorkerBuilder {
                 return Err(config("a queue's concurrency is at least 1").on(&queue));
             }
             let spare = self.prefetch.unwrap_or((slots / 2).min(256));
+            let outstanding = slots.saturating_add(spare);
+            if outstanding > MAX_OUTSTANDING {
+                return Err(config("concurrency and prefetch of a queue are 100,000 together at most").on(&queue));
+            }
             let spec = self.scheduler.spec(&queue);
-            let mut options = ConsumeOptions::new(Arc::clone(&name), slots + spare);
+            let mut options = ConsumeOptions::new(Arc::clone(&name), outstanding);
             options.lease = self.lease_for(&spec);
             let lease = options.lease;
             let consumer = self.scheduler.provider().consumer(&queue, options).await?;
@@ -187,7 +194,7 @@ impl WorkerBuilder {
                 lease,
                 routes: Arc::clone(&routes),
                 slots,
-                outstanding: slots + spare,
+                outstanding,
                 bell: Arc::clone(&bell),
                 observer: self.observer.clone(),
             }));
@@ -208,7 +215,7 @@ impl WorkerBuilder {
     fn lease_for(&self, spec: &crate::QueueSpec) -> Duration {
         match self.scheduler.provider().capabilities(Some(spec)).lease {
             LeaseModel::PerMessage { min, max } => self.lease.clamp(min, max),
-            LeaseModel::Session { .. } => self.lease,
+            LeaseModel::Session { .. } => self.lease.max(Duration::from_millis(100)),
         }
     }
 

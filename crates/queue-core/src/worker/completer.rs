@@ -5,6 +5,7 @@ use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use super::{held::Held, pool::Pool};
 use crate::{
     config::defaults,
+    error::{Error, ErrorCode},
     event::{JobEvent, JobEventKind},
     job::{Envelope, JobRef},
     provider::{Disposition, SettleOutcome, Settlement},
@@ -18,6 +19,8 @@ pub(super) struct Finished {
     pub(super) disposition: Option<Disposition>,
     /// How long the slot had it, where somebody observes.
     pub(super) run: Duration,
+    /// How often its settlement was not answered.
+    pub(super) tries: u32,
 }
 
 /// What one run came to, for [`super::WorkerBuilder::observe`].
@@ -48,6 +51,8 @@ impl fmt::Debug for Observer {
 }
 
 const PAUSE: Duration = Duration::from_millis(100);
+/// Thirty seconds of asking; then the job is left to its lease, so that a settlement which never succeeds holds it not for ever.
+const TRIES: u32 = 300;
 
 /// Settles until every slot is gone and everything is settled. A batch is what came while the last one was under way: alone at
 /// low load, full at high load, and never waiting for company.
@@ -55,7 +60,7 @@ pub(super) async fn complete(pool: Arc<Pool>) {
     let mut batch = Vec::with_capacity(defaults::SETTLE_BATCH);
     let mut open: Vec<Finished> = Vec::new();
     loop {
-        let room = defaults::SETTLE_BATCH.saturating_sub(open.len());
+        let room = defaults::SETTLE_BATCH;
         if open.is_empty() {
             if !pool.outlet.wait_and_drain(&mut batch, room).await {
                 return;
@@ -66,7 +71,12 @@ pub(super) async fn complete(pool: Arc<Pool>) {
             pool.outlet.drain(&mut batch, room);
         }
         open.append(&mut batch);
-        open = settle(&pool, open).await;
+        let mut again = Vec::new();
+        while !open.is_empty() {
+            let next = open.split_off(open.len().min(defaults::SETTLE_BATCH));
+            again.append(&mut settle(&pool, std::mem::replace(&mut open, next)).await);
+        }
+        open = again;
     }
 }
 
@@ -78,15 +88,18 @@ async fn settle(pool: &Pool, batch: Vec<Finished>) -> Vec<Finished> {
         Some(Settlement::new(item.held.delivery.receipt, disposition))
     };
     let settlements: Vec<Settlement> = to_settle.iter().filter_map(settlement).collect();
-    let outcomes = if settlements.is_empty() { Vec::new() } else { pool.consumer.settle(&settlements).await };
+    tell_the_last(pool, &to_settle).await;
+    let mut outcomes = if settlements.is_empty() { Vec::new() } else { pool.consumer.settle(&settlements).await };
+    let missing = || Error::new(ErrorCode::Internal, "the provider answered fewer settlements than it was given");
+    outcomes.resize_with(settlements.len(), || SettleOutcome::Unknown(missing()));
 
     let mut again = Vec::new();
     let mut done: Vec<(Finished, Option<SettleOutcome>)> = lost.into_iter().map(|item| (item, None)).collect();
     for (item, outcome) in to_settle.into_iter().zip(outcomes) {
         let may_repeat = matches!(outcome, SettleOutcome::Unknown(_) | SettleOutcome::NotSettled { .. });
-        if may_repeat && item.held.lease_stands(pool.env().clock.monotonic()) {
+        if may_repeat && item.tries < TRIES && item.held.lease_stands(pool.env().clock.monotonic()) {
             tracing::debug!(job = %item.held.delivery.envelope.id, ?outcome, "not settled yet");
-            again.push(item);
+            again.push(Finished { tries: item.tries + 1, ..item });
         } else {
             done.push((item, Some(outcome)));
         }
@@ -96,6 +109,15 @@ async fn settle(pool: &Pool, batch: Vec<Finished>) -> Vec<Finished> {
         report(pool, item, outcome);
     }
     again
+}
+
+/// What handlers said last is told before their jobs are settled, while the receipts are good.
+async fn tell_the_last(pool: &Pool, to_settle: &[Finished]) {
+    let news = to_settle.iter().filter(|item| item.held.has_news());
+    let beats: Vec<_> = news.map(|item| item.held.beat(pool.lease)).collect();
+    if !beats.is_empty() {
+        pool.heartbeat(&beats).await;
+    }
 }
 
 fn report(pool: &Pool, item: Finished, outcome: Option<SettleOutcome>) {

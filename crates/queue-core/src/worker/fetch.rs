@@ -14,19 +14,21 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(super) async fn fetch(pool: Arc<Pool>) {
     let mut pause = FIRST_PAUSE;
     while let Some(room) = room(&pool).await {
+        let asked = tokio::time::Instant::now();
         match pool.consumer.fetch(room, FETCH_WAIT).await {
-            Ok(deliveries) => {
+            Ok(deliveries) if !deliveries.is_empty() => {
                 pause = FIRST_PAUSE;
-                if !deliveries.is_empty() {
-                    pool.buffer.fill(pool.take_in(deliveries, pool.env().clock.monotonic()));
-                }
+                pool.buffer.fill(pool.take_in(deliveries, pool.env().clock.monotonic()));
+                continue;
             }
-            Err(error) => {
-                tracing::warn!(queue = %pool.spec.name, %error, "cannot fetch; trying again");
-                tokio::time::sleep(jittered(pause, &*pool.env().random)).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
+            // Nothing came in all that time, or the pool stops.
+            Ok(_) if pool.is_stopping() || asked.elapsed() >= FETCH_WAIT / 2 => continue,
+            // A provider that answers at once, again and again, must not make this a busy loop.
+            Ok(_) => tracing::debug!(queue = %pool.spec.name, "an empty answer came early"),
+            Err(error) => tracing::warn!(queue = %pool.spec.name, %error, "cannot fetch; trying again"),
         }
+        pool.pause_unless_stopped(jittered(pause, &*pool.env().random)).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
     pool.buffer.close();
 }

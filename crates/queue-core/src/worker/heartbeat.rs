@@ -2,10 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future::join_all, stream};
 use tokio::sync::{Notify, watch};
 
 use super::{
+    completer::Finished,
     held::{Held, Order},
     pool::Pool,
 };
@@ -13,7 +14,7 @@ use crate::{
     config::defaults,
     error::{Error, ErrorCode, Result},
     event::JobEventKind,
-    provider::BeatOutcome,
+    provider::{BeatOutcome, Disposition, ReleaseReason},
     store::{Watch, Watched},
 };
 
@@ -56,11 +57,11 @@ impl Heart {
         thread.spawn(move || runtime.block_on(beating)).map(Self::Thread).map_err(failed)
     }
 
-    /// Waits for its end, which must have been asked for.
+    /// Waits for its end, which must have been asked for and comes at the next await.
     pub(super) async fn ended(self) {
         let ended = match self {
             Self::Task(task) => task.await.is_ok(),
-            // It ends within one call to the provider; joining must not block this thread for that long.
+            // Joining must not block this thread.
             Self::Thread(thread) => {
                 tokio::task::spawn_blocking(move || thread.join().is_ok()).await.unwrap_or_default()
             }
@@ -71,20 +72,31 @@ impl Heart {
     }
 }
 
+/// Beats until it is told to stop, also in the middle of a call that hangs.
 async fn beat(pools: Vec<Arc<Pool>>, bell: Arc<Notify>, mut stop: watch::Receiver<bool>) {
+    tokio::select! {
+        biased;
+        () = told(&mut stop) => {}
+        () = beat_for_ever(&pools, &bell) => {}
+    }
+}
+
+async fn beat_for_ever(pools: &[Arc<Pool>], bell: &Notify) {
     let lease = pools.iter().map(|pool| pool.lease).min().unwrap_or(defaults::LEASE);
     let every = lease / defaults::HEARTBEATS_PER_LEASE;
     let mut next = tokio::time::Instant::now() + every;
-    let mut commands = listen(&pools).await;
+    let mut commands = listen(pools).await;
     loop {
         tokio::select! {
             biased;
-            () = told(&mut stop) => return,
             () = tokio::time::sleep_until(next) => {
                 next = tokio::time::Instant::now() + every;
-                for pool in &pools {
+                // Side by side: one queue's broker that hangs must not cost the others their leases.
+                join_all(pools.iter().map(|pool| async {
+                    give_back(pool);
                     beat_for(pool, &pool.in_hand()).await;
-                }
+                }))
+                .await;
             }
             Some(held) = commands.next() => {
                 for (pool, held) in held {
@@ -92,10 +104,11 @@ async fn beat(pools: Vec<Arc<Pool>>, bell: Arc<Notify>, mut stop: watch::Receive
                 }
             }
             () = bell.notified() => {
-                for pool in &pools {
+                join_all(pools.iter().map(|pool| async {
                     let news: Vec<_> = pool.in_hand().into_iter().filter(|held| held.has_news()).collect();
                     beat_for(pool, &news).await;
-                }
+                }))
+                .await;
                 tokio::time::sleep_until(next.min(tokio::time::Instant::now() + NEWS_EVERY)).await;
             }
         }
@@ -134,11 +147,20 @@ async fn listen(pools: &[Arc<Pool>]) -> stream::SelectAll<stream::BoxStream<'sta
     all
 }
 
+/// What has waited for a slot for a whole lease goes back, for a worker that has one.
+fn give_back(pool: &Pool) {
+    let before = pool.env().clock.monotonic().saturating_sub(pool.lease);
+    for held in pool.buffer.withdraw(before) {
+        let disposition = Disposition::Release { after: Duration::ZERO, reason: ReleaseReason::Busy };
+        pool.outlet.put(Finished { held, disposition: Some(disposition), run: Duration::ZERO, tries: 0 });
+    }
+}
+
 async fn beat_for(pool: &Pool, held: &[Arc<Held>]) {
     for held in held.chunks(BATCH) {
         let beats: Vec<_> = held.iter().map(|held| held.beat(pool.lease)).collect();
         let sent = pool.env().clock.monotonic();
-        let outcomes = pool.consumer.heartbeat(&beats).await;
+        let outcomes = pool.heartbeat(&beats).await;
         for ((held, beat), outcome) in held.iter().zip(&beats).zip(outcomes) {
             match outcome {
                 BeatOutcome::Held(lease) => held.renewed(&lease, sent),

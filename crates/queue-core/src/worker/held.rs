@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::{
+    clock::Clock,
     provider::{Beat, Delivery, Lease},
     queue_spec::QueueSpec,
 };
@@ -20,6 +21,8 @@ use crate::{
 pub(super) struct Held {
     pub(super) delivery: Delivery,
     pub(super) spec: Arc<QueueSpec>,
+    /// When it came into this worker's hands, on the local monotonic clock.
+    pub(super) fetched: Duration,
     /// Its place in the pool's register.
     pub(super) key: usize,
     /// When the lease ends on the local monotonic clock, in nanoseconds; `u64::MAX` for a session.
@@ -70,6 +73,7 @@ impl Held {
             lease_until: AtomicU64::new(end_of(&delivery.lease, now)),
             delivery,
             spec,
+            fetched: now,
             key,
             running: AtomicBool::new(false),
             order: Mutex::new(order),
@@ -97,13 +101,34 @@ impl Held {
         }
     }
 
-    /// The first order to stop stands; only the loss of the lease overrules it.
+    /// The first order to stop stands, but a later one may shorten its grace, and the loss of the lease overrules it.
     pub(super) fn command(&self, order: Order) {
         let mut current = self.order.lock().unwrap_or_else(PoisonError::into_inner);
-        if *current == Order::GoOn || (order == Order::Lost && *current != Order::Lost) {
-            *current = order;
+        let new = match (*current, order) {
+            (Order::GoOn, order) | (Order::Stop { .. }, order @ Order::Lost) => order,
+            (Order::Stop { why, grace }, Order::Stop { grace: other, .. }) => {
+                Order::Stop { why, grace: grace.min(other) }
+            }
+            (current, _) => current,
+        };
+        if *current != new {
+            *current = new;
             drop(current);
             self.ordered.notify_waiters();
+        }
+    }
+
+    /// Waits until the lease has ended unrenewed: for ever where it is a session's.
+    pub(super) async fn lease_ended(&self, clock: &dyn Clock) {
+        loop {
+            let until = self.lease_until.load(Ordering::Acquire);
+            if until == u64::MAX {
+                return std::future::pending().await;
+            }
+            match until.saturating_sub(nanos(clock.monotonic())) {
+                0 => return,
+                left => tokio::time::sleep(Duration::from_nanos(left)).await,
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -21,8 +21,10 @@ use super::{
 };
 use crate::{
     clock::Env,
+    config::defaults,
+    error::{Error, ErrorCode},
     job::{JobId, JobKind},
-    provider::{Consumer, Delivery},
+    provider::{Beat, BeatOutcome, Consumer, Delivery},
     queue_spec::QueueSpec,
     scheduler::JobScheduler,
 };
@@ -46,6 +48,9 @@ pub(super) struct Pool {
     /// Rung when there is room for more, and when the pool stops.
     pub(super) room: Notify,
     stopping: AtomicBool,
+    paused: AtomicBool,
+    /// The second, plus one, of the last look at the queue's switches.
+    looked_in: AtomicU64,
     pub(super) bell: Arc<Notify>,
     pub(super) drained: Drained,
     pub(super) observer: Option<Observer>,
@@ -102,6 +107,8 @@ impl Pool {
             in_hand: AtomicUsize::new(0),
             room: Notify::new(),
             stopping: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
+            looked_in: AtomicU64::new(0),
             bell,
             drained: Drained::default(),
             observer,
@@ -151,6 +158,34 @@ impl Pool {
     /// How many more deliveries it may take.
     pub(super) fn free(&self) -> usize {
         self.outstanding.saturating_sub(self.in_hand.load(Ordering::Relaxed))
+    }
+
+    /// A heartbeat that is answered within a third of the lease, be it with `Unknown`.
+    pub(super) async fn heartbeat(&self, beats: &[Beat]) -> Vec<BeatOutcome> {
+        let patience = self.lease / defaults::HEARTBEATS_PER_LEASE;
+        let outcomes = tokio::time::timeout(patience, self.consumer.heartbeat(beats)).await;
+        let mut outcomes = outcomes.unwrap_or_default();
+        let unknown = || Error::new(ErrorCode::Timeout, "the heartbeat was not answered in time").at("heartbeat");
+        outcomes.resize_with(beats.len(), || BeatOutcome::Unknown(unknown()));
+        outcomes
+    }
+
+    /// Sleeps, but not through a stop.
+    pub(super) async fn pause_unless_stopped(&self, pause: Duration) {
+        let end = tokio::time::Instant::now() + pause;
+        while !self.is_stopping() && tokio::time::timeout_at(end, self.room.notified()).await.is_ok() {}
+    }
+
+    /// Whether the queue was paused, as of the last second: what is fetched already must be held back too.
+    pub(super) async fn is_paused(&self, now: Duration) -> bool {
+        let second = now.as_secs() + 1;
+        if self.looked_in.swap(second, Ordering::Relaxed) != second
+            && let Ok(store) = self.scheduler.store()
+            && let Ok(control) = store.queue_control(&self.spec.name).await
+        {
+            self.paused.store(control.paused, Ordering::Relaxed);
+        }
+        self.paused.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_stopping(&self) -> bool {

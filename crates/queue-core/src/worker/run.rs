@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
+
 use super::{
     Failure, JobContext, JobRequest,
     completer::Finished,
@@ -36,30 +38,39 @@ enum End {
 /// A start that could not be marked is left to someone who can.
 const UNMARKED_DELAY: Duration = Duration::from_secs(1);
 
+/// What waited longer than this for a slot may belong to a queue that was paused since.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// Runs what the buffer holds until it is closed and empty.
 pub(super) async fn slot(pool: Arc<Pool>) {
     while let Some(held) = pool.buffer.take().await {
         let begun = pool.observer.is_some().then(|| pool.env().clock.monotonic());
-        let disposition = if pool.is_stopping() {
-            // What was not started before the stop goes back.
-            pool.drained.released.fetch_add(1, Ordering::Relaxed);
-            Some(release(Duration::ZERO, ReleaseReason::Shutdown))
-        } else {
-            take(&pool, &held).await
-        };
+        // Whatever panics in there (a provider's call, say) costs this delivery its run, but no slot.
+        let disposition = AssertUnwindSafe(take(&pool, &held)).catch_unwind().await.unwrap_or_else(|_| {
+            tracing::error!(job = %held.delivery.envelope.id, "a panic outside the handler; its lease will end by itself");
+            None
+        });
         let run = begun.map(|begun| pool.env().clock.monotonic().saturating_sub(begun)).unwrap_or_default();
-        pool.outlet.put(Finished { held, disposition, run });
+        pool.outlet.put(Finished { held, disposition, run, tries: 0 });
     }
 }
 
 /// Runs one delivery and says what becomes of it; `None` where it is not ours any more.
 async fn take(pool: &Pool, held: &Arc<Held>) -> Option<Disposition> {
     let (now, monotonic) = pool.env().clock.read();
+    if pool.is_stopping() {
+        // What was not started before the stop goes back.
+        pool.drained.released.fetch_add(1, Ordering::Relaxed);
+        return Some(release(Duration::ZERO, ReleaseReason::Shutdown));
+    }
     if !held.lease_stands(monotonic) {
         return None;
     }
     if let Verdict::Settle(disposition) = decide_start(&held.delivery, &pool.spec, now) {
         return Some(disposition);
+    }
+    if monotonic.saturating_sub(held.fetched) >= FRESH && pool.is_paused(monotonic).await {
+        return Some(release(Duration::ZERO, ReleaseReason::Busy));
     }
     held.set_running();
     if held.delivery.redelivered
@@ -68,28 +79,41 @@ async fn take(pool: &Pool, held: &Arc<Held>) -> Option<Disposition> {
         return instead;
     }
     let context = JobContext(Arc::clone(held));
-    let ended = match attempt(pool, &context).await {
-        End::Lost => return None,
-        End::Stopped(Why::Cancelled) => return Some(Disposition::Cancelled),
+    // While it waited, or with the beat that marked its start, it may have been told not to start.
+    let ended = match held.order() {
+        Order::GoOn => attempt(pool, &context).await,
+        Order::Stop { why, .. } => End::Stopped(why),
+        Order::Lost => End::Lost,
+    };
+    match ended {
+        End::Lost => None,
+        End::Stopped(Why::Cancelled) => Some(Disposition::Cancelled),
         End::Stopped(Why::Shutdown) => {
+            pool.drained.aborted.fetch_add(1, Ordering::Relaxed);
+            Some(release(Duration::ZERO, ReleaseReason::Shutdown))
+        }
+        End::Returned(result) => returned(pool, &context, result),
+    }
+}
+
+/// What becomes of a job whose handler returned by itself.
+fn returned(pool: &Pool, context: &JobContext, result: JobResult) -> Option<Disposition> {
+    let again = matches!(result, Err(Failure::Retry(_) | Failure::RetryAfter(..)));
+    match context.0.order() {
+        Order::Lost => return None,
+        // It failed because it was stopped, as far as anyone can tell.
+        Order::Stop { why: Why::Cancelled, .. } if result.is_err() => return Some(Disposition::Cancelled),
+        Order::Stop { why: Why::Shutdown, .. } if again => {
             pool.drained.aborted.fetch_add(1, Ordering::Relaxed);
             return Some(release(Duration::ZERO, ReleaseReason::Shutdown));
         }
-        End::Returned(ended) => ended,
-    };
+        Order::GoOn | Order::Stop { .. } => {}
+    }
     if pool.is_stopping() {
         pool.drained.done.fetch_add(1, Ordering::Relaxed);
     }
-    match (held.order(), &ended) {
-        (Order::Lost, _) => None,
-        // It failed because it was stopped, as far as anyone can tell.
-        (Order::Stop { why: Why::Cancelled, .. }, Err(_)) => Some(Disposition::Cancelled),
-        (Order::Stop { why: Why::Shutdown, .. }, Err(_)) => Some(release(Duration::ZERO, ReleaseReason::Shutdown)),
-        _ => {
-            let policy = context.retry_policy();
-            Some(decide_end(ended, context.attempt(), &policy, &*pool.env().random))
-        }
-    }
+    let policy = context.retry_policy();
+    Some(decide_end(result, context.attempt(), &policy, &*pool.env().random))
 }
 
 fn release(after: Duration, reason: ReleaseReason) -> Disposition {
@@ -100,7 +124,7 @@ fn release(after: Duration, reason: ReleaseReason) -> Disposition {
 async fn mark_start(pool: &Pool, held: &Held) -> Option<Option<Disposition>> {
     let beat = Beat { started: true, ..Beat::extend(held.delivery.receipt, pool.lease) };
     let sent = pool.env().clock.monotonic();
-    match pool.consumer.heartbeat(&[beat]).await.pop() {
+    match pool.heartbeat(&[beat]).await.pop() {
         Some(BeatOutcome::Held(lease)) => {
             held.renewed(&lease, sent);
             None
@@ -118,7 +142,10 @@ async fn attempt(pool: &Pool, context: &JobContext) -> End {
         return End::Returned(Err(Failure::Retry(JobError::new(ErrorCode::NoHandler, message))));
     };
     let request = JobRequest { context: context.clone(), states: pool.routes.states.clone() };
-    let work = CatchPanic(Some(handler.run(request)));
+    let work = match std::panic::catch_unwind(AssertUnwindSafe(|| handler.run(request))) {
+        Ok(work) => CatchPanic(Some(work)),
+        Err(panic) => return End::Returned(Err(panicked(&*panic))),
+    };
     let timeout = context.timeout();
     // In an async block the timer is made at its first poll: a handler that returns at once pays nothing for it.
     let timer = async { tokio::time::sleep(timeout).await };
@@ -126,6 +153,8 @@ async fn attempt(pool: &Pool, context: &JobContext) -> End {
         biased;
         ended = work => End::Returned(ended),
         end = told_to_stop(&context.0) => end,
+        // Self-fencing: whatever became of the heartbeat, nobody runs a job beyond its lease.
+        () = context.0.lease_ended(&*pool.env().clock) => End::Lost,
         () = timer => {
             let message = format!("the handler did not return within {timeout:?}");
             End::Returned(Err(Failure::Retry(JobError::new(ErrorCode::Timeout, message))))
@@ -135,16 +164,15 @@ async fn attempt(pool: &Pool, context: &JobContext) -> End {
 
 /// Resolves when the handler has to be dropped: at once where the job is lost, else after the grace.
 async fn told_to_stop(held: &Held) -> End {
-    match held.order_other_than(Order::GoOn).await {
-        Order::Stop { why, grace } => {
-            tokio::select! {
-                biased;
-                _ = held.order_other_than(Order::Stop { why, grace }) => End::Lost,
-                () = tokio::time::sleep(grace) => End::Stopped(why),
-            }
+    let mut order = held.order_other_than(Order::GoOn).await;
+    while let Order::Stop { why, grace } = order {
+        tokio::select! {
+            biased;
+            changed = held.order_other_than(order) => order = changed,
+            () = tokio::time::sleep(grace) => return End::Stopped(why),
         }
-        Order::Lost | Order::GoOn => End::Lost,
     }
+    End::Lost
 }
 
 /// A panic of the handler is the job's failure, not the slot's; also one that comes when the handler is dropped half-way.
@@ -158,10 +186,7 @@ impl Future for CatchPanic {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<JobResult> {
         let Some(handler) = self.0.as_mut() else { return Poll::Pending };
         let poll = || handler.as_mut().poll(cx);
-        std::panic::catch_unwind(AssertUnwindSafe(poll)).unwrap_or_else(|panic| {
-            let message = format!("the handler panicked: {}", text_of(&*panic));
-            Poll::Ready(Err(Failure::Retry(JobError::new(ErrorCode::HandlerPanicked, message))))
-        })
+        std::panic::catch_unwind(AssertUnwindSafe(poll)).unwrap_or_else(|panic| Poll::Ready(Err(panicked(&*panic))))
     }
 }
 
@@ -174,7 +199,8 @@ impl Drop for CatchPanic {
     }
 }
 
-fn text_of(panic: &(dyn Any + Send)) -> &str {
+fn panicked(panic: &(dyn Any + Send)) -> Failure {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message");
+    Failure::Retry(JobError::new(ErrorCode::HandlerPanicked, format!("the handler panicked: {text}")))
 }

@@ -43,6 +43,9 @@ struct QueueTasks {
     completer: JoinHandle<()>,
 }
 
+/// After the deadline and the grace, what is still to be settled has so long.
+const LAST_SETTLEMENTS: Duration = Duration::from_secs(5);
+
 /// What became of the jobs in hand when a worker stopped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DrainReport {
@@ -70,7 +73,9 @@ impl Worker {
     }
 
     /// Stops fetching, gives back what was not started, waits for running jobs until the deadline, then asks them to stop,
-    /// drops those that do not, and gives them back.
+    /// drops those that do not within 5 s, and gives them back. It returns at most 10 s after the deadline, also where a
+    /// handler blocks its thread or the provider does not answer: such jobs count as aborted, and their leases end by
+    /// themselves.
     pub async fn stop(self) -> DrainReport {
         let drains = self.queues.into_iter().map(|queue| queue.drain(self.drain));
         let reports = futures_util::future::join_all(drains).await;
@@ -98,10 +103,17 @@ impl QueueTasks {
 
     async fn drain(mut self, deadline: Duration) -> DrainReport {
         self.pool.stop();
-        let longest = deadline + defaults::CANCEL_GRACE * 2;
+        let longest = deadline.saturating_add(defaults::CANCEL_GRACE).saturating_add(LAST_SETTLEMENTS);
         let consumer = Arc::clone(&self.pool.consumer);
         // Closing ends the pending fetch; the receipts stay good while the slots finish.
-        let (_, ()) = tokio::join!(consumer.close(longest), self.finish(deadline));
+        let orderly = async { tokio::join!(consumer.close(longest), self.finish(deadline)) };
+        if tokio::time::timeout(longest, orderly).await.is_err() {
+            // A handler that blocks its thread, or a provider that does not answer: their leases end by themselves.
+            self.slots.abort_all();
+            let left = self.pool.in_hand().len();
+            self.pool.drained.aborted.fetch_add(left, Ordering::Relaxed);
+            tracing::warn!(queue = %self.pool.spec.name, left, "stopped without settling these jobs: they will run again");
+        }
         let drained = &self.pool.drained;
         DrainReport {
             done: drained.done.load(Ordering::Relaxed),
@@ -112,6 +124,8 @@ impl QueueTasks {
 
     async fn finish(&mut self, deadline: Duration) {
         ended("fetcher", (&mut self.fetcher).await);
+        // It did so itself, unless it panicked.
+        self.pool.buffer.close();
         if tokio::time::timeout(deadline, self.slots_end()).await.is_err() {
             let stop = Order::Stop { why: Why::Shutdown, grace: defaults::CANCEL_GRACE };
             for held in self.pool.in_hand() {

@@ -1,0 +1,180 @@
+//! Memory with a provider's faults put in front: answers that are lost, calls that never return, a panic.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use queue_core::{
+    Consumer, Error, ErrorCode, JobStore, QueueName, QueueProvider, QueueSpec, Result,
+    job::Envelope,
+    provider::{
+        Beat, BeatOutcome, Capabilities, CloseReport, ConsumeOptions, Delivery, ParkKey, PublishOptions,
+        PublishOutcome, QueueAdmin, Rejection, SettleOutcome, Settlement, Topics,
+    },
+};
+use queue_memory::MemoryProvider;
+
+/// What is broken, until it is switched off.
+#[derive(Clone, Default)]
+pub(crate) struct Faults(Arc<Switches>);
+
+#[derive(Default)]
+struct Switches {
+    lose_publish: AtomicBool,
+    refuse_publish: AtomicBool,
+    settle_unanswered: AtomicBool,
+    heartbeat_hangs: AtomicBool,
+    fetch_panics: AtomicBool,
+}
+
+impl Faults {
+    /// The next publish is written and not answered; those after it are refused.
+    pub(crate) fn lose_a_publish_then_refuse(&self) {
+        self.0.lose_publish.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn settle_unanswered(&self, on: bool) {
+        self.0.settle_unanswered.store(on, Ordering::SeqCst);
+    }
+
+    pub(crate) fn heartbeat_hangs(&self) {
+        self.0.heartbeat_hangs.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn fetch_panics(&self) {
+        self.0.fetch_panics.store(true, Ordering::SeqCst);
+    }
+}
+
+pub(crate) struct Faulty {
+    memory: MemoryProvider,
+    faults: Faults,
+}
+
+impl Faulty {
+    pub(crate) fn new(memory: MemoryProvider, faults: Faults) -> Self {
+        Self { memory, faults }
+    }
+}
+
+impl fmt::Debug for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Faulty")
+    }
+}
+
+fn away() -> Error {
+    Error::new(ErrorCode::Unavailable, "the broker is away")
+}
+
+#[async_trait]
+impl QueueProvider for Faulty {
+    fn scheme(&self) -> &'static str {
+        self.memory.scheme()
+    }
+
+    fn capabilities(&self, spec: Option<&QueueSpec>) -> Capabilities {
+        self.memory.capabilities(spec)
+    }
+
+    async fn declare(&self, spec: &QueueSpec) -> Result<()> {
+        self.memory.declare(spec).await
+    }
+
+    async fn drop_queue(&self, queue: &QueueName, only_if_empty: bool) -> Result<()> {
+        self.memory.drop_queue(queue, only_if_empty).await
+    }
+
+    async fn publish(&self, queue: &QueueName, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
+        let Switches { lose_publish, refuse_publish, .. } = &*self.faults.0;
+        if refuse_publish.load(Ordering::SeqCst) {
+            return batch.iter().map(|_| PublishOutcome::Rejected(Rejection::Unavailable(away()))).collect();
+        }
+        let outcomes = self.memory.publish(queue, batch, options).await;
+        if lose_publish.swap(false, Ordering::SeqCst) {
+            refuse_publish.store(true, Ordering::SeqCst);
+            return outcomes.iter().map(|_| PublishOutcome::Unknown(away())).collect();
+        }
+        outcomes
+    }
+
+    async fn consumer(&self, queue: &QueueName, options: ConsumeOptions) -> Result<Arc<dyn Consumer>> {
+        let inner = self.memory.consumer(queue, options).await?;
+        Ok(Arc::new(FaultyConsumer { inner, faults: self.faults.clone() }))
+    }
+
+    fn admin(&self) -> Arc<dyn QueueAdmin> {
+        self.memory.admin()
+    }
+
+    fn topics(&self) -> Option<Arc<dyn Topics>> {
+        self.memory.topics()
+    }
+
+    fn job_store(&self) -> Option<Arc<dyn JobStore>> {
+        self.memory.job_store()
+    }
+
+    async fn unpark(&self, queue: &QueueName, key: &ParkKey, n: usize) -> Result<usize> {
+        self.memory.unpark(queue, key, n).await
+    }
+
+    async fn maintain(&self, leading: bool) -> Result<Duration> {
+        self.memory.maintain(leading).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.memory.ping().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.memory.close().await
+    }
+}
+
+struct FaultyConsumer {
+    inner: Arc<dyn Consumer>,
+    faults: Faults,
+}
+
+impl fmt::Debug for FaultyConsumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FaultyConsumer")
+    }
+}
+
+#[async_trait]
+impl Consumer for FaultyConsumer {
+    async fn fetch(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
+        assert!(!self.faults.0.fetch_panics.load(Ordering::SeqCst), "a defect of the provider");
+        self.inner.fetch(max, wait).await
+    }
+
+    async fn settle(&self, batch: &[Settlement]) -> Vec<SettleOutcome> {
+        if self.faults.0.settle_unanswered.load(Ordering::SeqCst) {
+            return batch.iter().map(|_| SettleOutcome::Unknown(away())).collect();
+        }
+        self.inner.settle(batch).await
+    }
+
+    async fn heartbeat(&self, beats: &[Beat]) -> Vec<BeatOutcome> {
+        if self.faults.0.heartbeat_hangs.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        self.inner.heartbeat(beats).await
+    }
+
+    async fn demand(&self, outstanding: usize) -> Result<()> {
+        self.inner.demand(outstanding).await
+    }
+
+    async fn close(&self, deadline: Duration) -> CloseReport {
+        self.inner.close(deadline).await
+    }
+}
