@@ -37,6 +37,8 @@ pub(super) enum Heart {
 /// News is told that often at most, so that a handler which reports every step costs no more than one which does not.
 const NEWS_EVERY: Duration = Duration::from_millis(100);
 const BATCH: usize = 500;
+/// A heartbeat that was told to stop has so long: only a provider that blocks its thread needs more.
+const LAST_BEAT: Duration = Duration::from_secs(2);
 
 impl Heart {
     pub(super) fn start(
@@ -57,17 +59,21 @@ impl Heart {
         thread.spawn(move || runtime.block_on(beating)).map(Self::Thread).map_err(failed)
     }
 
-    /// Waits for its end, which must have been asked for and comes at the next await.
+    /// Waits for its end, which must have been asked for and comes at its next await.
     pub(super) async fn ended(self) {
-        let ended = match self {
-            Self::Task(task) => task.await.is_ok(),
-            // Joining must not block this thread.
-            Self::Thread(thread) => {
-                tokio::task::spawn_blocking(move || thread.join().is_ok()).await.unwrap_or_default()
+        let ended = async {
+            match self {
+                Self::Task(task) => task.await.is_ok(),
+                // Joining must not block this thread.
+                Self::Thread(thread) => {
+                    tokio::task::spawn_blocking(move || thread.join().is_ok()).await.unwrap_or_default()
+                }
             }
         };
-        if !ended {
-            tracing::error!("the heartbeat panicked");
+        match tokio::time::timeout(LAST_BEAT, ended).await {
+            Ok(true) => {}
+            Ok(false) => tracing::error!("the heartbeat panicked"),
+            Err(_) => tracing::error!("the provider blocks the heartbeat's thread, which is left behind"),
         }
     }
 }
