@@ -29,7 +29,7 @@ pub struct QueueSpec {
     /// The longest an attempt runs unless the job says otherwise.
     #[serde(with = "millis")]
     pub timeout: Duration,
-    /// How long a job may wait for its first start unless it says otherwise; `None`: for ever.
+    /// How long after its submission a job may still be started, first or again, unless it says otherwise; `None`: for ever.
     #[serde(with = "millis::option")]
     pub ttl: Option<Duration>,
     /// When failed jobs run again unless they say otherwise.

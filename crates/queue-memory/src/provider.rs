@@ -20,7 +20,7 @@ use queue_core::{
         Capabilities, ConsumeOptions, Consumer, Durability, LeaseModel, OnFull, ParkKey, PublishOptions,
         PublishOutcome, QueueAdmin, Rejection, Support, Topics,
     },
-    queue_spec::Order,
+    queue_spec::{Order, Tracking},
     store::JobStore,
 };
 
@@ -190,6 +190,13 @@ impl QueueProvider for MemoryProvider {
         can.max_encoded_len = spec.map_or(usize::MAX, |spec| spec.max_encoded_len);
         can.broker_clock = true;
         can.durability = &["relaxed"];
+        if spec.is_some_and(|spec| spec.tracking == Tracking::Off) {
+            // Without records there is no index to find a job in.
+            let tracked = Support::Unsupported { instead: "declare the queue with tracking" };
+            can.dedup_by_id = tracked;
+            can.cancel_pending = tracked;
+            can.cancel_running = tracked;
+        }
         can
     }
 

@@ -112,6 +112,7 @@ impl JobStore for MemoryStore {
                 state.advance(now);
                 match state.find(job.id).and_then(|slot| state.entry(slot)) {
                     Some(entry) => Lookup::Found(Box::new(state.record(entry, now))),
+                    None if !state.is_tracked() => Lookup::Unknown,
                     None if state.is_gone(job.id) => Lookup::Gone,
                     None => Lookup::NotFound,
                 }
@@ -141,15 +142,19 @@ impl JobStore for MemoryStore {
 
     async fn cancel(&self, jobs: &[JobRef], cancel: &Cancel) -> Vec<Result<CancelOutcome>> {
         let cancel_one = |job: &JobRef| {
-            let Some(queue) = self.shared.find(&job.queue) else { return CancelOutcome::NotFound };
+            let Some(queue) = self.shared.find(&job.queue) else { return Ok(CancelOutcome::NotFound) };
             let now = self.shared.now();
             queue.with(|state| match state.find(job.id) {
-                Some(slot) => state.cancel(slot, cancel, now),
-                None if state.is_gone(job.id) => CancelOutcome::AlreadyTerminal,
-                None => CancelOutcome::NotFound,
+                Some(slot) => Ok(state.cancel(slot, cancel, now)),
+                None if !state.is_tracked() => {
+                    let instead = "the queue is untracked: declare it with tracking";
+                    Err(Error::unsupported("memory", "cancel", instead).on(&job.queue))
+                }
+                None if state.is_gone(job.id) => Ok(CancelOutcome::AlreadyTerminal),
+                None => Ok(CancelOutcome::NotFound),
             })
         };
-        jobs.iter().map(|job| Ok(cancel_one(job))).collect()
+        jobs.iter().map(cancel_one).collect()
     }
 
     async fn queue_control(&self, queue: &QueueName) -> Result<QueueControl> {

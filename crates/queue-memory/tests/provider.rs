@@ -5,13 +5,14 @@
 use std::{sync::Arc, time::Duration};
 
 use queue_core::{
-    Env, ErrorCode, JobId, QueueName, QueueProvider, QueueSpec, Timestamp,
+    Env, ErrorCode, JobError, JobId, JobRef, QueueName, QueueProvider, QueueSpec, Timestamp,
     job::{Envelope, JobKind},
     provider::{
-        ConsumeOptions, Consumer, Delivery, Disposition, Durability, OnFull, PublishOptions, PublishOutcome, Rejection,
-        SettleOutcome, Settlement,
+        Cancel, ConsumeOptions, Consumer, Delivery, Disposition, Durability, OnFull, PublishOptions, PublishOutcome,
+        Redrive, Rejection, SettleOutcome, Settlement,
     },
-    queue_spec::{Order, Retention},
+    queue_spec::{Order, Retention, Tracking},
+    store::Lookup,
 };
 use queue_memory::MemoryProvider;
 
@@ -174,4 +175,33 @@ async fn two_connections_share_queues_and_close_apart() {
     assert_eq!(first.ping().await.unwrap_err().code(), ErrorCode::Closed);
     let consumer = consumer(&second, 1).await;
     assert_eq!(consumer.fetch(1, Duration::ZERO).await.unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_untracked_queue_says_what_it_cannot_do_and_still_keeps_its_dead() {
+    let provider = provider();
+    let mut spec = QueueSpec::new(queue());
+    spec.tracking = Tracking::Off;
+    provider.declare(&spec).await.unwrap();
+    assert!(!provider.capabilities(Some(&spec)).dedup_by_id.is_supported());
+    assert!(!provider.capabilities(Some(&spec)).cancel_pending.is_supported());
+    assert!(provider.capabilities(None).dedup_by_id.is_supported());
+
+    publish(&provider, [job(1), job(2)]).await;
+    let reference = JobRef::new(queue(), job(1).id);
+    let store = provider.job_store().unwrap();
+    assert!(matches!(store.get(std::slice::from_ref(&reference)).await[0], Ok(Lookup::Unknown)));
+    let refused = store.cancel(&[reference], &Cancel::by("me")).await.remove(0).unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::Unsupported);
+
+    let consumer = consumer(&provider, 2).await;
+    let deliveries = consumer.fetch(2, Duration::ZERO).await.unwrap();
+    let dead = Disposition::DeadLetter { error: JobError::custom("BROKEN", "no") };
+    consumer.settle(&[Settlement::new(deliveries[0].receipt, dead)]).await;
+    complete(&*consumer, &deliveries[1..]).await;
+    assert!(matches!(complete(&*consumer, &deliveries[1..]).await[0], SettleOutcome::LeaseLost), "it is forgotten");
+    let report = provider.admin().redrive(&queue(), &Redrive::one(deliveries[0].envelope.id)).await.unwrap();
+    assert_eq!(report.redriven, 1);
+    let again = consumer.fetch(2, Duration::ZERO).await.unwrap();
+    assert_eq!((again.len(), again[0].attempt), (1, 1));
 }

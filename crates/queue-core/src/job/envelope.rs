@@ -44,7 +44,7 @@ pub struct EnvelopeBuilder {
     pub created_at: Timestamp,
     /// Not to be started before.
     pub not_before: Option<Timestamp>,
-    /// Not to be started after: then it is expired.
+    /// Not to be started after, be it the first start or a later one: then it is expired.
     pub expires_at: Option<Timestamp>,
     /// The longest an attempt may run, in whole milliseconds.
     pub timeout: Duration,

@@ -28,7 +28,7 @@ pub trait QueueAdmin: Debug + Send + Sync {
     /// Holds all workers back, within 1 s, or lets them go on. Running jobs finish. Idempotent.
     ///
     /// # Errors
-    /// `UNSUPPORTED`, `UNAVAILABLE`.
+    /// `UNSUPPORTED`, `UNAVAILABLE`; `NOT_FOUND` for a queue that was neither declared nor used, where the broker can tell.
     async fn pause(&self, queue: &QueueName, paused: bool) -> Result<()>;
 
     /// Removes every waiting job and says how many. Running and finished ones stay.

@@ -82,7 +82,8 @@ pub struct Delivery {
     pub attempt: u32,
     /// *Started* deliveries before this one; at `max_deliveries` the scheduler dead-letters it as poison.
     pub started_before: u32,
-    /// It was claimed before without being settled: its start must be marked (`Beat::started`, awaited) before its handler
+    /// It was claimed before without being settled, as far as the provider knows (a session broker also says so of what it
+    /// took back unstarted): its start must be marked (`Beat::started`, awaited) before its handler
     /// runs. First deliveries need no mark, so the happy path pays nothing and a process killer is counted from its second
     /// run on.
     pub redelivered: bool,
@@ -256,7 +257,7 @@ pub struct Beat {
     pub started: bool,
     /// The new remaining lease; `None` leaves it.
     pub extend: Option<Duration>,
-    /// JSON of [`crate::event::Progress`]; replaces what was said before.
+    /// JSON of [`crate::event::Progress`]; replaces what was said before. Dropped, like `logs`, where no record is kept.
     pub progress: Option<Bytes>,
     /// Lines to keep with the job, bounded by the provider.
     pub logs: Vec<Bytes>,

@@ -12,7 +12,7 @@ use validator::Validate;
 
 use crate::{
     error::{Error, ErrorCode, Result},
-    job::{Job, JobId, JobKind, Priority, QueueName, RetryPolicy, Timestamp, Unique, UniqueKey},
+    job::{Job, JobId, JobKind, Priority, QueueName, RetryPolicy, Timestamp, Unique, UniqueKey, broken_rules},
     provider::{Durability, OnFull, PublishOptions},
 };
 
@@ -180,7 +180,7 @@ impl<J: Job> IntoFuture for Enqueue<J> {
 /// Checks a job by its own rules and encodes it.
 pub(super) fn encode<J: Job>(job: &J) -> Result<Bytes> {
     let invalid = |error: String| Error::new(ErrorCode::Validation, error).at("enqueue");
-    Validate::validate(job).map_err(|errors| invalid(format!("the job breaks its own rules: {errors}")))?;
+    Validate::validate(job).map_err(|errors| invalid(broken_rules(&errors)))?;
     let json = serde_json::to_vec(job).map_err(|error| invalid(format!("the job cannot be encoded: {error}")))?;
     Ok(Bytes::from(json))
 }

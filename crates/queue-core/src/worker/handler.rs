@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     error::ErrorCode,
-    job::{Envelope, Job, JobError},
+    job::{Envelope, Job, JobError, broken_rules, misfit},
 };
 
 /// How a run ends: with the result to keep, if there is one, or a failure.
@@ -77,8 +77,8 @@ handler!(A, B, C, D, E2);
 fn decode<J: Job>(envelope: &Envelope) -> Result<J, Failure> {
     let invalid = |message: String| Failure::Never(JobError::new(ErrorCode::Validation, message));
     let job: J = serde_json::from_slice(&envelope.payload)
-        .map_err(|error| invalid(format!("the payload is not a {}: {error}", J::KIND)))?;
-    job.validate().map_err(|errors| invalid(format!("the job breaks its own rules: {errors}")))?;
+        .map_err(|error| invalid(format!("the payload is no {}: {}", J::KIND, misfit(&error))))?;
+    job.validate().map_err(|errors| invalid(broken_rules(&errors)))?;
     Ok(job)
 }
 

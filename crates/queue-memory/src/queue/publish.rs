@@ -74,16 +74,13 @@ impl State {
     /// Gives dead jobs another life.
     pub(crate) fn redrive(&mut self, what: &Redrive, now: Now) -> RedriveReport {
         let slots: Vec<u32> = match &what.which {
-            RedriveSelection::Jobs(ids) => ids.iter().filter_map(|id| self.find(*id)).collect(),
+            RedriveSelection::Jobs(ids) => ids.iter().filter_map(|id| self.find_dead(*id)).collect(),
             RedriveSelection::Matching(filter) => self.dead_slots(filter, None).collect(),
         };
         let mut report = RedriveReport::default();
         for slot in slots {
             let Some(entry) = self.slots.get(slot) else { continue };
             let (id, unique, died) = (entry.envelope.id, entry.envelope.unique.clone(), entry.changed_at);
-            if !self.dead.contains(&(died, slot)) {
-                continue;
-            }
             report.matched += 1;
             if unique.as_ref().is_some_and(|unique| self.holder_of(unique, id, now).is_some()) {
                 report.duplicates += 1;

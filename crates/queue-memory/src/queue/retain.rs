@@ -130,6 +130,15 @@ impl State {
         })
     }
 
+    pub(super) fn find_dead(&self, id: JobId) -> Option<u32> {
+        let is_meant = |slot: &u32| self.slots.get(*slot).is_some_and(|entry| entry.envelope.id == id);
+        if self.is_tracked() {
+            let slot = self.find(id)?;
+            return (self.slots.get(slot)?.state == JobState::Dead).then_some(slot);
+        }
+        self.dead.iter().map(|(_, slot)| *slot).find(is_meant)
+    }
+
     pub(crate) fn drop_dead(&mut self, filter: &DeadFilter) -> u64 {
         let slots: Vec<u32> = self.dead_slots(filter, None).collect();
         for slot in &slots {

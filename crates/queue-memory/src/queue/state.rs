@@ -146,7 +146,7 @@ impl State {
     }
 
     /// An untracked queue keeps no index: nobody can look its jobs up, and the same id twice is two jobs.
-    pub(super) fn is_tracked(&self) -> bool {
+    pub(crate) fn is_tracked(&self) -> bool {
         self.spec.tracking == Tracking::Full
     }
 
