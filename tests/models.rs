@@ -83,9 +83,9 @@ async fn jobs_are_retried_buried_and_finished_on_every_shape() {
         tokio::time::sleep(Duration::from_secs(120)).await;
         worker.stop().await;
 
-        let runs = runs.lock().unwrap();
+        let runs = std::mem::take(&mut *runs.lock().unwrap());
         assert_eq!(runs.len(), 300, "{queues:?}");
-        for (number, attempts) in &*runs {
+        for (number, attempts) in &runs {
             let expected: &[u32] = match (number % 100, number % 10) {
                 (0, _) => &[1, 2, 3],
                 (_, 0) => &[1, 2],
@@ -128,7 +128,7 @@ async fn a_worker_goes_on_by_itself_after_the_broker_restarts() {
         }
         tokio::time::sleep(Duration::from_secs(120)).await;
         worker.stop().await;
-        let done = done.lock().unwrap();
+        let done = std::mem::take(&mut *done.lock().unwrap());
         assert_eq!(done.len(), 200, "none is lost");
         let again: u32 = done.values().map(|runs| runs - 1).sum();
         assert!(again <= 2 * 6, "{again} ran again; at most what was in hand at each restart may");

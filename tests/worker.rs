@@ -342,6 +342,40 @@ async fn what_was_put_together_wrongly_is_refused_at_the_start() {
     assert_eq!(error.code(), ErrorCode::Validation);
 }
 
+/// Panics when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("dropped");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn panics_outside_the_handlers_own_run_cost_no_slot_and_no_settlement() {
+    let queues = queues();
+    let running = queues
+        .worker()
+        .queue("math", 1)
+        .heartbeat_on_runtime()
+        .observe(|_| panic!("observed"))
+        .register(async |job: Add| {
+            if job.b == 0 {
+                let _bomb = Bomb;
+                std::future::pending::<()>().await;
+            }
+            Ok::<_, Failure>(job.b)
+        })
+        .start()
+        .await
+        .unwrap();
+    let bomb = queues.enqueue(Add { a: 0, b: 0 }).timeout(Duration::from_secs(1)).retry(RetryPolicy::never());
+    let record = bomb.await.unwrap().finished().await.unwrap();
+    assert_eq!(record.error.unwrap().code, "TIMEOUT");
+    assert_eq!(queues.enqueue(Add { a: 0, b: 7 }).await.unwrap().result().await.unwrap(), 7);
+    running.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_kind_nobody_handles_says_so() {
     let queues = queues();

@@ -21,7 +21,7 @@ pub struct Cli {
 pub enum Command {
     /// Run every line of a file as a job, with retries, priorities and dead letters
     Run(Box<RunArgs>),
-    /// Show the providers of this build, what they can do, and whether they can be reached
+    /// Show the providers of this build, what they can do, whether they can be reached, and how to mend what is amiss
     Doctor(DoctorArgs),
     /// Print a completion script for a shell
     Completions {
@@ -114,7 +114,7 @@ pub struct DoctorArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// Look at this provider only, and see whether it can be reached
+    /// Look at this provider, and see whether it can be reached [default: as the environment says, else memory]
     #[arg(long, value_name = "URL")]
     pub provider: Option<String>,
 }
@@ -133,18 +133,21 @@ const RUN_HELP: &str = r#"INPUT
   content_type     "application/json", or "text/plain": the payload is a string and is read without its quotes
   correlation_id, user, project, tags (strings), metadata (an object of strings)
   Other keys are errors, keys that begin with `_` are ignored. With --lines, each line that is not blank is a text payload.
-  The file is streamed: priority and delay act within a window of 10,000 jobs or 64 MiB.
+  The file is streamed: priority and delay act within a window of 10,000 jobs or 64 MiB, which is filled before the first
+  job starts. A pipe that pauses is not waited for.
 
 PROGRAM
   CMD is split into words and run without a shell, once an attempt, with the payload on stdin and these variables:
   QUEUE_JOB_ID QUEUE_NAME QUEUE_KIND QUEUE_ATTEMPT (from 1) QUEUE_MAX_ATTEMPTS
   Exit 0: completed, and stdout is the result (JSON if it is JSON, else text). Exit 65: dead, not retried.
   Any other end: retried. Whatever it started is killed when it exits or reaches its timeout.
+  A CMD that cannot be started ends the run, and no job is blamed for it.
 
 RESULTS
   {"id","line","status","attempts","result"|"error","wait_ms","run_ms"}, one for every line that was read, in the order
   they ended; status is completed, dead, invalid, duplicate, cancelled, expired or aborted. A file that exists is not
-  overwritten without --force.
+  overwritten without --force. wait_ms is from the submission to the first start, without an asked delay; run_ms sums the
+  attempts.
 
 EXIT STATUS
   0  all completed or duplicate          2    unusable arguments, input or output

@@ -19,31 +19,19 @@ pub struct Ledger {
     results: Option<Output>,
     dead: Option<Output>,
     summary: Summary,
-    opened: u64,
 }
 
 impl Ledger {
     /// Over the files of `--results` and `--dead`.
     #[must_use]
     pub fn new(how: JobText, results: Option<Output>, dead: Option<Output>) -> Self {
-        Self { how, results, dead, summary: Summary::default(), opened: 0 }
-    }
-
-    /// Counts a line that was read and will end.
-    pub fn open(&mut self, _line: &OpenLine) {
-        self.opened += 1;
-    }
-
-    /// How many lines have been read and have not ended.
-    #[must_use]
-    pub fn open_lines(&self) -> u64 {
-        self.opened.saturating_sub(self.summary.counts().total())
+        Self { how, results, dead, summary: Summary::default() }
     }
 
     /// A line ends with this row, whose number is taken from the line. Dead and invalid ones go to the dead file too.
     ///
     /// # Errors
-    /// A file cannot be written; the line counts as ended all the same.
+    /// A file cannot be written. The line counts as ended all the same, and nothing more is written to that file.
     pub fn end(&mut self, line: OpenLine, mut row: Row) -> Result<(), OutputError> {
         row.line = line.number;
         self.summary.add(&row);
@@ -53,23 +41,22 @@ impl Ledger {
     }
 
     fn write(&mut self, line: &OpenLine, row: &Row) -> Result<(), OutputError> {
-        if let Some(results) = &mut self.results {
-            results.write_json(row.to_json())?;
+        let results = attempt(&mut self.results, |results| results.write_json(row.to_json()));
+        if !matches!(row.status, Status::Dead | Status::Invalid) {
+            return results;
         }
-        if let (Some(dead), Status::Dead | Status::Invalid) = (&mut self.dead, row.status) {
-            let unknown = || JobError::new(ErrorCode::Internal, "no reason was kept");
-            let error = row.error.clone().unwrap_or_else(unknown);
-            dead.write_json(dead_line(&line.text, self.how, &error))?;
-        }
-        Ok(())
+        let unknown = || JobError::new(ErrorCode::Internal, "no reason was kept");
+        let error = row.error.clone().unwrap_or_else(unknown);
+        results.and(attempt(&mut self.dead, |dead| dead.write_json(dead_line(&line.text, self.how, &error))))
     }
 
     /// Lets readers of the files see every row so far; call it about once a second.
     ///
     /// # Errors
-    /// A file cannot be written.
+    /// A file cannot be written; nothing more is written to it.
     pub fn flush(&mut self) -> Result<(), OutputError> {
-        [&mut self.results, &mut self.dead].into_iter().flatten().try_for_each(Output::flush)
+        let results = attempt(&mut self.results, Output::flush);
+        results.and(attempt(&mut self.dead, Output::flush))
     }
 
     /// Counts and times so far.
@@ -78,14 +65,23 @@ impl Ledger {
         &self.summary
     }
 
-    /// Writes what is left.
-    ///
-    /// # Errors
-    /// A file cannot be written.
-    pub fn finish(mut self) -> Result<Summary, OutputError> {
-        self.flush()?;
-        Ok(self.summary)
+    /// The counts and times. Flush before, or the last rows may be missing from the files.
+    #[must_use]
+    pub fn into_summary(self) -> Summary {
+        self.summary
     }
+}
+
+/// One file that fails is given up; the other is still written.
+fn attempt(
+    output: &mut Option<Output>,
+    write: impl FnOnce(&mut Output) -> Result<(), OutputError>,
+) -> Result<(), OutputError> {
+    let written = output.as_mut().map_or(Ok(()), write);
+    if written.is_err() {
+        *output = None;
+    }
+    written
 }
 
 #[cfg(test)]
@@ -109,12 +105,9 @@ mod tests {
             let slot = tokio::time::timeout(Duration::from_secs(5), window.enter(10)).await.unwrap().unwrap();
             let text = Text::Utf8(Bytes::from(format!("{{\"payload\":{number}}}")));
             let line = OpenLine::new(number, text, slot);
-            ledger.open(&line);
-            assert_eq!(ledger.open_lines(), 1);
             let mut row = Row::not_run(0, status, JobError::new(ErrorCode::HandlerFailed, "no"));
             row.error = row.error.filter(|_| status != Status::Completed);
             ledger.end(line, row).unwrap();
-            assert_eq!(ledger.open_lines(), 0);
         }
         ledger.flush().unwrap();
         let rows = |path| {
@@ -126,6 +119,6 @@ mod tests {
         assert_eq!(statuses, expected);
         let dead: Vec<_> = rows(&dead).iter().map(|row| row["payload"].clone()).collect();
         assert_eq!(dead, [2, 3], "the dead and the invalid line");
-        assert_eq!(ledger.finish().unwrap().counts().total(), 7);
+        assert_eq!(ledger.into_summary().counts().total(), 7);
     }
 }

@@ -27,3 +27,9 @@ pub mod ledger;
 
 // All of `queue run` that can be checked before a job runs.
 pub mod plan;
+
+// The run itself.
+pub mod run;
+
+// Looks at the rest.
+pub mod doctor;

@@ -8,17 +8,13 @@ use std::{
 use clap::Parser as _;
 use queue_cli::{
     args::{Cli, Command},
-    exit,
-    plan::Plan,
+    doctor, run,
 };
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Run(args) => match Plan::new(*args) {
-            Ok(_) => refuse("this build cannot run jobs yet"),
-            Err(error) => refuse(error),
-        },
-        Command::Doctor(_) => refuse("this build knows no providers yet"),
+        Command::Run(args) => run::run(*args).into(),
+        Command::Doctor(args) => doctor::doctor(&args).into(),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             Cli::completions(shell, &mut script);
@@ -27,9 +23,4 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
     }
-}
-
-fn refuse(reason: impl std::fmt::Display) -> ExitCode {
-    eprintln!("error: {reason}");
-    ExitCode::from(exit::UNUSABLE)
 }

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Descriptors for everything but the programs: files, sockets to a broker, the runtime.
-const OTHER_DESCRIPTORS: u64 = 200;
+pub(crate) const OTHER_DESCRIPTORS: u64 = 200;
 
 /// A run that can begin. Nothing was started; the output files were made.
 #[derive(Debug)]

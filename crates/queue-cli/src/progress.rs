@@ -1,6 +1,6 @@
 //! A bar on the terminal while a run goes on.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -41,7 +41,8 @@ impl Progress {
     /// Prints a line above the bar, such as what Ctrl-C does now; on stderr also where there is no bar.
     pub fn say(&self, line: &str) {
         if self.0.is_hidden() {
-            eprintln!("{line}");
+            // A reader that has gone is no failure.
+            let _ = writeln!(std::io::stderr(), "{line}");
         } else {
             self.0.println(line);
         }

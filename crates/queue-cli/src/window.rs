@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// So many lines at once,
 pub const MAX_LINES: usize = 10_000;
@@ -15,6 +15,7 @@ pub struct Window {
     lines: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     max_bytes: u32,
+    was_full: Arc<watch::Sender<bool>>,
 }
 
 /// A line's room, given back when it is dropped.
@@ -35,15 +36,30 @@ impl Window {
     #[must_use]
     pub fn new(max_lines: usize, max_bytes: u32) -> Self {
         let bytes = Arc::new(Semaphore::new(max_bytes as usize));
-        Self { lines: Arc::new(Semaphore::new(max_lines)), bytes, max_bytes }
+        Self { lines: Arc::new(Semaphore::new(max_lines)), bytes, max_bytes, was_full: Arc::default() }
     }
 
     /// Waits for room; `None` once the window is closed. A line larger than the whole window waits for all of it.
     pub async fn enter(&self, bytes: usize) -> Option<Slot> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.max_bytes);
+        if self.lines.available_permits() == 0 || self.bytes.available_permits() < bytes as usize {
+            self.was_full.send_if_modified(|was_full| !std::mem::replace(was_full, true));
+        }
         let line = Arc::clone(&self.lines).acquire_owned().await.ok()?;
         let bytes = Arc::clone(&self.bytes).acquire_many_owned(bytes).await.ok()?;
         Some(Slot { _line: line, _bytes: bytes })
+    }
+
+    /// Whether a line ever had to wait.
+    #[must_use]
+    pub fn was_full(&self) -> bool {
+        *self.was_full.borrow()
+    }
+
+    /// Resolves when the first line has to wait.
+    pub async fn filled(&self) {
+        // An error means that the window is gone, and `self` is one.
+        let _ = self.was_full.subscribe().wait_for(|was_full| *was_full).await;
     }
 
     /// Lets nothing in any more; who waits is told so.
@@ -67,7 +83,10 @@ mod tests {
     async fn lines_and_bytes_are_bounded_and_given_back() {
         let window = Window::new(2, 100);
         let first = enters(&window, 60).await.unwrap();
+        assert!(!window.was_full());
         assert!(enters(&window, 60).await.is_none(), "bytes");
+        assert!(window.was_full());
+        window.filled().await;
         let _second = enters(&window, 40).await.unwrap();
         assert!(enters(&window, 0).await.is_none(), "lines");
         drop(first);

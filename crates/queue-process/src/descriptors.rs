@@ -20,6 +20,22 @@ pub struct DescriptorLimit {
     pub allowed: u64,
 }
 
+/// How many files this process may have open; `None` is as many as the system has room for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DescriptorLimits {
+    /// Now.
+    pub soft: Option<u64>,
+    /// The most it may allow itself.
+    pub hard: Option<u64>,
+}
+
+/// The limits of this process.
+#[must_use]
+pub fn descriptor_limits() -> DescriptorLimits {
+    let limit = getrlimit(Resource::Nofile);
+    DescriptorLimits { soft: limit.current, hard: limit.maximum }
+}
+
 /// Makes room for so many runs at once beside `others` descriptors, by raising this process's soft limit if need be.
 /// Programs inherit the raised limit.
 ///

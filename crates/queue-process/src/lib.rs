@@ -45,11 +45,13 @@ mod output;
 mod run;
 
 // What the run means for the job.
+mod handler;
 mod outcome;
 mod result;
 
-pub use descriptors::{DESCRIPTORS_PER_RUN, DescriptorLimit, reserve_descriptors};
+pub use descriptors::{DESCRIPTORS_PER_RUN, DescriptorLimit, DescriptorLimits, descriptor_limits, reserve_descriptors};
 pub use error::{CommandLineError, StartError};
+pub use handler::ProcessHandler;
 pub use outcome::{NEVER_RETRY, failure_to_start, outcome};
 pub use output::Tail;
 pub use program::{Environment, Limits, Program};

@@ -34,6 +34,16 @@ pub enum Text {
     },
 }
 
+impl Text {
+    /// How many bytes of it are kept.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "no line is empty")]
+    pub fn len(&self) -> usize {
+        let (Self::Utf8(bytes) | Self::NotUtf8(bytes) | Self::TooLong { head: bytes, .. }) = self;
+        bytes.len()
+    }
+}
+
 /// Reads lines that end in LF or CRLF, the last one also in nothing. A byte order mark at the beginning is skipped.
 #[derive(Debug)]
 pub struct LineReader<R> {

@@ -20,7 +20,7 @@ pub(crate) use maintain::Consuming;
 pub use decide::{Verdict, decide_end, decide_start};
 pub use enqueue::Enqueue;
 pub use handle::JobHandle;
-pub use options::{JobOptions, NewJob};
+pub use options::{JobOptions, NewJob, Start};
 pub use submit::Submitted;
 
 use std::{

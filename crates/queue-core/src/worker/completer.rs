@@ -1,6 +1,6 @@
 //! Settling what the slots finished, in batches.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use super::{held::Held, pool::Pool};
 use crate::{
@@ -113,14 +113,18 @@ fn report(pool: &Pool, item: Finished, outcome: Option<SettleOutcome>) {
         pool.scheduler.tell(|| JobEvent::new(pool.env().now(), job(), kind(), event, delivery.attempt));
     }
     if let Some(observer) = &pool.observer {
-        (observer.0)(RunReport {
+        let report = RunReport {
             job: job(),
             envelope: delivery.envelope.clone(),
             attempt: delivery.attempt,
             disposition: item.disposition,
             outcome,
             run: item.run,
-        });
+        };
+        // What observes must not stop what settles.
+        if std::panic::catch_unwind(AssertUnwindSafe(|| (observer.0)(report))).is_err() {
+            tracing::error!(queue = %pool.spec.name, "the worker's observer panicked");
+        }
     }
 }
 

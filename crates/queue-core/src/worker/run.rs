@@ -118,7 +118,7 @@ async fn attempt(pool: &Pool, context: &JobContext) -> End {
         return End::Returned(Err(Failure::Retry(JobError::new(ErrorCode::NoHandler, message))));
     };
     let request = JobRequest { context: context.clone(), states: pool.routes.states.clone() };
-    let work = CatchPanic(handler.run(request));
+    let work = CatchPanic(Some(handler.run(request)));
     let timeout = context.timeout();
     // In an async block the timer is made at its first poll: a handler that returns at once pays nothing for it.
     let timer = async { tokio::time::sleep(timeout).await };
@@ -147,18 +147,30 @@ async fn told_to_stop(held: &Held) -> End {
     }
 }
 
-/// A panic of the handler is the job's failure, not the slot's.
-struct CatchPanic(Pin<Box<dyn Future<Output = JobResult> + Send>>);
+/// A panic of the handler is the job's failure, not the slot's; also one that comes when the handler is dropped half-way.
+struct CatchPanic(Option<HandlerFuture>);
+
+type HandlerFuture = Pin<Box<dyn Future<Output = JobResult> + Send>>;
 
 impl Future for CatchPanic {
     type Output = JobResult;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<JobResult> {
-        let poll = || self.0.as_mut().poll(cx);
+        let Some(handler) = self.0.as_mut() else { return Poll::Pending };
+        let poll = || handler.as_mut().poll(cx);
         std::panic::catch_unwind(AssertUnwindSafe(poll)).unwrap_or_else(|panic| {
             let message = format!("the handler panicked: {}", text_of(&*panic));
             Poll::Ready(Err(Failure::Retry(JobError::new(ErrorCode::HandlerPanicked, message))))
         })
+    }
+}
+
+impl Drop for CatchPanic {
+    fn drop(&mut self) {
+        let handler = self.0.take();
+        if std::panic::catch_unwind(AssertUnwindSafe(|| drop(handler))).is_err() {
+            tracing::error!("the handler panicked while it was dropped");
+        }
     }
 }
 

@@ -493,7 +493,7 @@ async fn one_leads_at_a_time(ctx: &Ctx) -> Outcome {
     check!(store.lead(&role, "b", term).await?.is_none(), "two lead");
     let again = store.lead(&role, "a", term).await?;
     check_eq!(again.map(|lead| lead.epoch), Some(first.epoch), "the epoch of a renewed lead");
-    check!(store.lead(&ctx.queue("role").to_string(), "b", term).await?.is_some(), "another role has its own leader");
+    check!(store.lead(ctx.queue("role").as_str(), "b", term).await?.is_some(), "another role has its own leader");
     Ok(())
 }
 

@@ -1,0 +1,443 @@
+//! The one task that owns a run: lines come in, jobs go out, every line ends in a row.
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use queue_core::{
+    JobId,
+    error::ErrorCode,
+    job::JobError,
+    scheduler::{NewJob, Submitted},
+    worker::{DrainReport, RunReport, Worker, WorkerBuilder},
+};
+use queue_process::ProcessHandler;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, MissedTickBehavior},
+};
+
+use super::{
+    attempt::Attempt,
+    look::{self, Found},
+    open::{OpenJob, OpenJobs},
+    queue::{MARGIN, RunQueue},
+    reports::{self, Fate, News},
+    submit::{self, Answers},
+};
+use crate::{
+    exit::Ending,
+    feed::{self, Fed, FeedError, OpenLine, Reading, What},
+    input::JobLine,
+    ledger::Ledger,
+    plan::Plan,
+    progress::Progress,
+    results::{Row, Status},
+    summary::Summary,
+    window::Window,
+};
+
+/// So many lines are submitted at once.
+const BATCH: usize = 256;
+/// So many reports are heard at once.
+const HEARD: usize = 64;
+const TICK: Duration = Duration::from_millis(250);
+/// A stream that pauses that long after its first line is not waited for before jobs start.
+const STREAM_HEAD_START: Duration = Duration::from_millis(100);
+/// Dead jobs are forgotten when so many bytes of them are remembered.
+const DEAD_BYTES: usize = 8 << 20;
+/// Running programs end at their own timeouts; nothing else hurries them.
+const DRAIN: Duration = Duration::from_secs(365 * 24 * 3_600);
+
+type Pending<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
+
+/// How a run went.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) summary: Summary,
+    pub(super) ending: Ending,
+}
+
+/// The worker's life.
+enum Crew {
+    /// Not started: lines are still being lined up by priority.
+    Waiting(Box<WorkerBuilder>),
+    Working(Box<Worker>),
+    /// Told to stop; `None` when it has.
+    Leaving(Pending<DrainReport>),
+}
+
+pub(super) struct Conductor {
+    queue: Arc<RunQueue>,
+    open: OpenJobs,
+    ledger: Ledger,
+    progress: Progress,
+    quiet: bool,
+    window: Window,
+    feed: mpsc::Receiver<Result<Fed, FeedError>>,
+    /// Whether the input may give more lines.
+    reading: bool,
+    /// Whether it is a stream, and when it is waited for no longer.
+    stream: bool,
+    head_start: Option<Instant>,
+    bytes_read: u64,
+    crew: Crew,
+    reports: mpsc::Receiver<RunReport>,
+    reported: bool,
+    unstartable: watch::Receiver<Option<String>>,
+    submitting: Pending<Answers>,
+    looking: Pending<Vec<Found>>,
+    next_look: Instant,
+    dead_bytes: usize,
+    stop: watch::Sender<bool>,
+    asked: watch::Receiver<u32>,
+    interrupted: bool,
+    failed: bool,
+    /// Whether the run is to end, and whether that has begun.
+    leaving: bool,
+    drained: bool,
+}
+
+impl Conductor {
+    /// Starts to read, and nothing else.
+    pub(super) fn new(plan: Plan, queue: RunQueue, asked: watch::Receiver<u32>) -> std::io::Result<Self> {
+        let Plan { program, how, input, concurrency, results, dead, args, .. } = plan;
+        let open = OpenJobs::default();
+        let (told, unstartable) = watch::channel(None);
+        let handler = Attempt::new(ProcessHandler::new(program).margin(MARGIN), open.clone(), told);
+        let (tell, reports) = reports::channel(args.max_output);
+        let mut builder = queue.scheduler.worker().queue(queue.name.as_str(), concurrency).fallback(handler);
+        builder = builder.observe(tell).drain_deadline(DRAIN);
+        if !queue.shared {
+            // What is fetched ahead cannot be overtaken by what is more urgent.
+            builder = builder.prefetch(0);
+        }
+        let window = Window::default();
+        let reading = Reading { how, max_line: args.max_line, strict: args.strict };
+        let feed = feed::start(input.source, reading, window.clone(), tokio::runtime::Handle::current())?;
+        Ok(Self {
+            queue: Arc::new(queue),
+            open,
+            ledger: Ledger::new(how, results, dead),
+            progress: Progress::new(input.length, !args.quiet && !args.json),
+            quiet: args.quiet,
+            window,
+            feed,
+            reading: true,
+            stream: input.length.is_none(),
+            head_start: None,
+            bytes_read: 0,
+            crew: Crew::Waiting(Box::new(builder)),
+            reports,
+            reported: false,
+            unstartable,
+            submitting: None,
+            looking: None,
+            next_look: Instant::now() + look::EVERY,
+            dead_bytes: 0,
+            stop: watch::Sender::new(false),
+            asked,
+            interrupted: false,
+            failed: false,
+            leaving: false,
+            drained: false,
+        })
+    }
+
+    /// Conducts the run to its end.
+    pub(super) async fn conduct(mut self) -> Outcome {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut fed, mut told) = (Vec::with_capacity(BATCH), Vec::with_capacity(HEARD));
+        while self.goes_on().await {
+            tokio::select! {
+                biased;
+                Ok(()) = self.asked.changed() => if !self.interrupt() { break },
+                Ok(()) = self.unstartable.changed() => self.cannot_start(),
+                heard = self.reports.recv_many(&mut told, HEARD), if !self.reported => {
+                    self.reported = heard == 0;
+                    for report in told.drain(..) {
+                        self.hear(report);
+                    }
+                }
+                // Before the input, which may always have more.
+                _ = tick.tick() => self.tick(),
+                answers = done(&mut self.submitting) => self.submitted(answers),
+                found = done(&mut self.looking) => self.found(found),
+                _ = left(&mut self.crew) => {}
+                () = until(self.head_start), if self.is_lining_up() => self.start().await,
+                lines = self.feed.recv_many(&mut fed, BATCH), if self.reading && self.submitting.is_none() => {
+                    self.reading = lines > 0;
+                    let fed = std::mem::take(&mut fed);
+                    self.take_in(fed);
+                }
+                () = self.window.filled(), if self.is_lining_up() && !self.window.was_full() => {}
+            }
+        }
+        self.end().await
+    }
+
+    /// What follows from the state things are in; false at the end.
+    async fn goes_on(&mut self) -> bool {
+        if self.dead_bytes > DEAD_BYTES {
+            self.dead_bytes = 0;
+            self.queue.forget_the_dead().await;
+        }
+        let submitted = self.submitting.is_none();
+        // Jobs of one window start by their priority: so the window is filled before the first of them starts.
+        let lined_up = !self.reading || (self.window.was_full() && self.feed.is_empty());
+        if self.is_lining_up() && submitted && lined_up && !self.leaving {
+            self.start().await;
+        }
+        let nothing_left = !self.reading && submitted && self.open.is_empty();
+        if (nothing_left || self.leaving) && !self.drained {
+            self.drain().await;
+        }
+        !(matches!(self.crew, Crew::Leaving(None)) && submitted && self.reported)
+    }
+
+    fn is_lining_up(&self) -> bool {
+        matches!(self.crew, Crew::Waiting(_))
+    }
+
+    async fn start(&mut self) {
+        match std::mem::replace(&mut self.crew, Crew::Leaving(None)) {
+            Crew::Waiting(builder) => match builder.start().await {
+                Ok(worker) => self.crew = Crew::Working(Box::new(worker)),
+                Err(error) => self.fail(format_args!("cannot start the worker: {error}")),
+            },
+            other => self.crew = other,
+        }
+    }
+
+    /// Lines that were read.
+    fn take_in(&mut self, fed: Vec<Result<Fed, FeedError>>) {
+        let mut jobs = Vec::with_capacity(fed.len());
+        for fed in fed {
+            match fed {
+                Ok(Fed { line, offset, what }) => {
+                    self.bytes_read = offset;
+                    match what {
+                        What::Job(job) => jobs.push(self.open_line(line, *job)),
+                        What::Invalid(invalid) => self.refused(line, Status::Invalid, invalid.into()),
+                        What::Duplicate(error) => self.refused(line, Status::Duplicate, error),
+                    }
+                }
+                Err(error) => self.fail(error),
+            }
+        }
+        if self.stream && self.head_start.is_none() {
+            self.head_start = Some(Instant::now() + STREAM_HEAD_START);
+        }
+        if !jobs.is_empty() {
+            self.submitting = Some(Box::pin(submit::submit(Arc::clone(&self.queue), jobs, self.stop.subscribe())));
+        }
+    }
+
+    fn open_line(&mut self, line: OpenLine, job: JobLine) -> (JobId, NewJob) {
+        let reference = self.queue.job_of(line.number);
+        let id = reference.id;
+        self.open.open(OpenJob::new(line, reference, job.delay, job.ttl));
+        (id, self.queue.new_job(id, job))
+    }
+
+    fn submitted(&mut self, answers: Answers) {
+        for (id, answer) in answers.known {
+            match answer {
+                Submitted::Accepted(job) => self.open.accepted(job),
+                Submitted::Duplicate(existing) => {
+                    let message = format!("its unique_key is held by the job {existing}");
+                    self.ended(id, Fate::failed(Status::Duplicate, JobError::new(ErrorCode::Duplicate, message)));
+                }
+                Submitted::Rejected(error) | Submitted::Unknown(_, error) => {
+                    let error = JobError::new(error.code(), error.message());
+                    self.ended(id, Fate::failed(Status::Invalid, error));
+                }
+            }
+        }
+        if let Some(error) = answers.gave_up {
+            self.fail(format_args!("jobs cannot be submitted: {error}"));
+        }
+    }
+
+    fn hear(&mut self, report: RunReport) {
+        match reports::news(report) {
+            (id, News::Ended(fate)) => self.ended(id, fate),
+            (id, News::Failed(error)) => self.open.failed(id, error),
+            (_, News::Waits) => {}
+            (id, News::Doubtful) => self.open.change(id, |open| open.doubtful = true),
+        }
+    }
+
+    fn found(&mut self, found: Vec<Found>) {
+        if found.len() > look::MANY {
+            // Where so many ended unreported, there may be more.
+            self.next_look = Instant::now();
+        }
+        for Found { job, fate, attempts } in found {
+            self.open.change(job.id, |open| open.attempted(attempts));
+            self.ended(job.id, fate);
+        }
+    }
+
+    /// A job is over. Who hears of it twice, hears nothing new.
+    fn ended(&mut self, id: JobId, fate: Fate) {
+        if let Some(open) = self.open.take(id) {
+            let (line, row) = open.end(fate.status, fate.result, fate.error);
+            if row.status == Status::Dead {
+                self.dead_bytes += line.text.len();
+            }
+            self.write(line, row);
+        }
+    }
+
+    fn refused(&mut self, line: OpenLine, status: Status, error: JobError) {
+        let row = Row::not_run(line.number, status, error);
+        self.write(line, row);
+    }
+
+    fn write(&mut self, line: OpenLine, row: Row) {
+        if let Err(error) = self.ledger.end(line, row) {
+            self.fail(error);
+        }
+    }
+
+    fn tick(&mut self) {
+        self.progress.update(self.bytes_read, self.open.running(), self.ledger.summary().counts());
+        if self.next_look > Instant::now() {
+            return;
+        }
+        self.next_look = Instant::now() + look::EVERY;
+        if let Err(error) = self.ledger.flush() {
+            self.fail(error);
+        }
+        match self.queue.store() {
+            Some(store) if self.looking.is_none() => {
+                self.looking = Some(Box::pin(look::look(store, self.open.clone())));
+            }
+            Some(_) => {}
+            // Without records nobody can tell what expired; the broker drops it silently.
+            None => {
+                for id in self.open.overdue(look::OVERDUE) {
+                    self.ended(id, Fate::expired());
+                }
+            }
+        }
+    }
+
+    /// Somebody wants the run to end; false where it shall end now.
+    fn interrupt(&mut self) -> bool {
+        let once = *self.asked.borrow_and_update() < 2;
+        self.interrupted = true;
+        if once {
+            if !self.quiet {
+                let running = self.open.running();
+                self.progress.say(&format!("stopping: {running} running programs may finish; Ctrl-C again kills them"));
+            }
+            self.leaving = true;
+        }
+        once
+    }
+
+    fn cannot_start(&mut self) {
+        let reason = self.unstartable.borrow_and_update().clone();
+        if let Some(reason) = reason {
+            self.fail(format_args!("--exec: {reason}"));
+        }
+    }
+
+    /// The run cannot go on: what runs may finish. The first reason is told.
+    fn fail(&mut self, reason: impl std::fmt::Display) {
+        if !std::mem::replace(&mut self.failed, true) {
+            self.progress.say(&format!("error: {reason}"));
+            self.leaving = true;
+        }
+    }
+
+    /// Reads no more, starts no more, and lets finish what runs.
+    async fn drain(&mut self) {
+        (self.drained, self.reading) = (true, false);
+        self.stop.send_replace(true);
+        self.window.close();
+        self.feed.close();
+        self.crew = match std::mem::replace(&mut self.crew, Crew::Leaving(None)) {
+            Crew::Working(worker) => Crew::Leaving(Some(Box::pin(worker.stop()))),
+            // Dropping the builder closes the reports.
+            Crew::Waiting(_) => Crew::Leaving(None),
+            leaving => leaving,
+        };
+        // What was read and not taken yet ends here.
+        while let Some(fed) = self.feed.recv().await {
+            if let Ok(Fed { line, what, .. }) = fed {
+                match what {
+                    What::Job(_) => self.refused(line, Status::Aborted, aborted(None)),
+                    What::Invalid(invalid) => self.refused(line, Status::Invalid, invalid.into()),
+                    What::Duplicate(error) => self.refused(line, Status::Duplicate, error),
+                }
+            }
+        }
+    }
+
+    /// Whatever is still open ends as aborted; then the books are closed.
+    async fn end(mut self) -> Outcome {
+        if !matches!(self.crew, Crew::Leaving(None)) {
+            // Cut off: dropping it kills the programs.
+            self.drain().await;
+            self.crew = Crew::Leaving(None);
+            self.reports.close();
+            while let Some(report) = self.reports.recv().await {
+                self.hear(report);
+            }
+        }
+        let left = self.open.all();
+        for open in self.open.take_all() {
+            let (line, mut row) = open.end(Status::Aborted, None, None);
+            row.error = Some(aborted(row.error));
+            self.write(line, row);
+        }
+        if let Err(error) = self.ledger.flush() {
+            self.fail(error);
+        }
+        self.progress.finish();
+        if let Err(error) = self.queue.take_back(&left).await {
+            self.progress.say(&format!("warning: jobs of this run may still run from {}: {error}", self.queue.name));
+        }
+        if let Err(error) = self.queue.close().await {
+            self.progress.say(&format!("warning: the queue {} may be left: {error}", self.queue.name));
+        }
+        let ending = match (self.failed, self.interrupted) {
+            (true, _) => Ending::Failed,
+            (_, true) => Ending::Interrupted,
+            _ => Ending::Finished,
+        };
+        Outcome { summary: self.ledger.into_summary(), ending }
+    }
+}
+
+fn aborted(last: Option<JobError>) -> JobError {
+    let error = JobError::new(ErrorCode::Cancelled, "the run ended first");
+    match last {
+        Some(last) => error.with_detail(format!("the last attempt: {last}")),
+        None => error,
+    }
+}
+
+/// Waits for what is under way, if anything is.
+async fn done<T>(pending: &mut Pending<T>) -> T {
+    let Some(work) = pending else { return std::future::pending().await };
+    let output = work.await;
+    *pending = None;
+    output
+}
+
+async fn left(crew: &mut Crew) -> DrainReport {
+    match crew {
+        Crew::Leaving(leaving) => done(leaving).await,
+        _ => std::future::pending().await,
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,13 @@
+//! From `--provider` to a scheduler.
+
+use queue_core::{JobScheduler, QueueName, Result};
+use queue_manager::QueueManager;
+
+/// Connects to the provider of a URL.
+///
+/// # Errors
+/// `CONFIG` for a scheme that was not compiled in, with how to get it; else what the provider says.
+pub(super) async fn connect(url: &str, queue: Option<&QueueName>) -> Result<JobScheduler> {
+    let manager = QueueManager::connect(url).await?;
+    manager.scheduler(queue.map_or("run", QueueName::as_str)).cloned()
+}

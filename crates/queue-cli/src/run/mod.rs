@@ -1,0 +1,134 @@
+//! `queue run`: from a plan to an exit status.
+
+mod attempt;
+mod conductor;
+mod connect;
+mod look;
+mod open;
+mod queue;
+mod reports;
+mod signals;
+mod submit;
+
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+    time::Duration,
+};
+
+use queue_core::JobScheduler;
+use tokio::{sync::watch, time::Instant};
+
+use crate::{args::RunArgs, exit, plan::Plan, summary::Summary};
+use conductor::{Conductor, Outcome};
+
+/// After the second Ctrl-C, whatever still blocks (a pipe that nobody reads) has so long.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Runs the jobs and says how the process is to exit. Everything it started has ended by then.
+#[must_use]
+pub fn run(args: RunArgs) -> u8 {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(format_args!("cannot start: {error}")),
+    };
+    let status = runtime.block_on(supervise(args));
+    // Drops the programs that were cut off, which kills them. The input may block its thread for ever.
+    runtime.shutdown_timeout(PATIENCE);
+    status
+}
+
+/// Says why nothing can be done.
+pub fn refuse(reason: impl Display) -> u8 {
+    say(format_args!("error: {reason}"));
+    exit::UNUSABLE
+}
+
+/// To stderr; whether anybody reads it is not our business.
+fn say(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+async fn supervise(args: RunArgs) -> u8 {
+    let asked = match signals::listen() {
+        Ok(asked) => asked,
+        Err(error) => return refuse(format_args!("cannot listen for signals: {error}")),
+    };
+    let (json, quiet) = (args.json, args.quiet);
+    let begun = Instant::now();
+    let prepared = tokio::select! {
+        prepared = prepare(args, asked.clone()) => prepared,
+        // Opening a pipe may wait for ever, and so may a broker.
+        () = requested(asked.clone(), 1) => return exit::INTERRUPTED,
+    };
+    let conductor = match prepared {
+        Ok(conductor) => conductor,
+        Err(reason) => return refuse(reason),
+    };
+    // A task of its own, so that it may block while signals are still heard.
+    let conducting = tokio::spawn(conductor.conduct());
+    tokio::select! {
+        ended = conducting => match ended {
+            Ok(outcome) => conclude(&outcome, begun.elapsed(), json, quiet),
+            Err(error) => refuse(format_args!("the run broke off: {error}; please report this")),
+        },
+        () = forced(asked) => {
+            say("error: the output takes no more rows; the last ones are lost");
+            exit::INTERRUPTED
+        }
+    }
+}
+
+async fn prepare(args: RunArgs, asked: watch::Receiver<u32>) -> Result<Conductor, String> {
+    // First, so that a broker which is away leaves no empty output file.
+    let scheduler = connect::connect(&args.provider, args.queue.as_ref()).await;
+    let scheduler = scheduler.map_err(|error| format!("--provider: {}", error.message()))?;
+    match begin(args, &scheduler, asked).await {
+        Ok(conductor) => Ok(conductor),
+        Err(reason) => {
+            let _ = scheduler.close().await;
+            Err(reason)
+        }
+    }
+}
+
+async fn begin(args: RunArgs, scheduler: &JobScheduler, asked: watch::Receiver<u32>) -> Result<Conductor, String> {
+    let plan = tokio::task::spawn_blocking(|| Plan::new(args)).await.map_err(|error| error.to_string())?;
+    let plan = plan.map_err(|error| error.to_string())?;
+    let queue = queue::RunQueue::open(scheduler.clone(), &plan.args, plan.retry.clone());
+    let queue = queue.await.map_err(|error| format!("--provider: {}", error.message()))?;
+    Conductor::new(plan, queue, asked).map_err(|error| format!("cannot read the input: {error}"))
+}
+
+/// Resolves when somebody has asked so often for the end.
+async fn requested(mut asked: watch::Receiver<u32>, times: u32) {
+    if asked.wait_for(|count| *count >= times).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Resolves some time after the second request to end.
+async fn forced(asked: watch::Receiver<u32>) {
+    requested(asked, 2).await;
+    tokio::time::sleep(PATIENCE).await;
+}
+
+fn conclude(outcome: &Outcome, elapsed: Duration, json: bool, quiet: bool) -> u8 {
+    let status = exit::exit_status(outcome.summary.counts(), outcome.ending);
+    if json {
+        return match print_json(&outcome.summary, elapsed, status) {
+            Ok(()) => status,
+            Err(error) => refuse(format_args!("cannot write the summary to stdout: {error}")),
+        };
+    }
+    if !quiet {
+        let _ = io::stderr().write_all(outcome.summary.for_people(elapsed).as_bytes());
+    }
+    status
+}
+
+fn print_json(summary: &Summary, elapsed: Duration, status: u8) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{}", summary.for_machines(elapsed, status))?;
+    stdout.flush()
+}
