@@ -123,7 +123,7 @@ fn pages(folder: &str) -> Vec<PathBuf> {
 
 #[test]
 fn no_link_leads_nowhere() {
-    for page in [pages("docs/book"), pages("docs/adr")].concat() {
+    for page in [pages("."), pages("docs/book"), pages("docs/adr")].concat() {
         for link in links(&fs::read_to_string(&page).unwrap()) {
             let target = page.parent().unwrap().join(&link);
             assert!(target.exists(), "{} links to {link}, which is not there", page.display());

@@ -18,8 +18,6 @@ pub mod defaults {
     pub const STAGE_LEASE: Duration = Duration::from_secs(30);
     /// The completer settles so many at once at most.
     pub const SETTLE_BATCH: usize = 100;
-    /// The completer waits that long for company.
-    pub const SETTLE_LINGER: Duration = Duration::from_millis(2);
     /// Started deliveries after which a job is taken for the cause of its workers' deaths.
     pub const MAX_DELIVERIES: u32 = 10;
     /// Finished jobs are kept that long,

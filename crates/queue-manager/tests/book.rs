@@ -60,7 +60,9 @@ fn the_library_example_is_the_one_that_runs() {
     let ours = example.lines().filter_map(|line| line.strip_prefix("use queue_")?.split("::").next());
     assert_eq!(ours.collect::<Vec<_>>(), ["core", "memory"], "it claims to need nothing else");
     assert!(!example.contains("queue_manager"));
-    is_block("docs/book/getting-started.md", "<!-- examples/library.rs -->\n```rust\n", "```\n", &example);
+    for page in ["docs/book/getting-started.md", "README.md"] {
+        is_block(page, "<!-- examples/library.rs -->\n```rust\n", "```\n", &example);
+    }
 }
 
 #[test]

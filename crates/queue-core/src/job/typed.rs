@@ -8,7 +8,7 @@ use validator::{Validate, ValidationErrors, ValidationErrorsKind};
 /// ```
 /// use queue_core::Job;
 /// use serde::{Deserialize, Serialize};
-/// use validator::{Validate, ValidationErrors, ValidationErrorsKind};
+/// use validator::Validate;
 ///
 /// #[derive(Serialize, Deserialize, Validate)]
 /// struct SendEmail {

@@ -60,7 +60,7 @@ section! {
         /// How long a graceful stop waits for running jobs before it aborts them.
         drain_deadline: Duration = defaults::DRAIN_DEADLINE,
         /// How many jobs may be fetched before there is a slot for them, per queue; `none` is half the concurrency, at most
-        /// 128.
+        /// 256.
         prefetch: Option<usize> = None,
     }
 }

@@ -27,7 +27,7 @@ section! {
         /// The longest an attempt runs unless the job says otherwise.
         #[validate(custom(function = "positive"))]
         timeout: Duration = defaults::JOB_TIMEOUT,
-        /// How long a job may wait for its first start unless it says otherwise.
+        /// How long after its submission a job may still be started, first or again, unless it says otherwise.
         ttl: Option<Duration> = None,
         /// Started deliveries after which a job is taken for the cause of its workers' deaths.
         #[validate(range(min = 1, message = "at least 1"))]

@@ -86,7 +86,8 @@ pub(crate) struct Signals {
     pub(crate) settled: bool,
 }
 
-/// How often a contended lock is looked at before its waiter parks: LOOKS² pauses are some 10 µs.
+/// How often a contended lock is looked at before its waiter parks, and the pauses between two looks: long enough for the
+/// other thread to get several calls done while the queue is in its cache, some 100 µs in all.
 const LOOKS: usize = 5;
 const PAUSES: usize = 800;
 

@@ -18,6 +18,9 @@ fn limit(virtual_time: bool) -> Duration {
 /// Where the provider cannot be had at all, the one trial of [`unavailable`] stands for them.
 #[must_use]
 pub fn run_suite(factory: &Factory<dyn Harness>) -> Vec<Trial> {
+    if std::env::var("QUEUE_TEST_ONLY").is_ok_and(|only| !is_meant(factory.name, &only)) {
+        return Vec::new();
+    }
     let (facts, capabilities, store) = match survey(factory) {
         Ok(found) => found,
         Err(reason) => return unavailable(factory.name, &reason.0),
@@ -31,6 +34,11 @@ pub fn run_suite(factory: &Factory<dyn Harness>) -> Vec<Trial> {
         Trial::test(name, move || run_case(&factory, case).map_err(|failed| failed.0.into()))
     });
     trials.collect()
+}
+
+/// Whether `QUEUE_TEST_ONLY` means this provider: by its name, or as one of the models.
+fn is_meant(provider: &str, only: &str) -> bool {
+    provider == only || (only == "models" && provider.ends_with("_model"))
 }
 
 /// Stands for a provider that could not be had: ignored by name and loudly, or a failure where `QUEUE_REQUIRE_BROKERS=1`.
@@ -81,4 +89,15 @@ pub fn run_case(factory: &Factory<dyn Harness>, case: &'static Case) -> Outcome 
     });
     runtime.shutdown_timeout(Duration::from_secs(5));
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_meant;
+
+    #[test]
+    fn one_provider_can_be_tested_alone() {
+        assert!(is_meant("memory", "memory") && is_meant("log_model", "models") && is_meant("log_model", "log_model"));
+        assert!(!is_meant("memory", "models") && !is_meant("memory", "redis") && !is_meant("log_model", "memory"));
+    }
 }

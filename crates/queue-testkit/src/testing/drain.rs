@@ -103,7 +103,7 @@ impl Drained {
         self.count(|disposition| matches!(disposition, Disposition::DeadLetter { .. }))
     }
 
-    /// Runs that put the job off without spending an attempt: snoozed, parked, no handler for it.
+    /// Runs that put the job off without spending an attempt: snoozed or parked.
     #[must_use]
     pub fn put_off(&self) -> usize {
         self.count(|disposition| matches!(disposition, Disposition::Release { .. } | Disposition::Park { .. }))
