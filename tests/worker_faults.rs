@@ -96,6 +96,22 @@ fn a_dropped_queue_or_a_closed_provider_makes_no_busy_loop() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_queue_that_is_dropped_and_declared_again_is_worked_on_again() {
+    let (queues, _) = queues();
+    queues.declare(QueueSpec::new(queue())).await.unwrap();
+    let running = worker(&queues, 1).register(nothing).start().await.unwrap();
+    tokio::time::sleep(seconds(1)).await;
+    queues.provider().drop_queue(&queue(), false).await.unwrap();
+    tokio::time::sleep(seconds(60)).await;
+    let mut other = QueueSpec::new(queue());
+    other.max_len = Some(7);
+    queues.declare(other).await.unwrap();
+    let job = queues.enqueue(Numbered { number: 1 }).await.unwrap();
+    assert_eq!(job.finished().await.unwrap().state, JobState::Completed);
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_job_that_is_cancelled_while_it_waits_for_a_slot_never_starts() {
     let (queues, _) = queues();
     let ran: Arc<Mutex<Vec<u32>>> = Arc::default();

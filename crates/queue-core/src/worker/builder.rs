@@ -17,7 +17,7 @@ use super::{
     extract::{JobRequest, States},
     handler::{Handler, HandlerService},
     heartbeat::Place,
-    pool::{Pool, PoolParts, Routes},
+    pool::{Pool, Routes, Setup},
     shutdown::{DrainReport, Worker},
 };
 use crate::{
@@ -185,19 +185,16 @@ impl WorkerBuilder {
             let spec = self.scheduler.spec(&queue);
             let mut options = ConsumeOptions::new(Arc::clone(&name), outstanding);
             options.lease = self.lease_for(&spec);
-            let lease = options.lease;
-            let consumer = self.scheduler.provider().consumer(&queue, options).await?;
-            pools.push(Pool::new(PoolParts {
+            let setup = Setup {
                 scheduler: self.scheduler.clone(),
-                consumer,
                 spec,
-                lease,
+                options,
                 routes: Arc::clone(&routes),
                 slots,
-                outstanding,
                 bell: Arc::clone(&bell),
                 observer: self.observer.clone(),
-            }));
+            };
+            pools.push(Pool::open(setup).await?);
         }
         Worker::start(&self.scheduler, pools, bell, self.heartbeat, self.drain)
     }

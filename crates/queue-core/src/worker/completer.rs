@@ -89,7 +89,7 @@ async fn settle(pool: &Pool, batch: Vec<Finished>) -> Vec<Finished> {
     };
     let settlements: Vec<Settlement> = to_settle.iter().filter_map(settlement).collect();
     tell_the_last(pool, &to_settle).await;
-    let mut outcomes = if settlements.is_empty() { Vec::new() } else { pool.consumer.settle(&settlements).await };
+    let mut outcomes = if settlements.is_empty() { Vec::new() } else { pool.consumer().settle(&settlements).await };
     let missing = || Error::new(ErrorCode::Internal, "the provider answered fewer settlements than it was given");
     outcomes.resize_with(settlements.len(), || SettleOutcome::Unknown(missing()));
 
@@ -114,7 +114,7 @@ async fn settle(pool: &Pool, batch: Vec<Finished>) -> Vec<Finished> {
 /// What handlers said last is told before their jobs are settled, while the receipts are good.
 async fn tell_the_last(pool: &Pool, to_settle: &[Finished]) {
     let news = to_settle.iter().filter(|item| item.held.has_news());
-    let beats: Vec<_> = news.map(|item| item.held.beat(pool.lease)).collect();
+    let beats: Vec<_> = news.map(|item| item.held.beat(pool.lease())).collect();
     if !beats.is_empty() {
         pool.heartbeat(&beats).await;
     }
@@ -124,17 +124,17 @@ fn report(pool: &Pool, item: Finished, outcome: Option<SettleOutcome>) {
     let delivery = &item.held.delivery;
     if outcome.as_ref().is_none_or(|outcome| !outcome.is_settled()) {
         tracing::warn!(
-            queue = %pool.spec.name, job = %delivery.envelope.id, ?outcome,
+            queue = %pool.setup.spec.name, job = %delivery.envelope.id, ?outcome,
             "the run was not settled: another worker has the job, or will"
         );
     }
-    let job = || JobRef { queue: pool.spec.name.clone(), id: delivery.envelope.id, place: delivery.place };
+    let job = || JobRef { queue: pool.setup.spec.name.clone(), id: delivery.envelope.id, place: delivery.place };
     if let (Some(disposition), Some(SettleOutcome::Settled)) = (&item.disposition, &outcome) {
         let kind = || delivery.envelope.kind.clone();
         let event = event_of(disposition);
-        pool.scheduler.tell(|| JobEvent::new(pool.env().now(), job(), kind(), event, delivery.attempt));
+        pool.setup.scheduler.tell(|| JobEvent::new(pool.env().now(), job(), kind(), event, delivery.attempt));
     }
-    if let Some(observer) = &pool.observer {
+    if let Some(observer) = &pool.setup.observer {
         let report = RunReport {
             job: job(),
             envelope: delivery.envelope.clone(),
@@ -145,7 +145,7 @@ fn report(pool: &Pool, item: Finished, outcome: Option<SettleOutcome>) {
         };
         // What observes must not stop what settles.
         if std::panic::catch_unwind(AssertUnwindSafe(|| (observer.0)(report))).is_err() {
-            tracing::error!(queue = %pool.spec.name, "the worker's observer panicked");
+            tracing::error!(queue = %pool.setup.spec.name, "the worker's observer panicked");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::pool::Pool;
-use crate::clock::Random;
+use crate::{clock::Random, error::ErrorCode};
 
 /// A fetch that found nothing in that time is made again: it costs one call, and outlives no connection.
 const FETCH_WAIT: Duration = Duration::from_secs(30);
@@ -15,7 +15,7 @@ pub(super) async fn fetch(pool: Arc<Pool>) {
     let mut pause = FIRST_PAUSE;
     while let Some(room) = room(&pool).await {
         let asked = tokio::time::Instant::now();
-        match pool.consumer.fetch(room, FETCH_WAIT).await {
+        match pool.consumer().fetch(room, FETCH_WAIT).await {
             Ok(deliveries) if !deliveries.is_empty() => {
                 pause = FIRST_PAUSE;
                 pool.buffer.fill(pool.take_in(deliveries, pool.env().clock.monotonic()));
@@ -24,8 +24,15 @@ pub(super) async fn fetch(pool: Arc<Pool>) {
             // Nothing came in all that time, or the pool stops.
             Ok(_) if pool.is_stopping() || asked.elapsed() >= FETCH_WAIT / 2 => continue,
             // A provider that answers at once, again and again, must not make this a busy loop.
-            Ok(_) => tracing::debug!(queue = %pool.spec.name, "an empty answer came early"),
-            Err(error) => tracing::warn!(queue = %pool.spec.name, %error, "cannot fetch; trying again"),
+            Ok(_) => tracing::debug!(queue = %pool.setup.spec.name, "an empty answer came early"),
+            Err(error) => {
+                tracing::warn!(queue = %pool.setup.spec.name, %error, "cannot fetch; trying again");
+                if error.code() == ErrorCode::NotFound
+                    && let Err(error) = pool.reopen().await
+                {
+                    tracing::warn!(queue = %pool.setup.spec.name, %error, "cannot consume the queue anew");
+                }
+            }
         }
         pool.pause_unless_stopped(jittered(pause, &*pool.env().random)).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
@@ -35,7 +42,7 @@ pub(super) async fn fetch(pool: Arc<Pool>) {
 
 /// Waits until a good part of the buffer is free, so that each fetch brings several. `None` once the pool stops.
 async fn room(pool: &Pool) -> Option<usize> {
-    let spare = pool.outstanding - pool.slots;
+    let spare = pool.outstanding() - pool.setup.slots;
     let enough = (spare / 2).max(1);
     loop {
         let freed = pool.room.notified();

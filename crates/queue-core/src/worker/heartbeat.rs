@@ -88,7 +88,7 @@ async fn beat(pools: Vec<Arc<Pool>>, bell: Arc<Notify>, mut stop: watch::Receive
 }
 
 async fn beat_for_ever(pools: &[Arc<Pool>], bell: &Notify) {
-    let lease = pools.iter().map(|pool| pool.lease).min().unwrap_or(defaults::LEASE);
+    let lease = pools.iter().map(|pool| pool.lease()).min().unwrap_or(defaults::LEASE);
     let every = lease / defaults::HEARTBEATS_PER_LEASE;
     let mut next = tokio::time::Instant::now() + every;
     let mut commands = listen(pools).await;
@@ -132,8 +132,8 @@ type Addressed = Vec<(Arc<Pool>, Arc<Held>)>;
 async fn listen(pools: &[Arc<Pool>]) -> stream::SelectAll<stream::BoxStream<'static, Addressed>> {
     let mut all = stream::SelectAll::new();
     for pool in pools {
-        let Ok(store) = pool.scheduler.store() else { continue };
-        match store.watch(Watch::Commands(pool.spec.name.clone())).await {
+        let Ok(store) = pool.setup.scheduler.store() else { continue };
+        match store.watch(Watch::Commands(pool.setup.spec.name.clone())).await {
             Ok(commands) => {
                 let pool = Arc::clone(pool);
                 let addressed = move |watched| match watched {
@@ -146,7 +146,7 @@ async fn listen(pools: &[Arc<Pool>]) -> stream::SelectAll<stream::BoxStream<'sta
                 all.push(commands.map(addressed).boxed());
             }
             Err(error) => {
-                tracing::warn!(queue = %pool.spec.name, %error, "cancels will be seen with the next heartbeat only");
+                tracing::warn!(queue = %pool.setup.spec.name, %error, "cancels will be seen with the next heartbeat only");
             }
         }
     }
@@ -155,7 +155,7 @@ async fn listen(pools: &[Arc<Pool>]) -> stream::SelectAll<stream::BoxStream<'sta
 
 /// What has waited for a slot for a whole lease goes back, for a worker that has one.
 fn give_back(pool: &Pool) {
-    let before = pool.env().clock.monotonic().saturating_sub(pool.lease);
+    let before = pool.env().clock.monotonic().saturating_sub(pool.lease());
     for held in pool.buffer.withdraw(before) {
         let disposition = Disposition::Release { after: Duration::ZERO, reason: ReleaseReason::Busy };
         pool.outlet.put(Finished { held, disposition: Some(disposition), run: Duration::ZERO, tries: 0 });
@@ -164,7 +164,7 @@ fn give_back(pool: &Pool) {
 
 async fn beat_for(pool: &Pool, held: &[Arc<Held>]) {
     for held in held.chunks(BATCH) {
-        let beats: Vec<_> = held.iter().map(|held| held.beat(pool.lease)).collect();
+        let beats: Vec<_> = held.iter().map(|held| held.beat(pool.lease())).collect();
         let sent = pool.env().clock.monotonic();
         let outcomes = pool.heartbeat(&beats).await;
         for ((held, beat), outcome) in held.iter().zip(&beats).zip(outcomes) {

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -22,24 +22,31 @@ use super::{
 use crate::{
     clock::Env,
     config::defaults,
-    error::{Error, ErrorCode},
+    error::{Error, ErrorCode, Result},
     job::{JobId, JobKind},
-    provider::{Beat, BeatOutcome, Consumer, Delivery},
+    provider::{Beat, BeatOutcome, ConsumeOptions, Consumer, Delivery},
     queue_spec::QueueSpec,
     scheduler::JobScheduler,
 };
 
+/// What a pool is given to work with.
+#[derive(Debug)]
+pub(super) struct Setup {
+    pub(super) scheduler: JobScheduler,
+    pub(super) spec: Arc<QueueSpec>,
+    /// How it consumes; `outstanding` is slots and buffer together.
+    pub(super) options: ConsumeOptions,
+    pub(super) routes: Arc<Routes>,
+    pub(super) slots: usize,
+    pub(super) bell: Arc<Notify>,
+    pub(super) observer: Option<Observer>,
+}
+
 /// One queue's share of a worker.
 #[derive(Debug)]
 pub(super) struct Pool {
-    pub(super) scheduler: JobScheduler,
-    pub(super) consumer: Arc<dyn Consumer>,
-    pub(super) spec: Arc<QueueSpec>,
-    pub(super) lease: Duration,
-    pub(super) routes: Arc<Routes>,
-    pub(super) slots: usize,
-    /// Slots and buffer together: the most deliveries in hand.
-    pub(super) outstanding: usize,
+    pub(super) setup: Setup,
+    consumer: RwLock<Arc<dyn Consumer>>,
     pub(super) buffer: Buffer,
     pub(super) outlet: Outlet,
     /// Everything fetched and not settled.
@@ -51,9 +58,7 @@ pub(super) struct Pool {
     paused: AtomicBool,
     /// The second, plus one, of the last look at the queue's switches.
     looked_in: AtomicU64,
-    pub(super) bell: Arc<Notify>,
     pub(super) drained: Drained,
-    pub(super) observer: Option<Observer>,
 }
 
 /// Which handler runs which kind.
@@ -78,45 +83,50 @@ pub(super) struct Drained {
     pub(super) aborted: AtomicUsize,
 }
 
-pub(super) struct PoolParts {
-    pub(super) scheduler: JobScheduler,
-    pub(super) consumer: Arc<dyn Consumer>,
-    pub(super) spec: Arc<QueueSpec>,
-    pub(super) lease: Duration,
-    pub(super) routes: Arc<Routes>,
-    pub(super) slots: usize,
-    pub(super) outstanding: usize,
-    pub(super) bell: Arc<Notify>,
-    pub(super) observer: Option<Observer>,
-}
-
 impl Pool {
-    pub(super) fn new(parts: PoolParts) -> Self {
-        let PoolParts { scheduler, consumer, spec, lease, routes, slots, outstanding, bell, observer } = parts;
-        Self {
-            scheduler,
-            consumer,
-            spec,
-            lease,
-            routes,
-            slots,
-            outstanding,
+    pub(super) async fn open(setup: Setup) -> Result<Self> {
+        let consumer = open_consumer(&setup).await?;
+        Ok(Self {
+            register: Mutex::new(Slab::with_capacity(setup.options.outstanding)),
+            setup,
+            consumer: RwLock::new(consumer),
             buffer: Buffer::default(),
             outlet: Outlet::default(),
-            register: Mutex::new(Slab::with_capacity(outstanding)),
             in_hand: AtomicUsize::new(0),
             room: Notify::new(),
             stopping: AtomicBool::new(false),
             paused: AtomicBool::new(false),
             looked_in: AtomicU64::new(0),
-            bell,
             drained: Drained::default(),
-            observer,
+        })
+    }
+
+    pub(super) fn consumer(&self) -> Arc<dyn Consumer> {
+        Arc::clone(&self.consumer.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Consumes anew once a dropped queue is there again, so that the worker is not deaf to it. Receipts are the old
+    /// consumer's: not while one is in hand. It brings no dropped queue back by itself.
+    pub(super) async fn reopen(&self) -> Result<()> {
+        let there = self.setup.scheduler.stats(&self.setup.spec.name).await;
+        let gone = there.is_err_and(|error| error.code() == ErrorCode::NotFound);
+        if !gone && self.in_hand.load(Ordering::Acquire) == 0 {
+            let fresh = open_consumer(&self.setup).await?;
+            *self.consumer.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         }
+        Ok(())
+    }
+
+    pub(super) fn lease(&self) -> Duration {
+        self.setup.options.lease
+    }
+
+    pub(super) fn outstanding(&self) -> usize {
+        self.setup.options.outstanding
     }
 
     pub(super) fn env(&self) -> &Env {
-        self.scheduler.env()
+        self.setup.scheduler.env()
     }
 
     /// Takes fetched deliveries into its hands.
@@ -125,7 +135,7 @@ impl Pool {
         let mut register = self.register.lock().unwrap_or_else(PoisonError::into_inner);
         let mut enter = |delivery| {
             let entry = register.vacant_entry();
-            let (spec, bell) = (Arc::clone(&self.spec), Arc::clone(&self.bell));
+            let (spec, bell) = (Arc::clone(&self.setup.spec), Arc::clone(&self.setup.bell));
             let held = Arc::new(Held::new(delivery, spec, entry.key(), bell, fetched));
             entry.insert(Arc::clone(&held));
             held
@@ -157,13 +167,13 @@ impl Pool {
 
     /// How many more deliveries it may take.
     pub(super) fn free(&self) -> usize {
-        self.outstanding.saturating_sub(self.in_hand.load(Ordering::Relaxed))
+        self.outstanding().saturating_sub(self.in_hand.load(Ordering::Relaxed))
     }
 
     /// A heartbeat that is answered within a third of the lease, be it with `Unknown`.
     pub(super) async fn heartbeat(&self, beats: &[Beat]) -> Vec<BeatOutcome> {
-        let patience = self.lease / defaults::HEARTBEATS_PER_LEASE;
-        let outcomes = tokio::time::timeout(patience, self.consumer.heartbeat(beats)).await;
+        let patience = self.lease() / defaults::HEARTBEATS_PER_LEASE;
+        let outcomes = tokio::time::timeout(patience, self.consumer().heartbeat(beats)).await;
         let mut outcomes = outcomes.unwrap_or_default();
         let unknown = || Error::new(ErrorCode::Timeout, "the heartbeat was not answered in time").at("heartbeat");
         outcomes.resize_with(beats.len(), || BeatOutcome::Unknown(unknown()));
@@ -180,8 +190,8 @@ impl Pool {
     pub(super) async fn is_paused(&self, now: Duration) -> bool {
         let second = now.as_secs() + 1;
         if self.looked_in.swap(second, Ordering::Relaxed) != second
-            && let Ok(store) = self.scheduler.store()
-            && let Ok(control) = store.queue_control(&self.spec.name).await
+            && let Ok(store) = self.setup.scheduler.store()
+            && let Ok(control) = store.queue_control(&self.setup.spec.name).await
         {
             self.paused.store(control.paused, Ordering::Relaxed);
         }
@@ -196,4 +206,8 @@ impl Pool {
         self.stopping.store(true, Ordering::Release);
         self.room.notify_one();
     }
+}
+
+async fn open_consumer(setup: &Setup) -> Result<Arc<dyn Consumer>> {
+    setup.scheduler.provider().consumer(&setup.spec.name, setup.options.clone()).await
 }

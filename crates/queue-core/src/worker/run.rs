@@ -44,7 +44,7 @@ const FRESH: Duration = Duration::from_secs(1);
 /// Runs what the buffer holds until it is closed and empty.
 pub(super) async fn slot(pool: Arc<Pool>) {
     while let Some(held) = pool.buffer.take().await {
-        let begun = pool.observer.is_some().then(|| pool.env().clock.monotonic());
+        let begun = pool.setup.observer.is_some().then(|| pool.env().clock.monotonic());
         // Whatever panics in there (a provider's call, say) costs this delivery its run, but no slot.
         let disposition = AssertUnwindSafe(take(&pool, &held)).catch_unwind().await.unwrap_or_else(|_| {
             tracing::error!(job = %held.delivery.envelope.id, "a panic outside the handler; its lease will end by itself");
@@ -66,7 +66,7 @@ async fn take(pool: &Pool, held: &Arc<Held>) -> Option<Disposition> {
     if !held.lease_stands(monotonic) {
         return None;
     }
-    if let Verdict::Settle(disposition) = decide_start(&held.delivery, &pool.spec, now) {
+    if let Verdict::Settle(disposition) = decide_start(&held.delivery, &pool.setup.spec, now) {
         return Some(disposition);
     }
     if monotonic.saturating_sub(held.fetched) >= FRESH && pool.is_paused(monotonic).await {
@@ -122,7 +122,7 @@ fn release(after: Duration, reason: ReleaseReason) -> Disposition {
 
 /// A job that lost a worker before is counted, durably, before it may take this one down. `Some` where it must not run.
 async fn mark_start(pool: &Pool, held: &Held) -> Option<Option<Disposition>> {
-    let beat = Beat { started: true, ..Beat::extend(held.delivery.receipt, pool.lease) };
+    let beat = Beat { started: true, ..Beat::extend(held.delivery.receipt, pool.lease()) };
     let sent = pool.env().clock.monotonic();
     match pool.heartbeat(&[beat]).await.pop() {
         Some(BeatOutcome::Held(lease)) => {
@@ -137,11 +137,11 @@ async fn mark_start(pool: &Pool, held: &Held) -> Option<Option<Disposition>> {
 /// Runs the handler: to its end, to its timeout, or until it is told to stop.
 async fn attempt(pool: &Pool, context: &JobContext) -> End {
     let kind = &context.envelope().kind;
-    let Some(handler) = pool.routes.find(kind) else {
+    let Some(handler) = pool.setup.routes.find(kind) else {
         let message = format!("this worker has no handler for `{kind}`: register one, or route the queue elsewhere");
         return End::Returned(Err(Failure::Retry(JobError::new(ErrorCode::NoHandler, message))));
     };
-    let request = JobRequest { context: context.clone(), states: pool.routes.states.clone() };
+    let request = JobRequest { context: context.clone(), states: pool.setup.routes.states.clone() };
     let work = match std::panic::catch_unwind(AssertUnwindSafe(|| handler.run(request))) {
         Ok(work) => CatchPanic(Some(work)),
         Err(panic) => return End::Returned(Err(panicked(&*panic))),

@@ -93,7 +93,7 @@ impl QueueTasks {
     /// Fetcher → buffer → slots → outlet → completer: each ends when the one before it has.
     fn start(pool: Arc<Pool>) -> Self {
         let mut slots = JoinSet::new();
-        for _ in 0..pool.slots {
+        for _ in 0..pool.setup.slots {
             slots.spawn(slot(Arc::clone(&pool)));
         }
         let fetcher = tokio::spawn(fetch(Arc::clone(&pool)));
@@ -104,7 +104,7 @@ impl QueueTasks {
     async fn drain(mut self, deadline: Duration) -> DrainReport {
         self.pool.stop();
         let longest = deadline.saturating_add(defaults::CANCEL_GRACE).saturating_add(LAST_SETTLEMENTS);
-        let consumer = Arc::clone(&self.pool.consumer);
+        let consumer = self.pool.consumer();
         // Closing ends the pending fetch; the receipts stay good while the slots finish.
         let orderly = async { tokio::join!(consumer.close(longest), self.finish(deadline)) };
         if tokio::time::timeout(longest, orderly).await.is_err() {
@@ -112,7 +112,7 @@ impl QueueTasks {
             self.slots.abort_all();
             let left = self.pool.in_hand().len();
             self.pool.drained.aborted.fetch_add(left, Ordering::Relaxed);
-            tracing::warn!(queue = %self.pool.spec.name, left, "stopped without settling these jobs: they will run again");
+            tracing::warn!(queue = %self.pool.setup.spec.name, left, "stopped without settling these jobs: they will run again");
         }
         let drained = &self.pool.drained;
         DrainReport {
