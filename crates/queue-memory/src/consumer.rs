@@ -43,7 +43,7 @@ impl MemoryConsumer {
             let unbarred = self.queue.unbarred.notified();
             tokio::pin!(wake, unbarred);
             if self.provider.is_closed() {
-                return Ok(Vec::new());
+                return self.refuse_on_closed();
             }
             let now = self.now();
             let mut waiting = None;
@@ -59,13 +59,14 @@ impl MemoryConsumer {
                         unbarred.as_mut().enable();
                         waiting = Some(Waiting::begin(&self.queue, state, |state| &mut state.barred));
                     }
-                    Claimed::Jobs(_) | Claimed::Closed => {}
+                    Claimed::Jobs(_) | Claimed::Closed | Claimed::Dissolved => {}
                 }
                 claimed
             });
             match claimed {
                 Claimed::Jobs(jobs) => return Ok(jobs),
                 Claimed::Closed => return Ok(Vec::new()),
+                Claimed::Dissolved => return Err(self.dropped()),
                 Claimed::Barred => tokio::select! {
                     biased;
                     () = unbarred => {}
@@ -88,6 +89,18 @@ impl MemoryConsumer {
                 }
             }
         }
+    }
+
+    /// An error, not an empty answer: whoever fetches in a loop would spin on that.
+    fn refuse_on_closed(&self) -> Result<Vec<Delivery>> {
+        if self.queue.with(|state| state.is_closed(self.holder)) {
+            return Ok(Vec::new());
+        }
+        self.provider.open("fetch").map(|()| Vec::new()).map_err(|error| error.on(&self.queue.name))
+    }
+
+    fn dropped(&self) -> Error {
+        Error::new(ErrorCode::NotFound, "the queue was dropped").at("fetch").by("memory").on(&self.queue.name)
     }
 
     fn now(&self) -> Now {
@@ -135,13 +148,17 @@ impl MemoryConsumer {
 #[async_trait]
 impl Consumer for MemoryConsumer {
     async fn fetch(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
-        if self.provider.is_closed() || max == 0 {
+        if self.provider.is_closed() {
+            return self.refuse_on_closed();
+        }
+        if max == 0 {
             return Ok(Vec::new());
         }
         // The common case under load: there is something, and nothing has to be set up for waiting.
         let now = self.now();
         match self.queue.with(|state| state.claim(self.holder, max, self.lease, now)) {
             Claimed::Jobs(jobs) => return Ok(jobs),
+            Claimed::Dissolved => return Err(self.dropped()),
             _ if wait.is_zero() => return Ok(Vec::new()),
             _ => {}
         }

@@ -90,7 +90,7 @@ impl MemoryProvider {
         self.closed.load(Ordering::Acquire)
     }
 
-    fn open(&self, operation: &'static str) -> Result<()> {
+    pub(crate) fn open(&self, operation: &'static str) -> Result<()> {
         if self.is_closed() {
             let message = "this connection was closed: connect again";
             return Err(Error::new(ErrorCode::Closed, message).at(operation).by(SCHEME));

@@ -19,8 +19,12 @@ pub trait Consumer: Debug + Send + Sync {
     /// It goes on waiting while all it got was to be dropped (cancelled, expired, an old copy). After [`Self::close`] it
     /// returns empty. The worker never drops this future.
     ///
+    /// An empty answer before `wait` has passed is given after [`Self::close`] only: the worker fetches in a loop.
+    ///
     /// # Errors
-    /// `UNAVAILABLE` while the broker is away; the caller waits a little and calls again.
+    /// * `UNAVAILABLE` while the broker is away; the caller waits a little and calls again.
+    /// * `NOT_FOUND` once the queue was dropped, where the broker knows; elsewhere nothing comes until it is there again.
+    /// * `CLOSED` once the provider was closed.
     async fn fetch(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>>;
 
     /// Ends deliveries: one outcome per item, in order. Repeating a settlement whose answer was lost is safe.
@@ -80,7 +84,8 @@ pub struct Delivery {
     pub lease: Lease,
     /// The record's attempt where there is one, else the envelope's.
     pub attempt: u32,
-    /// *Started* deliveries before this one; at `max_deliveries` the scheduler dead-letters it as poison.
+    /// *Started* deliveries before this one that ended in a lost lease; at `max_deliveries` the scheduler dead-letters it as
+    /// poison. A delivery that was settled in time is not counted: a job that is retried or snoozed for ever is healthy.
     pub started_before: u32,
     /// It was claimed before without being settled, as far as the provider knows (a session broker also says so of what it
     /// took back unstarted): its start must be marked (`Beat::started`, awaited) before its handler
@@ -253,7 +258,7 @@ impl SettleOutcome {
 pub struct Beat {
     /// Which delivery.
     pub receipt: Receipt,
-    /// Its handler is about to run, or runs. Counted once a delivery.
+    /// Its handler is about to run, or runs. Counted once a delivery, until that delivery is settled.
     pub started: bool,
     /// The new remaining lease; `None` leaves it.
     pub extend: Option<Duration>,

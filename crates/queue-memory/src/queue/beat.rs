@@ -11,9 +11,8 @@ impl State {
     pub(crate) fn beat(&mut self, beat: &Beat, now: Now) -> BeatOutcome {
         let Some(slot) = self.held(beat.receipt) else { return BeatOutcome::Lost };
         let Some(entry) = self.slots.get_mut(slot) else { return BeatOutcome::Lost };
-        if beat.started && !entry.marked {
-            entry.marked = true;
-            entry.started_count = entry.started_count.saturating_add(1);
+        if beat.started {
+            entry.mark_started();
         }
         if !beat.logs.is_empty() {
             entry.log(&beat.logs);

@@ -20,6 +20,8 @@ pub(crate) enum Claimed {
     Barred,
     /// The consumer was closed.
     Closed,
+    /// The queue was dropped.
+    Dissolved,
 }
 
 impl State {
@@ -30,6 +32,11 @@ impl State {
 
     pub(crate) fn consumer_mut(&mut self, holder: u32) -> Option<&mut Holder> {
         self.consumers.get_mut(holder)
+    }
+
+    /// Whether the consumer itself was closed.
+    pub(crate) fn is_closed(&self, holder: u32) -> bool {
+        self.consumers.get(holder).is_none_or(|consumer| consumer.closed)
     }
 
     pub(crate) fn outstanding(&self, holder: u32) -> usize {
@@ -55,6 +62,9 @@ impl State {
         let Some(consumer) = self.consumers.get(holder).filter(|consumer| !consumer.closed) else {
             return Claimed::Closed;
         };
+        if self.dissolved {
+            return Claimed::Dissolved;
+        }
         let room = consumer.demand.saturating_sub(consumer.outstanding).min(max);
         if self.control.paused || room == 0 {
             return Claimed::Barred;

@@ -21,7 +21,7 @@ pub(crate) struct Entry {
     /// Which occupant of the slot this is.
     pub(crate) born: u32,
     pub(crate) state: JobState,
-    /// The start of the current delivery was counted.
+    /// The start of the current delivery was counted in `started_count`.
     pub(crate) marked: bool,
     /// A lease of it was lost.
     pub(crate) orphaned: bool,
@@ -129,6 +129,21 @@ impl Entry {
         logs.extend(lines.iter().map(|line| line.slice(..line.len().min(JobRecord::MAX_LOG_LINE))));
         let excess = logs.len().saturating_sub(JobRecord::MAX_LOGS);
         logs.drain(..excess);
+    }
+
+    /// Counts the start of this delivery, once.
+    pub(crate) fn mark_started(&mut self) {
+        if !self.marked {
+            self.marked = true;
+            self.started_count = self.started_count.saturating_add(1);
+        }
+    }
+
+    /// The delivery was settled, so its start ended well: only those that ended in a lost lease stay counted.
+    pub(crate) fn take_mark_back(&mut self) {
+        if std::mem::take(&mut self.marked) {
+            self.started_count = self.started_count.saturating_sub(1);
+        }
     }
 
     pub(crate) fn remember_settlement(&mut self, ticket: u64, disposition: &Disposition) {

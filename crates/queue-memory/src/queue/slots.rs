@@ -52,10 +52,6 @@ impl<T> Slots<T> {
         self.chunks.get_mut(slot as usize / CHUNK)?[slot as usize % CHUNK].as_mut()
     }
 
-    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.chunks.iter_mut().flat_map(|chunk| chunk.iter_mut()).filter_map(Option::as_mut)
-    }
-
     /// Occupied slots from `start` on, in order.
     pub(crate) fn iter_from(&self, start: u32) -> impl Iterator<Item = (u32, &T)> {
         (start..self.untouched).filter_map(|slot| Some((slot, self.get(slot)?)))
@@ -76,7 +72,7 @@ mod tests {
         slots.remove(1_500);
         slots.remove(1_500);
         assert_eq!(slots.get(1_500), None);
-        assert_eq!(slots.values_mut().count(), 2_999);
+        assert_eq!(slots.iter_from(0).count(), 2_999);
         assert_eq!(slots.insert(9), Some(1_500));
         assert_eq!(slots.iter_from(1_499).take(3).map(|(slot, _)| slot).collect::<Vec<_>>(), [1_499, 1_500, 1_501]);
         assert_eq!(slots.get(4_000_000), None);

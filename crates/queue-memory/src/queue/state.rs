@@ -56,6 +56,8 @@ pub(crate) struct State {
     failed_total: u64,
     ticket: u64,
     born: u32,
+    /// It was dropped: nothing comes in any more, and nobody finds it by its name.
+    pub(crate) dissolved: bool,
     hub: Hub,
     signals: Signals,
 }
@@ -103,6 +105,7 @@ impl State {
             failed_total: 0,
             ticket: 0,
             born: 0,
+            dissolved: false,
             hub,
             signals: Signals::default(),
         }
@@ -374,11 +377,10 @@ impl State {
         timer.into_iter().chain(sweep).min().unwrap_or(Duration::from_secs(60))
     }
 
-    /// The queue is dropped: its consumers find it closed, and its publishers give up.
+    /// The queue is dropped: its consumers are told so, and publishers that wait for room look its name up again.
     pub(crate) fn dissolve(&mut self) {
-        for consumer in self.consumers.values_mut() {
-            consumer.closed = true;
-        }
+        self.dissolved = true;
+        self.signals.room = true;
         self.stir();
     }
 

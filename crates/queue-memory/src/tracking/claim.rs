@@ -111,9 +111,8 @@ impl Ledger {
             return BeatOutcome::Lost;
         };
         let job = &mut record.job;
-        if beat.started && !job.marked {
-            job.marked = true;
-            job.started_count = job.started_count.saturating_add(1);
+        if beat.started {
+            job.mark_started();
         }
         if !beat.logs.is_empty() {
             job.log(&beat.logs);

@@ -31,6 +31,7 @@ impl Ledger {
         let provider = record.provider.clone();
         record.job.remember_settlement(fence.epoch, disposition);
         record.job.orphaned = false;
+        record.job.take_mark_back();
         keep_outcome(&mut record.job, disposition, now);
         let trigger = trigger_of(disposition, record.job.cancel_requested().is_some());
         self.apply(slot, trigger, now);

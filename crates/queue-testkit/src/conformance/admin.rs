@@ -8,11 +8,12 @@ use queue_core::{
     provider::{Disposition, LeaseModel, PublishOptions, PublishOutcome},
     queue_spec::Retention,
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{
     Ctx, Outcome,
     case::{cases, check, check_eq, check_matches},
+    context::texts,
 };
 
 cases! { "admin";
@@ -21,6 +22,7 @@ cases! { "admin";
     first_use_gives_the_default_spec []
     nonsense_declaration_is_refused []
     dropped_queue_is_gone []
+    fetch_of_a_dropped_queue_waits_or_fails []
     drop_only_if_empty []
     drop_of_nothing []
     queues_listed_by_prefix []
@@ -115,6 +117,29 @@ async fn dropped_queue_is_gone(ctx: &Ctx) -> Outcome {
     ctx.publish_texts(&queue, &["new"]).await?;
     let delivery = ctx.take_one(&consumer).await?;
     ctx.complete(&consumer, &delivery).await
+}
+
+/// A worker fetches in a loop: an empty answer at once would make it spin.
+async fn fetch_of_a_dropped_queue_waits_or_fails(ctx: &Ctx) -> Outcome {
+    let queue = ctx.queue("drop");
+    ctx.publish_texts(&queue, &["a"]).await?;
+    let consumer = ctx.consumer(&queue).await?;
+    let delivery = ctx.take_one(&consumer).await?;
+    ctx.complete(&consumer, &delivery).await?;
+    ctx.provider().drop_queue(&queue, false).await?;
+    let (before, wait) = (Instant::now(), Duration::from_millis(300));
+    match consumer.fetch(1, wait).await {
+        Ok(got) => {
+            check!(got.is_empty(), "a dropped queue's fetch gave {:?}", texts(&got));
+            let took = before.elapsed();
+            check!(took + Duration::from_millis(2) >= wait, "empty after {took:?}, though it was to wait {wait:?}");
+        }
+        Err(error) => {
+            let known = matches!(error.code(), ErrorCode::NotFound | ErrorCode::Unavailable);
+            check!(known, "a dropped queue's fetch failed with {error}");
+        }
+    }
+    Ok(())
 }
 
 async fn drop_only_if_empty(ctx: &Ctx) -> Outcome {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use queue_core::{
     JobError,
-    provider::{Beat, BeatOutcome, ConsumeOptions, DeadFilter, Disposition, LeaseModel, SettleOutcome},
+    provider::{Beat, BeatOutcome, ConsumeOptions, DeadFilter, Disposition, LeaseModel, ReleaseReason, SettleOutcome},
 };
 use tokio::time::{Instant, sleep};
 
@@ -37,6 +37,8 @@ cases! { "lease";
     started_mark_counts_once_a_delivery [PerMessageLease, StartedCount]
     unstarted_deliveries_are_not_counted [PerMessageLease, StartedCount, ExactStarts]
     started_runs_are_counted_across_a_kill [Crash, StartedCount]
+    settled_runs_are_not_counted [Retry, StartedCount]
+    a_settled_run_keeps_the_count_of_the_lost [PerMessageLease, Retry, StartedCount]
 }
 
 async fn killed_workers_job_comes_again(ctx: &Ctx) -> Outcome {
@@ -348,4 +350,43 @@ async fn started_runs_are_counted_across_a_kill(ctx: &Ctx) -> Outcome {
         ctx.crash(connection).await;
     }
     Ok(())
+}
+
+/// A job that is retried or snoozed often is healthy: only runs that ended in a lost lease speak for poison.
+async fn settled_runs_are_not_counted(ctx: &Ctx) -> Outcome {
+    let queue = ctx.queue("healthy");
+    ctx.publish_texts(&queue, &["a"]).await?;
+    let consumer = ctx.consumer(&queue).await?;
+    let snooze = ctx.caps().delay.is_supported();
+    for run in 0..12 {
+        let delivery = ctx.take_one(&consumer).await?;
+        check_eq!(delivery.started_before, 0, "lost runs before this one; all before it were settled");
+        let beats = consumer.heartbeat(&[started(&delivery)]).await;
+        check_matches!(beats.as_slice(), [BeatOutcome::Held(_)], "marking a start");
+        let disposition = match run % 2 {
+            1 if snooze => Disposition::Release { after: Duration::from_millis(30), reason: ReleaseReason::Snooze },
+            _ => Disposition::Retry { after: Duration::ZERO, error: JobError::custom("TEMP", "again") },
+        };
+        ctx.end(&consumer, &delivery, disposition).await?;
+    }
+    let delivery = ctx.take_one(&consumer).await?;
+    ctx.complete(&consumer, &delivery).await
+}
+
+async fn a_settled_run_keeps_the_count_of_the_lost(ctx: &Ctx) -> Outcome {
+    let queue = ctx.queue("started");
+    ctx.publish_texts(&queue, &["a"]).await?;
+    let silent = ctx.consumer_on(ctx.provider(), &queue, 1, ctx.facts().lease).await?;
+    let lost = ctx.take_one(&silent).await?;
+    silent.heartbeat(&[started(&lost)]).await;
+    let consumer = ctx.consumer(&queue).await?;
+    for _ in 0..3 {
+        let delivery = ctx.take_one(&consumer).await?;
+        check_eq!(delivery.started_before, 1, "lost runs before this one");
+        consumer.heartbeat(&[started(&delivery)]).await;
+        let retry = Disposition::Retry { after: Duration::ZERO, error: JobError::custom("TEMP", "again") };
+        ctx.end(&consumer, &delivery, retry).await?;
+    }
+    let delivery = ctx.take_one(&consumer).await?;
+    ctx.complete(&consumer, &delivery).await
 }

@@ -190,7 +190,8 @@ async fn close_of_a_provider_ends_its_fetches(ctx: &Ctx) -> Outcome {
     let queue = ctx.queue("close");
     let provider = ctx.connect().await?;
     let consumer = ctx.consumer_on(&provider, &queue, 1, ctx.long_lease()).await?;
-    let waiting = tokio::spawn(async move { consumer.fetch(1, Duration::from_secs(3_000)).await });
+    let fetching = Arc::clone(&consumer);
+    let waiting = tokio::spawn(async move { fetching.fetch(1, Duration::from_secs(3_000)).await });
     sleep(Duration::from_millis(200)).await;
     provider.close().await?;
     let ended = tokio::time::timeout(ctx.patience(), waiting).await;
@@ -201,5 +202,11 @@ async fn close_of_a_provider_ends_its_fetches(ctx: &Ctx) -> Outcome {
         Some(Err(error)) => check_eq!(error.code(), ErrorCode::Closed, "a closed provider's fetch"),
         None => return Err(Failed("the fetch panicked".into())),
     }
+    // A worker fetches in a loop: an empty answer at once would make it spin.
+    match consumer.fetch(1, Duration::from_secs(3_000)).await {
+        Ok(_) => return Err(Failed("a fetch on a closed provider was answered".into())),
+        Err(error) => check_eq!(error.code(), ErrorCode::Closed, "a fetch on a closed provider"),
+    }
+    check!(consumer.close(Duration::ZERO).await.returned == 0, "nothing was buffered");
     Ok(())
 }

@@ -46,6 +46,7 @@ pub(super) struct Claimed {
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) message: Message,
+    /// Before this delivery: one that is settled leaves no mark.
     pub(super) starts: u32,
 }
 

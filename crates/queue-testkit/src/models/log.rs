@@ -205,7 +205,7 @@ impl Line for LogLine {
     fn look(&self, member: MemberId, address: Address) -> Option<Held> {
         let (partition, offset) = self.mine(member, address)?;
         let message = partition.record(offset)?.clone();
-        Some(Held { message, starts: partition.starts(offset) })
+        Some(Held { message, starts: partition.starts_before(offset) })
     }
 
     fn finish(&mut self, member: MemberId, address: Address) {

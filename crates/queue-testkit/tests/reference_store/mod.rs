@@ -192,6 +192,7 @@ impl State {
         }
         job.fence = None;
         job.orphaned = false;
+        job.record.started_count -= u32::from(std::mem::take(&mut job.started));
         job.staged = None;
         job.settled = Some((settle.fence, print(settle)));
         match &settle.settlement.disposition {

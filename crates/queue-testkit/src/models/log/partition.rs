@@ -83,6 +83,12 @@ impl Partition {
         self.committed.starts.get(&offset).copied().unwrap_or_default()
     }
 
+    /// Less the mark of the delivery that is out: who settles it takes that back.
+    pub(super) fn starts_before(&self, offset: u64) -> u32 {
+        let marked = self.owner.as_ref().and_then(|owner| owner.out.get(&offset)).is_some_and(|out| out.started);
+        self.starts(offset).saturating_sub(u32::from(marked))
+    }
+
     pub(super) fn out(&self) -> usize {
         self.owner.as_ref().map_or(0, |owner| owner.out.len())
     }
