@@ -30,6 +30,7 @@ struct Switches {
     refuse_publish: AtomicBool,
     settle_unanswered: AtomicBool,
     heartbeat_hangs: AtomicBool,
+    heartbeat_panics: AtomicBool,
     fetch_panics: AtomicBool,
 }
 
@@ -45,6 +46,10 @@ impl Faults {
 
     pub(crate) fn heartbeat_hangs(&self) {
         self.0.heartbeat_hangs.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn heartbeat_panics(&self) {
+        self.0.heartbeat_panics.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn fetch_panics(&self) {
@@ -164,6 +169,7 @@ impl Consumer for FaultyConsumer {
     }
 
     async fn heartbeat(&self, beats: &[Beat]) -> Vec<BeatOutcome> {
+        assert!(!self.faults.0.heartbeat_panics.load(Ordering::SeqCst), "a defect of the provider");
         if self.faults.0.heartbeat_hangs.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
