@@ -70,6 +70,8 @@ async fn a_full_consumer_goes_on_when_it_has_settled() {
 async fn a_wake_up_that_finds_its_consumer_full_goes_on_to_another() {
     let rig = rig(|_| {}).await;
     let (narrow, other) = (rig.consumer(1).await, rig.consumer(1).await);
+    // Time has something to do before the leases end, so that a lease is no reason to wake anybody.
+    rig.publish([job(9).edit(|parts| parts.not_before = Some(rig::START + seconds(20)))]).await;
     let first = waiting(&narrow, seconds(5)).await;
     let second = waiting(&narrow, seconds(5)).await;
     let third = waiting(&other, seconds(5)).await;
