@@ -109,3 +109,23 @@ impl Hub {
         watched.boxed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_made_only_for_those_who_listen_to_them() {
+        use JobEventKind::{CancelRequested, Started};
+        let hub = Hub::new();
+        let heard = || (hub.is_heard(Started), hub.is_heard(CancelRequested));
+        assert_eq!(heard(), (false, false));
+        let commands = hub.watch(Watch::Commands(QueueName::from_static("q")));
+        assert_eq!(heard(), (false, true));
+        let all = hub.watch(Watch::All);
+        assert_eq!(heard(), (true, true));
+        drop(commands);
+        drop(all);
+        assert_eq!(heard(), (false, false));
+    }
+}

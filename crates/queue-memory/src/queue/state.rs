@@ -415,3 +415,6 @@ fn is_live(entry: &Entry, timer: Timer) -> bool {
         Alarm::Expiry => entry.born == timer.key && !entry.state.is_terminal(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,260 @@
+//! The scheduler's own part: what it makes of options, who keeps house, and what it does about silence.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures_util::{FutureExt, StreamExt};
+use queue_core::{
+    Env, Error, ErrorCode, Failure, Job, JobScheduler, JobStore, QueueName, QueueProvider, QueueSpec, Result,
+    Timestamp,
+    event::JobEventKind,
+    job::Envelope,
+    lifecycle::JobState,
+    provider::{
+        Capabilities, ConsumeOptions, Consumer, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Support, Topics,
+    },
+    queue_spec::Tracking,
+    store::Watched,
+};
+use queue_memory::MemoryProvider;
+use serde::{Deserialize, Serialize};
+use validator::Validate;
+
+const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+#[derive(Debug, Serialize, Deserialize, Validate)]
+struct Add {
+    a: u32,
+}
+
+impl Job for Add {
+    const KIND: &'static str = "math.add";
+    const QUEUE: &'static str = "math";
+    type Output = u32;
+}
+
+fn math() -> QueueName {
+    QueueName::from_static("math")
+}
+
+fn env() -> Env {
+    Env::seeded(START, 7)
+}
+
+/// The memory provider, watched, and lessened where a test wants it.
+#[derive(Debug)]
+struct Watchful {
+    inner: MemoryProvider,
+    bare: bool,
+    dedup: bool,
+    /// How many publishes are not answered.
+    silent: AtomicUsize,
+    publishes: AtomicUsize,
+    /// With what each round of maintenance was called.
+    rounds: Mutex<Vec<bool>>,
+}
+
+impl Watchful {
+    fn new(bare: bool, dedup: bool, silent: usize) -> Arc<Self> {
+        Arc::new(Self {
+            inner: MemoryProvider::with_env(env()),
+            bare,
+            dedup,
+            silent: AtomicUsize::new(silent),
+            publishes: AtomicUsize::default(),
+            rounds: Mutex::default(),
+        })
+    }
+
+    /// The rounds of the next five seconds.
+    async fn rounds(&self) -> Vec<bool> {
+        self.rounds.lock().unwrap().clear();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        self.rounds.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl QueueProvider for Watchful {
+    fn scheme(&self) -> &'static str {
+        "watchful"
+    }
+    fn capabilities(&self, spec: Option<&QueueSpec>) -> Capabilities {
+        let mut can = self.inner.capabilities(spec);
+        if !self.dedup {
+            can.dedup_by_id = Support::Unsupported { instead: "submit once" };
+        }
+        can
+    }
+    async fn declare(&self, spec: &QueueSpec) -> Result<()> {
+        self.inner.declare(spec).await
+    }
+    async fn drop_queue(&self, queue: &QueueName, only_if_empty: bool) -> Result<()> {
+        self.inner.drop_queue(queue, only_if_empty).await
+    }
+    async fn publish(&self, queue: &QueueName, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
+        self.publishes.fetch_add(1, Ordering::Relaxed);
+        let mut outcomes = self.inner.publish(queue, batch, options).await;
+        if self.silent.load(Ordering::Relaxed) > 0 {
+            self.silent.fetch_sub(1, Ordering::Relaxed);
+            outcomes.fill(PublishOutcome::Unknown(Error::new(ErrorCode::Unavailable, "no answer")));
+        }
+        outcomes
+    }
+    async fn consumer(&self, queue: &QueueName, options: ConsumeOptions) -> Result<Arc<dyn Consumer>> {
+        self.inner.consumer(queue, options).await
+    }
+    fn admin(&self) -> Arc<dyn QueueAdmin> {
+        self.inner.admin()
+    }
+    fn topics(&self) -> Option<Arc<dyn Topics>> {
+        None
+    }
+    fn job_store(&self) -> Option<Arc<dyn JobStore>> {
+        self.inner.job_store().filter(|_| !self.bare)
+    }
+    async fn unpark(&self, queue: &QueueName, key: &ParkKey, n: usize) -> Result<usize> {
+        self.inner.unpark(queue, key, n).await
+    }
+    async fn maintain(&self, leading: bool) -> Result<Duration> {
+        self.rounds.lock().unwrap().push(leading);
+        self.inner.maintain(leading).await
+    }
+    async fn ping(&self) -> Result<()> {
+        self.inner.ping().await
+    }
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+}
+
+fn scheduler(provider: &Arc<Watchful>) -> JobScheduler {
+    JobScheduler::with_env(Arc::clone(provider) as Arc<dyn QueueProvider>, env())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_house_is_kept_from_the_first_call_to_the_close() {
+    let provider = Watchful::new(false, true, 0);
+    let queues = scheduler(&provider);
+    assert_eq!(queues.env().now(), START);
+    assert_eq!((queues.last_maintenance(), provider.rounds().await), (None, vec![]));
+    queues.enqueue(Add { a: 1 }).await.unwrap();
+    let rounds = provider.rounds().await;
+    assert!((5..=7).contains(&rounds.len()), "{rounds:?}");
+    let last = queues.last_maintenance().unwrap();
+    assert!(last >= START + Duration::from_secs(9), "{last:?}");
+    queues.close().await.unwrap();
+    assert!(provider.rounds().await.is_empty());
+    assert_eq!(provider.ping().await.unwrap_err().code(), ErrorCode::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forgotten_scheduler_stops_keeping_house() {
+    let provider = Watchful::new(false, true, 0);
+    let queues = scheduler(&provider);
+    queues.enqueue(Add { a: 1 }).await.unwrap();
+    assert!(!provider.rounds().await.is_empty());
+    drop(queues);
+    assert!(provider.rounds().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_of_two_leads_where_there_is_a_store() {
+    let provider = Watchful::new(false, true, 0);
+    let (one, two) = (scheduler(&provider), JobScheduler::with_env(Arc::clone(&provider) as _, Env::seeded(START, 8)));
+    one.enqueue(Add { a: 1 }).await.unwrap();
+    two.enqueue(Add { a: 2 }).await.unwrap();
+    let rounds = provider.rounds().await;
+    let leading = rounds.iter().filter(|leading| **leading).count();
+    assert!(leading > 0 && leading < rounds.len(), "{rounds:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_consumes_leads_where_there_is_none() {
+    let provider = Watchful::new(true, true, 0);
+    let queues = scheduler(&provider);
+    queues.enqueue(Add { a: 1 }).await.unwrap();
+    let all = |rounds: Vec<bool>, leading| !rounds.is_empty() && rounds.iter().all(|round| *round == leading);
+    assert!(all(provider.rounds().await, false));
+    let handler = async |job: Add| Ok::<_, Failure>(job.a);
+    let running = queues.worker().queue("math", 1).heartbeat_on_runtime().register(handler).start().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(all(provider.rounds().await, true));
+    running.stop().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(all(provider.rounds().await, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_store_the_process_tells_its_own_events() {
+    let queues = scheduler(&Watchful::new(true, true, 0));
+    let mut events = queues.events().await.unwrap();
+    let handle = queues.enqueue(Add { a: 1 }).await.unwrap();
+    let told = events.next().now_or_never().flatten();
+    let Some(Watched::Event(event)) = told else { panic!("{told:?}") };
+    assert_eq!((event.what, event.job.id), (JobEventKind::Submitted, handle.id()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_answered_is_repeated_only_where_it_stays_one_job() {
+    for (dedup, silent, publishes, accepted) in
+        [(true, 0, 1, true), (true, 1, 2, true), (true, 2, 2, false), (false, 0, 1, true), (false, 1, 1, false)]
+    {
+        let provider = Watchful::new(false, dedup, silent);
+        let submitted = scheduler(&provider).enqueue(Add { a: 1 }).await;
+        assert_eq!(submitted.is_ok(), accepted, "{dedup} {silent}");
+        assert_eq!(provider.publishes.load(Ordering::Relaxed), publishes, "{dedup} {silent}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_has_come_is_no_start() {
+    let queues = scheduler(&Watchful::new(false, true, 0));
+    let minute = Duration::from_secs(60);
+    let starts = [
+        (queues.enqueue(Add { a: 0 }).delay(Duration::ZERO), None),
+        (queues.enqueue(Add { a: 0 }).delay(minute), Some(START + minute)),
+        (queues.enqueue(Add { a: 0 }).run_at(START), None),
+        (queues.enqueue(Add { a: 0 }).run_at(START + minute), Some(START + minute)),
+        (queues.enqueue(Add { a: 0 }).run_at(Timestamp::from_millis(5)), None),
+    ];
+    for (enqueue, not_before) in starts {
+        let record = enqueue.await.unwrap().record().await.unwrap();
+        assert_eq!(record.envelope.not_before, not_before);
+        let state = if not_before.is_some() { JobState::Scheduled } else { JobState::Pending };
+        assert_eq!(record.state, state);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_envelopes_of_tracked_queues_name_the_store() {
+    for tracking in [Tracking::Full, Tracking::Off] {
+        let queues = scheduler(&Watchful::new(false, true, 0));
+        let mut spec = QueueSpec::new(math());
+        spec.tracking = tracking;
+        queues.declare(spec).await.unwrap();
+        queues.enqueue(Add { a: 1 }).await.unwrap();
+        let consumer = queues.provider().consumer(&math(), ConsumeOptions::new("test", 1)).await.unwrap();
+        let envelope = consumer.fetch(1, Duration::ZERO).await.unwrap().remove(0).envelope;
+        let expected = (tracking == Tracking::Full).then(|| queues.store().unwrap().id());
+        assert_eq!(envelope.store, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_will_not_come_says_why() {
+    let queues = scheduler(&Watchful::new(false, true, 0));
+    let cancelled = queues.enqueue(Add { a: 1 }).await.unwrap();
+    cancelled.cancel().await.unwrap();
+    assert_eq!(cancelled.result().await.unwrap_err().code(), ErrorCode::Cancelled);
+    let expired = queues.enqueue(Add { a: 2 }).ttl(Duration::from_secs(1)).await.unwrap();
+    assert_eq!(expired.result().await.unwrap_err().code(), ErrorCode::Expired);
+}
