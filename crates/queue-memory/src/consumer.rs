@@ -3,8 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use parking_lot::MutexGuard;
 use queue_core::{
     Error, ErrorCode, Result,
+    job::QueueName,
     provider::{
         Beat, BeatOutcome, CloseReport, ConsumeOptions, Consumer, Delivery, Rejection, SettleOutcome, Settlement,
     },
@@ -29,10 +31,10 @@ pub(crate) struct MemoryConsumer {
 }
 
 impl MemoryConsumer {
-    pub(crate) fn open(provider: MemoryProvider, queue: Arc<Queue>, options: ConsumeOptions) -> Result<Self> {
-        let holder = queue
-            .with(|state| state.open_consumer(options.worker, options.outstanding))
-            .ok_or_else(|| Error::new(ErrorCode::Unavailable, "too many consumers").by("memory"))?;
+    pub(crate) fn open(provider: MemoryProvider, queue: &QueueName, options: &ConsumeOptions) -> Result<Self> {
+        let open = |state: &mut State| state.open_consumer(Arc::clone(&options.worker), options.outstanding);
+        let (queue, holder) = provider.shared.with_live(queue, open);
+        let holder = holder.ok_or_else(|| Error::new(ErrorCode::Unavailable, "too many consumers").by("memory"))?;
         Ok(Self { provider, queue, holder, lease: options.lease })
     }
 
@@ -110,39 +112,61 @@ impl MemoryConsumer {
     /// Settles with follow-ups: all queues concerned are locked together, in one order, so that it is one step.
     fn settle_and_follow(&self, settlement: &Settlement) -> SettleOutcome {
         let shared = &self.provider.shared;
-        let targets: Vec<Arc<Queue>> = settlement.then.iter().map(|follow_up| shared.queue(&follow_up.queue)).collect();
-        let mut involved: Vec<&Arc<Queue>> = targets.iter().chain([&self.queue]).collect();
-        involved.sort_by_key(|queue| queue.number);
-        involved.dedup_by_key(|queue| queue.number);
-        let mut locked: Vec<_> = involved.iter().map(|queue| (queue.number, queue.lock())).collect();
-        let position = |locked: &[(u64, _)], number: u64| locked.partition_point(|(other, _)| *other < number);
-        let own = position(&locked, self.queue.number);
-
-        let now = self.now();
-        let outcome = match locked[own].1.refuse_stale(settlement.receipt, &settlement.disposition) {
-            Some(refusal) => refusal,
-            None => {
-                let unfit =
-                    settlement.then.iter().zip(&targets).enumerate().find_map(|(index, (follow_up, target))| {
-                        let target = &locked[position(&locked, target.number)].1;
-                        Some((index, target.too_large(&follow_up.envelope)?))
-                    });
-                if let Some((index, rejection)) = unfit {
-                    SettleOutcome::NotSettled { then_index: Some(index), error: Rejection::into(rejection) }
-                } else {
-                    for (follow_up, target) in settlement.then.iter().zip(&targets) {
-                        let target = position(&locked, target.number);
-                        locked[target].1.follow(follow_up.envelope.clone(), now);
-                    }
-                    locked[own].1.settle(settlement.receipt, &settlement.disposition, now)
+        let mut targets: Vec<Arc<Queue>> =
+            settlement.then.iter().map(|follow_up| shared.queue(&follow_up.queue)).collect();
+        loop {
+            let mut involved: Vec<&Arc<Queue>> = targets.iter().chain([&self.queue]).collect();
+            involved.sort_by_key(|queue| queue.number);
+            involved.dedup_by_key(|queue| queue.number);
+            let mut locked: Locked<'_> = involved.iter().map(|queue| (queue.number, queue.lock())).collect();
+            let dropped = targets.iter().any(|target| locked[position(&locked, target)].1.dissolved);
+            let outcome = (!dropped).then(|| self.settle_under_locks(settlement, &targets, &mut locked));
+            for (queue, (_, state)) in involved.iter().zip(locked) {
+                queue.unlock(state);
+            }
+            if let Some(outcome) = outcome {
+                return outcome;
+            }
+            for target in &mut targets {
+                if target.with(|state| state.dissolved) {
+                    *target = shared.successor(&target.name);
                 }
             }
-        };
-        for (queue, (_, state)) in involved.iter().zip(locked) {
-            queue.unlock(state);
+        }
+    }
+
+    fn settle_under_locks(
+        &self,
+        settlement: &Settlement,
+        targets: &[Arc<Queue>],
+        locked: &mut Locked<'_>,
+    ) -> SettleOutcome {
+        let now = self.now();
+        let own = position(locked, &self.queue);
+        if let Some(refusal) = locked[own].1.refuse_stale(settlement.receipt, &settlement.disposition) {
+            return refusal;
+        }
+        for (index, (follow_up, target)) in settlement.then.iter().zip(targets).enumerate() {
+            let target = &locked[position(locked, target)].1;
+            if let Some(rejection) = target.too_large(&follow_up.envelope) {
+                return SettleOutcome::NotSettled { then_index: Some(index), error: Rejection::into(rejection) };
+            }
+        }
+        // First, so that a follow-up may have the unique key that its parent has now freed. No step in between can fail.
+        let outcome = locked[own].1.settle(settlement.receipt, &settlement.disposition, now);
+        for (follow_up, target) in settlement.then.iter().zip(targets) {
+            let target = position(locked, target);
+            locked[target].1.follow(follow_up.envelope.clone(), now);
         }
         outcome
     }
+}
+
+/// Queues under lock, by number.
+type Locked<'a> = Vec<(u64, MutexGuard<'a, State>)>;
+
+fn position(locked: &Locked<'_>, queue: &Queue) -> usize {
+    locked.partition_point(|(number, _)| *number < queue.number)
 }
 
 #[async_trait]

@@ -18,6 +18,8 @@ pub(crate) struct Entry {
     pub(crate) envelope: Envelope,
     /// Moves on with every transition, over all jobs of the queue: it is the lease epoch, and it dates places and timers.
     pub(crate) ticket: u64,
+    /// When it last joined a tail, counted as tickets are: a return to the head keeps it.
+    pub(crate) rank: u64,
     /// Which occupant of the slot this is.
     pub(crate) born: u32,
     pub(crate) state: JobState,
@@ -66,6 +68,7 @@ impl Entry {
             started_count: envelope.deliveries,
             envelope,
             ticket,
+            rank: ticket,
             born,
             state,
             marked: false,
@@ -91,6 +94,13 @@ impl Entry {
 
     pub(crate) fn cancel_requested(&self) -> Option<&Cancel> {
         self.details()?.cancel.as_ref()
+    }
+
+    /// Whoever asked meant the job's former life.
+    pub(crate) fn drop_cancel_request(&mut self) {
+        if let Some(details) = &mut self.details {
+            details.cancel = None;
+        }
     }
 
     pub(crate) fn parked(&self) -> Option<&ParkKey> {

@@ -14,7 +14,7 @@ impl State {
         let slot = u32::try_from(receipt.slot).ok()?;
         let entry = self.slots.get(slot)?;
         // Tickets are never given twice, and this one was by the claim: while it stands the job runs.
-        (entry.ticket == receipt.epoch).then_some(slot)
+        (entry.ticket == receipt.epoch && entry.envelope.id == receipt.id).then_some(slot)
     }
 
     /// What a settlement that comes too late is answered; `None` where the receipt stands.
