@@ -1,6 +1,6 @@
 //! One consumer of one queue.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use parking_lot::MutexGuard;
@@ -11,6 +11,8 @@ use queue_core::{
         Beat, BeatOutcome, CloseReport, ConsumeOptions, Consumer, Delivery, Rejection, SettleOutcome, Settlement,
     },
 };
+
+use tokio::sync::futures::Notified;
 
 use crate::{
     MemoryProvider,
@@ -40,6 +42,7 @@ impl MemoryConsumer {
 
     async fn wait_and_fetch(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
         let give_up = tokio::time::Instant::now() + wait.min(LONGEST_WAIT);
+        let (mut last, mut armed) = (false, false);
         loop {
             let wake = self.queue.wake.notified();
             let unbarred = self.queue.unbarred.notified();
@@ -53,42 +56,41 @@ impl MemoryConsumer {
                 let claimed = state.claim(self.holder, max, self.lease, now);
                 // Registered under the lock, so that nobody who changes something can miss it.
                 match claimed {
-                    Claimed::Nothing { .. } => {
+                    Claimed::Nothing { .. } if !last => {
                         wake.as_mut().enable();
                         waiting = Some(Waiting::begin(&self.queue, state, |state| &mut state.sleepers));
                     }
-                    Claimed::Barred => {
+                    Claimed::Barred if !last => {
                         unbarred.as_mut().enable();
                         waiting = Some(Waiting::begin(&self.queue, state, |state| &mut state.barred));
                     }
-                    Claimed::Jobs(_) | Claimed::Closed | Claimed::Dissolved => {}
+                    // Somebody else must sleep until the next timer now.
+                    Claimed::Jobs(_) if armed && state.next_moment().is_some() => state.wake_one(),
+                    _ => {}
                 }
                 claimed
             });
-            match claimed {
+            let (event, until): (Pin<&mut Notified<'_>>, _) = match claimed {
                 Claimed::Jobs(jobs) => return Ok(jobs),
-                Claimed::Closed => return Ok(Vec::new()),
                 Claimed::Dissolved => return Err(self.dropped()),
-                Claimed::Barred => tokio::select! {
-                    biased;
-                    () = unbarred => {}
-                    () = tokio::time::sleep_until(give_up) => return Ok(Vec::new()),
-                },
-                Claimed::Nothing { until } => {
-                    let turn = until.map(|until| {
-                        tokio::time::Instant::now() + Duration::from_nanos(until.saturating_sub(now.mono))
-                    });
-                    let next = turn.map_or(give_up, |turn| turn.min(give_up));
-                    tokio::select! {
-                        biased;
-                        () = wake => {}
-                        () = tokio::time::sleep_until(next) => {
-                            if next == give_up {
-                                return Ok(Vec::new());
-                            }
-                        }
-                    }
-                }
+                Claimed::Nothing { until: Some(until) } if last && until <= now.mono => continue,
+                Claimed::Closed => return Ok(Vec::new()),
+                _ if last => return Ok(Vec::new()),
+                Claimed::Barred => (unbarred, None),
+                Claimed::Nothing { until } => (wake, until),
+            };
+            let turn =
+                until.map(|until| tokio::time::Instant::now() + Duration::from_nanos(until.saturating_sub(now.mono)));
+            armed = turn.is_some();
+            let next = turn.map_or(give_up, |turn| turn.min(give_up));
+            tokio::select! {
+                biased;
+                () = event => {}
+                // What comes due at this very moment is still taken.
+                () = tokio::time::sleep_until(next) => last = next == give_up,
+            }
+            if let Some(waiting) = &mut waiting {
+                waiting.goes_on = !last;
             }
         }
     }
@@ -183,6 +185,8 @@ impl Consumer for MemoryConsumer {
         match self.queue.with(|state| state.claim(self.holder, max, self.lease, now)) {
             Claimed::Jobs(jobs) => return Ok(jobs),
             Claimed::Dissolved => return Err(self.dropped()),
+            // So much was due that it is done in parts.
+            Claimed::Nothing { until: Some(until) } if until <= now.mono => {}
             _ if wait.is_zero() => return Ok(Vec::new()),
             _ => {}
         }
@@ -254,17 +258,25 @@ impl Drop for MemoryConsumer {
 struct Waiting<'a> {
     queue: &'a Queue,
     counter: fn(&mut State) -> &mut usize,
+    /// It looks again by itself.
+    goes_on: bool,
 }
 
 impl<'a> Waiting<'a> {
     fn begin(queue: &'a Queue, state: &mut State, counter: fn(&mut State) -> &mut usize) -> Self {
         *counter(state) += 1;
-        Self { queue, counter }
+        Self { queue, counter, goes_on: false }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.queue.with(|state| *(self.counter)(state) -= 1);
+        self.queue.with(|state| {
+            *(self.counter)(state) -= 1;
+            if !self.goes_on && state.next_moment().is_some() {
+                // It may have been the one that sleeps until the next timer: another one must know of that.
+                state.wake_one();
+            }
+        });
     }
 }

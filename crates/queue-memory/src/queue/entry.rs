@@ -50,6 +50,13 @@ pub(crate) struct Settled {
     print: u64,
 }
 
+impl Settled {
+    /// Whether it was this disposition, as far as can be told without the result.
+    pub(crate) fn is(&self, disposition: &Disposition) -> bool {
+        self.print == print(disposition)
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Details {
     pub(crate) parked: Option<ParkKey>,
@@ -163,7 +170,7 @@ impl Entry {
     /// Whether this very settlement was recorded; `None` where the receipt's claim was not settled at all.
     pub(crate) fn was_settled(&self, ticket: u64, disposition: &Disposition) -> Option<bool> {
         let settled = self.settled.filter(|settled| settled.ticket == ticket)?;
-        Some(settled.print == print(disposition) && self.has_result_of(disposition))
+        Some(settled.is(disposition) && self.has_result_of(disposition))
     }
 
     /// Results are compared as they are: hashing each one would cost every settlement.

@@ -341,9 +341,12 @@ impl State {
                 found.remove();
             }
         }
-        if let Some(state) = self.slots.get(slot).map(|entry| entry.state) {
-            self.counts[state as usize] -= 1;
-            self.slots.remove(slot);
+        let Some(entry) = self.slots.get(slot) else { return };
+        let (id, state, settled) = (entry.envelope.id, entry.state, entry.settled);
+        self.counts[state as usize] -= 1;
+        self.slots.remove(slot);
+        if let Some(settled) = settled {
+            self.note_settlement(id, settled);
         }
     }
 
