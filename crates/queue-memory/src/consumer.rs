@@ -1,14 +1,18 @@
 //! One consumer of one queue.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use parking_lot::MutexGuard;
 use queue_core::{
     Error, ErrorCode, Result,
+    job::QueueName,
     provider::{
         Beat, BeatOutcome, CloseReport, ConsumeOptions, Consumer, Delivery, Rejection, SettleOutcome, Settlement,
     },
 };
+
+use tokio::sync::futures::Notified;
 
 use crate::{
     MemoryProvider,
@@ -29,15 +33,16 @@ pub(crate) struct MemoryConsumer {
 }
 
 impl MemoryConsumer {
-    pub(crate) fn open(provider: MemoryProvider, queue: Arc<Queue>, options: ConsumeOptions) -> Result<Self> {
-        let holder = queue
-            .with(|state| state.open_consumer(options.worker, options.outstanding))
-            .ok_or_else(|| Error::new(ErrorCode::Unavailable, "too many consumers").by("memory"))?;
+    pub(crate) fn open(provider: MemoryProvider, queue: &QueueName, options: &ConsumeOptions) -> Result<Self> {
+        let open = |state: &mut State| state.open_consumer(Arc::clone(&options.worker), options.outstanding);
+        let (queue, holder) = provider.shared.with_live(queue, open);
+        let holder = holder.ok_or_else(|| Error::new(ErrorCode::Unavailable, "too many consumers").by("memory"))?;
         Ok(Self { provider, queue, holder, lease: options.lease })
     }
 
     async fn wait_and_fetch(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
         let give_up = tokio::time::Instant::now() + wait.min(LONGEST_WAIT);
+        let (mut last, mut armed) = (false, false);
         loop {
             let wake = self.queue.wake.notified();
             let unbarred = self.queue.unbarred.notified();
@@ -51,42 +56,41 @@ impl MemoryConsumer {
                 let claimed = state.claim(self.holder, max, self.lease, now);
                 // Registered under the lock, so that nobody who changes something can miss it.
                 match claimed {
-                    Claimed::Nothing { .. } => {
+                    Claimed::Nothing { .. } if !last => {
                         wake.as_mut().enable();
                         waiting = Some(Waiting::begin(&self.queue, state, |state| &mut state.sleepers));
                     }
-                    Claimed::Barred => {
+                    Claimed::Barred if !last => {
                         unbarred.as_mut().enable();
                         waiting = Some(Waiting::begin(&self.queue, state, |state| &mut state.barred));
                     }
-                    Claimed::Jobs(_) | Claimed::Closed | Claimed::Dissolved => {}
+                    // Somebody else must sleep until the next timer now.
+                    Claimed::Jobs(_) if armed && state.next_moment().is_some() => state.wake_one(),
+                    _ => {}
                 }
                 claimed
             });
-            match claimed {
+            let (event, until): (Pin<&mut Notified<'_>>, _) = match claimed {
                 Claimed::Jobs(jobs) => return Ok(jobs),
-                Claimed::Closed => return Ok(Vec::new()),
                 Claimed::Dissolved => return Err(self.dropped()),
-                Claimed::Barred => tokio::select! {
-                    biased;
-                    () = unbarred => {}
-                    () = tokio::time::sleep_until(give_up) => return Ok(Vec::new()),
-                },
-                Claimed::Nothing { until } => {
-                    let turn = until.map(|until| {
-                        tokio::time::Instant::now() + Duration::from_nanos(until.saturating_sub(now.mono))
-                    });
-                    let next = turn.map_or(give_up, |turn| turn.min(give_up));
-                    tokio::select! {
-                        biased;
-                        () = wake => {}
-                        () = tokio::time::sleep_until(next) => {
-                            if next == give_up {
-                                return Ok(Vec::new());
-                            }
-                        }
-                    }
-                }
+                Claimed::Nothing { until: Some(until) } if last && until <= now.mono => continue,
+                Claimed::Closed => return Ok(Vec::new()),
+                _ if last => return Ok(Vec::new()),
+                Claimed::Barred => (unbarred, None),
+                Claimed::Nothing { until } => (wake, until),
+            };
+            let turn =
+                until.map(|until| tokio::time::Instant::now() + Duration::from_nanos(until.saturating_sub(now.mono)));
+            armed = turn.is_some();
+            let next = turn.map_or(give_up, |turn| turn.min(give_up));
+            tokio::select! {
+                biased;
+                () = event => {}
+                // What comes due at this very moment is still taken.
+                () = tokio::time::sleep_until(next) => last = next == give_up,
+            }
+            if let Some(waiting) = &mut waiting {
+                waiting.goes_on = !last;
             }
         }
     }
@@ -110,39 +114,61 @@ impl MemoryConsumer {
     /// Settles with follow-ups: all queues concerned are locked together, in one order, so that it is one step.
     fn settle_and_follow(&self, settlement: &Settlement) -> SettleOutcome {
         let shared = &self.provider.shared;
-        let targets: Vec<Arc<Queue>> = settlement.then.iter().map(|follow_up| shared.queue(&follow_up.queue)).collect();
-        let mut involved: Vec<&Arc<Queue>> = targets.iter().chain([&self.queue]).collect();
-        involved.sort_by_key(|queue| queue.number);
-        involved.dedup_by_key(|queue| queue.number);
-        let mut locked: Vec<_> = involved.iter().map(|queue| (queue.number, queue.lock())).collect();
-        let position = |locked: &[(u64, _)], number: u64| locked.partition_point(|(other, _)| *other < number);
-        let own = position(&locked, self.queue.number);
-
-        let now = self.now();
-        let outcome = match locked[own].1.refuse_stale(settlement.receipt, &settlement.disposition) {
-            Some(refusal) => refusal,
-            None => {
-                let unfit =
-                    settlement.then.iter().zip(&targets).enumerate().find_map(|(index, (follow_up, target))| {
-                        let target = &locked[position(&locked, target.number)].1;
-                        Some((index, target.too_large(&follow_up.envelope)?))
-                    });
-                if let Some((index, rejection)) = unfit {
-                    SettleOutcome::NotSettled { then_index: Some(index), error: Rejection::into(rejection) }
-                } else {
-                    for (follow_up, target) in settlement.then.iter().zip(&targets) {
-                        let target = position(&locked, target.number);
-                        locked[target].1.follow(follow_up.envelope.clone(), now);
-                    }
-                    locked[own].1.settle(settlement.receipt, &settlement.disposition, now)
+        let mut targets: Vec<Arc<Queue>> =
+            settlement.then.iter().map(|follow_up| shared.queue(&follow_up.queue)).collect();
+        loop {
+            let mut involved: Vec<&Arc<Queue>> = targets.iter().chain([&self.queue]).collect();
+            involved.sort_by_key(|queue| queue.number);
+            involved.dedup_by_key(|queue| queue.number);
+            let mut locked: Locked<'_> = involved.iter().map(|queue| (queue.number, queue.lock())).collect();
+            let dropped = targets.iter().any(|target| locked[position(&locked, target)].1.dissolved);
+            let outcome = (!dropped).then(|| self.settle_under_locks(settlement, &targets, &mut locked));
+            for (queue, (_, state)) in involved.iter().zip(locked) {
+                queue.unlock(state);
+            }
+            if let Some(outcome) = outcome {
+                return outcome;
+            }
+            for target in &mut targets {
+                if target.with(|state| state.dissolved) {
+                    *target = shared.successor(&target.name);
                 }
             }
-        };
-        for (queue, (_, state)) in involved.iter().zip(locked) {
-            queue.unlock(state);
+        }
+    }
+
+    fn settle_under_locks(
+        &self,
+        settlement: &Settlement,
+        targets: &[Arc<Queue>],
+        locked: &mut Locked<'_>,
+    ) -> SettleOutcome {
+        let now = self.now();
+        let own = position(locked, &self.queue);
+        if let Some(refusal) = locked[own].1.refuse_stale(settlement.receipt, &settlement.disposition) {
+            return refusal;
+        }
+        for (index, (follow_up, target)) in settlement.then.iter().zip(targets).enumerate() {
+            let target = &locked[position(locked, target)].1;
+            if let Some(rejection) = target.too_large(&follow_up.envelope) {
+                return SettleOutcome::NotSettled { then_index: Some(index), error: Rejection::into(rejection) };
+            }
+        }
+        // First, so that a follow-up may have the unique key that its parent has now freed. No step in between can fail.
+        let outcome = locked[own].1.settle(settlement.receipt, &settlement.disposition, now);
+        for (follow_up, target) in settlement.then.iter().zip(targets) {
+            let target = position(locked, target);
+            locked[target].1.follow(follow_up.envelope.clone(), now);
         }
         outcome
     }
+}
+
+/// Queues under lock, by number.
+type Locked<'a> = Vec<(u64, MutexGuard<'a, State>)>;
+
+fn position(locked: &Locked<'_>, queue: &Queue) -> usize {
+    locked.partition_point(|(number, _)| *number < queue.number)
 }
 
 #[async_trait]
@@ -159,6 +185,8 @@ impl Consumer for MemoryConsumer {
         match self.queue.with(|state| state.claim(self.holder, max, self.lease, now)) {
             Claimed::Jobs(jobs) => return Ok(jobs),
             Claimed::Dissolved => return Err(self.dropped()),
+            // So much was due that it is done in parts.
+            Claimed::Nothing { until: Some(until) } if until <= now.mono => {}
             _ if wait.is_zero() => return Ok(Vec::new()),
             _ => {}
         }
@@ -230,17 +258,25 @@ impl Drop for MemoryConsumer {
 struct Waiting<'a> {
     queue: &'a Queue,
     counter: fn(&mut State) -> &mut usize,
+    /// It looks again by itself.
+    goes_on: bool,
 }
 
 impl<'a> Waiting<'a> {
     fn begin(queue: &'a Queue, state: &mut State, counter: fn(&mut State) -> &mut usize) -> Self {
         *counter(state) += 1;
-        Self { queue, counter }
+        Self { queue, counter, goes_on: false }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.queue.with(|state| *(self.counter)(state) -= 1);
+        self.queue.with(|state| {
+            *(self.counter)(state) -= 1;
+            if !self.goes_on && state.next_moment().is_some() {
+                // It may have been the one that sleeps until the next timer: another one must know of that.
+                state.wake_one();
+            }
+        });
     }
 }

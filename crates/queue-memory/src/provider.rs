@@ -28,7 +28,7 @@ use crate::{
     admin::MemoryAdmin,
     consumer::MemoryConsumer,
     events::Hub,
-    queue::{Now, Queue, Taken},
+    queue::{Now, Queue, State, Taken},
     store::MemoryStore,
 };
 
@@ -129,6 +129,23 @@ impl Shared {
         queue
     }
 
+    /// Acts on the queue, never on one that is being dropped: what goes into that is lost.
+    pub(crate) fn with_live<R>(&self, name: &QueueName, mut act: impl FnMut(&mut State) -> R) -> (Arc<Queue>, R) {
+        let mut queue = self.queue(name);
+        loop {
+            if let Some(result) = queue.with(|state| (!state.dissolved).then(|| act(state))) {
+                return (queue, result);
+            }
+            queue = self.successor(name);
+        }
+    }
+
+    /// The queue that comes after one that was found dissolved: whoever dissolves it removes it under the lock that
+    /// this waits for.
+    pub(crate) fn successor(&self, name: &QueueName) -> Arc<Queue> {
+        self.queue_or(QueueSpec::new(name.clone()))
+    }
+
     pub(crate) fn existing(&self, name: &QueueName, operation: &'static str) -> Result<Arc<Queue>> {
         self.find(name)
             .ok_or_else(|| Error::new(ErrorCode::NotFound, "there is no such queue").at(operation).by(SCHEME).on(name))
@@ -141,16 +158,18 @@ impl Shared {
         queues
     }
 
-    fn remove(&self, name: &QueueName, only_if: impl FnOnce(&Queue) -> bool) -> Result<Option<Arc<Queue>>, ()> {
+    /// Takes the queue out of the index, if `dissolve` dissolves it. Under the lock of the index, so that whoever finds it
+    /// dissolved and looks again finds the next one.
+    fn remove(&self, name: &QueueName, dissolve: impl FnOnce(&Queue) -> bool) -> Result<(), ()> {
         let _changing = self.changing.lock();
-        let Some(queue) = self.find(name) else { return Ok(None) };
-        if !only_if(&queue) {
+        let Some(queue) = self.find(name) else { return Ok(()) };
+        if !dissolve(&queue) {
             return Err(());
         }
         let mut queues = HashMap::clone(&self.queues.load());
         queues.remove(name);
         self.queues.store(Arc::new(queues));
-        Ok(Some(queue))
+        Ok(())
     }
 
     pub(crate) fn now(&self) -> Now {
@@ -211,21 +230,32 @@ impl QueueProvider for MemoryProvider {
             let instead = "memory goes with the process: declare `relaxed`, or use a broker";
             return Err(Error::unsupported(SCHEME, "durability", instead).on(&spec.name));
         }
-        let queue = self.shared.queue_or(spec.clone());
-        queue.with(|state| state.spec.conflict(spec).map_or(Ok(()), |conflict| Err(conflict.by(SCHEME))))
+        loop {
+            let queue = self.shared.queue_or(spec.clone());
+            let declared = queue.with(|state| (!state.dissolved).then(|| state.spec.conflict(spec)));
+            if let Some(conflict) = declared {
+                return conflict.map_or(Ok(()), |conflict| Err(conflict.by(SCHEME)));
+            }
+        }
     }
 
     async fn drop_queue(&self, queue: &QueueName, only_if_empty: bool) -> Result<()> {
         self.open("drop_queue")?;
-        let is_idle = |queue: &Queue| queue.with(|state| state.waiting() + state.count(JobState::Running) == 0);
-        let removed = self.shared.remove(queue, |queue| !only_if_empty || is_idle(queue)).map_err(|()| {
+        // Both in one section: what is accepted in between would be lost.
+        let dissolve = |queue: &Queue| {
+            queue.with(|state| {
+                let idle = state.waiting() + state.count(JobState::Running) == 0;
+                let drops = idle || !only_if_empty;
+                if drops {
+                    state.dissolve();
+                }
+                drops
+            })
+        };
+        self.shared.remove(queue, dissolve).map_err(|()| {
             let message = "jobs wait or run in it: purge it first, or drop it with everything in it";
             Error::new(ErrorCode::Conflict, message).at("drop_queue").by(SCHEME).on(queue)
-        })?;
-        if let Some(removed) = removed {
-            removed.with(crate::queue::State::dissolve);
-        }
-        Ok(())
+        })
     }
 
     async fn publish(&self, queue: &QueueName, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
@@ -233,12 +263,11 @@ impl QueueProvider for MemoryProvider {
         if let Some(refusal) = closed.or_else(|| refuse_durability(options)) {
             return batch.iter().map(|_| PublishOutcome::Rejected(refusal.clone())).collect();
         }
-        let queue = self.shared.queue(queue);
         let now = self.shared.now();
-        let mut waiting = Vec::new();
-        let mut outcomes = queue.with(|state| {
+        let (mut batch, mut waiting) = (batch, Vec::new());
+        let (queue, mut outcomes) = self.shared.with_live(queue, |state| {
             let mut outcomes = Vec::with_capacity(batch.len());
-            for (index, envelope) in batch.into_iter().enumerate() {
+            for (index, envelope) in std::mem::take(&mut batch).into_iter().enumerate() {
                 outcomes.push(match state.offer(envelope, now) {
                     Taken::Answer(outcome) => outcome,
                     Taken::NoRoom(envelope) => {
@@ -250,7 +279,7 @@ impl QueueProvider for MemoryProvider {
             outcomes
         });
         if !waiting.is_empty() && options.on_full == OnFull::Wait {
-            self.wait_for_room(&queue, waiting, options.deadline, &mut outcomes).await;
+            self.wait_for_room(queue, waiting, options.deadline, &mut outcomes).await;
         }
         outcomes
     }
@@ -261,7 +290,7 @@ impl QueueProvider for MemoryProvider {
             let message = format!("a lease is between {MIN_LEASE:?} and {MAX_LEASE:?} here");
             return Err(Error::new(ErrorCode::Validation, message).at("consumer").by(SCHEME).on(queue));
         }
-        Ok(Arc::new(MemoryConsumer::open(self.clone(), self.shared.queue(queue), options)?))
+        Ok(Arc::new(MemoryConsumer::open(self.clone(), queue, &options)?))
     }
 
     fn admin(&self) -> Arc<dyn QueueAdmin> {
@@ -312,7 +341,7 @@ impl QueueProvider for MemoryProvider {
     async fn close(&self) -> Result<()> {
         self.closed.store(true, Ordering::Release);
         for queue in self.shared.all() {
-            queue.with(crate::queue::State::stir);
+            queue.with(State::stir);
             queue.room.notify_waiters();
         }
         Ok(())
@@ -322,40 +351,52 @@ impl QueueProvider for MemoryProvider {
 impl MemoryProvider {
     async fn wait_for_room(
         &self,
-        queue: &Queue,
+        mut queue: Arc<Queue>,
         mut waiting: Vec<(usize, Envelope)>,
         deadline: Duration,
         outcomes: &mut [PublishOutcome],
     ) {
-        let _queuing = Queuing::begin(queue);
         let give_up = tokio::time::sleep(deadline);
         tokio::pin!(give_up);
         loop {
-            let room = queue.room.notified();
-            tokio::pin!(room);
-            room.as_mut().enable();
-            if self.is_closed() {
-                return;
-            }
-            let now = self.shared.now();
-            waiting = queue.with(|state| {
-                let mut still = Vec::new();
-                for (index, envelope) in waiting {
-                    match state.offer(envelope, now) {
-                        Taken::Answer(outcome) => outcomes[index] = outcome,
-                        Taken::NoRoom(envelope) => still.push((index, envelope)),
+            let live = {
+                let _queuing = Queuing::begin(&queue);
+                let room = queue.room.notified();
+                tokio::pin!(room);
+                room.as_mut().enable();
+                if let Err(closed) = self.open("publish") {
+                    let refusal = Rejection::Unavailable(closed.on(&queue.name));
+                    for (index, _) in waiting {
+                        outcomes[index] = PublishOutcome::Rejected(refusal.clone());
+                    }
+                    return;
+                }
+                let now = self.shared.now();
+                let (live, still) = self.shared.with_live(&queue.name, |state| {
+                    let mut still = Vec::new();
+                    for (index, envelope) in std::mem::take(&mut waiting) {
+                        match state.offer(envelope, now) {
+                            Taken::Answer(outcome) => outcomes[index] = outcome,
+                            Taken::NoRoom(envelope) => still.push((index, envelope)),
+                        }
+                    }
+                    still
+                });
+                waiting = still;
+                if waiting.is_empty() {
+                    return;
+                }
+                if live.number == queue.number {
+                    tokio::select! {
+                        biased;
+                        () = room => {}
+                        () = &mut give_up => return,
                     }
                 }
-                still
-            });
-            if waiting.is_empty() {
-                return;
-            }
-            tokio::select! {
-                biased;
-                () = room => {}
-                () = &mut give_up => return,
-            }
+                live
+            };
+            // Another one where the queue was dropped meanwhile: wait for room in that.
+            queue = live;
         }
     }
 }

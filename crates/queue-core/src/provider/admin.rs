@@ -49,7 +49,8 @@ pub trait QueueAdmin: Debug + Send + Sync {
         limit: usize,
     ) -> Result<Page<DeadJob>>;
 
-    /// Gives dead jobs another life, from attempt 1. Not refused by `max_len`.
+    /// Gives dead jobs another life, from attempt 1. Not refused by `max_len`. A time to live that has passed is lifted, and
+    /// a request to cancel the former life is forgotten. A job named twice is one.
     ///
     /// # Errors
     /// `UNSUPPORTED`, `UNAVAILABLE`; `VALIDATION` for an edited payload without exactly one named job.

@@ -139,7 +139,8 @@ pub struct Settlement {
     /// What becomes of the job.
     pub disposition: Disposition,
     /// Published with the settlement: atomically where `atomic_then` is native, else before the original is acknowledged,
-    /// under ids that make a repetition harmless. A stale worker's are not published.
+    /// under ids that make a repetition harmless. A stale worker's are not published. Where it is native the settlement comes
+    /// first, so that a follow-up may take over its parent's unique key.
     pub then: Vec<FollowUp>,
 }
 

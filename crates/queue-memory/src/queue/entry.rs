@@ -18,6 +18,8 @@ pub(crate) struct Entry {
     pub(crate) envelope: Envelope,
     /// Moves on with every transition, over all jobs of the queue: it is the lease epoch, and it dates places and timers.
     pub(crate) ticket: u64,
+    /// When it last joined a tail, counted as tickets are: a return to the head keeps it.
+    pub(crate) rank: u64,
     /// Which occupant of the slot this is.
     pub(crate) born: u32,
     pub(crate) state: JobState,
@@ -48,6 +50,13 @@ pub(crate) struct Settled {
     print: u64,
 }
 
+impl Settled {
+    /// Whether it was this disposition, as far as can be told without the result.
+    pub(crate) fn is(&self, disposition: &Disposition) -> bool {
+        self.print == print(disposition)
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Details {
     pub(crate) parked: Option<ParkKey>,
@@ -66,6 +75,7 @@ impl Entry {
             started_count: envelope.deliveries,
             envelope,
             ticket,
+            rank: ticket,
             born,
             state,
             marked: false,
@@ -91,6 +101,13 @@ impl Entry {
 
     pub(crate) fn cancel_requested(&self) -> Option<&Cancel> {
         self.details()?.cancel.as_ref()
+    }
+
+    /// Whoever asked meant the job's former life.
+    pub(crate) fn drop_cancel_request(&mut self) {
+        if let Some(details) = &mut self.details {
+            details.cancel = None;
+        }
     }
 
     pub(crate) fn parked(&self) -> Option<&ParkKey> {
@@ -153,7 +170,7 @@ impl Entry {
     /// Whether this very settlement was recorded; `None` where the receipt's claim was not settled at all.
     pub(crate) fn was_settled(&self, ticket: u64, disposition: &Disposition) -> Option<bool> {
         let settled = self.settled.filter(|settled| settled.ticket == ticket)?;
-        Some(settled.print == print(disposition) && self.has_result_of(disposition))
+        Some(settled.is(disposition) && self.has_result_of(disposition))
     }
 
     /// Results are compared as they are: hashing each one would cost every settlement.

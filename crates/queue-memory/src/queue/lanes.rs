@@ -1,6 +1,6 @@
 //! Who is next: a FIFO lane per priority.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use queue_core::{job::Priority, lifecycle::Line};
 
@@ -14,27 +14,37 @@ pub(crate) struct Place {
 #[derive(Debug, Default)]
 pub(crate) struct Lanes {
     lanes: [VecDeque<Place>; 16],
+    /// What returned to the head of each lane, by its rank: each of them was taken from the lane before whoever is in it
+    /// now, so they come first, in the order they once had.
+    returned: [BTreeMap<u64, Place>; 16],
     /// Bit n is set where lane n is not empty.
     occupied: u16,
     places: usize,
 }
 
 impl Lanes {
-    pub(crate) fn push(&mut self, priority: Priority, line: Line, place: Place) {
+    /// `rank` rises with each job that joins a tail; who returns to the head has the rank it had.
+    pub(crate) fn push(&mut self, priority: Priority, line: Line, rank: u64, place: Place) {
         let level = usize::from(priority.level());
-        match line {
-            Line::Tail => self.lanes[level].push_back(place),
-            Line::Head => self.lanes[level].push_front(place),
-        }
+        let old = match line {
+            Line::Tail => {
+                self.lanes[level].push_back(place);
+                None
+            }
+            Line::Head => self.returned[level].insert(rank, place),
+        };
         self.occupied |= 1 << level;
-        self.places += 1;
+        self.places += usize::from(old.is_none());
     }
 
     /// The first place of the highest occupied lane.
     pub(crate) fn pop(&mut self) -> Option<Place> {
         let level = self.highest()?;
-        let place = self.lanes[level].pop_front();
-        if self.lanes[level].is_empty() {
+        let place = match self.returned[level].pop_first() {
+            Some((_, place)) => Some(place),
+            None => self.lanes[level].pop_front(),
+        };
+        if self.lanes[level].is_empty() && self.returned[level].is_empty() {
             self.occupied &= !(1 << level);
         }
         self.places -= usize::from(place.is_some());
@@ -54,16 +64,19 @@ impl Lanes {
     pub(crate) fn compact(&mut self, is_live: impl Fn(Place) -> bool) {
         self.occupied = 0;
         self.places = 0;
-        for (level, lane) in self.lanes.iter_mut().enumerate() {
+        for (level, (lane, returned)) in self.lanes.iter_mut().zip(&mut self.returned).enumerate() {
             lane.retain(|place| is_live(*place));
-            self.places += lane.len();
-            self.occupied |= u16::from(!lane.is_empty()) << level;
+            returned.retain(|_, place| is_live(*place));
+            let left = lane.len() + returned.len();
+            self.places += left;
+            self.occupied |= u16::from(left > 0) << level;
         }
     }
 
     /// The first live place of each lane.
     pub(crate) fn heads(&self, is_live: impl Fn(Place) -> bool) -> impl Iterator<Item = Place> {
-        self.lanes.iter().filter_map(move |lane| lane.iter().copied().find(|place| is_live(*place)))
+        let lanes = self.lanes.iter().zip(&self.returned);
+        lanes.filter_map(move |(lane, returned)| returned.values().chain(lane).copied().find(|place| is_live(*place)))
     }
 }
 
@@ -79,11 +92,28 @@ mod tests {
     fn higher_lanes_first_and_fifo_within() {
         let mut lanes = Lanes::default();
         for (slot, level) in [(0, 5), (1, 15), (2, 5), (3, 1), (4, 15)] {
-            lanes.push(Priority::new(level).unwrap(), Line::Tail, place(slot));
+            lanes.push(Priority::new(level).unwrap(), Line::Tail, u64::from(slot), place(slot));
         }
-        lanes.push(Priority::NORMAL, Line::Head, place(9));
+        lanes.push(Priority::NORMAL, Line::Head, 0, place(9));
         let order: Vec<u32> = std::iter::from_fn(|| lanes.pop()).map(|place| place.slot).collect();
         assert_eq!(order, [1, 4, 9, 0, 2, 3]);
+        assert_eq!((lanes.len(), lanes.occupied), (0, 0));
+    }
+
+    #[test]
+    fn who_returns_stands_where_it_stood_whatever_the_order_of_return() {
+        let mut lanes = Lanes::default();
+        for slot in 0..4 {
+            lanes.push(Priority::NORMAL, Line::Tail, u64::from(slot), place(slot));
+        }
+        let taken: Vec<Place> = (0..3).filter_map(|_| lanes.pop()).collect();
+        for index in [1, 2, 0] {
+            lanes.push(Priority::NORMAL, Line::Head, index as u64, taken[index]);
+        }
+        lanes.compact(|place| place.slot != 1);
+        assert_eq!((lanes.len(), lanes.heads(|_| true).next().unwrap().slot), (3, 0));
+        let order: Vec<u32> = std::iter::from_fn(|| lanes.pop()).map(|place| place.slot).collect();
+        assert_eq!(order, [0, 2, 3]);
         assert_eq!((lanes.len(), lanes.occupied), (0, 0));
     }
 
@@ -91,7 +121,7 @@ mod tests {
     fn compaction_keeps_order_and_counts() {
         let mut lanes = Lanes::default();
         for slot in 0..100 {
-            lanes.push(Priority::new(1 + (slot % 15) as u8).unwrap(), Line::Tail, place(slot));
+            lanes.push(Priority::new(1 + (slot % 15) as u8).unwrap(), Line::Tail, u64::from(slot), place(slot));
         }
         lanes.compact(|place| place.slot == 14 || place.slot == 29 || place.slot == 30);
         assert_eq!(lanes.len(), 3);

@@ -1,12 +1,13 @@
 //! Taking jobs in.
 
+use hashbrown::HashSet;
 use queue_core::{
     job::{Envelope, JobError, JobId},
     lifecycle::Trigger,
     provider::{PublishOutcome, Redrive, RedriveReport, RedriveSelection, Rejection},
 };
 
-use super::{Now, State};
+use super::{Alarm, Now, State, Timer};
 
 /// What became of an offered job.
 pub(crate) enum Taken {
@@ -74,7 +75,10 @@ impl State {
     /// Gives dead jobs another life.
     pub(crate) fn redrive(&mut self, what: &Redrive, now: Now) -> RedriveReport {
         let slots: Vec<u32> = match &what.which {
-            RedriveSelection::Jobs(ids) => ids.iter().filter_map(|id| self.find_dead(*id)).collect(),
+            RedriveSelection::Jobs(ids) => {
+                let mut named = HashSet::with_capacity(ids.len());
+                ids.iter().filter(|id| named.insert(**id)).filter_map(|id| self.find_dead(*id)).collect()
+            }
             RedriveSelection::Matching(filter) => self.dead_slots(filter, None).collect(),
         };
         let mut report = RedriveReport::default();
@@ -90,7 +94,7 @@ impl State {
                 continue;
             }
             self.dead.remove(&(died, slot));
-            self.edit_payload(slot, what);
+            self.edit_for_redrive(slot, what, now);
             if self.apply(slot, Trigger::Redrive, now).is_some() {
                 report.redriven += 1;
                 if let Some(unique) = unique {
@@ -101,9 +105,23 @@ impl State {
         report
     }
 
-    fn edit_payload(&mut self, slot: u32, what: &Redrive) {
-        if let (Some(payload), Some(entry)) = (&what.payload, self.slots.get_mut(slot)) {
-            entry.envelope = entry.envelope.edit(|parts| parts.payload = payload.clone());
+    /// Gives it the new payload, and lifts a time to live that has passed: it would end the new life at once.
+    fn edit_for_redrive(&mut self, slot: u32, what: &Redrive, now: Now) {
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        let end = entry.envelope.expires_at;
+        let stands = end.filter(|end| *end > now.wall);
+        if what.payload.is_some() || stands != end {
+            entry.envelope = entry.envelope.edit(|parts| {
+                parts.expires_at = stands;
+                if let Some(payload) = &what.payload {
+                    parts.payload = payload.clone();
+                }
+            });
+        }
+        if let Some(end) = stands {
+            // The first timer may have been dropped while the job was dead.
+            let key = entry.born;
+            self.set_timer(Timer { at: now.moment_of(end), slot, key, alarm: Alarm::Expiry });
         }
     }
 

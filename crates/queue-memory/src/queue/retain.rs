@@ -6,11 +6,11 @@ use hashbrown::HashSet;
 use queue_core::{
     job::{JobId, Timestamp},
     lifecycle::{JobState, Trigger},
-    provider::DeadFilter,
+    provider::{DeadFilter, Disposition, Receipt},
     queue_spec::Retention,
 };
 
-use super::{Now, State};
+use super::{Now, State, entry::Settled};
 
 /// Finished jobs but the dead, the oldest first.
 #[derive(Debug, Default)]
@@ -23,10 +23,15 @@ pub(crate) struct Finished {
     buried: HashSet<JobId>,
     /// When the youngest of them was made, where their ids say so.
     newest: Option<Timestamp>,
+    /// How jobs were settled that were forgotten lately, so that a repetition is still told from a lost lease. Searched
+    /// from end to end, but only where a receipt is stale.
+    settled: VecDeque<(JobId, Settled)>,
 }
 
 /// More tell little: a caller asks for what it knows of.
 const TOMBSTONES: usize = 10_000;
+/// A settlement whose answer was lost is repeated soon.
+const SETTLED: usize = 1_024;
 
 impl State {
     /// A job is over: its key is free, and retention begins.
@@ -101,6 +106,20 @@ impl State {
         self.finished.newest = self.finished.newest.max(id.created_at());
     }
 
+    /// Notes how the job was settled that is about to be forgotten.
+    pub(super) fn note_settlement(&mut self, id: JobId, settled: Settled) {
+        if self.finished.settled.len() == SETTLED {
+            self.finished.settled.pop_front();
+        }
+        self.finished.settled.push_back((id, settled));
+    }
+
+    /// Whether this settlement is the one noted of a forgotten job; `None` where the receipt's claim was not settled.
+    pub(super) fn was_noted(&self, receipt: Receipt, disposition: &Disposition) -> Option<bool> {
+        let is_meant = |(id, settled): &&(JobId, Settled)| settled.ticket == receipt.epoch && *id == receipt.id;
+        self.finished.settled.iter().rev().find(is_meant).map(|(_, settled)| settled.is(disposition))
+    }
+
     /// Whether it was here and retention took it.
     pub(crate) fn is_gone(&self, id: JobId) -> bool {
         // A fresh id made after every forgotten one spares the look-up.
@@ -155,7 +174,7 @@ impl State {
         let waiting: Vec<u32> =
             self.slots.iter_from(0).filter(|(_, entry)| entry.state.is_waiting()).map(|(slot, _)| slot).collect();
         for slot in &waiting {
-            // Cancelled for those who watch, and then forgotten: a purge leaves nothing behind.
+            // Cancelled, so that those who watch hear of it. The records stay as long as retention lets them.
             self.apply(*slot, Trigger::Cancel, now);
         }
         waiting.len() as u64

@@ -14,7 +14,7 @@ impl State {
         let slot = u32::try_from(receipt.slot).ok()?;
         let entry = self.slots.get(slot)?;
         // Tickets are never given twice, and this one was by the claim: while it stands the job runs.
-        (entry.ticket == receipt.epoch).then_some(slot)
+        (entry.ticket == receipt.epoch && entry.envelope.id == receipt.id).then_some(slot)
     }
 
     /// What a settlement that comes too late is answered; `None` where the receipt stands.
@@ -24,7 +24,11 @@ impl State {
         }
         let slot = u32::try_from(receipt.slot).unwrap_or(u32::MAX);
         let entry = self.slots.get(slot).filter(|entry| entry.envelope.id == receipt.id);
-        Some(match entry.and_then(|entry| entry.was_settled(receipt.epoch, disposition)) {
+        let settled = match entry {
+            Some(entry) => entry.was_settled(receipt.epoch, disposition),
+            None => self.was_noted(receipt, disposition),
+        };
+        Some(match settled {
             Some(true) => SettleOutcome::AlreadySettled,
             Some(false) => SettleOutcome::Conflict,
             None => SettleOutcome::LeaseLost,

@@ -183,7 +183,6 @@ impl State {
         self.ticket += 1;
         self.born = self.born.wrapping_add(1);
         let entry = Entry::new(envelope, state, self.ticket, self.born, now.wall);
-        let place = entry.short_ticket();
         let slot = self.slots.insert(entry)?;
         if self.is_tracked() {
             self.index(slot, id);
@@ -191,7 +190,7 @@ impl State {
         self.counts[state as usize] += 1;
         self.submitted_total += 1;
         if state == JobState::Pending {
-            self.line_up(slot, place, priority, Line::Tail);
+            self.line_up(slot, priority, Line::Tail);
         } else if let Some(due) = not_before {
             self.turn(slot, now.moment_of(due));
         }
@@ -221,8 +220,9 @@ impl State {
             entry.attempt = 1;
             entry.started_count = 0;
             entry.orphaned = false;
+            entry.drop_cancel_request();
         }
-        let (place, holder) = (entry.short_ticket(), entry.holder);
+        let holder = entry.holder;
         let unparked = entry.parked().is_some() && transition.from == JobState::Pending;
         if unparked {
             entry.details_mut().parked = None;
@@ -232,7 +232,7 @@ impl State {
         self.recount(transition, holder);
         if let Some(line) = effects.ready {
             let priority = self.slots.get(slot)?.envelope.priority;
-            self.line_up(slot, place, priority, line);
+            self.line_up(slot, priority, line);
         }
         if let Some(event) = effects.event {
             self.emit(slot, event, now);
@@ -267,13 +267,18 @@ impl State {
         }
     }
 
-    fn line_up(&mut self, slot: u32, ticket: u32, priority: queue_core::Priority, line: Line) {
+    fn line_up(&mut self, slot: u32, priority: queue_core::Priority, line: Line) {
         if self.lanes.len() > self.lanes_limit {
             let slots = &self.slots;
             self.lanes.compact(|place| slots.get(place.slot).is_some_and(|entry| entry.stands_at(place)));
             self.lanes_limit = 2 * self.lanes.len() + SLACK;
         }
-        self.lanes.push(priority, line, Place { slot, ticket });
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        if line == Line::Tail {
+            entry.rank = entry.ticket;
+        }
+        let place = Place { slot, ticket: entry.short_ticket() };
+        self.lanes.push(priority, line, entry.rank, place);
         self.signals.wake += 1;
     }
 
@@ -336,9 +341,12 @@ impl State {
                 found.remove();
             }
         }
-        if let Some(state) = self.slots.get(slot).map(|entry| entry.state) {
-            self.counts[state as usize] -= 1;
-            self.slots.remove(slot);
+        let Some(entry) = self.slots.get(slot) else { return };
+        let (id, state, settled) = (entry.envelope.id, entry.state, entry.settled);
+        self.counts[state as usize] -= 1;
+        self.slots.remove(slot);
+        if let Some(settled) = settled {
+            self.note_settlement(id, settled);
         }
     }
 
@@ -412,7 +420,8 @@ impl State {
 fn is_live(entry: &Entry, timer: Timer) -> bool {
     match timer.alarm {
         Alarm::Turn => entry.short_ticket() == timer.key,
-        Alarm::Expiry => entry.born == timer.key && !entry.state.is_terminal(),
+        // A redrive may have lifted it.
+        Alarm::Expiry => entry.born == timer.key && !entry.state.is_terminal() && entry.envelope.expires_at.is_some(),
     }
 }
 

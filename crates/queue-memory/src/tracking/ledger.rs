@@ -154,6 +154,7 @@ impl Ledger {
             job.attempt = 1;
             job.started_count = 0;
             job.orphaned = false;
+            job.drop_cancel_request();
         }
         record.due = None;
         let (queue, expires_at) = (record.queue.clone(), record.job.envelope.expires_at);

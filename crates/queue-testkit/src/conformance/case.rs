@@ -130,6 +130,8 @@ macro_rules! needs {
             AnyConsumer,
             /// Only deliveries that were started are counted.
             ExactStarts,
+            /// A settlement and its follow-ups are one step.
+            AtomicThen,
             /// Time can be skipped.
             VirtualTime,
         }
@@ -161,6 +163,10 @@ macro_rules! needs {
                     Self::ExactStarts => (
                         matches!(capabilities.started_count, Support::Native),
                         "deliveries are counted, started or not",
+                    ),
+                    Self::AtomicThen => (
+                        matches!(capabilities.atomic_then, Support::Native),
+                        "follow-ups are published before the original is acknowledged",
                     ),
                     Self::VirtualTime => (facts.virtual_time, "it would take too long in real time"),
                 };

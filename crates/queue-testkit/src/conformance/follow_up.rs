@@ -26,6 +26,7 @@ cases! { "follow_up";
     oversize_leaves_the_job_leased []
     known_id_is_not_doubled [DedupById]
     held_unique_key_counts_as_done [UniqueKeys]
+    takes_over_its_parents_unique_key [UniqueKeys, AtomicThen]
     delay_is_kept [Delay]
     survives_the_workers_crash [Crash]
     many_on_one_settlement []
@@ -196,6 +197,23 @@ async fn held_unique_key_counts_as_done(ctx: &Ctx) -> Outcome {
     let outcome = ctx.settle_with(&consumer, completed(&delivery, vec![then, others])).await?;
     check_matches!(outcome, SettleOutcome::Settled, "a follow-up whose unique key is held");
     exactly(ctx, &next, &["holder", "other"]).await
+}
+
+/// A job that follows itself, as a tick does, keeps its key: the settlement frees it first.
+async fn takes_over_its_parents_unique_key(ctx: &Ctx) -> Outcome {
+    let queue = ctx.queue("tick");
+    ctx.publish(&queue, ctx.unique("first", "tick", None)).await?;
+    let consumer = ctx.consumer(&queue).await?;
+    let delivery = ctx.take_one(&consumer).await?;
+    let mut then = follow_up(ctx, &delivery, &queue, "second", 0);
+    then.envelope = ctx.unique("second", "tick", None).edit(|job| job.id = then.envelope.id);
+    let outcome = ctx.settle_with(&consumer, completed(&delivery, vec![then])).await?;
+    check_matches!(outcome, SettleOutcome::Settled, "a follow-up with its parent's unique key");
+    let next = ctx.take_one(&consumer).await?;
+    check_eq!(text(&next), "second", "the follow-up");
+    let outcome = ctx.offer_one(&queue, ctx.unique("third", "tick", None)).await?;
+    check_matches!(outcome, queue_core::provider::PublishOutcome::Duplicate { .. }, "the key has a new holder");
+    ctx.complete(&consumer, &next).await
 }
 
 async fn delay_is_kept(ctx: &Ctx) -> Outcome {
