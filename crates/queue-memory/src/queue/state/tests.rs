@@ -41,7 +41,7 @@ async fn consumer(provider: &MemoryProvider) -> Arc<dyn Consumer> {
 }
 
 fn consumers(queue: &Queue) -> usize {
-    queue.with(|state| state.consumers.values_mut().count())
+    queue.with(|state| state.consumers.iter_from(0).count())
 }
 
 #[tokio::test(start_paused = true)]
