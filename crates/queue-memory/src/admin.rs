@@ -47,10 +47,9 @@ impl QueueAdmin for MemoryAdmin {
     async fn stats(&self, queues: &[QueueName]) -> Vec<Result<QueueStats>> {
         let now = self.shared.now();
         let stats = |name: &QueueName| {
-            Ok(self.shared.existing(name, "stats")?.with(|state| {
-                state.advance(now);
-                state.stats()
-            }))
+            let queue = self.shared.existing(name, "stats")?;
+            queue.catch_up(now);
+            Ok(queue.with(|state| state.stats()))
         };
         queues.iter().map(stats).collect()
     }

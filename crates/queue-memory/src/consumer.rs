@@ -73,7 +73,10 @@ impl MemoryConsumer {
             let (event, until): (Pin<&mut Notified<'_>>, _) = match claimed {
                 Claimed::Jobs(jobs) => return Ok(jobs),
                 Claimed::Dissolved => return Err(self.dropped()),
-                Claimed::Nothing { until: Some(until) } if last && until <= now.mono => continue,
+                Claimed::Nothing { until: Some(until) } if last && until <= now.mono => {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
                 Claimed::Closed => return Ok(Vec::new()),
                 _ if last => return Ok(Vec::new()),
                 Claimed::Barred => (unbarred, None),

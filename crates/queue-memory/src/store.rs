@@ -107,15 +107,13 @@ impl JobStore for MemoryStore {
         let look_up = |job: &JobRef| {
             let Some(queue) = self.shared.find(&job.queue) else { return Lookup::NotFound };
             let now = self.shared.now();
-            queue.with(|state| {
-                // Nobody may be consuming: what time has done shows here too.
-                state.advance(now);
-                match state.find(job.id).and_then(|slot| state.entry(slot)) {
-                    Some(entry) => Lookup::Found(Box::new(state.record(entry, now))),
-                    None if !state.is_tracked() => Lookup::Unknown,
-                    None if state.is_gone(job.id) => Lookup::Gone,
-                    None => Lookup::NotFound,
-                }
+            // Nobody may be consuming: what time has done shows here too.
+            queue.catch_up(now);
+            queue.with(|state| match state.find(job.id).and_then(|slot| state.entry(slot)) {
+                Some(entry) => Lookup::Found(Box::new(state.record(entry, now))),
+                None if !state.is_tracked() => Lookup::Unknown,
+                None if state.is_gone(job.id) => Lookup::Gone,
+                None => Lookup::NotFound,
             })
         };
         jobs.iter().map(|job| Ok(look_up(job))).collect()

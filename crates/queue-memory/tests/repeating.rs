@@ -59,3 +59,14 @@ async fn only_the_latest_of_forgotten_settlements_are_known() {
         assert!(matches!(again[..], [SettleOutcome::LeaseLost, SettleOutcome::AlreadySettled]), "{again:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_receipt_that_names_another_job_holds_nothing() {
+    let provider = provider();
+    publish(&provider, [job(1)]).await;
+    let consumer = consumer(&provider, 1).await;
+    let held = consumer.fetch(1, std::time::Duration::ZERO).await.unwrap()[0].receipt;
+    let forged = Receipt { id: job(2).id, ..held };
+    assert!(matches!(consumer.settle(&[Settlement::new(forged, done())]).await[0], SettleOutcome::LeaseLost));
+    assert!(matches!(consumer.settle(&[Settlement::new(held, done())]).await[0], SettleOutcome::Settled));
+}

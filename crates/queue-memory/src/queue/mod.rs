@@ -112,6 +112,11 @@ impl Queue {
         result
     }
 
+    /// Lets time do all of its work up to `now`, in parts.
+    pub(crate) fn catch_up(&self, now: Now) {
+        while self.with(|state| state.advance(now)) {}
+    }
+
     /// A panic under the lock would be a defect here, never the user's; the state is whole after each step.
     ///
     /// A batch holds the lock for a few microseconds, which is less than going to sleep and being woken takes: look for that

@@ -6,7 +6,7 @@ use queue_core::{
     store::CancelOutcome,
 };
 
-use super::{Now, State, entry::Entry, lanes::Place};
+use super::{Now, State, entry::Entry, lanes::Place, state::SLACK};
 
 impl State {
     /// The job that the receipt still holds.
@@ -62,8 +62,23 @@ impl State {
         entry.details_mut().parked = Some(key.clone());
         let place = Place { slot, ticket: entry.short_ticket() };
         self.parked.entry(key.clone()).or_default().push_back(place);
+        self.parked_places += 1;
         self.parked_count += 1;
+        self.compact_parked();
         self.turn(slot, until);
+    }
+
+    /// Drops old places where they outnumber the live ones: a job that comes back by time leaves its place behind.
+    fn compact_parked(&mut self) {
+        if self.parked_places <= 2 * self.parked_count + SLACK as u64 {
+            return;
+        }
+        let slots = &self.slots;
+        self.parked.retain(|_, line| {
+            line.retain(|place| slots.get(place.slot).is_some_and(|entry| entry.short_ticket() == place.ticket));
+            !line.is_empty()
+        });
+        self.parked_places = self.parked.values().map(|line| line.len() as u64).sum();
     }
 
     /// Lets up to `n` parked jobs of the key run.
@@ -72,6 +87,7 @@ impl State {
         let mut unparked = 0;
         while unparked < n {
             let Some(place) = line.pop_front() else { break };
+            self.parked_places -= 1;
             let parked = self.slots.get(place.slot).is_some_and(|entry| {
                 entry.short_ticket() == place.ticket && entry.parked() == Some(key) && !entry.state.is_terminal()
             });
@@ -79,7 +95,6 @@ impl State {
                 unparked += 1;
             }
         }
-        line.retain(|place| self.slots.get(place.slot).is_some_and(|entry| entry.short_ticket() == place.ticket));
         if !line.is_empty() {
             self.parked.insert(key.clone(), line);
         }

@@ -51,6 +51,8 @@ pub(crate) struct State {
     pub(crate) queuers: usize,
     counts: [u64; JobState::ALL.len()],
     pub(super) parked_count: u64,
+    /// Places in `parked`, old ones included.
+    pub(super) parked_places: u64,
     submitted_total: u64,
     completed_total: u64,
     failed_total: u64,
@@ -74,7 +76,10 @@ pub(crate) struct Holder {
     pub(crate) abandoned: bool,
 }
 
-const SLACK: usize = 1_024;
+/// So many old places or timers are never worth a compaction.
+pub(super) const SLACK: usize = 1_024;
+/// How many timers go off under one lock: a few milliseconds of work.
+const TIMERS_AT_ONCE: usize = 10_000;
 
 impl State {
     pub(super) fn new(spec: QueueSpec, hub: Hub) -> Self {
@@ -100,6 +105,7 @@ impl State {
             queuers: 0,
             counts: [0; JobState::ALL.len()],
             parked_count: 0,
+            parked_places: 0,
             submitted_total: 0,
             completed_total: 0,
             failed_total: 0,
@@ -303,9 +309,11 @@ impl State {
         self.timers.push(timer);
     }
 
-    /// Lets time do its work: leases, delays, parks and times to live that ended by `now`.
-    pub(crate) fn advance(&mut self, now: Now) {
-        while let Some(timer) = self.timers.pop_due(now.mono) {
+    /// Lets time do its work: leases, delays, parks and times to live that ended by `now`. Says whether more is due: who
+    /// needs it all lets others at the lock and comes again.
+    pub(crate) fn advance(&mut self, now: Now) -> bool {
+        for _ in 0..TIMERS_AT_ONCE {
+            let Some(timer) = self.timers.pop_due(now.mono) else { return false };
             let Some(entry) = self.slots.get_mut(timer.slot).filter(|entry| is_live(entry, timer)) else { continue };
             let trigger = match (timer.alarm, entry.state) {
                 (Alarm::Turn, _) if entry.turn_at > now.mono => {
@@ -325,6 +333,7 @@ impl State {
             };
             self.apply(timer.slot, trigger, now);
         }
+        self.next_moment().is_some_and(|at| at <= now.mono)
     }
 
     /// When time has work to do next.
