@@ -7,7 +7,7 @@ mod rig;
 use std::{sync::Arc, time::Duration};
 
 use queue_core::{
-    QueueProvider,
+    ErrorCode, QueueProvider,
     job::JobError,
     lifecycle::JobState,
     provider::{
@@ -37,7 +37,7 @@ async fn a_fetch_that_can_bring_nothing_returns_at_once() {
     assert!(consumer.fetch(0, seconds(5)).await.unwrap().is_empty());
     rig.publish([job(1)]).await;
     rig.provider.close().await.unwrap();
-    assert!(consumer.fetch(1, seconds(5)).await.unwrap().is_empty());
+    assert_eq!(consumer.fetch(1, seconds(5)).await.unwrap_err().code(), ErrorCode::Closed);
     assert_eq!(began.elapsed(), Duration::ZERO);
 }
 
@@ -86,9 +86,11 @@ async fn a_wake_up_that_finds_its_consumer_full_goes_on_to_another() {
 async fn a_dropped_queue_sends_its_consumers_home() {
     let rig = rig(|_| {}).await;
     let consumer = rig.consumer(1).await;
-    let fetch = waiting(&consumer, seconds(60)).await;
+    let began = Instant::now();
+    let fetch = tokio::spawn(async move { consumer.fetch(1, seconds(60)).await.unwrap_err().code() });
+    tokio::task::yield_now().await;
     rig.provider.drop_queue(&queue(), false).await.unwrap();
-    assert_eq!(fetch.await.unwrap(), (vec![], Duration::ZERO));
+    assert_eq!((fetch.await.unwrap(), began.elapsed()), (ErrorCode::NotFound, Duration::ZERO));
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,7 +24,7 @@ pub struct JobRecord {
     pub parked: Option<ParkKey>,
     /// The current or last attempt, from 1.
     pub attempt: u32,
-    /// Started deliveries that were counted; see [`crate::provider::Beat::started`].
+    /// Started deliveries that were counted and not settled; see [`crate::provider::Beat::started`].
     pub started_count: u32,
     /// Who holds it, or held it last.
     pub worker: Option<Arc<str>>,
