@@ -17,6 +17,7 @@ use super::{
     extract::{JobRequest, States},
     handler::{Handler, HandlerService},
     heartbeat::Place,
+    held::Common,
     pool::{Pool, Routes, Setup},
     shutdown::{DrainReport, Worker},
 };
@@ -171,6 +172,7 @@ impl WorkerBuilder {
             return Err(config("the worker has no queue: add one with `.queue(name, concurrency)`"));
         }
         let bell = Arc::new(Notify::new());
+        let states = States::new(std::mem::take(&mut self.states));
         let mut pools = Vec::new();
         for (queue, slots) in std::mem::take(&mut self.queues) {
             let (queue, slots) = (queue?, slots);
@@ -185,13 +187,14 @@ impl WorkerBuilder {
             let spec = self.scheduler.spec(&queue);
             let mut options = ConsumeOptions::new(Arc::clone(&name), outstanding);
             options.lease = self.lease_for(&spec);
+            let common = Common { spec: Arc::clone(&spec), states: states.clone(), bell: Arc::clone(&bell) };
             let setup = Setup {
                 scheduler: self.scheduler.clone(),
                 spec,
                 options,
                 routes: Arc::clone(&routes),
                 slots,
-                bell: Arc::clone(&bell),
+                common: Arc::new(common),
                 observer: self.observer.clone(),
             };
             pools.push(Pool::open(setup).await?);
@@ -225,7 +228,6 @@ impl WorkerBuilder {
         if routes.by_kind.is_empty() && routes.fallback.is_none() {
             return Err(config("the worker has no handler: add one with `.register(handler)`"));
         }
-        routes.states = States::new(std::mem::take(&mut self.states));
         Ok(Arc::new(routes))
     }
 }

@@ -25,7 +25,7 @@ impl JobContext {
     /// The queue it came from.
     #[must_use]
     pub fn queue(&self) -> &QueueName {
-        &self.0.spec.name
+        &self.0.common.spec.name
     }
 
     /// What finds it again.
@@ -69,11 +69,11 @@ impl JobContext {
         use std::borrow::Cow;
         let envelope = self.envelope();
         if envelope.headers.is_empty() {
-            return Cow::Borrowed(&self.0.spec.retry);
+            return Cow::Borrowed(&self.0.common.spec.retry);
         }
         match envelope.headers().ok().and_then(|headers| headers.retry) {
             Some(policy) => Cow::Owned(policy),
-            None => Cow::Borrowed(&self.0.spec.retry),
+            None => Cow::Borrowed(&self.0.common.spec.retry),
         }
     }
 

@@ -17,7 +17,6 @@ use crate::{
 pub struct JobRequest {
     /// The job.
     pub context: JobContext,
-    pub(super) states: States,
 }
 
 /// Shared values by type.
@@ -71,7 +70,7 @@ pub struct State<T>(pub T);
 
 impl<T: Clone + Send + Sync + 'static> FromJob for State<T> {
     fn from_job(request: &JobRequest) -> Result<Self, Failure> {
-        request.states.get::<T>().map(State).ok_or_else(|| {
+        request.context.0.common.states.get::<T>().map(State).ok_or_else(|| {
             let message =
                 format!("the worker has no state of type {}: add it with `.state(…)`", std::any::type_name::<T>());
             Failure::Retry(JobError::new(ErrorCode::Config, message))

@@ -1,6 +1,7 @@
 //! Async functions as handlers, and `tower` services as what they become.
 
 use std::{
+    any::TypeId,
     future::Future,
     marker::PhantomData,
     pin::Pin,
@@ -83,11 +84,14 @@ fn decode<J: Job>(envelope: &Envelope) -> Result<J, Failure> {
 }
 
 fn encode<J: Job>(output: &J::Output) -> JobResult {
+    if TypeId::of::<J::Output>() == TypeId::of::<()>() {
+        return Ok(None);
+    }
     let json = serde_json::to_vec(output).map_err(|error| {
         let message = format!("the result of {} cannot be encoded: {error}", J::KIND);
         Failure::Never(JobError::new(ErrorCode::Internal, message))
     })?;
-    // Nothing to keep for a handler that returns `()`.
+    // Nothing to keep of nothing.
     Ok((json != b"null").then(|| Bytes::from(json)))
 }
 

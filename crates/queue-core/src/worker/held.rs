@@ -11,16 +11,26 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::extract::States;
 use crate::{
     clock::Clock,
     provider::{Beat, Delivery, Lease},
     queue_spec::QueueSpec,
 };
 
+/// What all deliveries of a pool share, behind one reference count: its line moves between threads with every job.
+#[derive(Debug)]
+pub(super) struct Common {
+    pub(super) spec: Arc<QueueSpec>,
+    pub(super) states: States,
+    /// Rung when an outbox should not wait for the next round of heartbeats.
+    pub(super) bell: Arc<Notify>,
+}
+
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) delivery: Delivery,
-    pub(super) spec: Arc<QueueSpec>,
+    pub(super) common: Arc<Common>,
     /// When it came into this worker's hands, on the local monotonic clock.
     pub(super) fetched: Duration,
     /// Its place in the pool's register.
@@ -32,8 +42,6 @@ pub(super) struct Held {
     ordered: Notify,
     /// Boxed: most jobs say nothing while they run.
     outbox: Mutex<Option<Box<Outbox>>>,
-    /// Rung when the outbox should not wait for the next round of heartbeats.
-    bell: Arc<Notify>,
 }
 
 /// What a handler is told from outside.
@@ -64,7 +72,7 @@ struct Outbox {
 const MAX_LOGS: usize = crate::store::JobRecord::MAX_LOGS;
 
 impl Held {
-    pub(super) fn new(delivery: Delivery, spec: Arc<QueueSpec>, key: usize, bell: Arc<Notify>, now: Duration) -> Self {
+    pub(super) fn new(delivery: Delivery, common: Arc<Common>, key: usize, now: Duration) -> Self {
         let order = match &delivery.lease.cancel {
             Some(cancel) => Order::Stop { why: Why::Cancelled, grace: cancel.grace },
             None => Order::GoOn,
@@ -72,14 +80,13 @@ impl Held {
         Self {
             lease_until: AtomicU64::new(end_of(&delivery.lease, now)),
             delivery,
-            spec,
+            common,
             fetched: now,
             key,
             running: AtomicBool::new(false),
             order: Mutex::new(order),
             ordered: Notify::new(),
             outbox: Mutex::default(),
-            bell,
         }
     }
 
@@ -164,7 +171,7 @@ impl Held {
 
     fn tell(&self, write: impl FnOnce(&mut Outbox)) {
         write(self.outbox().get_or_insert_default());
-        self.bell.notify_one();
+        self.common.bell.notify_one();
     }
 
     fn outbox(&self) -> MutexGuard<'_, Option<Box<Outbox>>> {

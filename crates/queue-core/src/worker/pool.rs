@@ -1,7 +1,7 @@
 //! The slots of one queue, and what they share.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -15,9 +15,8 @@ use tokio::sync::Notify;
 use super::{
     buffer::{Buffer, Outlet},
     completer::Observer,
-    extract::States,
     handler::HandlerService,
-    held::Held,
+    held::{Common, Held},
 };
 use crate::{
     clock::Env,
@@ -38,7 +37,7 @@ pub(super) struct Setup {
     pub(super) options: ConsumeOptions,
     pub(super) routes: Arc<Routes>,
     pub(super) slots: usize,
-    pub(super) bell: Arc<Notify>,
+    pub(super) common: Arc<Common>,
     pub(super) observer: Option<Observer>,
 }
 
@@ -64,9 +63,8 @@ pub(super) struct Pool {
 /// Which handler runs which kind.
 #[derive(Debug, Default)]
 pub(super) struct Routes {
-    pub(super) by_kind: HashMap<JobKind, HandlerService>,
+    pub(super) by_kind: BTreeMap<JobKind, HandlerService>,
     pub(super) fallback: Option<HandlerService>,
-    pub(super) states: States,
 }
 
 impl Routes {
@@ -135,8 +133,7 @@ impl Pool {
         let mut register = self.register.lock().unwrap_or_else(PoisonError::into_inner);
         let mut enter = |delivery| {
             let entry = register.vacant_entry();
-            let (spec, bell) = (Arc::clone(&self.setup.spec), Arc::clone(&self.setup.bell));
-            let held = Arc::new(Held::new(delivery, spec, entry.key(), bell, fetched));
+            let held = Arc::new(Held::new(delivery, Arc::clone(&self.setup.common), entry.key(), fetched));
             entry.insert(Arc::clone(&held));
             held
         };

@@ -141,7 +141,7 @@ async fn attempt(pool: &Pool, context: &JobContext) -> End {
         let message = format!("this worker has no handler for `{kind}`: register one, or route the queue elsewhere");
         return End::Returned(Err(Failure::Retry(JobError::new(ErrorCode::NoHandler, message))));
     };
-    let request = JobRequest { context: context.clone(), states: pool.setup.routes.states.clone() };
+    let request = JobRequest { context: context.clone() };
     let work = match std::panic::catch_unwind(AssertUnwindSafe(|| handler.run(request))) {
         Ok(work) => CatchPanic(Some(work)),
         Err(panic) => return End::Returned(Err(panicked(&*panic))),
