@@ -1,4 +1,4 @@
-//! What was fetched and waits for a slot, and what waits for the completer: two hand-overs that cost a short lock each.
+//! Where fetcher, slots and completer hand jobs to each other: one short lock, taken once a job by its slot.
 
 use std::{
     collections::VecDeque,
@@ -10,11 +10,15 @@ use tokio::sync::Notify;
 
 use super::{completer::Finished, held::Held};
 
-/// Deliveries between the fetcher and the slots, in the order of their claim. Bounded by what may be in hand.
+/// Fetched deliveries that wait for a slot, in the order of their claim, and finished ones that wait for the completer.
+/// Bounded by what may be in hand.
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
     waiting: Mutex<Waiting>,
+    /// Slots sleep here.
     filled: Notify,
+    /// The completer sleeps here.
+    finished: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -22,10 +26,15 @@ struct Waiting {
     jobs: VecDeque<Arc<Held>>,
     /// Slots that sleep.
     idle: usize,
+    /// The fetcher has ended.
     closed: bool,
+    finished: Vec<Finished>,
+    /// The slots have ended.
+    slots_ended: bool,
 }
 
 impl Buffer {
+    /// From the fetcher.
     pub(super) fn fill(&self, jobs: impl IntoIterator<Item = Arc<Held>>) {
         let mut waiting = self.lock();
         waiting.jobs.extend(jobs);
@@ -41,30 +50,36 @@ impl Buffer {
         waiting.jobs.drain(..old).collect()
     }
 
-    /// No more will come; the slots end when it is empty.
+    /// No more will come from the fetcher; the slots end when nothing waits for them.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.filled.notify_waiters();
         self.filled.notify_one();
     }
 
-    /// The next one; `None` when it is closed and empty.
-    pub(super) async fn take(&self) -> Option<Arc<Held>> {
+    /// A slot hands over what it finished and gets its next job; `None` when there is none and none will come.
+    pub(super) async fn exchange(&self, mut finished: Option<Finished>) -> Option<Arc<Held>> {
         loop {
             {
                 let mut waiting = self.lock();
-                if let Some(job) = waiting.jobs.pop_front() {
-                    let idle = if waiting.jobs.is_empty() { 0 } else { waiting.idle };
-                    drop(waiting);
-                    self.wake(idle);
-                    return Some(job);
+                let settle = finished.take().is_some_and(|finished| waiting.put(finished));
+                let job = waiting.jobs.pop_front();
+                let idle = if waiting.jobs.is_empty() { 0 } else { waiting.idle };
+                let end = job.is_none() && waiting.closed;
+                waiting.idle += usize::from(job.is_none() && !end);
+                drop(waiting);
+                if settle {
+                    self.finished.notify_one();
                 }
-                if waiting.closed {
+                if job.is_some() {
+                    self.wake(idle);
+                    return job;
+                }
+                if end {
                     // The permit that woke this slot wakes the next.
                     self.filled.notify_one();
                     return None;
                 }
-                waiting.idle += 1;
             }
             // A permit that came since is kept, so that no job is slept through.
             self.filled.notified().await;
@@ -80,58 +95,55 @@ impl Buffer {
         }
     }
 
+    /// For the completer, from elsewhere than a slot.
+    pub(super) fn put(&self, finished: Finished) {
+        if self.lock().put(finished) {
+            self.finished.notify_one();
+        }
+    }
+
+    /// The slots have ended; the completer ends when nothing waits for it.
+    pub(super) fn close_finished(&self) {
+        self.lock().slots_ended = true;
+        self.finished.notify_one();
+    }
+
+    /// Moves what is finished, at most up to `room` items, into `batch`. `true` when the slots have ended.
+    pub(super) fn drain(&self, batch: &mut Vec<Finished>, room: usize) -> bool {
+        let mut waiting = self.lock();
+        let count = waiting.finished.len().min(room);
+        batch.extend(waiting.finished.drain(..count));
+        let (more, ended) = (!waiting.finished.is_empty(), waiting.slots_ended);
+        drop(waiting);
+        if more {
+            self.finished.notify_one();
+        }
+        ended
+    }
+
+    /// Waits for something finished, then moves it. `false` when nothing waits and the slots have ended.
+    pub(super) async fn wait_and_drain(&self, batch: &mut Vec<Finished>, room: usize) -> bool {
+        loop {
+            let ended = self.drain(batch, room);
+            if !batch.is_empty() {
+                return true;
+            }
+            if ended {
+                return false;
+            }
+            self.finished.notified().await;
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Finished runs between the slots and the completer.
-#[derive(Debug, Default)]
-pub(super) struct Outlet {
-    waiting: Mutex<Vec<Finished>>,
-    filled: Notify,
-    /// Set once, when the last slot has ended.
-    closed: std::sync::atomic::AtomicBool,
-}
-
-impl Outlet {
-    pub(super) fn put(&self, finished: Finished) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.push(finished);
-        let first = waiting.len() == 1;
-        drop(waiting);
-        if first {
-            self.filled.notify_one();
-        }
-    }
-
-    pub(super) fn close(&self) {
-        self.closed.store(true, std::sync::atomic::Ordering::Release);
-        self.filled.notify_one();
-    }
-
-    /// Moves what is there, at most up to `room` items, into `batch`.
-    pub(super) fn drain(&self, batch: &mut Vec<Finished>, room: usize) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = waiting.len().min(room);
-        batch.extend(waiting.drain(..count));
-        if !waiting.is_empty() {
-            self.filled.notify_one();
-        }
-    }
-
-    /// Waits for something, then moves it. `false` when it is closed and empty.
-    pub(super) async fn wait_and_drain(&self, batch: &mut Vec<Finished>, room: usize) -> bool {
-        loop {
-            let closed = self.closed.load(std::sync::atomic::Ordering::Acquire);
-            self.drain(batch, room);
-            if !batch.is_empty() {
-                return true;
-            }
-            if closed {
-                return false;
-            }
-            self.filled.notified().await;
-        }
+impl Waiting {
+    /// `true` where the completer may sleep: it had nothing.
+    fn put(&mut self, finished: Finished) -> bool {
+        self.finished.push(finished);
+        self.finished.len() == 1
     }
 }

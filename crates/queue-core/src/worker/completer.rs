@@ -62,13 +62,13 @@ pub(super) async fn complete(pool: Arc<Pool>) {
     loop {
         let room = defaults::SETTLE_BATCH;
         if open.is_empty() {
-            if !pool.outlet.wait_and_drain(&mut batch, room).await {
+            if !pool.buffer.wait_and_drain(&mut batch, room).await {
                 return;
             }
         } else {
             // Something must be settled again: a little later, together with what comes.
             tokio::time::sleep(PAUSE).await;
-            pool.outlet.drain(&mut batch, room);
+            pool.buffer.drain(&mut batch, room);
         }
         open.append(&mut batch);
         let mut again = Vec::new();

@@ -158,7 +158,7 @@ fn give_back(pool: &Pool) {
     let before = pool.env().clock.monotonic().saturating_sub(pool.lease());
     for held in pool.buffer.withdraw(before) {
         let disposition = Disposition::Release { after: Duration::ZERO, reason: ReleaseReason::Busy };
-        pool.outlet.put(Finished { held, disposition: Some(disposition), run: Duration::ZERO, tries: 0 });
+        pool.buffer.put(Finished { held, disposition: Some(disposition), run: Duration::ZERO, tries: 0 });
     }
 }
 

@@ -13,7 +13,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 
 use super::{
-    buffer::{Buffer, Outlet},
+    buffer::Buffer,
     completer::Observer,
     handler::HandlerService,
     held::{Common, Held},
@@ -47,7 +47,6 @@ pub(super) struct Pool {
     pub(super) setup: Setup,
     consumer: RwLock<Arc<dyn Consumer>>,
     pub(super) buffer: Buffer,
-    pub(super) outlet: Outlet,
     /// Everything fetched and not settled.
     register: Mutex<Slab<Arc<Held>>>,
     in_hand: AtomicUsize,
@@ -89,7 +88,6 @@ impl Pool {
             setup,
             consumer: RwLock::new(consumer),
             buffer: Buffer::default(),
-            outlet: Outlet::default(),
             in_hand: AtomicUsize::new(0),
             room: Notify::new(),
             stopping: AtomicBool::new(false),

@@ -43,7 +43,8 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// Runs what the buffer holds until it is closed and empty.
 pub(super) async fn slot(pool: Arc<Pool>) {
-    while let Some(held) = pool.buffer.take().await {
+    let mut finished = None;
+    while let Some(held) = pool.buffer.exchange(finished.take()).await {
         let begun = pool.setup.observer.is_some().then(|| pool.env().clock.monotonic());
         // Whatever panics in there (a provider's call, say) costs this delivery its run, but no slot.
         let disposition = AssertUnwindSafe(take(&pool, &held)).catch_unwind().await.unwrap_or_else(|_| {
@@ -51,7 +52,7 @@ pub(super) async fn slot(pool: Arc<Pool>) {
             None
         });
         let run = begun.map(|begun| pool.env().clock.monotonic().saturating_sub(begun)).unwrap_or_default();
-        pool.outlet.put(Finished { held, disposition, run, tries: 0 });
+        finished = Some(Finished { held, disposition, run, tries: 0 });
     }
 }
 

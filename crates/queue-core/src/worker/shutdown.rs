@@ -90,7 +90,7 @@ impl Worker {
 }
 
 impl QueueTasks {
-    /// Fetcher → buffer → slots → outlet → completer: each ends when the one before it has.
+    /// Fetcher → slots → completer, through one buffer: each ends when the one before it has.
     fn start(pool: Arc<Pool>) -> Self {
         let mut slots = JoinSet::new();
         for _ in 0..pool.setup.slots {
@@ -133,7 +133,7 @@ impl QueueTasks {
             }
             self.slots_end().await;
         }
-        self.pool.outlet.close();
+        self.pool.buffer.close_finished();
         ended("completer", (&mut self.completer).await);
     }
 
