@@ -226,7 +226,7 @@ async fn workers_that_are_killed(ctx: &Ctx) -> Outcome {
 }
 
 async fn broker_restarted_twice(ctx: &Ctx) -> Outcome {
-    let n = std::env::var("QUEUE_RESTART_MESSAGES").ok().and_then(|n| n.parse().ok()).unwrap_or(2_000);
+    let n = std::env::var("QUEUE_RESTART_MESSAGES").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000);
     let queue = ctx.declared("restart", |_| {}).await?;
     let record = Arc::new(Recorder::new());
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
