@@ -87,7 +87,8 @@ pub(crate) struct Signals {
 }
 
 /// How often a contended lock is looked at before its waiter parks, and the pauses between two looks: long enough for the
-/// other thread to get several calls done while the queue is in its cache. Measured, all of them take 38 µs on a Xeon; other processors pause shorter.
+/// other thread to get several calls done while the queue is in its cache. Measured, all of them take 38 µs on a Xeon; other
+/// processors pause shorter.
 const LOOKS: usize = 5;
 const PAUSES: usize = 800;
 
