@@ -56,7 +56,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listener = tokio::spawn(async move {
         let mut names = Vec::new();
         while let Some(Watched::Event(event)) = events.next().await {
-            names.push(event.what.wire_name());
+            names.push(event.wire_name());
             if names.iter().filter(|name| **name == "job:completed").count() == 3 {
                 break;
             }

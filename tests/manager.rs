@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::StreamExt;
 use queue_core::{
-    Env, ErrorCode, Failure, Job, JobContext, JobId, Priority, QueueName, QueueSpec, Timestamp,
+    Env, ErrorCode, Event, Failure, Job, JobContext, JobId, Priority, QueueName, QueueSpec, Timestamp,
     event::JobEventKind,
     lifecycle::JobState,
     provider::{Cancel, DeadBody, DeadFilter, Redrive},
@@ -133,7 +133,9 @@ async fn events_tell_the_story_of_each_job() {
     bad.finished().await.unwrap();
     let (mut goods, mut bads) = (Vec::new(), Vec::new());
     while bads.last() != Some(&JobEventKind::DeadLettered) || goods.last() != Some(&JobEventKind::Completed) {
-        let Some(Watched::Event(event)) = events.next().await else { panic!("the stream ended or missed some") };
+        let Some(Watched::Event(Event::Job(event))) = events.next().await else {
+            panic!("the stream ended or missed some")
+        };
         if event.job == *good.job() { goods.push(event.what) } else { bads.push(event.what) }
     }
     use JobEventKind::{Completed, DeadLettered, Retrying, Started, Submitted};

@@ -9,7 +9,7 @@ use std::{
 };
 
 use queue_core::{
-    Env, ErrorCode, Failure, Job, JobContext, JobScheduler, QueueName, QueueSpec, RetryPolicy, Timestamp,
+    Env, ErrorCode, Event, Failure, Job, JobContext, JobScheduler, QueueName, QueueSpec, RetryPolicy, Timestamp,
     event::JobEventKind,
     provider::{DeadFilter, PublishOptions},
     scheduler::{NewJob, Submitted},
@@ -152,7 +152,7 @@ async fn without_a_store_events_are_this_process_s_and_look_ups_are_refused() {
             .unwrap();
         let handle = queues.enqueue(Numbered { number: 1 }).await.unwrap();
         for expected in [JobEventKind::Submitted, JobEventKind::Completed] {
-            let Some(Watched::Event(event)) = events.next().await else { panic!("no event") };
+            let Some(Watched::Event(Event::Job(event))) = events.next().await else { panic!("no event") };
             assert_eq!((event.what, event.job.id), (expected, handle.id()));
         }
         assert_eq!(handle.record().await.unwrap_err().code(), ErrorCode::Unsupported);

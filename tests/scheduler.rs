@@ -13,11 +13,12 @@ use std::{
 use async_trait::async_trait;
 use futures_util::{FutureExt, StreamExt};
 use queue_core::{
-    Env, Error, ErrorCode, Failure, Job, JobScheduler, JobStore, QueueName, QueueProvider, QueueSpec, Result,
+    Env, Error, ErrorCode, Event, Failure, Job, JobScheduler, JobStore, QueueName, QueueProvider, QueueSpec, Result,
     Timestamp,
     event::JobEventKind,
     job::Envelope,
     lifecycle::JobState,
+    limit::Limiter,
     provider::{
         Capabilities, ConsumeOptions, Consumer, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Support, Topics,
     },
@@ -121,6 +122,10 @@ impl QueueProvider for Watchful {
     fn job_store(&self) -> Option<Arc<dyn JobStore>> {
         self.inner.job_store().filter(|_| !self.bare)
     }
+    fn limiter(&self) -> Option<Arc<dyn Limiter>> {
+        self.inner.limiter()
+    }
+
     async fn unpark(&self, queue: &QueueName, key: &ParkKey, n: usize) -> Result<usize> {
         self.inner.unpark(queue, key, n).await
     }
@@ -199,7 +204,7 @@ async fn without_a_store_the_process_tells_its_own_events() {
     let mut events = queues.events().await.unwrap();
     let handle = queues.enqueue(Add { a: 1 }).await.unwrap();
     let told = events.next().now_or_never().flatten();
-    let Some(Watched::Event(event)) = told else { panic!("{told:?}") };
+    let Some(Watched::Event(Event::Job(event))) = told else { panic!("{told:?}") };
     assert_eq!((event.what, event.job.id), (JobEventKind::Submitted, handle.id()));
 }
 

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use queue_core::{
     Consumer, Error, ErrorCode, JobStore, QueueName, QueueProvider, QueueSpec, Result,
     job::Envelope,
+    limit::Limiter,
     provider::{
         Beat, BeatOutcome, Capabilities, CloseReport, ConsumeOptions, Delivery, ParkKey, PublishOptions,
         PublishOutcome, QueueAdmin, Rejection, SettleOutcome, Settlement, Topics,
@@ -124,6 +125,10 @@ impl QueueProvider for Faulty {
 
     fn job_store(&self) -> Option<Arc<dyn JobStore>> {
         self.memory.job_store()
+    }
+
+    fn limiter(&self) -> Option<Arc<dyn Limiter>> {
+        self.memory.limiter()
     }
 
     async fn unpark(&self, queue: &QueueName, key: &ParkKey, n: usize) -> Result<usize> {

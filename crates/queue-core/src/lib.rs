@@ -14,12 +14,16 @@ pub mod queue_spec;
 pub mod stats;
 pub mod store;
 
+// Who waits, and how long it may.
+pub mod limit;
+
 // Who decides, and who runs.
 pub mod scheduler;
 pub mod worker;
 
 pub use clock::{Clock, Env, Random};
 pub use error::{Error, ErrorCode, Result};
+pub use event::Event;
 pub use job::{Envelope, Job, JobError, JobId, JobRef, Priority, QueueName, RetryPolicy, Timestamp};
 pub use provider::{Consumer, QueueProvider};
 pub use queue_spec::QueueSpec;

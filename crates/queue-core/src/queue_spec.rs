@@ -1,13 +1,13 @@
 //! What a queue is.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{defaults, millis},
     error::{Error, ErrorCode, Result},
-    job::{JobKind, Priority, QueueName, RetryPolicy},
+    job::{JobKind, Priority, QueueName, RetryPolicy, SlaClass},
     provider::Durability,
 };
 
@@ -46,6 +46,28 @@ pub struct QueueSpec {
     pub retention: Retention,
     /// Whether each job has a record.
     pub tracking: Tracking,
+    /// Named parts of the queue, served in proportion to their weights while they have jobs. A job names its own in
+    /// [`LimitKeys::partition`](crate::job::LimitKeys::partition); one that names none is in [`QueueSpec::DEFAULT_PARTITION`],
+    /// which is there with weight 1 unless it is given another. Empty: the queue is one line.
+    pub partitions: BTreeMap<Arc<str>, Partition>,
+    /// The SLA class of a job that names none.
+    pub sla: Option<SlaClass>,
+}
+
+/// A part of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Partition {
+    /// Its share of the claims while others have jobs too, 1 to 1,000.
+    pub weight: u32,
+    /// At most so many of its jobs run at a time, in all workers together.
+    pub max_concurrency: Option<u32>,
+}
+
+impl Default for Partition {
+    fn default() -> Self {
+        Self { weight: 1, max_concurrency: None }
+    }
 }
 
 /// Which pending job is claimed first, within a partition and a tenant.
@@ -109,6 +131,11 @@ impl Retention {
 }
 
 impl QueueSpec {
+    /// The partition of a job that names none.
+    pub const DEFAULT_PARTITION: &'static str = "default";
+    /// The most partitions.
+    pub const MAX_PARTITIONS: usize = 64;
+
     /// A queue with the defaults.
     #[must_use]
     pub fn new(name: QueueName) -> Self {
@@ -126,6 +153,8 @@ impl QueueSpec {
             durability: None,
             retention: Retention::default(),
             tracking: Tracking::Full,
+            partitions: BTreeMap::new(),
+            sla: None,
         }
     }
 
@@ -152,6 +181,18 @@ impl QueueSpec {
         if matches!(self.order, Order::Aged { bound } if bound.is_zero()) {
             return refuse("order.aged.bound is longer than zero");
         }
+        if self.partitions.len() > Self::MAX_PARTITIONS {
+            return refuse("a queue has at most 64 partitions");
+        }
+        if self.partitions.keys().any(|name| name.is_empty() || name.len() > 64) {
+            return refuse("a partition's name has 1 to 64 bytes");
+        }
+        if self.partitions.values().any(|partition| !(1..=1_000).contains(&partition.weight)) {
+            return refuse("a partition's weight is 1 to 1000");
+        }
+        if self.partitions.values().any(|partition| partition.max_concurrency == Some(0)) {
+            return refuse("a partition's max_concurrency is at least 1");
+        }
         Ok(())
     }
 
@@ -172,6 +213,8 @@ impl QueueSpec {
             durability,
             retention,
             tracking,
+            partitions,
+            sla,
         } = self;
         let fields = [
             ("name", *name == other.name),
@@ -187,6 +230,8 @@ impl QueueSpec {
             ("durability", *durability == other.durability),
             ("retention", *retention == other.retention),
             ("tracking", *tracking == other.tracking),
+            ("partitions", *partitions == other.partitions),
+            ("sla", *sla == other.sla),
         ];
         fields.iter().find(|(_, same)| !same).map(|(field, _)| *field)
     }
@@ -225,11 +270,17 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         let spec = QueueSpec::new(QueueName::from_static("mail"));
+        let part = |partition| BTreeMap::from([(Arc::from("bulk"), partition)]);
         for bad in [
             QueueSpec { max_len: Some(0), ..spec.clone() },
             QueueSpec { timeout: Duration::ZERO, ..spec.clone() },
             QueueSpec { max_deliveries: 0, ..spec.clone() },
             QueueSpec { order: Order::Aged { bound: Duration::ZERO }, ..spec.clone() },
+            QueueSpec { partitions: part(Partition { weight: 0, ..Partition::default() }), ..spec.clone() },
+            QueueSpec {
+                partitions: part(Partition { max_concurrency: Some(0), ..Partition::default() }),
+                ..spec.clone()
+            },
         ] {
             assert_eq!(bad.validate().unwrap_err().code(), ErrorCode::Validation);
         }

@@ -38,6 +38,7 @@ fn fullest() -> Envelope {
             rate: Some("api.example.com".into()),
             breaker: Some("payments".into()),
             tenant: Some("acme".into()),
+            partition: None,
         },
         sla: Some(SlaClass::Urgent),
         capabilities: vec!["gpu".into(), "eu".into()],

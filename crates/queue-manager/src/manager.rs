@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, future::join_all, stream::select_all};
 use queue_core::{
-    Error, ErrorCode, Job, JobHandle, JobRef, JobScheduler, QueueName, QueueSpec, Result,
+    Error, ErrorCode, Event, Job, JobHandle, JobRef, JobScheduler, QueueName, QueueSpec, Result,
     provider::{Cancel, Cursor, Page, PublishOptions},
     scheduler::{Enqueue, NewJob, Submitted},
     stats::QueueStats,
@@ -319,7 +319,7 @@ impl QueueManager {
     ///
     /// # Errors
     /// `UNAVAILABLE`.
-    pub async fn events(&self) -> Result<BoxStream<'static, Watched>> {
+    pub async fn events(&self) -> Result<BoxStream<'static, Watched<Event>>> {
         let mut streams = Vec::new();
         for member in self.inner.routes.members() {
             streams.push(member.scheduler.events().await?);

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use queue_core::{
     Error, ErrorCode, Result,
-    job::{QueueName, Timestamp},
-    provider::{Cursor, DeadBody, DeadFilter, DeadJob, Page, QueueAdmin, Redrive, RedriveReport, RedriveSelection},
+    job::{JobRef, QueueName, Timestamp},
+    provider::{
+        Cursor, DeadBody, DeadFilter, DeadJob, Page, ParkKey, QueueAdmin, Redrive, RedriveReport, RedriveSelection,
+    },
+    queue_spec::QueueSpec,
     stats::QueueStats,
 };
 
@@ -106,6 +109,18 @@ impl QueueAdmin for MemoryAdmin {
         }
         let now = self.shared.now();
         Ok(self.shared.find(queue).map(|queue| queue.with(|state| state.redrive(what, now))).unwrap_or_default())
+    }
+
+    async fn spec(&self, queue: &QueueName) -> Result<Option<QueueSpec>> {
+        Ok(self.shared.find(queue).map(|queue| queue.with(|state| state.spec.clone())))
+    }
+
+    async fn parked(&self, queue: &QueueName, _limit: usize) -> Result<Vec<(ParkKey, u64)>> {
+        Err(Error::unsupported("memory", "parked", "not built yet").on(queue))
+    }
+
+    async fn position(&self, job: &JobRef) -> Result<Option<u64>> {
+        Err(Error::unsupported("memory", "position", "not built yet").on(&job.queue))
     }
 
     async fn drop_dead(&self, queue: &QueueName, filter: &DeadFilter) -> Result<u64> {

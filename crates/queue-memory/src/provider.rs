@@ -16,6 +16,7 @@ use queue_core::{
     Env, Error, ErrorCode, QueueProvider, QueueSpec, Result,
     job::{Envelope, QueueName, StoreId},
     lifecycle::JobState,
+    limit::Limiter,
     provider::{
         Capabilities, ConsumeOptions, Consumer, Durability, LeaseModel, OnFull, ParkKey, PublishOptions,
         PublishOutcome, QueueAdmin, Rejection, Support, Topics,
@@ -303,6 +304,10 @@ impl QueueProvider for MemoryProvider {
 
     fn job_store(&self) -> Option<Arc<dyn JobStore>> {
         Some(Arc::new(MemoryStore::new(Arc::clone(&self.shared))))
+    }
+
+    fn limiter(&self) -> Option<Arc<dyn Limiter>> {
+        None
     }
 
     async fn unpark(&self, queue: &QueueName, key: &ParkKey, n: usize) -> Result<usize> {

@@ -151,6 +151,12 @@ impl Envelope {
         frame::decode(wire).map(EnvelopeBuilder::seal)
     }
 
+    /// Its SLA class, where it has one.
+    #[must_use]
+    pub fn sla(&self) -> Option<super::SlaClass> {
+        if self.0.headers.is_empty() { None } else { self.headers().ok()?.sla }
+    }
+
     /// The parsed headers.
     ///
     /// # Errors

@@ -71,6 +71,9 @@ pub struct LimitKeys {
     /// Whose fair share it takes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<Arc<str>>,
+    /// Which partition of its queue it is in; see [`crate::QueueSpec::partitions`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partition: Option<Arc<str>>,
 }
 
 impl LimitKeys {
@@ -81,7 +84,7 @@ impl LimitKeys {
     }
 }
 
-/// Submission to completion, at most.
+/// How long a job may take from its submission to its completion: see [`SlaClass::target`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

@@ -6,10 +6,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{PublishOptions, PublishOutcome};
+use super::{ParkKey, PublishOptions, PublishOutcome};
 use crate::{
     error::Result,
-    job::{Envelope, JobError, JobId, JobKind, QueueName, Timestamp},
+    job::{Envelope, JobError, JobId, JobKind, JobRef, QueueName, Timestamp},
+    queue_spec::QueueSpec,
     stats::QueueStats,
 };
 
@@ -55,6 +56,26 @@ pub trait QueueAdmin: Debug + Send + Sync {
     /// # Errors
     /// `UNSUPPORTED`, `UNAVAILABLE`; `VALIDATION` for an edited payload without exactly one named job.
     async fn redrive(&self, queue: &QueueName, what: &Redrive) -> Result<RedriveReport>;
+
+    /// The queue as it was declared, by whichever process; `None` where it was not, or the broker does not keep it.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE`.
+    async fn spec(&self, queue: &QueueName) -> Result<Option<QueueSpec>>;
+
+    /// The keys under which jobs of the queue are parked, with how many, the most first, at most `limit`: so that who was not
+    /// there when they were parked can let them go.
+    ///
+    /// # Errors
+    /// `UNSUPPORTED`, `UNAVAILABLE`.
+    async fn parked(&self, queue: &QueueName, limit: usize) -> Result<Vec<(ParkKey, u64)>>;
+
+    /// How many pending jobs would be claimed before this one, if nothing else came: an estimate where the order is not
+    /// exact. `None` where it is not pending. It may take as long as the queue is deep.
+    ///
+    /// # Errors
+    /// `UNSUPPORTED`, `UNAVAILABLE`.
+    async fn position(&self, job: &JobRef) -> Result<Option<u64>>;
 
     /// Forgets dead jobs that match and says how many.
     ///

@@ -90,6 +90,10 @@ pub struct Capabilities {
     pub max_len: Support,
     /// One publish, many queues.
     pub topics: Support,
+    /// A bound on how long a job waits behind higher priorities.
+    pub aged_order: Support,
+    /// Weighted parts of a queue, with a concurrency of their own.
+    pub partitions: Support,
     /// Jobs of one ordering key one after the other.
     pub order_by_key: Support,
     /// Crashes while a job runs are counted.
@@ -132,6 +136,8 @@ impl Capabilities {
             exact_depth: no(instead),
             max_len: no(instead),
             topics: no(instead),
+            aged_order: no(instead),
+            partitions: no(instead),
             order_by_key: no(instead),
             started_count: no(instead),
             max_encoded_len: usize::MAX,
@@ -143,7 +149,7 @@ impl Capabilities {
 
     /// The features by name, in the order of the documentation's table.
     #[must_use]
-    pub fn features(&self) -> [(&'static str, Support); 17] {
+    pub fn features(&self) -> [(&'static str, Support); 19] {
         [
             ("priority", self.priority),
             ("delay", self.delay),
@@ -160,6 +166,8 @@ impl Capabilities {
             ("exact depth", self.exact_depth),
             ("max_len", self.max_len),
             ("topics", self.topics),
+            ("aged order", self.aged_order),
+            ("partitions", self.partitions),
             ("order by key", self.order_by_key),
             ("crash count", self.started_count),
         ]

@@ -24,6 +24,7 @@ use async_trait::async_trait;
 use crate::{
     error::Result,
     job::{Envelope, QueueName},
+    limit::Limiter,
     queue_spec::QueueSpec,
     store::JobStore,
 };
@@ -70,6 +71,9 @@ pub trait QueueProvider: Debug + Send + Sync + 'static {
 
     /// The records of its jobs. `None` on a bare transport.
     fn job_store(&self) -> Option<Arc<dyn JobStore>>;
+
+    /// Who counts runs against limits for every process that uses this broker. `None`: the scheduler counts for its own.
+    fn limiter(&self) -> Option<Arc<dyn Limiter>>;
 
     /// Lets up to `n` jobs that are parked under the key run; returns how many. Idempotent once they run.
     ///

@@ -12,20 +12,23 @@ use validator::Validate;
 
 use crate::{
     error::{Error, ErrorCode, Result},
-    job::{Job, JobId, JobKind, Priority, QueueName, RetryPolicy, Timestamp, Unique, UniqueKey, broken_rules},
+    job::{
+        Job, JobId, JobKind, Priority, QueueName, RetryPolicy, SlaClass, Timestamp, Unique, UniqueKey, broken_rules,
+    },
     provider::{Durability, OnFull, PublishOptions},
 };
 
 use super::{
-    JobHandle, JobScheduler, NewJob, Submitted,
+    JobHandle, NewJob, Submitted,
     options::{JobOptions, Start},
+    route::Target,
 };
 
 /// A submission that is sent when it is awaited. Dropped before, it does nothing.
 #[derive(Debug)]
 #[must_use = "a submission does nothing until it is awaited"]
 pub struct Enqueue<J> {
-    scheduler: JobScheduler,
+    target: Target,
     queue: Result<QueueName>,
     payload: Result<Bytes>,
     options: JobOptions,
@@ -34,9 +37,9 @@ pub struct Enqueue<J> {
 }
 
 impl<J: Job> Enqueue<J> {
-    pub(super) fn new(scheduler: JobScheduler, job: &J) -> Self {
+    pub(super) fn new(target: Target, job: &J) -> Self {
         Self {
-            scheduler,
+            target,
             queue: QueueName::new(J::QUEUE),
             payload: encode(job),
             options: JobOptions::default(),
@@ -113,6 +116,45 @@ impl<J: Job> Enqueue<J> {
         self
     }
 
+    /// One job of this key in that time, finished or not.
+    ///
+    /// # Errors
+    /// `VALIDATION` where the key is empty or longer than 256 bytes.
+    pub fn unique_within(mut self, key: impl AsRef<str>, window: Duration) -> Result<Self> {
+        self.options.unique = Some(Unique { key: UniqueKey::new(key)?, window: Some(window) });
+        Ok(self)
+    }
+
+    /// How long it may take from its submission to its completion.
+    pub fn sla(mut self, class: SlaClass) -> Self {
+        self.options.headers.sla = Some(class);
+        self
+    }
+
+    /// Which partition of its queue it goes to.
+    pub fn partition(mut self, name: impl AsRef<str>) -> Self {
+        self.options.headers.keys.partition = Some(name.as_ref().into());
+        self
+    }
+
+    /// The rate it comes under, where the scheduler limits `rate:KEY`.
+    pub fn rate_key(mut self, key: impl AsRef<str>) -> Self {
+        self.options.headers.keys.rate = Some(key.as_ref().into());
+        self
+    }
+
+    /// What it shares its concurrency with, where the scheduler limits `concurrency:KEY`.
+    pub fn concurrency_key(mut self, key: impl AsRef<str>) -> Self {
+        self.options.headers.keys.concurrency = Some(key.as_ref().into());
+        self
+    }
+
+    /// What it depends on: while the circuit breaker `breaker:NAME` is open it waits.
+    pub fn depends_on(mut self, name: impl AsRef<str>) -> Self {
+        self.options.headers.keys.breaker = Some(name.as_ref().into());
+        self
+    }
+
     /// Ties together what belongs to one request.
     pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
         self.options.headers.correlation_id = Some(id.into());
@@ -159,9 +201,10 @@ impl<J: Job> Enqueue<J> {
     async fn send(self) -> Result<JobHandle<J::Output>> {
         let queue = self.queue?;
         let job = NewJob { kind: JobKind::new(J::KIND)?, payload: self.payload?, options: self.options };
-        match self.scheduler.submit(&queue, vec![job], &self.publish).await.pop() {
-            Some(Submitted::Accepted(job)) => Ok(JobHandle::new(self.scheduler, job, false)),
-            Some(Submitted::Duplicate(job)) => Ok(JobHandle::new(self.scheduler, job, true)),
+        let scheduler = self.target.submit_to(&queue, &job.kind)?;
+        match scheduler.submit(&queue, vec![job], &self.publish).await.pop() {
+            Some(Submitted::Accepted(job)) => Ok(JobHandle::new(scheduler, job, false)),
+            Some(Submitted::Duplicate(job)) => Ok(JobHandle::new(scheduler, job, true)),
             Some(Submitted::Rejected(error) | Submitted::Unknown(_, error)) => Err(error),
             None => Err(Error::new(ErrorCode::Internal, "the provider answered nothing").at("enqueue")),
         }

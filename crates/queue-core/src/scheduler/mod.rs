@@ -11,16 +11,20 @@
 mod decide;
 mod enqueue;
 mod handle;
+mod limits;
 mod maintain;
 mod options;
+mod route;
 mod submit;
 
 pub(crate) use maintain::Consuming;
+pub(crate) use route::Target;
 
 pub use decide::{Verdict, decide_end, decide_start};
 pub use enqueue::Enqueue;
 pub use handle::JobHandle;
 pub use options::{JobOptions, NewJob, Start};
+pub use route::Route;
 pub use submit::Submitted;
 
 use std::{
@@ -36,14 +40,15 @@ use tokio::sync::broadcast;
 use crate::{
     clock::Env,
     error::{Error, ErrorCode, Result},
-    event::JobEvent,
+    event::{Event, JobEvent},
     job::{Job, JobRef, QueueName, StoreId, Timestamp},
     provider::{Cancel, QueueAdmin, QueueProvider},
     queue_spec::QueueSpec,
     stats::QueueStats,
     store::{CancelOutcome, JobRecord, JobStore, Lookup, Watch, Watched},
-    worker::WorkerBuilder,
+    worker::{Pool, Roll, WorkerBuilder, WorkerStatus},
 };
+use limits::Limits;
 use maintain::Maintenance;
 
 /// Submits jobs to one provider and looks after them. A clone is another handle on the same scheduler.
@@ -58,9 +63,12 @@ struct Inner {
     store: Option<Arc<dyn JobStore>>,
     env: Env,
     specs: RwLock<HashMap<QueueName, Arc<QueueSpec>>>,
+    limits: Limits,
     maintenance: Maintenance,
-    /// Events of this process, for providers that have no store to tell them.
-    told: broadcast::Sender<JobEvent>,
+    /// The pools that work for it in this process.
+    roll: Roll,
+    /// Events of this process: those of jobs only where no store tells them.
+    told: broadcast::Sender<Event>,
 }
 
 /// Events a slow listener may be behind before it is told that it missed some.
@@ -77,6 +85,8 @@ impl JobScheduler {
     pub fn with_env(provider: Arc<dyn QueueProvider>, env: Env) -> Self {
         let store = provider.job_store();
         let inner = Inner {
+            limits: Limits::new(provider.limiter(), &env),
+            roll: Roll::default(),
             maintenance: Maintenance::new(&env),
             provider,
             store,
@@ -111,16 +121,50 @@ impl JobScheduler {
         Ok(())
     }
 
-    /// The spec of a queue as it was declared here, else the default one.
+    /// The spec of a queue as it was declared, here or by another process; the default one where nobody did. The provider is
+    /// asked once.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE`.
+    pub async fn declared(&self, queue: &QueueName) -> Result<Arc<QueueSpec>> {
+        if let Some(known) = self.known_spec(queue) {
+            return Ok(known);
+        }
+        let Some(spec) = self.admin().spec(queue).await? else { return Ok(self.spec(queue)) };
+        let spec = Arc::new(spec);
+        let mut specs = self.inner.specs.write().unwrap_or_else(PoisonError::into_inner);
+        Ok(Arc::clone(specs.entry(queue.clone()).or_insert(spec)))
+    }
+
+    fn known_spec(&self, queue: &QueueName) -> Option<Arc<QueueSpec>> {
+        self.inner.specs.read().unwrap_or_else(PoisonError::into_inner).get(queue).cloned()
+    }
+
+    /// The spec of a queue as it is known here, else the default one.
     #[must_use]
     pub fn spec(&self, queue: &QueueName) -> Arc<QueueSpec> {
-        let known = self.inner.specs.read().unwrap_or_else(PoisonError::into_inner).get(queue).cloned();
-        known.unwrap_or_else(|| Arc::new(QueueSpec::new(queue.clone())))
+        self.known_spec(queue).unwrap_or_else(|| Arc::new(QueueSpec::new(queue.clone())))
     }
 
     /// Begins the submission of a typed job; await it, or set options first.
     pub fn enqueue<J: Job>(&self, job: J) -> Enqueue<J> {
-        Enqueue::new(self.clone(), &job)
+        Enqueue::new(Target::One(self.clone()), &job)
+    }
+
+    /// Begins the submission of a typed job to whichever scheduler the route finds for it.
+    pub fn enqueue_by<J: Job>(route: Arc<dyn Route>, job: &J) -> Enqueue<J> {
+        Enqueue::new(Target::Routed(route), job)
+    }
+
+    /// Begins a worker on whichever schedulers the route finds for its queues.
+    pub fn worker_by(route: Arc<dyn Route>) -> WorkerBuilder {
+        WorkerBuilder::new(Target::Routed(route))
+    }
+
+    /// The workers of this process that work for this scheduler.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerStatus> {
+        self.inner.roll.workers()
     }
 
     /// The handle of a job that was submitted elsewhere or earlier, and whose handler returns `T`. Nothing is asked yet.
@@ -131,7 +175,7 @@ impl JobScheduler {
 
     /// Begins a worker on this scheduler's provider.
     pub fn worker(&self) -> WorkerBuilder {
-        WorkerBuilder::new(self.clone())
+        WorkerBuilder::new(Target::One(self.clone()))
     }
 
     /// The records of the provider's jobs.
@@ -187,14 +231,26 @@ impl JobScheduler {
         stats.unwrap_or_else(|| Err(Error::new(ErrorCode::Internal, "the provider answered nothing").at("stats")))
     }
 
-    /// What happens from now on: everywhere, where the provider has a store, else in this process.
+    /// What happens from now on: to jobs everywhere, where the provider has a store, else in this process; to pools, breakers
+    /// and whatever raises alerts in this process.
     ///
     /// # Errors
     /// `UNAVAILABLE`.
-    pub async fn events(&self) -> Result<BoxStream<'static, Watched>> {
-        if let Some(store) = &self.inner.store {
-            return store.watch(Watch::All).await;
-        }
+    pub async fn events(&self) -> Result<BoxStream<'static, Watched<Event>>> {
+        let breakers = self.limiter().watch().map(|watched| match watched {
+            Watched::Event(event) => Watched::Event(Event::Breaker(event)),
+            Watched::Missed => Watched::Missed,
+        });
+        let told = futures_util::stream::select(self.told(), breakers).boxed();
+        let Some(store) = &self.inner.store else { return Ok(told) };
+        let jobs = store.watch(Watch::All).await?.map(|watched| match watched {
+            Watched::Event(event) => Watched::Event(Event::Job(event)),
+            Watched::Missed => Watched::Missed,
+        });
+        Ok(futures_util::stream::select(jobs, told).boxed())
+    }
+
+    fn told(&self) -> BoxStream<'static, Watched<Event>> {
         let told = self.inner.told.subscribe();
         let stream = futures_util::stream::unfold(told, |mut told| async move {
             match told.recv().await {
@@ -203,7 +259,7 @@ impl JobScheduler {
                 Err(broadcast::error::RecvError::Closed) => None,
             }
         });
-        Ok(stream.boxed())
+        stream.boxed()
     }
 
     /// When the maintenance task last did its round; `None` before the first.
@@ -229,7 +285,14 @@ impl JobScheduler {
 
     /// Tells listeners of a provider without a store what happened here.
     pub(crate) fn tell(&self, event: impl FnOnce() -> JobEvent) {
-        if self.inner.store.is_none() && self.inner.told.receiver_count() > 0 {
+        if self.inner.store.is_none() {
+            self.announce(|| Event::Job(event()));
+        }
+    }
+
+    /// Tells the listeners of this process what happened in it.
+    pub fn announce(&self, event: impl FnOnce() -> Event) {
+        if self.inner.told.receiver_count() > 0 {
             // An error means that the last listener left, which is no error here.
             let _ = self.inner.told.send(event());
         }
@@ -240,8 +303,9 @@ impl JobScheduler {
         self.inner.maintenance.start(&self.inner.provider, self.inner.store.as_ref());
     }
 
-    pub(crate) fn consuming(&self) -> Consuming {
+    pub(crate) fn consuming(&self, pool: &Arc<Pool>) -> Consuming {
         self.keep_house();
+        self.inner.roll.enter(pool);
         self.inner.maintenance.consuming()
     }
 

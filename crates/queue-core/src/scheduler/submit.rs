@@ -30,7 +30,11 @@ impl JobScheduler {
     /// Submits a batch: one answer per job, in order. A refused job does not touch its neighbours.
     pub async fn submit(&self, queue: &QueueName, jobs: Vec<NewJob>, options: &PublishOptions) -> Vec<Submitted> {
         self.keep_house();
-        let spec = self.spec(queue);
+        let spec = match self.declared(queue).await {
+            Ok(spec) => spec,
+            // The defaults of a queue that cannot be asked for would be a guess.
+            Err(error) => return jobs.iter().map(|_| Submitted::Rejected(error.clone())).collect(),
+        };
         let mut answers: Vec<Option<Submitted>> = Vec::with_capacity(jobs.len());
         let mut batch = Vec::with_capacity(jobs.len());
         let now = self.env().now();
@@ -101,6 +105,7 @@ impl JobScheduler {
             return Err(Error::new(ErrorCode::Validation, "a job's timeout is longer than zero"));
         }
         headers.retry = retry;
+        headers.sla = headers.sla.or(spec.sla);
         let id = id.unwrap_or_else(|| JobId::fresh_at(now, &*self.env().random));
         let mut parts = Envelope::builder(id, job.kind, job.payload, now);
         parts.content_type = content_type;

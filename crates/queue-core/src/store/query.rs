@@ -91,11 +91,11 @@ pub enum Watch {
     All,
 }
 
-/// An item of [`super::JobStore::watch`].
+/// An item of [`super::JobStore::watch`], and of streams of other events.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Watched {
+pub enum Watched<E = JobEvent> {
     /// Something happened.
-    Event(JobEvent),
+    Event(E),
     /// The watcher was too slow, or the connection broke: events are missing here. Read the records.
     Missed,
 }

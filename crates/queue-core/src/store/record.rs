@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::{
     job::{Envelope, JobError, JobRef, Timestamp},
     lifecycle::JobState,
+    limit::SlaCompliance,
     provider::ParkKey,
 };
 
@@ -91,6 +92,14 @@ impl JobRecord {
             history: Vec::new(),
             logs: Vec::new(),
         }
+    }
+
+    /// Whether it kept to its SLA class: of a completed job that has one.
+    #[must_use]
+    pub fn sla(&self) -> Option<SlaCompliance> {
+        let ended = self.finished_at.filter(|_| self.state == JobState::Completed)?;
+        let class = self.envelope.sla()?;
+        Some(class.compliance(ended - self.submitted_at))
     }
 
     /// From submission to the last claim.

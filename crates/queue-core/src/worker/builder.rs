@@ -26,7 +26,7 @@ use crate::{
     error::{Error, ErrorCode, Result},
     job::{Job, JobKind, QueueName},
     provider::{ConsumeOptions, LeaseModel},
-    scheduler::JobScheduler,
+    scheduler::{JobScheduler, Target},
 };
 
 /// More than one process can run; room is made for them in advance.
@@ -37,7 +37,7 @@ type WrapAll = Box<dyn Fn(HandlerService) -> HandlerService + Send>;
 /// A worker before it starts: which queues, which handlers, how many at a time.
 #[must_use = "a worker does nothing until it is started"]
 pub struct WorkerBuilder {
-    scheduler: JobScheduler,
+    target: Target,
     name: Option<Arc<str>>,
     queues: Vec<(Result<QueueName>, usize)>,
     handlers: Vec<(Result<JobKind>, HandlerService)>,
@@ -52,9 +52,9 @@ pub struct WorkerBuilder {
 }
 
 impl WorkerBuilder {
-    pub(crate) fn new(scheduler: JobScheduler) -> Self {
+    pub(crate) fn new(target: Target) -> Self {
         Self {
-            scheduler,
+            target,
             name: None,
             queues: Vec::new(),
             handlers: Vec::new(),
@@ -69,7 +69,7 @@ impl WorkerBuilder {
         }
     }
 
-    /// Works on a queue, at most `concurrency` jobs at a time.
+    /// Works on a queue, at most `concurrency` jobs at a time; where its jobs are on several providers, so many on each.
     pub fn queue(mut self, name: impl AsRef<str>, concurrency: usize) -> Self {
         self.queues.push((QueueName::new(name), concurrency));
         self
@@ -167,15 +167,14 @@ impl WorkerBuilder {
     /// [`QueueProvider::consumer`](crate::QueueProvider::consumer).
     pub async fn start(mut self) -> Result<Worker> {
         let routes = self.routes()?;
-        let name = self.name.take().unwrap_or_else(|| default_name(&self.scheduler));
         if self.queues.is_empty() {
             return Err(config("the worker has no queue: add one with `.queue(name, concurrency)`"));
         }
         let bell = Arc::new(Notify::new());
         let states = States::new(std::mem::take(&mut self.states));
         let mut pools = Vec::new();
-        for (queue, slots) in std::mem::take(&mut self.queues) {
-            let (queue, slots) = (queue?, slots);
+        for (queue, slots, scheduler) in self.places()? {
+            let name = Arc::clone(self.name.get_or_insert_with(|| default_name(&scheduler)));
             if slots == 0 {
                 return Err(config("a queue's concurrency is at least 1").on(&queue));
             }
@@ -184,12 +183,12 @@ impl WorkerBuilder {
             if outstanding > MAX_OUTSTANDING {
                 return Err(config("concurrency and prefetch of a queue are 100,000 together at most").on(&queue));
             }
-            let spec = self.scheduler.spec(&queue);
-            let mut options = ConsumeOptions::new(Arc::clone(&name), outstanding);
-            options.lease = self.lease_for(&spec);
+            let spec = scheduler.declared(&queue).await?;
+            let mut options = ConsumeOptions::new(name, outstanding);
+            options.lease = self.lease_for(&scheduler, &spec);
             let common = Common { spec: Arc::clone(&spec), states: states.clone(), bell: Arc::clone(&bell) };
             let setup = Setup {
-                scheduler: self.scheduler.clone(),
+                scheduler,
                 spec,
                 options,
                 routes: Arc::clone(&routes),
@@ -199,7 +198,7 @@ impl WorkerBuilder {
             };
             pools.push(Pool::open(setup).await?);
         }
-        Worker::start(&self.scheduler, pools, bell, self.heartbeat, self.drain)
+        Worker::start(pools, bell, self.heartbeat, self.drain)
     }
 
     /// Starts it, runs until the future resolves, then stops gracefully and says what became of the jobs in hand.
@@ -212,8 +211,19 @@ impl WorkerBuilder {
         Ok(worker.stop().await)
     }
 
-    fn lease_for(&self, spec: &crate::QueueSpec) -> Duration {
-        match self.scheduler.provider().capabilities(Some(spec)).lease {
+    /// Which queue on which scheduler, with how many slots.
+    fn places(&mut self) -> Result<Vec<(QueueName, usize, JobScheduler)>> {
+        let mut places = Vec::new();
+        for (queue, slots) in std::mem::take(&mut self.queues) {
+            let queue = queue?;
+            let schedulers = self.target.consume_from(&queue)?;
+            places.extend(schedulers.into_iter().map(|scheduler| (queue.clone(), slots, scheduler)));
+        }
+        Ok(places)
+    }
+
+    fn lease_for(&self, scheduler: &JobScheduler, spec: &crate::QueueSpec) -> Duration {
+        match scheduler.provider().capabilities(Some(spec)).lease {
             LeaseModel::PerMessage { min, max } => self.lease.clamp(min, max),
             LeaseModel::Session { .. } => self.lease.max(Duration::from_millis(100)),
         }

@@ -136,7 +136,7 @@ async fn listen(pools: &[Arc<Pool>]) -> stream::SelectAll<stream::BoxStream<'sta
         match store.watch(Watch::Commands(pool.setup.spec.name.clone())).await {
             Ok(commands) => {
                 let pool = Arc::clone(pool);
-                let addressed = move |watched| match watched {
+                let addressed = move |watched: Watched| match watched {
                     Watched::Event(event) if event.what == JobEventKind::CancelRequested => {
                         pool.find(event.job.id).map(|held| (Arc::clone(&pool), held)).into_iter().collect()
                     }

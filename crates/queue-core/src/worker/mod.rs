@@ -13,6 +13,7 @@ mod held;
 mod pool;
 mod run;
 mod shutdown;
+mod status;
 
 pub use builder::WorkerBuilder;
 pub use completer::RunReport;
@@ -21,3 +22,5 @@ pub use extract::{FromJob, JobRequest, RawJob, State};
 pub use failure::Failure;
 pub use handler::{Handler, HandlerService, JobResult};
 pub use shutdown::{DrainReport, Worker};
+pub use status::{PoolStatus, WorkerStatus};
+pub(crate) use {pool::Pool, status::Roll};

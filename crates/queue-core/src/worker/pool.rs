@@ -17,6 +17,7 @@ use super::{
     completer::Observer,
     handler::HandlerService,
     held::{Common, Held},
+    status::PoolStatus,
 };
 use crate::{
     clock::Env,
@@ -43,7 +44,7 @@ pub(super) struct Setup {
 
 /// One queue's share of a worker.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(crate) struct Pool {
     pub(super) setup: Setup,
     consumer: RwLock<Arc<dyn Consumer>>,
     pub(super) buffer: Buffer,
@@ -191,6 +192,23 @@ impl Pool {
             self.paused.store(control.paused, Ordering::Relaxed);
         }
         self.paused.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn status(&self) -> PoolStatus {
+        let routes = &self.setup.routes;
+        PoolStatus {
+            queue: self.setup.spec.name.clone(),
+            consuming: true,
+            fetched_ago: Duration::ZERO,
+            slots: self.setup.slots,
+            busy: 0,
+            unhealthy: 0,
+            in_hand: self.in_hand.load(Ordering::Relaxed),
+            ended_total: 0,
+            run_time_total: Duration::ZERO,
+            kinds: routes.by_kind.keys().cloned().collect(),
+            any_kind: routes.fallback.is_some(),
+        }
     }
 
     pub(super) fn is_stopping(&self) -> bool {

@@ -18,11 +18,7 @@ use super::{
     pool::Pool,
     run::slot,
 };
-use crate::{
-    config::defaults,
-    error::Result,
-    scheduler::{Consuming, JobScheduler},
-};
+use crate::{config::defaults, error::Result, scheduler::Consuming};
 
 /// A running worker. Stop it with [`Worker::stop`]; dropped, it is cut off as if killed, and its leases end by themselves.
 #[derive(Debug)]
@@ -31,7 +27,7 @@ pub struct Worker {
     heart: Heart,
     stop_heart: watch::Sender<bool>,
     drain: Duration,
-    _consuming: Consuming,
+    _consuming: Vec<Consuming>,
 }
 
 /// The tasks of one queue. Each is owned here and awaited at the stop.
@@ -58,18 +54,13 @@ pub struct DrainReport {
 }
 
 impl Worker {
-    pub(super) fn start(
-        scheduler: &JobScheduler,
-        pools: Vec<Pool>,
-        bell: Arc<Notify>,
-        place: Place,
-        drain: Duration,
-    ) -> Result<Self> {
+    pub(super) fn start(pools: Vec<Pool>, bell: Arc<Notify>, place: Place, drain: Duration) -> Result<Self> {
         let pools: Vec<_> = pools.into_iter().map(Arc::new).collect();
         let (stop_heart, stop) = watch::channel(false);
         let heart = Heart::start(place, pools.clone(), bell, stop)?;
+        let consuming = pools.iter().map(|pool| pool.setup.scheduler.consuming(pool)).collect();
         let queues = pools.into_iter().map(QueueTasks::start).collect();
-        Ok(Self { queues, heart, stop_heart, drain, _consuming: scheduler.consuming() })
+        Ok(Self { queues, heart, stop_heart, drain, _consuming: consuming })
     }
 
     /// Stops fetching, gives back what was not started, waits for running jobs until the deadline, then asks them to stop,

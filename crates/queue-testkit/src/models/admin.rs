@@ -4,8 +4,10 @@ use std::{ops::Bound, sync::Arc};
 
 use async_trait::async_trait;
 use queue_core::{
-    Error, ErrorCode, QueueName, Result,
-    provider::{Cursor, DeadBody, DeadFilter, DeadJob, Page, QueueAdmin, Redrive, RedriveReport, RedriveSelection},
+    Error, ErrorCode, JobRef, QueueName, QueueSpec, Result,
+    provider::{
+        Cursor, DeadBody, DeadFilter, DeadJob, Page, ParkKey, QueueAdmin, Redrive, RedriveReport, RedriveSelection,
+    },
     stats::QueueStats,
 };
 
@@ -93,6 +95,19 @@ impl QueueAdmin for ModelAdmin {
 
     async fn redrive(&self, queue: &QueueName, what: &Redrive) -> Result<RedriveReport> {
         self.with("redrive", |state| redrive(state, queue, what))
+    }
+
+    async fn spec(&self, queue: &QueueName) -> Result<Option<QueueSpec>> {
+        self.with("spec", |state| Ok(state.refresh(queue).map(|queue| queue.spec.clone())))
+    }
+
+    async fn parked(&self, queue: &QueueName, _limit: usize) -> Result<Vec<(ParkKey, u64)>> {
+        Err(Error::unsupported(self.0.scheme(), "parked", "pair it with a store, which parks jobs").on(queue))
+    }
+
+    async fn position(&self, job: &JobRef) -> Result<Option<u64>> {
+        Err(Error::unsupported(self.0.scheme(), "position", "pair it with a store, which can look a job up")
+            .on(&job.queue))
     }
 
     async fn drop_dead(&self, queue: &QueueName, filter: &DeadFilter) -> Result<u64> {

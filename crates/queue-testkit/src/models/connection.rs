@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use queue_core::{
     Consumer, Envelope, Error, ErrorCode, JobStore, QueueName, QueueProvider, QueueSpec, Result,
     config::defaults,
+    limit::Limiter,
     provider::{
         Capabilities, ConsumeOptions, Durability, LeaseModel, OnFull, ParkKey, PublishOptions, PublishOutcome,
         QueueAdmin, Rejection, Topics,
@@ -167,6 +168,11 @@ impl QueueProvider for Connection {
         if spec.order != Order::Strict {
             return Err(Error::unsupported(self.scheme(), "declare", "declare the order `strict`").on(&spec.name));
         }
+        if !spec.partitions.is_empty() {
+            return Err(
+                Error::unsupported(self.scheme(), "declare", "declare a queue for each partition").on(&spec.name)
+            );
+        }
         if let Some(max) = self.0.broker.shape.max_hold().filter(|max| spec.timeout > *max) {
             return Err(Error::from(Rejection::ExceedsMaxHold { max }).at("declare").on(&spec.name));
         }
@@ -232,6 +238,10 @@ impl QueueProvider for Connection {
     }
 
     fn job_store(&self) -> Option<Arc<dyn JobStore>> {
+        None
+    }
+
+    fn limiter(&self) -> Option<Arc<dyn Limiter>> {
         None
     }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use queue_core::{
-    JobError, QueueName, Result,
-    provider::{Cursor, DeadFilter, DeadJob, Page, QueueAdmin, Redrive, RedriveReport},
+    JobError, JobRef, QueueName, QueueSpec, Result,
+    provider::{Cursor, DeadFilter, DeadJob, Page, ParkKey, QueueAdmin, Redrive, RedriveReport},
     stats::QueueStats,
 };
 
@@ -84,6 +84,18 @@ impl QueueAdmin for SabotagedAdmin {
             _ => {}
         }
         self.inner.redrive(queue, &what).await
+    }
+
+    async fn spec(&self, queue: &QueueName) -> Result<Option<QueueSpec>> {
+        self.inner.spec(queue).await
+    }
+
+    async fn parked(&self, queue: &QueueName, limit: usize) -> Result<Vec<(ParkKey, u64)>> {
+        self.inner.parked(queue, limit).await
+    }
+
+    async fn position(&self, job: &JobRef) -> Result<Option<u64>> {
+        self.inner.position(job).await
     }
 
     async fn drop_dead(&self, queue: &QueueName, filter: &DeadFilter) -> Result<u64> {

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use queue_core::{
     Envelope, ErrorCode, JobId, JobRef, Priority, QueueName, QueueProvider, QueueSpec, Result,
     job::{ContentType, RawHeaders},
+    limit::Limiter,
     provider::{
         Capabilities, ConsumeOptions, Consumer, OnFull, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Rejection,
         Topics,
@@ -181,6 +182,10 @@ impl QueueProvider for SabotagedProvider {
     fn job_store(&self) -> Option<Arc<dyn JobStore>> {
         let inner = self.inner.job_store()?;
         Some(Arc::new(SabotagedStore { inner, shared: Arc::clone(&self.shared) }))
+    }
+
+    fn limiter(&self) -> Option<Arc<dyn Limiter>> {
+        self.inner.limiter()
     }
 
     async fn unpark(&self, queue: &QueueName, key: &ParkKey, n: usize) -> Result<usize> {

@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::job::{JobKind, JobRef, Timestamp};
+use crate::{
+    job::{JobKind, JobRef, Timestamp},
+    limit::SlaCompliance,
+};
 
 /// The kinds of [`JobEvent`]. Each fires once, from the winner of the compare-and-set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -102,13 +105,15 @@ pub struct JobEvent {
     pub attempt: u32,
     /// With [`JobEventKind::Progress`], what the handler said: JSON of [`Progress`].
     pub progress: Option<Bytes>,
+    /// With [`JobEventKind::Completed`], whether the job kept to its SLA class, where it has one.
+    pub sla: Option<SlaCompliance>,
 }
 
 impl JobEvent {
-    /// An event without progress.
+    /// An event without details.
     #[must_use]
     pub fn new(at: Timestamp, job: JobRef, kind: JobKind, what: JobEventKind, attempt: u32) -> Self {
-        Self { at, job, kind, what, attempt, progress: None }
+        Self { at, job, kind, what, attempt, progress: None, sla: None }
     }
 }
 

@@ -1,0 +1,59 @@
+//! The limits of a scheduler: its rules, and who counts.
+
+use std::sync::{
+    Arc, PoisonError, RwLock,
+    atomic::{AtomicBool, Ordering},
+};
+
+use super::JobScheduler;
+use crate::{
+    clock::Env,
+    error::Result,
+    limit::{LimitRule, LimitRules, Limiter, LocalLimiter},
+};
+
+#[derive(Debug)]
+pub(super) struct Limits {
+    rules: RwLock<Arc<LimitRules>>,
+    /// Looked at before every run: most schedulers limit nothing.
+    any: AtomicBool,
+    limiter: Arc<dyn Limiter>,
+}
+
+impl Limits {
+    pub(super) fn new(limiter: Option<Arc<dyn Limiter>>, env: &Env) -> Self {
+        let limiter = limiter.unwrap_or_else(|| Arc::new(LocalLimiter::new(env)));
+        Self { rules: RwLock::default(), any: AtomicBool::new(false), limiter }
+    }
+}
+
+impl JobScheduler {
+    /// Adds a limit, or replaces the one of the same scope and sort. It holds for runs that begin from now on, in the workers of
+    /// this scheduler; each process must be given the same rules.
+    ///
+    /// # Errors
+    /// `VALIDATION` where the limit is nonsense.
+    pub fn limit(&self, rule: LimitRule) -> Result<()> {
+        let limits = &self.inner.limits;
+        let mut rules = limits.rules.write().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = LimitRules::clone(&rules);
+        changed.add(rule)?;
+        *rules = Arc::new(changed);
+        limits.any.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// The limits. `None` where there are none.
+    #[must_use]
+    pub fn limits(&self) -> Option<Arc<LimitRules>> {
+        let limits = &self.inner.limits;
+        let any = limits.any.load(Ordering::Acquire);
+        any.then(|| Arc::clone(&limits.rules.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// Who counts: for every process where the provider can, else for this one.
+    #[must_use]
+    pub fn limiter(&self) -> &Arc<dyn Limiter> {
+        &self.inner.limits.limiter
+    }
+}
