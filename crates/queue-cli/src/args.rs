@@ -98,6 +98,11 @@ pub struct RunArgs {
     #[arg(long)]
     pub strict: bool,
 
+    /// Tell on stderr every so often what runs, and why what waits is waiting [default interval: 10s]
+    #[arg(long, value_name = "EVERY", value_parser = values::time_limit, num_args = 0..=1, require_equals = true,
+          default_missing_value = "10s")]
+    pub explain: Option<Duration>,
+
     /// Print the summary as JSON, and no progress
     #[arg(long)]
     pub json: bool,
@@ -153,6 +158,9 @@ EXIT STATUS
   0  all completed or duplicate          2    unusable arguments, input or output
   1  some dead, invalid or not run       130  interrupted: Ctrl-C drains, a second one aborts
 
+STUCK?
+  Ctrl-\ (SIGQUIT) tells on stderr what runs, and why what waits is waiting; --explain tells it every 10 s.
+
 EXAMPLES
   Resize pictures, four at a time:
     ls *.jpg | queue run - --lines --shell --exec 'read -r f; convert "$f" -resize 50% "small/$f"' -j 4
@@ -204,10 +212,12 @@ mod tests {
     #[test]
     fn every_option_of_run_is_understood() {
         let args = run("--shell --lines --provider redis://h --queue q -j 3 --max-attempts 2 --backoff fixed:1s \
-                        --timeout 5s --results r --dead d --force --max-line 2MiB --max-output 64KiB --strict --json \
+                        --timeout 5s --results r --dead d --force --max-line 2MiB --max-output 64KiB --strict --explain=3s --json \
                         --quiet")
         .unwrap();
         assert!(args.shell && args.lines && args.force && args.strict && args.json && args.quiet);
+        assert_eq!(args.explain, Some(Duration::from_secs(3)));
+        assert_eq!(run("--explain --json").unwrap().explain, Some(Duration::from_secs(10)));
         assert_eq!((args.concurrency, args.max_attempts.get()), (Some(3), 2));
         assert_eq!((args.max_line, args.max_output), (2 << 20, 64 << 10));
         assert_eq!(args.queue.unwrap().as_str(), "q");

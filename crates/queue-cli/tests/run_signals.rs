@@ -68,6 +68,37 @@ fn a_failure_while_draining_is_not_retried() {
 }
 
 #[test]
+fn what_is_stuck_is_explained_when_asked_for() {
+    let bench = Bench::new();
+    let jobs = [
+        r#"{"payload": "fail", "max_attempts": 2, "backoff": "fixed:60s", "priority": 9}"#,
+        r#"{"payload": "sleep"}"#,
+        r#"{"payload": "sleep"}"#,
+        r#"{"payload": "sleep", "delay": "1h"}"#,
+    ];
+    let script = r#"read -r job; echo x >> started; case $job in *fail*) exit 3;; *) sleep 60;; esac"#;
+    for (option, asked) in [(&["--json"][..], true), (&["--quiet", "--explain=300ms"][..], false)] {
+        bench.write("jobs", jobs.join("\n"));
+        bench.write("started", "");
+        let child = bench.spawn(&[&["jobs", "--shell", "--exec", script, "-j", "1"][..], option].concat());
+        bench.lines_appear("started", 2);
+        for name in [if asked { "QUIT" } else { "CONT" }, "INT", "INT"] {
+            std::thread::park_timeout(Duration::from_millis(500));
+            signal(child.id(), name);
+        }
+        let ended = finish(child);
+        let said =
+            |line: &str| ended.stderr.lines().find(|said| said.trim_start().starts_with(line)).unwrap_or_default();
+        assert!(ended.stderr.contains("1 running, 3 waiting"), "{ended:?}");
+        assert!(said("line 2 runs for").ends_with("attempt 1"), "{ended:?}");
+        let retried = said("line 1 waits: attempt 2 waits until 20");
+        assert!(retried.contains("exit status 3"), "{ended:?}");
+        assert!(said("line 3 waits:").contains("busy"), "{ended:?}");
+        assert!(said("line 4 waits: it is delayed until 20").contains('T'), "{ended:?}");
+    }
+}
+
+#[test]
 fn an_input_that_never_ends_does_not_hold_it() {
     let bench = Bench::new();
     let mut command =

@@ -12,7 +12,7 @@ use queue_core::{
 use queue_process::ProcessHandler;
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, MissedTickBehavior},
+    time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
 
 use super::{
@@ -22,6 +22,7 @@ use super::{
     queue::{MARGIN, RunQueue},
     reports::{self, Fate, News},
     submit::{self, Answers},
+    why,
 };
 use crate::{
     exit::Ending,
@@ -89,6 +90,10 @@ pub(super) struct Conductor {
     dead_bytes: usize,
     stop: watch::Sender<bool>,
     asked: watch::Receiver<u32>,
+    /// Somebody wants to know what the jobs wait for: who asked, how often it is told unasked, and the answer under way.
+    why: watch::Receiver<u32>,
+    explain: Option<Interval>,
+    explaining: Pending<Vec<String>>,
     interrupted: bool,
     failed: bool,
     /// Whether the run is to end, and whether that has begun.
@@ -98,7 +103,12 @@ pub(super) struct Conductor {
 
 impl Conductor {
     /// Starts to read, and nothing else.
-    pub(super) fn new(plan: Plan, queue: RunQueue, asked: watch::Receiver<u32>) -> std::io::Result<Self> {
+    pub(super) fn new(
+        plan: Plan,
+        queue: RunQueue,
+        asked: watch::Receiver<u32>,
+        why: watch::Receiver<u32>,
+    ) -> std::io::Result<Self> {
         let Plan { program, how, input, concurrency, results, dead, args, .. } = plan;
         let open = OpenJobs::default();
         let (told, unstartable) = watch::channel(None);
@@ -135,6 +145,9 @@ impl Conductor {
             dead_bytes: 0,
             stop: watch::Sender::new(false),
             asked,
+            why,
+            explain: args.explain.map(|every| interval_at(Instant::now() + every, every)),
+            explaining: None,
             interrupted: false,
             failed: false,
             leaving: false,
@@ -151,6 +164,8 @@ impl Conductor {
             tokio::select! {
                 biased;
                 Ok(()) = self.asked.changed() => if !self.interrupt() { break },
+                Ok(()) = self.why.changed() => self.explain(),
+                () = turn(&mut self.explain) => self.explain(),
                 Ok(()) = self.unstartable.changed() => self.cannot_start(),
                 heard = self.reports.recv_many(&mut told, HEARD), if !self.reported => {
                     self.reported = heard == 0;
@@ -162,6 +177,7 @@ impl Conductor {
                 _ = tick.tick() => self.tick(),
                 answers = done(&mut self.submitting) => self.submitted(answers),
                 found = done(&mut self.looking) => self.found(found),
+                told = done(&mut self.explaining) => told.iter().for_each(|line| self.progress.say(line)),
                 _ = left(&mut self.crew) => {}
                 () = until(self.head_start), if self.is_lining_up() => self.start().await,
                 lines = self.feed.recv_many(&mut fed, BATCH), if self.reading && self.submitting.is_none() => {
@@ -337,6 +353,13 @@ impl Conductor {
         once
     }
 
+    fn explain(&mut self) {
+        let open = self.open.look_over(why::MANY);
+        if self.explaining.is_none() {
+            self.explaining = Some(Box::pin(why::explain(self.queue.scheduler.clone(), open)));
+        }
+    }
+
     fn cannot_start(&mut self) {
         let reason = self.unstartable.borrow_and_update().clone();
         if let Some(reason) = reason {
@@ -432,6 +455,13 @@ async fn left(crew: &mut Crew) -> DrainReport {
     match crew {
         Crew::Leaving(leaving) => done(leaving).await,
         _ => std::future::pending().await,
+    }
+}
+
+async fn turn(interval: &mut Option<Interval>) {
+    match interval {
+        Some(interval) => drop(interval.tick().await),
+        None => std::future::pending().await,
     }
 }
 

@@ -9,6 +9,7 @@ mod queue;
 mod reports;
 mod signals;
 mod submit;
+mod why;
 
 use std::{
     fmt::Display,
@@ -21,6 +22,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{args::RunArgs, exit, plan::Plan, summary::Summary};
 use conductor::{Conductor, Outcome};
+use signals::Asked;
 
 /// After the second Ctrl-C, whatever still blocks (a pipe that nobody reads) has so long.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -50,14 +52,14 @@ fn say(line: impl Display) {
 }
 
 async fn supervise(args: RunArgs) -> u8 {
-    let asked = match signals::listen() {
+    let Asked { end: asked, why } = match signals::listen() {
         Ok(asked) => asked,
         Err(error) => return refuse(format_args!("cannot listen for signals: {error}")),
     };
     let (json, quiet) = (args.json, args.quiet);
     let begun = Instant::now();
     let prepared = tokio::select! {
-        prepared = prepare(args, asked.clone()) => prepared,
+        prepared = prepare(args, asked.clone(), why) => prepared,
         // Opening a pipe may wait for ever, and so may a broker.
         () = requested(asked.clone(), 1) => return exit::INTERRUPTED,
     };
@@ -79,11 +81,11 @@ async fn supervise(args: RunArgs) -> u8 {
     }
 }
 
-async fn prepare(args: RunArgs, asked: watch::Receiver<u32>) -> Result<Conductor, String> {
+async fn prepare(args: RunArgs, asked: watch::Receiver<u32>, why: watch::Receiver<u32>) -> Result<Conductor, String> {
     // First, so that a broker which is away leaves no empty output file.
     let scheduler = connect::connect(&args.provider, args.queue.as_ref()).await;
     let scheduler = scheduler.map_err(|error| format!("--provider: {}", error.message()))?;
-    match begin(args, &scheduler, asked).await {
+    match begin(args, &scheduler, asked, why).await {
         Ok(conductor) => Ok(conductor),
         Err(reason) => {
             let _ = scheduler.close().await;
@@ -92,12 +94,17 @@ async fn prepare(args: RunArgs, asked: watch::Receiver<u32>) -> Result<Conductor
     }
 }
 
-async fn begin(args: RunArgs, scheduler: &JobScheduler, asked: watch::Receiver<u32>) -> Result<Conductor, String> {
+async fn begin(
+    args: RunArgs,
+    scheduler: &JobScheduler,
+    asked: watch::Receiver<u32>,
+    why: watch::Receiver<u32>,
+) -> Result<Conductor, String> {
     let plan = tokio::task::spawn_blocking(|| Plan::new(args)).await.map_err(|error| error.to_string())?;
     let plan = plan.map_err(|error| error.to_string())?;
     let queue = queue::RunQueue::open(scheduler.clone(), &plan.args, plan.retry.clone());
     let queue = queue.await.map_err(|error| format!("--provider: {}", error.message()))?;
-    Conductor::new(plan, queue, asked).map_err(|error| format!("cannot read the input: {error}"))
+    Conductor::new(plan, queue, asked, why).map_err(|error| format!("cannot read the input: {error}"))
 }
 
 /// Resolves when somebody has asked so often for the end.

@@ -14,6 +14,7 @@ use queue_core::{
 };
 use tokio::time::Instant;
 
+use super::why;
 use crate::{
     feed::OpenLine,
     results::{Row, Status},
@@ -158,6 +159,30 @@ impl OpenJobs {
     /// How many of them run here.
     pub(super) fn running(&self) -> usize {
         self.table().running
+    }
+
+    /// What runs and what waits, the first lines of each.
+    pub(super) fn look_over(&self, many: usize) -> why::Open {
+        let table = self.table();
+        let mut found = why::Open::default();
+        for open in table.by_line.values().filter_map(|id| table.jobs.get(id)) {
+            let line = open.line.number;
+            match open.running_since {
+                Some(since) => {
+                    found.running_total += 1;
+                    if found.running.len() < many {
+                        found.running.push(why::AtWork { line, attempt: open.attempts, since: since.elapsed() });
+                    }
+                }
+                None => {
+                    found.waiting_total += 1;
+                    if found.waiting.len() < many && open.accepted {
+                        found.waiting.push(why::Waiting { line, job: open.job.clone() });
+                    }
+                }
+            }
+        }
+        found
     }
 
     /// Everything that is open and accepted.

@@ -61,6 +61,20 @@ impl Sub for Timestamp {
     }
 }
 
+/// RFC 3339 in UTC, to the millisecond; beyond the year 9999, which it cannot write, milliseconds since the epoch.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const YEAR_10000: u64 = 253_402_300_800_000;
+        match self.as_millis() {
+            millis if millis < YEAR_10000 => {
+                let time = std::time::UNIX_EPOCH + Duration::from_millis(millis);
+                write!(f, "{}", humantime::format_rfc3339_millis(time))
+            }
+            millis => write!(f, "{millis} ms since 1970"),
+        }
+    }
+}
+
 impl fmt::Debug for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}ms", self.as_millis())
@@ -79,6 +93,13 @@ mod tests {
         assert_eq!(at + Duration::MAX, Timestamp::MAX);
         assert_eq!(at - Timestamp::from_millis(4), Duration::from_millis(6));
         assert_eq!(Timestamp::from_millis(4) - at, Duration::ZERO);
+    }
+
+    #[test]
+    fn it_reads_as_a_date() {
+        assert_eq!(Timestamp::from_millis(1_700_000_000_123).to_string(), "2023-11-14T22:13:20.123Z");
+        assert_eq!(Timestamp::from_millis(253_402_300_799_999).to_string(), "9999-12-31T23:59:59.999Z");
+        assert_eq!(Timestamp::MAX.to_string(), "18446744073709551615 ms since 1970");
     }
 
     #[test]

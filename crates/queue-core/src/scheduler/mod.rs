@@ -10,6 +10,7 @@
 
 mod decide;
 mod enqueue;
+mod explain;
 mod handle;
 mod limits;
 mod maintain;
@@ -22,6 +23,7 @@ pub(crate) use route::Target;
 
 pub use decide::{Verdict, decide_end, decide_start};
 pub use enqueue::Enqueue;
+pub use explain::{Explanation, WaitReason};
 pub use handle::JobHandle;
 pub use options::{JobOptions, NewJob, Start};
 pub use route::Route;
