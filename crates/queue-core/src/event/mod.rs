@@ -4,11 +4,13 @@ mod alert;
 mod breaker;
 mod job;
 mod pool;
+mod provider;
 
 pub use alert::{Alert, AlertKind};
 pub use breaker::{BreakerEvent, BreakerState};
 pub use job::{JobEvent, JobEventKind, Progress};
 pub use pool::{PoolChange, PoolEvent};
+pub use provider::{ProviderEvent, ProviderStatus};
 
 /// Anything that happens. Job events come from the store where there is one; the others are told by the process in which they
 /// happen.
@@ -21,6 +23,8 @@ pub enum Event {
     Pool(PoolEvent),
     /// To a circuit breaker.
     Breaker(BreakerEvent),
+    /// To the connection with a provider.
+    Provider(ProviderEvent),
     /// Somebody should look.
     Alert(Alert),
 }
@@ -33,6 +37,7 @@ impl Event {
             Self::Job(event) => event.what.wire_name(),
             Self::Pool(event) => event.what.wire_name(),
             Self::Breaker(event) => event.to.wire_name(),
+            Self::Provider(event) => event.to.wire_name(),
             Self::Alert(alert) => alert.what.wire_name(),
         }
     }
