@@ -72,6 +72,9 @@ impl SabotagedConsumer {
     fn show(&self, delivery: &mut Delivery) {
         let mut state = self.shared.state();
         let id = delivery.envelope.id;
+        if self.is(Defect::RetryLeavesPartition) {
+            state.given.insert(id, delivery.envelope.clone());
+        }
         if let Some(original) = state.originals.get(&id) {
             delivery.envelope = original.clone();
         }
@@ -102,6 +105,8 @@ impl SabotagedConsumer {
             (Some(Defect::RetryKeepsAttempt), Disposition::Retry { after, .. }) => {
                 Disposition::Release { after, reason: ReleaseReason::Snooze }
             }
+            // Its copy is published elsewhere.
+            (Some(Defect::RetryLeavesPartition), Disposition::Retry { .. }) => Disposition::Complete { result: None },
             (Some(Defect::RetryIntoFullLost), Disposition::Retry { .. }) if full => {
                 Disposition::Complete { result: None }
             }
@@ -137,6 +142,20 @@ impl SabotagedConsumer {
         }
         let stats = self.provider.admin().stats(std::slice::from_ref(&self.queue)).await;
         stats.iter().flatten().any(|stats| stats.waiting() >= max_len)
+    }
+
+    /// Retries by a copy that has lost its partition.
+    async fn copy_out(&self, settlement: &Settlement) {
+        let Disposition::Retry { after, .. } = settlement.disposition else { return };
+        let Some(job) = self.shared.state().given.get(&settlement.receipt.id).cloned() else { return };
+        let due = job.created_at + Duration::from_secs(3_600);
+        let copy = job.edit(|copy| {
+            copy.id = JobId::derive(job.id.as_bytes(), 55);
+            copy.attempt += 1;
+            copy.headers = queue_core::job::RawHeaders::default();
+            copy.not_before = (after > Duration::from_secs(60)).then_some(due);
+        });
+        self.provider.publish(&self.queue, vec![copy], &PublishOptions::default()).await;
     }
 
     async fn publish_then(&self, settlement: &Settlement, fresh: bool) {
@@ -196,6 +215,11 @@ impl Consumer for SabotagedConsumer {
         let mut outcomes = Vec::with_capacity(batch.len());
         for (settlement, outcome) in changed.iter().zip(self.inner.settle(&changed).await) {
             outcomes.push(self.answer(settlement, outcome).await);
+        }
+        if self.is(Defect::RetryLeavesPartition) {
+            for settlement in batch {
+                self.copy_out(settlement).await;
+            }
         }
         if lost {
             outcomes.push(SettleOutcome::Settled);
