@@ -114,7 +114,7 @@ impl World {
         (!all.is_empty()).then(|| all[self.below(all.len())])
     }
 
-    fn to_tail(&mut self, n: u64) {
+    fn join_tail(&mut self, n: u64) {
         self.ranks += 1;
         let job = self.known.get_mut(&n).unwrap();
         (job.rank, job.since, job.at) = (self.ranks, Instant::now(), At::Ready);
@@ -164,7 +164,7 @@ impl World {
         let at = delay.map_or(At::Ready, |delay| At::Later(now + delay));
         self.known.insert(n, Known { level, partition, rank: 0, since: now, at });
         if delay.is_none() {
-            self.to_tail(n);
+            self.join_tail(n);
         }
     }
 
@@ -175,7 +175,7 @@ impl World {
         let due = |job: &Known| if let At::Later(due) = job.at { Some(due).filter(|due| *due <= now) } else { None };
         let mut all: Vec<(Instant, u64)> = self.known.iter().filter_map(|(n, job)| Some((due(job)?, *n))).collect();
         all.sort_unstable();
-        all.into_iter().for_each(|(_, n)| self.to_tail(n));
+        all.into_iter().for_each(|(_, n)| self.join_tail(n));
     }
 
     async fn claim(&mut self) {
@@ -243,7 +243,7 @@ impl World {
         assert!(settle(&*self.consumer, delivery, disposition).await.is_settled());
         match how {
             0 => self.known.get_mut(&n).unwrap().at = At::Ready,
-            1 => self.to_tail(n),
+            1 => self.join_tail(n),
             2 => self.known.get_mut(&n).unwrap().at = At::Parked(key),
             _ => drop(self.known.remove(&n)),
         }

@@ -10,6 +10,10 @@ use super::{
 
 /// A queue without partitions in strict order pays for neither.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the usual one, where every publish and claim goes, is not behind a pointer"
+)]
 pub(crate) enum Line {
     Single(Lanes),
     Parted(Box<Partitions>),

@@ -72,7 +72,7 @@ impl SabotagedConsumer {
     fn show(&self, delivery: &mut Delivery) {
         let mut state = self.shared.state();
         let id = delivery.envelope.id;
-        if self.is(Defect::RetryLeavesPartition) {
+        if self.is(Defect::RetryLeavesPartition) && delivery.envelope.partition().is_some() {
             state.given.insert(id, delivery.envelope.clone());
         }
         if let Some(original) = state.originals.get(&id) {
@@ -98,6 +98,7 @@ impl SabotagedConsumer {
     fn change(&self, settlement: &Settlement, full: bool) -> Settlement {
         let mut changed = settlement.clone();
         let zero = Duration::ZERO;
+        let copied = self.shared.state().given.contains_key(&settlement.receipt.id);
         changed.disposition = match (self.shared.defect, changed.disposition) {
             (Some(Defect::RetryDelayIgnored), Disposition::Retry { error, .. }) => {
                 Disposition::Retry { after: zero, error }
@@ -106,7 +107,9 @@ impl SabotagedConsumer {
                 Disposition::Release { after, reason: ReleaseReason::Snooze }
             }
             // Its copy is published elsewhere.
-            (Some(Defect::RetryLeavesPartition), Disposition::Retry { .. }) => Disposition::Complete { result: None },
+            (Some(Defect::RetryLeavesPartition), Disposition::Retry { .. }) if copied => {
+                Disposition::Complete { result: None }
+            }
             (Some(Defect::RetryIntoFullLost), Disposition::Retry { .. }) if full => {
                 Disposition::Complete { result: None }
             }
@@ -146,14 +149,12 @@ impl SabotagedConsumer {
 
     /// Retries by a copy that has lost its partition.
     async fn copy_out(&self, settlement: &Settlement) {
-        let Disposition::Retry { after, .. } = settlement.disposition else { return };
+        let Disposition::Retry { .. } = settlement.disposition else { return };
         let Some(job) = self.shared.state().given.get(&settlement.receipt.id).cloned() else { return };
-        let due = job.created_at + Duration::from_secs(3_600);
         let copy = job.edit(|copy| {
             copy.id = JobId::derive(job.id.as_bytes(), 55);
             copy.attempt += 1;
             copy.headers = queue_core::job::RawHeaders::default();
-            copy.not_before = (after > Duration::from_secs(60)).then_some(due);
         });
         self.provider.publish(&self.queue, vec![copy], &PublishOptions::default()).await;
     }

@@ -41,7 +41,7 @@ impl SabotagedProvider {
                 spec.order = Order::Aged { bound: Duration::from_nanos(2) };
             }
             Some(Defect::WeightsIgnored) => spec.partitions.values_mut().for_each(|partition| partition.weight = 1),
-            Some(Defect::CapForAll) => {
+            Some(Defect::CapForAll) if !spec.partitions.is_empty() => {
                 let narrowest = spec.partitions.values().filter_map(|partition| partition.max_concurrency).min();
                 spec.partitions.entry(QueueSpec::DEFAULT_PARTITION.into()).or_default();
                 spec.partitions.values_mut().for_each(|partition| partition.max_concurrency = narrowest);
@@ -71,7 +71,9 @@ impl SabotagedProvider {
             Some(Defect::AgedSinceSubmission) if state.aged.contains(queue) && job.not_before.is_some() => {
                 job.edit(|job| job.priority = Priority::URGENT)
             }
-            Some(Defect::PartitionIgnored) => job.edit(|job| job.headers = without_partition(&job.headers)),
+            Some(Defect::PartitionIgnored) if job.partition().is_some() => {
+                job.edit(|job| job.headers = without_partition(&job.headers))
+            }
             Some(Defect::ExpiredDelivered) => job.edit(|job| job.expires_at = None),
             Some(Defect::UniqueIgnored) => job.edit(|job| job.unique = None),
             Some(Defect::UniqueWindowIgnored) => {
