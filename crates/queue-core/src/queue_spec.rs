@@ -196,6 +196,21 @@ impl QueueSpec {
         Ok(())
     }
 
+    /// Checks that the queue has the partition that a job names; a job that names none is in the default one.
+    ///
+    /// # Errors
+    /// `VALIDATION`, naming the partition and those that exist.
+    pub fn check_partition(&self, named: Option<&str>) -> Result<()> {
+        let Some(named) = named.filter(|named| *named != Self::DEFAULT_PARTITION) else { return Ok(()) };
+        if self.partitions.contains_key(named) {
+            return Ok(());
+        }
+        let others = self.partitions.keys().map(|name| &**name).filter(|name| *name != Self::DEFAULT_PARTITION);
+        let exist: Vec<&str> = std::iter::once(Self::DEFAULT_PARTITION).chain(others).collect();
+        let message = format!("the queue has no partition `{named}`, only: {}", exist.join(", "));
+        Err(Error::new(ErrorCode::Validation, message).at("publish").on(&self.name))
+    }
+
     /// The first field in which `other` differs, for the message of a conflict.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Option<&'static str> {
@@ -265,6 +280,20 @@ mod tests {
         assert_eq!(spec, QueueSpec { max_len: Some(7), ..QueueSpec::new(QueueName::from_static("mail")) });
         let error = serde_json::from_str::<QueueSpec>(r#"{"name":"mail","max_length":7}"#).unwrap_err();
         assert!(error.to_string().contains("max_length"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_partition_is_refused_by_name() {
+        let mut spec = QueueSpec::new(QueueName::from_static("mail"));
+        assert!(spec.check_partition(None).is_ok() && spec.check_partition(Some("default")).is_ok());
+        let error = spec.check_partition(Some("bulk")).unwrap_err();
+        assert!(error.message().contains("`bulk`") && error.message().ends_with("only: default"), "{error}");
+        spec.partitions.insert("bulk".into(), Partition::default());
+        spec.partitions.insert("default".into(), Partition::default());
+        assert!(spec.check_partition(Some("bulk")).is_ok() && spec.check_partition(Some("default")).is_ok());
+        let error = spec.check_partition(Some("Bulk")).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::Validation);
+        assert!(error.message().ends_with("only: default, bulk"), "{error}");
     }
 
     #[test]

@@ -86,8 +86,8 @@ async fn queues_of_the_configuration_are_declared() {
     assert_eq!(queues.scheduler("other").unwrap().spec(&QueueName::from_static("other")).max_len, Some(2));
 
     let bad = builder().configure(|config| {
-        let aged = queue_core::queue_spec::Order::Aged { bound: SECOND };
-        config.queues.entry(QueueName::from_static("math")).or_default().order = aged;
+        let durability = Some(queue_core::provider::Durability::Synced);
+        config.queues.entry(QueueName::from_static("math")).or_default().durability = durability;
     });
     let provider = Arc::new(MemoryProvider::new());
     let bad = bad.provider(provider.clone());

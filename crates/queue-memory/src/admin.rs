@@ -1,6 +1,6 @@
 //! What may be asked of the queues.
 
-use std::sync::Arc;
+use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
 use queue_core::{
@@ -115,12 +115,48 @@ impl QueueAdmin for MemoryAdmin {
         Ok(self.shared.find(queue).map(|queue| queue.with(|state| state.spec.clone())))
     }
 
-    async fn parked(&self, queue: &QueueName, _limit: usize) -> Result<Vec<(ParkKey, u64)>> {
-        Err(Error::unsupported("memory", "parked", "not built yet").on(queue))
+    async fn parked(&self, queue: &QueueName, limit: usize) -> Result<Vec<(ParkKey, u64)>> {
+        // Keys looked at under one lock.
+        const AT_ONCE: usize = 1_024;
+        let Some(queue) = self.shared.find(queue) else { return Ok(Vec::new()) };
+        let now = self.shared.now();
+        queue.catch_up(now);
+        // The most first, then by name.
+        let mut most = BTreeSet::new();
+        let mut after: Option<ParkKey> = None;
+        loop {
+            let part = queue.with(|state| state.parked_after(after.as_ref(), AT_ONCE));
+            let ends = part.len() < AT_ONCE;
+            after = part.last().map(|(key, _)| key.clone());
+            for (key, jobs) in part {
+                most.insert((Reverse(jobs), key));
+                if most.len() > limit {
+                    most.pop_last();
+                }
+            }
+            if ends {
+                return Ok(most.into_iter().map(|(Reverse(jobs), key)| (key, jobs)).collect());
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     async fn position(&self, job: &JobRef) -> Result<Option<u64>> {
-        Err(Error::unsupported("memory", "position", "not built yet").on(&job.queue))
+        let Some(queue) = self.shared.find(&job.queue) else { return Ok(None) };
+        if !queue.with(|state| state.is_tracked()) {
+            let instead = "the queue is untracked: declare it with tracking";
+            return Err(Error::unsupported("memory", "position", instead).on(&job.queue));
+        }
+        queue.catch_up(self.shared.now());
+        let Some(mut ahead) = queue.with(|state| state.ahead_of(job.id)) else { return Ok(None) };
+        loop {
+            let now = self.shared.now();
+            if let Some(jobs) = queue.with(|state| state.count_ahead(&mut ahead, now)) {
+                // Somebody may have taken it meanwhile.
+                return Ok(queue.with(|state| state.ahead_of(job.id)).map(|_| jobs));
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     async fn drop_dead(&self, queue: &QueueName, filter: &DeadFilter) -> Result<u64> {

@@ -119,13 +119,14 @@ impl MemoryConsumer {
         let shared = &self.provider.shared;
         let mut targets: Vec<Arc<Queue>> =
             settlement.then.iter().map(|follow_up| shared.queue(&follow_up.queue)).collect();
+        let named: Vec<_> = settlement.then.iter().map(|follow_up| follow_up.envelope.partition()).collect();
         loop {
             let mut involved: Vec<&Arc<Queue>> = targets.iter().chain([&self.queue]).collect();
             involved.sort_by_key(|queue| queue.number);
             involved.dedup_by_key(|queue| queue.number);
             let mut locked: Locked<'_> = involved.iter().map(|queue| (queue.number, queue.lock())).collect();
             let dropped = targets.iter().any(|target| locked[position(&locked, target)].1.dissolved);
-            let outcome = (!dropped).then(|| self.settle_under_locks(settlement, &targets, &mut locked));
+            let outcome = (!dropped).then(|| self.settle_under_locks(settlement, &targets, &named, &mut locked));
             for (queue, (_, state)) in involved.iter().zip(locked) {
                 queue.unlock(state);
             }
@@ -144,6 +145,7 @@ impl MemoryConsumer {
         &self,
         settlement: &Settlement,
         targets: &[Arc<Queue>],
+        named: &[Option<Arc<str>>],
         locked: &mut Locked<'_>,
     ) -> SettleOutcome {
         let now = self.now();
@@ -151,17 +153,17 @@ impl MemoryConsumer {
         if let Some(refusal) = locked[own].1.refuse_stale(settlement.receipt, &settlement.disposition) {
             return refusal;
         }
-        for (index, (follow_up, target)) in settlement.then.iter().zip(targets).enumerate() {
+        for (index, ((follow_up, target), named)) in settlement.then.iter().zip(targets).zip(named).enumerate() {
             let target = &locked[position(locked, target)].1;
-            if let Some(rejection) = target.too_large(&follow_up.envelope) {
+            if let Err(rejection) = target.place_for(&follow_up.envelope, named.as_deref()) {
                 return SettleOutcome::NotSettled { then_index: Some(index), error: Rejection::into(rejection) };
             }
         }
         // First, so that a follow-up may have the unique key that its parent has now freed. No step in between can fail.
         let outcome = locked[own].1.settle(settlement.receipt, &settlement.disposition, now);
-        for (follow_up, target) in settlement.then.iter().zip(targets) {
+        for ((follow_up, target), named) in settlement.then.iter().zip(targets).zip(named) {
             let target = position(locked, target);
-            locked[target].1.follow(follow_up.envelope.clone(), now);
+            locked[target].1.follow(follow_up.envelope.clone(), named.as_deref(), now);
         }
         outcome
     }

@@ -7,6 +7,7 @@ mod factory;
 mod provider;
 mod queue;
 mod store;
+mod topics;
 mod tracking;
 
 pub use factory::register;

@@ -29,8 +29,9 @@ use crate::{
     admin::MemoryAdmin,
     consumer::MemoryConsumer,
     events::Hub,
-    queue::{Now, Queue, State, Taken},
+    queue::{Named, Now, Queue, State, Taken},
     store::MemoryStore,
+    topics::{MemoryTopics, Subscriptions},
 };
 
 /// Jobs in this process's memory. A clone is another handle on the same connection; [`MemoryProvider::connect`] makes another
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) hub: Hub,
     /// Read on every publish, written when a queue comes or goes.
     queues: ArcSwap<HashMap<QueueName, Arc<Queue>>>,
+    subscriptions: ArcSwap<Subscriptions>,
     changing: Mutex<()>,
     numbers: AtomicU64,
     pub(crate) leaders: crate::store::Leaders,
@@ -74,6 +76,7 @@ impl MemoryProvider {
             env,
             hub: Hub::new(),
             queues: ArcSwap::default(),
+            subscriptions: ArcSwap::default(),
             changing: Mutex::new(()),
             numbers: AtomicU64::new(0),
             leaders: crate::store::Leaders::default(),
@@ -119,6 +122,11 @@ impl Shared {
     /// The queue, with this spec if it did not exist.
     fn queue_or(&self, spec: QueueSpec) -> Arc<Queue> {
         let _changing = self.changing.lock();
+        self.find_or_create(spec)
+    }
+
+    /// The caller holds the lock of the index.
+    fn find_or_create(&self, spec: QueueSpec) -> Arc<Queue> {
         if let Some(queue) = self.find(&spec.name) {
             return queue;
         }
@@ -159,13 +167,51 @@ impl Shared {
         queues
     }
 
-    /// Takes the queue out of the index, if `dissolve` dissolves it. Under the lock of the index, so that whoever finds it
-    /// dissolved and looks again finds the next one.
+    /// The queues that are subscribed to a topic, in the order in which they are locked.
+    pub(crate) fn subscribed(&self, topic: &QueueName) -> Vec<Arc<Queue>> {
+        let find_all = || self.subscriptions.load().of(topic).iter().map(|name| self.find(name)).collect();
+        let found: Option<Vec<Arc<Queue>>> = find_all();
+        let mut queues = found.unwrap_or_else(|| {
+            // One is new, or was dropped just now: nobody drops one under this lock.
+            let _changing = self.changing.lock();
+            let subscriptions = self.subscriptions.load();
+            let names = subscriptions.of(topic).iter();
+            names.map(|name| self.find_or_create(QueueSpec::new(name.clone()))).collect()
+        });
+        queues.sort_by_key(|queue| queue.number);
+        queues
+    }
+
+    pub(crate) fn change_subscriptions(&self, change: impl FnOnce(&mut Subscriptions)) {
+        let _changing = self.changing.lock();
+        self.edit_subscriptions(change);
+    }
+
+    /// The caller holds the lock of the index.
+    fn edit_subscriptions(&self, change: impl FnOnce(&mut Subscriptions)) {
+        let mut subscriptions = Subscriptions::clone(&self.subscriptions.load());
+        change(&mut subscriptions);
+        self.subscriptions.store(Arc::new(subscriptions));
+    }
+
+    /// Waits until nobody changes the index: whoever found a dissolved queue finds it gone then.
+    pub(crate) fn settle_down(&self) {
+        drop(self.changing.lock());
+    }
+
+    /// Takes the queue out of the index, with its subscriptions, if `dissolve` dissolves it. Under the lock of the index, so
+    /// that whoever finds it dissolved and looks again finds the next one.
     fn remove(&self, name: &QueueName, dissolve: impl FnOnce(&Queue) -> bool) -> Result<(), ()> {
         let _changing = self.changing.lock();
-        let Some(queue) = self.find(name) else { return Ok(()) };
-        if !dissolve(&queue) {
+        let queue = self.find(name);
+        if queue.as_ref().is_some_and(|queue| !dissolve(queue)) {
             return Err(());
+        }
+        if self.subscriptions.load().is_subscribed(name) {
+            self.edit_subscriptions(|subscriptions| subscriptions.forget(name));
+        }
+        if queue.is_none() {
+            return Ok(());
         }
         let mut queues = HashMap::clone(&self.queues.load());
         queues.remove(name);
@@ -185,10 +231,8 @@ impl QueueProvider for MemoryProvider {
     }
 
     fn capabilities(&self, spec: Option<&QueueSpec>) -> Capabilities {
-        let mut can = Capabilities::none(
-            LeaseModel::PerMessage { min: MIN_LEASE, max: MAX_LEASE },
-            "publish to each queue; the manager's message mode does",
-        );
+        let lease = LeaseModel::PerMessage { min: MIN_LEASE, max: MAX_LEASE };
+        let mut can = Capabilities::none(lease, "use another provider");
         can.priority_levels = 15;
         can.priority = Support::Native;
         can.delay = Support::Native;
@@ -205,6 +249,9 @@ impl QueueProvider for MemoryProvider {
         can.cancel_running = Support::Native;
         can.exact_depth = Support::Native;
         can.max_len = Support::Native;
+        can.topics = Support::Native;
+        can.aged_order = Support::Native;
+        can.partitions = Support::Native;
         can.order_by_key = Support::Unsupported { instead: "give each key a queue of its own, or a concurrency key" };
         can.started_count = Support::Native;
         can.max_encoded_len = spec.map_or(usize::MAX, |spec| spec.max_encoded_len);
@@ -223,8 +270,8 @@ impl QueueProvider for MemoryProvider {
     async fn declare(&self, spec: &QueueSpec) -> Result<()> {
         self.open("declare")?;
         spec.validate()?;
-        if !matches!(spec.order, Order::Strict) {
-            let instead = "declare `strict`; ageing is not built yet";
+        if !matches!(spec.order, Order::Strict | Order::Aged { .. }) {
+            let instead = "declare `strict` or `aged`";
             return Err(Error::unsupported(SCHEME, "order", instead).on(&spec.name));
         }
         if !matches!(spec.durability, None | Some(Durability::Relaxed)) {
@@ -265,11 +312,12 @@ impl QueueProvider for MemoryProvider {
             return batch.iter().map(|_| PublishOutcome::Rejected(refusal.clone())).collect();
         }
         let now = self.shared.now();
+        let named = Named::by(&batch);
         let (mut batch, mut waiting) = (batch, Vec::new());
         let (queue, mut outcomes) = self.shared.with_live(queue, |state| {
             let mut outcomes = Vec::with_capacity(batch.len());
             for (index, envelope) in std::mem::take(&mut batch).into_iter().enumerate() {
-                outcomes.push(match state.offer(envelope, now) {
+                outcomes.push(match state.offer(envelope, named.get(index), now) {
                     Taken::Answer(outcome) => outcome,
                     Taken::NoRoom(envelope) => {
                         waiting.push((index, envelope));
@@ -280,7 +328,7 @@ impl QueueProvider for MemoryProvider {
             outcomes
         });
         if !waiting.is_empty() && options.on_full == OnFull::Wait {
-            self.wait_for_room(queue, waiting, options.deadline, &mut outcomes).await;
+            self.wait_for_room(queue, waiting, &named, options.deadline, &mut outcomes).await;
         }
         outcomes
     }
@@ -299,7 +347,7 @@ impl QueueProvider for MemoryProvider {
     }
 
     fn topics(&self) -> Option<Arc<dyn Topics>> {
-        None
+        Some(Arc::new(MemoryTopics::new(self.clone())))
     }
 
     fn job_store(&self) -> Option<Arc<dyn JobStore>> {
@@ -311,9 +359,21 @@ impl QueueProvider for MemoryProvider {
     }
 
     async fn unpark(&self, queue: &QueueName, key: &ParkKey, n: usize) -> Result<usize> {
+        const AT_ONCE: usize = 1_000;
         self.open("unpark")?;
-        let now = self.shared.now();
-        Ok(self.shared.find(queue).map_or(0, |queue| queue.with(|state| state.unpark(key, n, now))))
+        let Some(queue) = self.shared.find(queue) else { return Ok(0) };
+        let mut unparked = 0;
+        while unparked < n {
+            let part = AT_ONCE.min(n - unparked);
+            let now = self.shared.now();
+            let done = queue.with(|state| state.unpark(key, part, now));
+            unparked += done;
+            if done < part {
+                break;
+            }
+            // There may be more; let others at the lock first.
+        }
+        Ok(unparked)
     }
 
     async fn maintain(&self, leading: bool) -> Result<Duration> {
@@ -358,6 +418,7 @@ impl MemoryProvider {
         &self,
         mut queue: Arc<Queue>,
         mut waiting: Vec<(usize, Envelope)>,
+        named: &Named,
         deadline: Duration,
         outcomes: &mut [PublishOutcome],
     ) {
@@ -380,7 +441,7 @@ impl MemoryProvider {
                 let (live, still) = self.shared.with_live(&queue.name, |state| {
                     let mut still = Vec::new();
                     for (index, envelope) in std::mem::take(&mut waiting) {
-                        match state.offer(envelope, now) {
+                        match state.offer(envelope, named.get(index), now) {
                             Taken::Answer(outcome) => outcomes[index] = outcome,
                             Taken::NoRoom(envelope) => still.push((index, envelope)),
                         }
@@ -407,10 +468,10 @@ impl MemoryProvider {
 }
 
 /// Counts a publisher that waits, also when its future is dropped.
-struct Queuing<'a>(&'a Queue);
+pub(crate) struct Queuing<'a>(&'a Queue);
 
 impl<'a> Queuing<'a> {
-    fn begin(queue: &'a Queue) -> Self {
+    pub(crate) fn begin(queue: &'a Queue) -> Self {
         queue.with(|state| state.queuers += 1);
         Self(queue)
     }
@@ -422,7 +483,7 @@ impl Drop for Queuing<'_> {
     }
 }
 
-fn refuse_durability(options: &PublishOptions) -> Option<Rejection> {
+pub(crate) fn refuse_durability(options: &PublishOptions) -> Option<Rejection> {
     options.durability.filter(|durability| *durability != Durability::Relaxed)?;
     let instead = "memory goes with the process: publish without a durability, or use a broker";
     Some(Rejection::Denied(Error::unsupported(SCHEME, "durability", instead)))

@@ -11,7 +11,7 @@ use queue_core::{
         Cancel, ConsumeOptions, Consumer, Delivery, Disposition, Durability, OnFull, PublishOptions, PublishOutcome,
         Redrive, Rejection, SettleOutcome, Settlement,
     },
-    queue_spec::{Order, Retention, Tracking},
+    queue_spec::{Retention, Tracking},
     store::Lookup,
 };
 use queue_memory::MemoryProvider;
@@ -156,14 +156,10 @@ async fn finished_jobs_are_forgotten_by_count_and_bytes_and_age() {
 #[tokio::test(start_paused = true)]
 async fn what_memory_cannot_give_is_refused_by_name() {
     let provider = provider();
-    let aged = |spec: &mut QueueSpec| spec.order = Order::Aged { bound: Duration::from_secs(1) };
-    let synced = |spec: &mut QueueSpec| spec.durability = Some(Durability::Synced);
-    for (field, change) in [("order", &aged as &dyn Fn(&mut QueueSpec)), ("durability", &synced)] {
-        let mut spec = QueueSpec::new(queue());
-        change(&mut spec);
-        let error = provider.declare(&spec).await.unwrap_err();
-        assert_eq!((error.code(), error.operation()), (ErrorCode::Unsupported, Some(field)));
-    }
+    let mut spec = QueueSpec::new(queue());
+    spec.durability = Some(Durability::Synced);
+    let error = provider.declare(&spec).await.unwrap_err();
+    assert_eq!((error.code(), error.operation()), (ErrorCode::Unsupported, Some("durability")));
 }
 
 #[tokio::test(start_paused = true)]

@@ -157,6 +157,12 @@ impl Envelope {
         if self.0.headers.is_empty() { None } else { self.headers().ok()?.sla }
     }
 
+    /// The partition that it names, if any: see [`crate::QueueSpec::partitions`]. Headers that cannot be read name none.
+    #[must_use]
+    pub fn partition(&self) -> Option<Arc<str>> {
+        self.0.headers.partition()
+    }
+
     /// The parsed headers.
     ///
     /// # Errors

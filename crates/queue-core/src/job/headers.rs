@@ -158,6 +158,26 @@ impl RawHeaders {
         self.0.is_empty()
     }
 
+    /// The partition that they name, if any, without parsing what names none.
+    pub(super) fn partition(&self) -> Option<Arc<str>> {
+        #[derive(Deserialize)]
+        struct Only {
+            #[serde(default)]
+            keys: OnlyKeys,
+        }
+        #[derive(Default, Deserialize)]
+        struct OnlyKeys {
+            #[serde(default)]
+            partition: Option<Arc<str>>,
+        }
+        let text = std::str::from_utf8(&self.0).ok()?;
+        // A foreign writer may have escaped the letters.
+        if !text.contains("partition") && !text.contains("\\u") {
+            return None;
+        }
+        serde_json::from_str::<Only>(text).ok()?.keys.partition
+    }
+
     /// Parses them; empty bytes are the default.
     ///
     /// # Errors
@@ -186,6 +206,20 @@ mod tests {
         let raw = RawHeaders::from_wire(Bytes::from_static(br#"{"project":"p","from_the_future":[1]}"#)).unwrap();
         assert_eq!(raw.parse().unwrap().project.as_deref(), Some("p"));
         assert!(std::str::from_utf8(raw.as_bytes()).unwrap().contains("from_the_future"));
+    }
+
+    #[test]
+    fn the_partition_is_found_however_it_was_written() {
+        let named =
+            |text: &'static str| RawHeaders::from_wire(Bytes::from_static(text.as_bytes())).unwrap().partition();
+        assert_eq!(RawHeaders::default().partition(), None);
+        assert_eq!(named(r#"{"keys":{"partition":"bulk"}}"#).as_deref(), Some("bulk"));
+        assert_eq!(named(r#"{"keys":{"tenant":"a","p\u0061rtition":"bulk"},"tags":["x"]}"#).as_deref(), Some("bulk"));
+        assert_eq!(named(r#"{"tags":["partition"],"project":"partition"}"#), None);
+        assert_eq!(named(r#"{"keys":{"partition"#), None);
+        let all =
+            Headers { keys: LimitKeys { partition: Some("ü".into()), ..LimitKeys::default() }, ..Headers::default() };
+        assert_eq!(RawHeaders::encode(&all).unwrap().partition().as_deref(), Some("ü"));
     }
 
     #[test]

@@ -85,9 +85,13 @@ pub trait QueueAdmin: Debug + Send + Sync {
 }
 
 /// Topics: what is published to one reaches every queue that is subscribed.
+///
+/// Each queue gets a copy of its own under the job's id: ids and unique keys are a queue's own. Topics and queues have names
+/// apart; a topic is there as soon as somebody is subscribed. Dropping a queue ends its subscriptions.
 #[async_trait]
 pub trait Topics: Debug + Send + Sync {
-    /// Adds a subscription. Idempotent.
+    /// Adds a subscription, for what is published from now on. Idempotent. A queue that was not declared gets the default
+    /// spec when the first job reaches it.
     ///
     /// # Errors
     /// `UNAVAILABLE`, `DENIED`.
@@ -99,7 +103,10 @@ pub trait Topics: Debug + Send + Sync {
     /// `UNAVAILABLE`, `DENIED`.
     async fn unsubscribe(&self, topic: &QueueName, queue: &QueueName) -> Result<()>;
 
-    /// Like [`super::QueueProvider::publish`].
+    /// Like [`super::QueueProvider::publish`]: one outcome per item, which is the worst of its queues'.
+    ///
+    /// An item that one of the queues refuses reaches none of them. `Duplicate` means that its unique key is held in one
+    /// queue, and that the others have it. Where nobody is subscribed it is `Rejected(Unroutable)`.
     async fn publish(&self, topic: &QueueName, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome>;
 }
 

@@ -7,7 +7,7 @@ use queue_core::{
     provider::{Delivery, Lease, Receipt},
 };
 
-use super::{Moment, Now, State, state::Holder};
+use super::{Moment, Now, State, lanes::Place, state::Holder};
 
 /// What a claim found.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl State {
         }
     }
 
-    /// Leases up to `max` jobs to a consumer, by priority and age.
+    /// Leases up to `max` jobs to a consumer, in the order of the queue.
     pub(crate) fn claim(&mut self, holder: u32, max: usize, lease: Duration, now: Now) -> Claimed {
         let Some(consumer) = self.consumers.get(holder).filter(|consumer| !consumer.closed) else {
             return Claimed::Closed;
@@ -73,8 +73,12 @@ impl State {
         self.advance(now);
         let ready = usize::try_from(self.count(JobState::Pending)).unwrap_or(usize::MAX);
         let mut jobs = Vec::with_capacity(room.min(ready));
+        self.line.look(now.mono);
         while jobs.len() < room {
-            let Some(place) = self.lanes.pop() else { break };
+            let slots = &self.slots;
+            let rank_of =
+                |place: Place| slots.get(place.slot).filter(|entry| entry.stands_at(place)).map(|entry| entry.rank);
+            let Some(place) = self.line.pop(rank_of) else { break };
             let Some(entry) = self.slots.get(place.slot).filter(|entry| entry.stands_at(place)) else { continue };
             if entry.envelope.expires_at.is_some_and(|end| end <= now.wall) {
                 self.apply(place.slot, Trigger::Expire, now);
@@ -88,7 +92,7 @@ impl State {
         if let Some(consumer) = self.consumers.get_mut(holder) {
             consumer.outstanding += jobs.len();
         }
-        if self.lanes.len() > 0 {
+        if self.line.any_ready() {
             // There is more than this consumer took.
             self.wake_one();
         }

@@ -23,6 +23,8 @@ pub(crate) struct Entry {
     /// Which occupant of the slot this is.
     pub(crate) born: u32,
     pub(crate) state: JobState,
+    /// Which partition of the queue it is in, for all its life.
+    pub(crate) partition: u8,
     /// The start of the current delivery was counted in `started_count`.
     pub(crate) marked: bool,
     /// A lease of it was lost.
@@ -78,6 +80,7 @@ impl Entry {
             rank: ticket,
             born,
             state,
+            partition: 0,
             marked: false,
             orphaned: false,
             holder: 0,
@@ -112,6 +115,11 @@ impl Entry {
 
     pub(crate) fn parked(&self) -> Option<&ParkKey> {
         self.details()?.parked.as_ref()
+    }
+
+    /// Whatever happens to a parked job ends its being parked: what it was parked under.
+    pub(crate) fn take_parked(&mut self, from: JobState) -> Option<ParkKey> {
+        self.details.as_mut().filter(|_| from == JobState::Pending)?.parked.take()
     }
 
     /// The ticket as places and timers carry it. Should the cut-off bits ever collide, a pending job is met once too often.

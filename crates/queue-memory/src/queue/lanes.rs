@@ -39,7 +39,11 @@ impl Lanes {
 
     /// The first place of the highest occupied lane.
     pub(crate) fn pop(&mut self) -> Option<Place> {
-        let level = self.highest()?;
+        self.pop_lane(self.highest()?)
+    }
+
+    /// Takes the first place of this lane.
+    pub(super) fn pop_lane(&mut self, level: usize) -> Option<Place> {
         let place = match self.returned[level].pop_first() {
             Some((_, place)) => Some(place),
             None => self.lanes[level].pop_front(),
@@ -53,6 +57,14 @@ impl Lanes {
 
     fn highest(&self) -> Option<usize> {
         (self.occupied != 0).then(|| (15 - self.occupied.leading_zeros()) as usize)
+    }
+
+    /// The first place of this lane.
+    pub(super) fn head(&self, level: usize) -> Option<Place> {
+        if self.occupied & (1 << level) == 0 {
+            return None;
+        }
+        self.returned[level].values().next().or_else(|| self.lanes[level].front()).copied()
     }
 
     /// Places, old ones included.

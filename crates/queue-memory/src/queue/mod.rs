@@ -1,10 +1,14 @@
 //! One queue: a mutex over its state, and what wakes those who wait on it.
 
+mod aged;
 mod beat;
 mod claim;
 mod entry;
 mod keys;
 mod lanes;
+mod line;
+mod partitions;
+mod position;
 mod publish;
 mod retain;
 mod settle;
@@ -25,7 +29,7 @@ use tokio::sync::Notify;
 
 pub(crate) use claim::Claimed;
 pub(crate) use entry::Entry;
-pub(crate) use publish::Taken;
+pub(crate) use publish::{Named, Taken, Verdict};
 pub(crate) use settle::{keep_outcome, trigger_of};
 pub(crate) use slots::Slots;
 pub(crate) use state::State;

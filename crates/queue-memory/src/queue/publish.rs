@@ -1,7 +1,10 @@
 //! Taking jobs in.
 
+use std::sync::Arc;
+
 use hashbrown::HashSet;
 use queue_core::{
+    Error, ErrorCode,
     job::{Envelope, JobError, JobId},
     lifecycle::Trigger,
     provider::{PublishOutcome, Redrive, RedriveReport, RedriveSelection, Rejection},
@@ -22,34 +25,90 @@ impl Taken {
     }
 }
 
+/// The partitions that the jobs of a batch name: read once, before any lock is taken. Nothing is kept of a batch without
+/// headers.
+#[derive(Debug)]
+pub(crate) struct Named(Vec<Option<Arc<str>>>);
+
+impl Named {
+    pub(crate) fn by(batch: &[Envelope]) -> Self {
+        if batch.iter().all(|envelope| envelope.headers.is_empty()) {
+            return Self(Vec::new());
+        }
+        Self(batch.iter().map(Envelope::partition).collect())
+    }
+
+    pub(crate) fn get(&self, index: usize) -> Option<&str> {
+        self.0.get(index)?.as_deref()
+    }
+}
+
+/// What would become of a job that is offered now.
+pub(crate) enum Verdict {
+    /// It would come in, into this partition.
+    Fits(u8),
+    /// Its id is known: it is accepted, and nothing changes.
+    Known,
+    /// Another job holds its unique key.
+    Held(JobId),
+    /// There is no room for it now.
+    Full,
+    /// It is not taken, now or later.
+    Refused(Rejection),
+}
+
 impl State {
-    /// Takes a job in, once: an id that is known is accepted and changes nothing.
-    pub(crate) fn offer(&mut self, envelope: Envelope, now: Now) -> Taken {
-        if let Some(rejection) = self.too_large(&envelope) {
-            return Taken::Answer(PublishOutcome::Rejected(rejection));
+    /// Takes a job in, once: an id that is known is accepted and changes nothing. `named` is the partition it names.
+    pub(crate) fn offer(&mut self, envelope: Envelope, named: Option<&str>, now: Now) -> Taken {
+        match self.judge(&envelope, named, now) {
+            Verdict::Fits(partition) => self.admit(envelope, partition, now),
+            Verdict::Known => Taken::accepted(),
+            Verdict::Held(by) => Taken::Answer(PublishOutcome::Duplicate { existing: self.reference(by) }),
+            Verdict::Full => Taken::NoRoom(envelope),
+            Verdict::Refused(rejection) => Taken::Answer(PublishOutcome::Rejected(rejection)),
         }
+    }
+
+    #[inline]
+    pub(crate) fn judge(&self, envelope: &Envelope, named: Option<&str>, now: Now) -> Verdict {
+        let partition = match self.place_for(envelope, named) {
+            Ok(partition) => partition,
+            Err(rejection) => return Verdict::Refused(rejection),
+        };
         if self.find(envelope.id).is_some() || self.is_gone(envelope.id) {
-            return Taken::accepted();
+            return Verdict::Known;
         }
-        if let Some(existing) = self.key_holder(&envelope, now) {
-            return Taken::Answer(PublishOutcome::Duplicate { existing: self.reference(existing) });
+        if let Some(holder) = self.key_holder(envelope, now) {
+            return Verdict::Held(holder);
         }
-        if self.waiting() >= self.max_len() {
-            return Taken::NoRoom(envelope);
+        if self.waiting() >= self.max_len() { Verdict::Full } else { Verdict::Fits(partition) }
+    }
+
+    /// The partition it belongs in, if it may come in at all.
+    #[inline]
+    pub(crate) fn place_for(&self, envelope: &Envelope, named: Option<&str>) -> Result<u8, Rejection> {
+        let (limit, actual) = (self.spec.max_encoded_len, envelope.encoded_len());
+        if actual > limit {
+            return Err(Rejection::TooLarge { limit, actual });
         }
-        self.admit(envelope, now)
+        match self.line.find(named) {
+            Some(partition) => Ok(partition),
+            None => Err(self.no_such_partition(named)),
+        }
+    }
+
+    #[cold]
+    fn no_such_partition(&self, named: Option<&str>) -> Rejection {
+        let error = self.spec.check_partition(named).err();
+        Rejection::Denied(error.unwrap_or_else(|| Error::new(ErrorCode::Validation, "no such partition")).by("memory"))
     }
 
     /// Takes a follow-up in: `max_len` never refuses it, and a held unique key means that its work is under way.
-    pub(crate) fn follow(&mut self, envelope: Envelope, now: Now) {
+    pub(crate) fn follow(&mut self, envelope: Envelope, named: Option<&str>, now: Now) {
         if self.find(envelope.id).is_none() && !self.is_gone(envelope.id) && self.key_holder(&envelope, now).is_none() {
-            self.admit(envelope, now);
+            let partition = self.line.find(named).or_else(|| self.line.find(None)).unwrap_or(0);
+            self.admit(envelope, partition, now);
         }
-    }
-
-    pub(crate) fn too_large(&self, envelope: &Envelope) -> Option<Rejection> {
-        let (limit, actual) = (self.spec.max_encoded_len, envelope.encoded_len());
-        (actual > limit).then_some(Rejection::TooLarge { limit, actual })
     }
 
     fn key_holder(&self, envelope: &Envelope, now: Now) -> Option<JobId> {
@@ -60,10 +119,10 @@ impl State {
         self.spec.max_len.unwrap_or(queue_core::config::defaults::MEMORY_MAX_LEN)
     }
 
-    fn admit(&mut self, envelope: Envelope, now: Now) -> Taken {
+    fn admit(&mut self, envelope: Envelope, partition: u8, now: Now) -> Taken {
         let unique = envelope.unique.clone();
         let id = envelope.id;
-        if self.insert(envelope, now).is_none() {
+        if self.insert(envelope, partition, now).is_none() {
             return Taken::Answer(PublishOutcome::Rejected(Rejection::Full));
         }
         if let Some(unique) = unique {

@@ -1,12 +1,14 @@
 //! Ending deliveries.
 
+use std::ops::Bound;
+
 use queue_core::{
     lifecycle::Trigger,
     provider::{Cancel, Disposition, ParkKey, Receipt, SettleOutcome},
     store::CancelOutcome,
 };
 
-use super::{Now, State, entry::Entry, lanes::Place, state::SLACK};
+use super::{Now, State, entry::Entry};
 
 impl State {
     /// The job that the receipt still holds.
@@ -60,45 +62,39 @@ impl State {
     fn park(&mut self, slot: u32, key: &ParkKey, until: super::Moment) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         entry.details_mut().parked = Some(key.clone());
-        let place = Place { slot, ticket: entry.short_ticket() };
-        self.parked.entry(key.clone()).or_default().push_back(place);
-        self.parked_places += 1;
+        self.parked.entry(key.clone()).or_default().insert(entry.rank, slot);
         self.parked_count += 1;
-        self.compact_parked();
         self.turn(slot, until);
     }
 
-    /// Drops old places where they outnumber the live ones: a job that comes back by time leaves its place behind.
-    fn compact_parked(&mut self) {
-        if self.parked_places <= 2 * self.parked_count + SLACK as u64 {
-            return;
+    /// A job is parked no longer.
+    pub(super) fn leave_key(&mut self, key: &ParkKey, rank: u64) {
+        let Some(line) = self.parked.get_mut(key) else { return };
+        self.parked_count -= u64::from(line.remove(&rank).is_some());
+        if line.is_empty() {
+            self.parked.remove(key);
         }
-        let slots = &self.slots;
-        self.parked.retain(|_, line| {
-            line.retain(|place| slots.get(place.slot).is_some_and(|entry| entry.short_ticket() == place.ticket));
-            !line.is_empty()
-        });
-        self.parked_places = self.parked.values().map(|line| line.len() as u64).sum();
     }
 
-    /// Lets up to `n` parked jobs of the key run.
+    /// Lets up to `n` parked jobs of the key run, the oldest first.
     pub(crate) fn unpark(&mut self, key: &ParkKey, n: usize, now: Now) -> usize {
-        let Some(mut line) = self.parked.remove(key) else { return 0 };
         let mut unparked = 0;
         while unparked < n {
-            let Some(place) = line.pop_front() else { break };
-            self.parked_places -= 1;
-            let parked = self.slots.get(place.slot).is_some_and(|entry| {
-                entry.short_ticket() == place.ticket && entry.parked() == Some(key) && !entry.state.is_terminal()
-            });
-            if parked && self.apply(place.slot, Trigger::Unpark, now).is_some() {
-                unparked += 1;
+            let oldest = self.parked.get(key).and_then(|line| line.first_key_value());
+            let Some(slot) = oldest.map(|(_, slot)| *slot) else { break };
+            if self.apply(slot, Trigger::Unpark, now).is_none() {
+                break;
             }
-        }
-        if !line.is_empty() {
-            self.parked.insert(key.clone(), line);
+            unparked += 1;
         }
         unparked
+    }
+
+    /// Keys under which jobs are parked, with how many: the next `limit` after one, by name.
+    pub(crate) fn parked_after(&self, key: Option<&ParkKey>, limit: usize) -> Vec<(ParkKey, u64)> {
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        let lines = self.parked.range::<ParkKey, _>((from, Bound::Unbounded)).take(limit);
+        lines.map(|(key, line)| (key.clone(), line.len() as u64)).collect()
     }
 
     /// Cancels a waiting job, or asks a running one to stop.

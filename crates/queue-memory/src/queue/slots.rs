@@ -54,7 +54,17 @@ impl<T> Slots<T> {
 
     /// Occupied slots from `start` on, in order.
     pub(crate) fn iter_from(&self, start: u32) -> impl Iterator<Item = (u32, &T)> {
-        (start..self.untouched).filter_map(|slot| Some((slot, self.get(slot)?)))
+        self.range(start, self.untouched)
+    }
+
+    /// Occupied slots from `start` on and before `end`, in order.
+    pub(crate) fn range(&self, start: u32, end: u32) -> impl Iterator<Item = (u32, &T)> {
+        (start..end.min(self.untouched)).filter_map(|slot| Some((slot, self.get(slot)?)))
+    }
+
+    /// Slots at and after this one were never used.
+    pub(crate) fn end(&self) -> u32 {
+        self.untouched
     }
 }
 

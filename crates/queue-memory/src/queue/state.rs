@@ -1,12 +1,16 @@
 //! What a queue holds, and the one place where a job changes state.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use queue_core::{
     event::JobEventKind,
     job::{Envelope, JobId, JobRef, Timestamp, UniqueKey},
-    lifecycle::{self, JobState, Line, Transition, Trigger},
+    lifecycle::{self, JobState, Transition, Trigger},
     provider::ParkKey,
     queue_spec::{QueueSpec, Tracking},
     stats::QueueStats,
@@ -17,7 +21,8 @@ use super::{
     Now, Signals,
     entry::Entry,
     keys::Hold,
-    lanes::{Lanes, Place},
+    lanes::Place,
+    line::Line,
     retain::Finished,
     slots::Slots,
     timers::{Alarm, Moment, Timer, Timers},
@@ -31,13 +36,14 @@ pub(crate) struct State {
     pub(super) slots: Slots<Entry>,
     ids: HashTable<u32>,
     hasher: DefaultHashBuilder,
-    pub(super) lanes: Lanes,
-    lanes_limit: usize,
+    pub(super) line: Line,
+    line_limit: usize,
     pub(super) timers: Timers,
     timers_limit: usize,
     pub(super) keys: HashMap<UniqueKey, Hold>,
     pub(super) windows: std::collections::BinaryHeap<std::cmp::Reverse<(Moment, UniqueKey)>>,
-    pub(super) parked: HashMap<ParkKey, std::collections::VecDeque<Place>>,
+    /// The slots of parked jobs, by rank: the oldest is let go first.
+    pub(super) parked: BTreeMap<ParkKey, BTreeMap<u64, u32>>,
     pub(super) finished: Finished,
     pub(super) dead: BTreeSet<(Timestamp, u32)>,
     pub(super) consumers: Slots<Holder>,
@@ -51,8 +57,6 @@ pub(crate) struct State {
     pub(crate) queuers: usize,
     counts: [u64; JobState::ALL.len()],
     pub(super) parked_count: u64,
-    /// Places in `parked`, old ones included.
-    pub(super) parked_places: u64,
     submitted_total: u64,
     completed_total: u64,
     failed_total: u64,
@@ -84,18 +88,18 @@ const TIMERS_AT_ONCE: usize = 10_000;
 impl State {
     pub(super) fn new(spec: QueueSpec, hub: Hub) -> Self {
         Self {
+            line: Line::of(&spec),
             spec,
             control: QueueControl::default(),
             slots: Slots::default(),
             ids: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
-            lanes: Lanes::default(),
-            lanes_limit: SLACK,
+            line_limit: SLACK,
             timers: Timers::default(),
             timers_limit: SLACK,
             keys: HashMap::new(),
             windows: std::collections::BinaryHeap::new(),
-            parked: HashMap::new(),
+            parked: BTreeMap::new(),
             finished: Finished::default(),
             dead: BTreeSet::new(),
             consumers: Slots::default(),
@@ -105,7 +109,6 @@ impl State {
             queuers: 0,
             counts: [0; JobState::ALL.len()],
             parked_count: 0,
-            parked_places: 0,
             submitted_total: 0,
             completed_total: 0,
             failed_total: 0,
@@ -182,13 +185,14 @@ impl State {
     }
 
     /// Takes a new job in. `None` where four billion are remembered.
-    pub(super) fn insert(&mut self, envelope: Envelope, now: Now) -> Option<u32> {
+    pub(super) fn insert(&mut self, envelope: Envelope, partition: u8, now: Now) -> Option<u32> {
         let state = JobState::initial(envelope.not_before, now.wall);
         let (id, priority) = (envelope.id, envelope.priority);
         let (not_before, expires_at) = (envelope.not_before, envelope.expires_at);
         self.ticket += 1;
         self.born = self.born.wrapping_add(1);
-        let entry = Entry::new(envelope, state, self.ticket, self.born, now.wall);
+        let mut entry = Entry::new(envelope, state, self.ticket, self.born, now.wall);
+        entry.partition = partition;
         let slot = self.slots.insert(entry)?;
         if self.is_tracked() {
             self.index(slot, id);
@@ -196,7 +200,7 @@ impl State {
         self.counts[state as usize] += 1;
         self.submitted_total += 1;
         if state == JobState::Pending {
-            self.line_up(slot, priority, Line::Tail);
+            self.line_up(slot, priority, lifecycle::Line::Tail, now);
         } else if let Some(due) = not_before {
             self.turn(slot, now.moment_of(due));
         }
@@ -228,17 +232,23 @@ impl State {
             entry.orphaned = false;
             entry.drop_cancel_request();
         }
-        let holder = entry.holder;
-        let unparked = entry.parked().is_some() && transition.from == JobState::Pending;
-        if unparked {
-            entry.details_mut().parked = None;
+        let (holder, partition, rank) = (entry.holder, entry.partition, entry.rank);
+        let unparked = entry.take_parked(transition.from);
+        if let Some(key) = unparked {
+            self.leave_key(&key, rank);
         }
-
-        self.parked_count -= u64::from(unparked);
         self.recount(transition, holder);
-        if let Some(line) = effects.ready {
+        if let Line::Parted(partitions) = &mut self.line {
+            if transition.to == JobState::Running {
+                partitions.started(partition, self.slots.get(slot)?.envelope.priority);
+            }
+            if transition.from == JobState::Running && partitions.ended(partition) {
+                self.signals.wake += 1;
+            }
+        }
+        if let Some(end) = effects.ready {
             let priority = self.slots.get(slot)?.envelope.priority;
-            self.line_up(slot, priority, line);
+            self.line_up(slot, priority, end, now);
         }
         if let Some(event) = effects.event {
             self.emit(slot, event, now);
@@ -273,19 +283,19 @@ impl State {
         }
     }
 
-    fn line_up(&mut self, slot: u32, priority: queue_core::Priority, line: Line) {
-        if self.lanes.len() > self.lanes_limit {
+    fn line_up(&mut self, slot: u32, priority: queue_core::Priority, end: lifecycle::Line, now: Now) {
+        if self.line.len() > self.line_limit {
             let slots = &self.slots;
-            self.lanes.compact(|place| slots.get(place.slot).is_some_and(|entry| entry.stands_at(place)));
-            self.lanes_limit = 2 * self.lanes.len() + SLACK;
+            self.line.compact(|place| slots.get(place.slot).is_some_and(|entry| entry.stands_at(place)));
+            self.line_limit = 2 * self.line.len() + SLACK;
         }
         let Some(entry) = self.slots.get_mut(slot) else { return };
-        if line == Line::Tail {
+        if end == lifecycle::Line::Tail {
             entry.rank = entry.ticket;
         }
         let place = Place { slot, ticket: entry.short_ticket() };
-        self.lanes.push(priority, line, entry.rank, place);
-        self.signals.wake += 1;
+        let ready = self.line.push(entry.partition, priority, end, entry.rank, place, now.mono);
+        self.signals.wake += usize::from(ready);
     }
 
     /// Ends the job's present state at that moment.
@@ -420,7 +430,7 @@ impl State {
         stats.completed_total = self.completed_total;
         stats.failed_total = self.failed_total;
         let stands = |place: Place| self.slots.get(place.slot).is_some_and(|entry| entry.stands_at(place));
-        let heads = self.lanes.heads(stands).filter_map(|place| self.slots.get(place.slot));
+        let heads = self.line.heads(stands).filter_map(|place| self.slots.get(place.slot));
         stats.oldest_pending = heads.map(|entry| entry.changed_at).min();
         stats
     }

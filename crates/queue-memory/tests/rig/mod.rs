@@ -17,6 +17,7 @@ use queue_memory::MemoryProvider;
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
 pub(crate) struct Rig {
+    env: Env,
     pub(crate) provider: MemoryProvider,
     pub(crate) store: Arc<dyn JobStore>,
 }
@@ -39,15 +40,21 @@ pub(crate) fn reference(n: u64) -> JobRef {
 
 /// A rig whose queue has this spec.
 pub(crate) async fn rig(change: impl FnOnce(&mut QueueSpec)) -> Rig {
-    let provider = MemoryProvider::with_env(Env::seeded(START, 1));
+    let env = Env::seeded(START, 1);
+    let provider = MemoryProvider::with_env(env.clone());
     let mut spec = QueueSpec::new(queue());
     change(&mut spec);
     provider.declare(&spec).await.unwrap();
     let store = provider.job_store().unwrap();
-    Rig { provider, store }
+    Rig { env, provider, store }
 }
 
 impl Rig {
+    /// Since the start.
+    pub(crate) fn now(&self) -> Duration {
+        self.env.now() - START
+    }
+
     pub(crate) async fn publish(&self, jobs: impl IntoIterator<Item = Envelope>) -> Vec<PublishOutcome> {
         self.provider.publish(&queue(), jobs.into_iter().collect(), &PublishOptions::default()).await
     }

@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use queue_core::{
-    Error, ErrorCode, JobError, Priority, QueueName, QueueSpec, RetryPolicy,
+    ErrorCode, JobError, Priority, QueueName, QueueSpec, RetryPolicy,
     job::JobKind,
-    provider::{Disposition, LeaseModel, PublishOptions, PublishOutcome},
+    provider::{Disposition, LeaseModel},
     queue_spec::Retention,
 };
 use tokio::time::{Instant, sleep};
 
 use super::{
     Ctx, Outcome,
-    case::{cases, check, check_eq, check_matches},
+    case::{cases, check, check_eq},
     context::texts,
 };
 
@@ -35,7 +35,6 @@ cases! { "admin";
     capabilities_make_sense []
     ping []
     maintenance_says_when_to_come_again []
-    topics_reach_each_subscribed_queue [Topics]
 }
 
 fn code<T>(answer: queue_core::Result<T>) -> Option<ErrorCode> {
@@ -362,27 +361,4 @@ async fn maintenance_says_when_to_come_again(ctx: &Ctx) -> Outcome {
         check!(next <= Duration::from_secs(86_400), "maintenance wants to be called in {next:?}");
     }
     Ok(())
-}
-
-async fn topics_reach_each_subscribed_queue(ctx: &Ctx) -> Outcome {
-    let Some(topics) = ctx.provider().topics() else {
-        return Err(Error::new(ErrorCode::Internal, "topics are native and cannot be had").into());
-    };
-    let (topic, one, two) = (ctx.queue("topic"), ctx.queue("one"), ctx.queue("two"));
-    for queue in [&one, &two, &one] {
-        topics.subscribe(&topic, queue).await?;
-    }
-    let outcomes = topics.publish(&topic, vec![ctx.job("news").seal()], &PublishOptions::default()).await;
-    check_matches!(outcomes.as_slice(), [PublishOutcome::Accepted { .. }], "published to a topic");
-    for queue in [&one, &two] {
-        let consumer = ctx.consumer(queue).await?;
-        let delivery = ctx.take_one(&consumer).await?;
-        ctx.complete(&consumer, &delivery).await?;
-        ctx.nothing(&consumer, "each subscribed queue gets it once").await?;
-    }
-    topics.unsubscribe(&topic, &two).await?;
-    topics.unsubscribe(&topic, &two).await?;
-    topics.publish(&topic, vec![ctx.job("more news").seal()], &PublishOptions::default()).await;
-    let consumer = ctx.consumer(&two).await?;
-    ctx.nothing(&consumer, "it is subscribed no longer").await
 }

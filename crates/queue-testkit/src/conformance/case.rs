@@ -205,6 +205,10 @@ needs! {
     MaxLen: max_len = "max_len";
     /// Topics.
     Topics: topics = "topics";
+    /// Order with a bound on waiting.
+    AgedOrder: aged_order = "aged order";
+    /// Weighted parts of a queue.
+    Partitions: partitions = "partitions";
     /// Crashes are counted.
     StartedCount: started_count = "crash count";
 }

@@ -24,7 +24,9 @@ mod hostile;
 mod lease;
 mod lifecycle;
 mod load;
+mod order;
 mod park;
+mod partitions;
 mod publish;
 mod refusal;
 mod retry;
@@ -32,8 +34,10 @@ mod settle;
 mod shutdown;
 mod store;
 mod theft;
+mod topics;
 pub mod tracking;
 mod unique;
+mod waiting;
 mod watch;
 
 pub use case::{Case, Failed, Need, Outcome};
@@ -42,7 +46,7 @@ pub use run::{run_case, run_suite, survey, unavailable};
 
 /// Every case, theme by theme.
 pub fn all_cases() -> impl Iterator<Item = &'static Case> {
-    let themes: [&'static [Case]; 20] = [
+    let themes: [&'static [Case]; 24] = [
         publish::CASES,
         unique::CASES,
         claim::CASES,
@@ -53,7 +57,11 @@ pub fn all_cases() -> impl Iterator<Item = &'static Case> {
         dead_letter::CASES,
         follow_up::CASES,
         lease::CASES,
+        order::CASES,
+        partitions::CASES,
         park::CASES,
+        waiting::CASES,
+        topics::CASES,
         flow::CASES,
         shutdown::CASES,
         admin::CASES,

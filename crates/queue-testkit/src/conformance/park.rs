@@ -23,6 +23,7 @@ cases! { "park";
     unpark_is_idempotent [Park, Store]
     counted_as_parked [Park, Store, ExactDepth]
     keys_are_the_queues_own [Park, Store]
+    unparked_come_before_fresher_ones [Park, Store, ReleaseToHead]
     without_a_store_it_looks_again [Park, NoStore]
 }
 
@@ -135,6 +136,16 @@ async fn keys_are_the_queues_own(ctx: &Ctx) -> Outcome {
     let delivery = ctx.take_one(&second).await?;
     ctx.complete(&second, &delivery).await?;
     ctx.nothing(&first, "the first queue's stays parked").await
+}
+
+/// They were there already: whoever was held is not punished for it.
+async fn unparked_come_before_fresher_ones(ctx: &Ctx) -> Outcome {
+    let (queue, consumer) = parked(ctx, &["a", "b", "c"], "limit").await?;
+    ctx.publish_texts(&queue, &["fresh"]).await?;
+    check_eq!(unpark(ctx, &queue, "limit", 2).await?, 2, "how many were unparked");
+    let got = ctx.take(&consumer, 3).await?;
+    check_eq!(texts(&got), ["a", "b", "fresh"], "the oldest of those that were unparked, then what came meanwhile");
+    ctx.complete_all(&consumer, &got).await
 }
 
 /// Nobody remembers the key, so the job comes to look: not at once, and not later than it may wait.

@@ -8,7 +8,7 @@ use queue_core::{
         Capabilities, DeadFilter, Disposition, Durability, ParkKey, PublishOptions, PublishOutcome, Redrive, Rejection,
         ReleaseReason, SettleOutcome, Support,
     },
-    queue_spec::{Order, Tracking},
+    queue_spec::{Order, Partition, Tracking},
     store::{CancelOutcome, JobQuery},
 };
 
@@ -28,7 +28,7 @@ cases! { "refusal";
 }
 
 /// The refusal names itself, so that a person knows what refused what.
-fn typed(ctx: &Ctx, what: &str, error: &Error) -> Outcome {
+pub(super) fn typed(ctx: &Ctx, what: &str, error: &Error) -> Outcome {
     check_eq!(error.code(), ErrorCode::Unsupported, "{what}: {error}");
     check_eq!(error.provider(), Some(ctx.provider().scheme()), "{what}: the provider that refuses ({error})");
     check!(error.operation().is_some(), "{what}: the refusal names no operation ({error})");
@@ -75,8 +75,9 @@ async fn durability_not_on_offer_for_a_batch(ctx: &Ctx) -> Outcome {
 type Change = fn(&mut QueueSpec);
 
 async fn declarations_are_kept_or_refused(ctx: &Ctx) -> Outcome {
-    let changes: [(&str, Change); 3] = [
+    let changes: [(&str, Change); 4] = [
         ("order", |spec| spec.order = Order::Aged { bound: Duration::from_secs(5) }),
+        ("partitions", |spec| spec.partitions = [("bulk".into(), Partition::default())].into()),
         ("tracking off", |spec| spec.tracking = Tracking::Off),
         ("max_len", |spec| spec.max_len = Some(2)),
     ];
@@ -120,6 +121,16 @@ async fn unsupported_admin(ctx: &Ctx) -> Outcome {
     }
     if lacks(caps.park) {
         refused(ctx, "unpark", ctx.provider().unpark(&queue, &ParkKey("key".into()), 1).await)?;
+    }
+    if lacks(caps.aged_order) {
+        let mut spec = QueueSpec::new(ctx.queue("refuse"));
+        spec.order = Order::Aged { bound: Duration::from_secs(5) };
+        refused(ctx, "declaring an aged order", ctx.provider().declare(&spec).await)?;
+    }
+    if lacks(caps.partitions) {
+        let mut spec = QueueSpec::new(ctx.queue("refuse"));
+        spec.partitions = [("bulk".into(), Partition::default())].into();
+        refused(ctx, "declaring partitions", ctx.provider().declare(&spec).await)?;
     }
     if lacks(caps.max_len) {
         let mut spec = QueueSpec::new(ctx.queue("refuse"));

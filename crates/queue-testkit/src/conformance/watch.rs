@@ -7,6 +7,7 @@ use futures_util::{StreamExt as _, stream::BoxStream};
 use queue_core::{
     JobError, JobRef,
     event::{JobEvent, JobEventKind as E},
+    job::{Headers, RawHeaders, SlaClass},
     provider::{Beat, Cancel, Disposition, Redrive},
     store::{Watch, Watched},
 };
@@ -27,6 +28,7 @@ cases! { "watch";
     each_event_fires_once [Store]
     released_and_lost [Store, PerMessageLease]
     several_watchers [Store]
+    completion_tells_whether_it_kept_to_its_class [Store]
 }
 
 type Stream = BoxStream<'static, Watched>;
@@ -208,5 +210,31 @@ async fn several_watchers(ctx: &Ctx) -> Outcome {
         let found = events(ctx, stream, 1).await;
         check_eq!(found.first().map(|event| &event.job), Some(&job), "each watcher hears of it");
     }
+    Ok(())
+}
+
+async fn completion_tells_whether_it_kept_to_its_class(ctx: &Ctx) -> Outcome {
+    let queue = ctx.queue("watch");
+    let mut stream = watch(ctx, Watch::Queue(queue.clone())).await?;
+    let mut jobs = Vec::new();
+    for class in [Some(SlaClass::Urgent), Some(SlaClass::Low), None] {
+        let mut job = ctx.job(format!("{class:?}"));
+        job.headers = RawHeaders::encode(&Headers { sla: class, ..Headers::default() })?;
+        jobs.push(job.seal());
+    }
+    let jobs = ctx.publish_all(&queue, jobs).await?;
+    let consumer = ctx.consumer(&queue).await?;
+    let held = ctx.take(&consumer, 3).await?;
+    tokio::time::sleep(Duration::from_millis(3_100)).await;
+    ctx.complete_all(&consumer, &held).await?;
+    let told = events(ctx, &mut stream, 9).await;
+    for (job, met) in jobs.iter().zip([Some(false), Some(true), None]) {
+        let record = ctx.record(job).await?.sla();
+        check_eq!(record.map(|sla| sla.met), met, "whether {job} kept to its class, by its record");
+        check!(record.is_none_or(|sla| sla.actual_ms >= 3_100), "submitted 3.1 s ago, it took {record:?}");
+        let event = told.iter().find(|event| event.job == *job && event.what == E::Completed);
+        check_eq!(event.map(|event| event.sla), Some(record), "whether it did, by the event");
+    }
+    check!(told.iter().all(|event| event.what == E::Completed || event.sla.is_none()), "told before it was completed");
     Ok(())
 }

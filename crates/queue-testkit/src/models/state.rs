@@ -125,6 +125,11 @@ impl State {
         if actual > limit {
             return Err(Rejection::TooLarge { limit, actual });
         }
+        if let Some(named) = envelope.partition() {
+            let scheme = self.shape.scheme();
+            let known = self.queue(name).spec.check_partition(Some(&named));
+            known.map_err(|error| Rejection::Denied(error.by(scheme)))?;
+        }
         if let Some(max) = self.shape.max_hold().filter(|max| envelope.timeout > *max) {
             return Err(Rejection::ExceedsMaxHold { max });
         }

@@ -91,11 +91,21 @@ impl QueueAdmin for SabotagedAdmin {
     }
 
     async fn parked(&self, queue: &QueueName, limit: usize) -> Result<Vec<(ParkKey, u64)>> {
-        self.inner.parked(queue, limit).await
+        let mut keys = self.inner.parked(queue, limit).await?;
+        if self.is(Defect::ParkedNotListed) {
+            keys.retain(|(_, jobs)| *jobs == 1);
+            keys.sort();
+        }
+        Ok(keys)
     }
 
     async fn position(&self, job: &JobRef) -> Result<Option<u64>> {
-        self.inner.position(job).await
+        let position = self.inner.position(job).await?;
+        Ok(match self.shared.defect {
+            Some(Defect::PositionOffByOne) => position.map(|ahead| ahead + 1),
+            Some(Defect::PositionOfAnything) => position.or(Some(0)),
+            _ => position,
+        })
     }
 
     async fn drop_dead(&self, queue: &QueueName, filter: &DeadFilter) -> Result<u64> {

@@ -72,6 +72,9 @@ impl SabotagedConsumer {
     fn show(&self, delivery: &mut Delivery) {
         let mut state = self.shared.state();
         let id = delivery.envelope.id;
+        if self.is(Defect::RetryLeavesPartition) && delivery.envelope.partition().is_some() {
+            state.given.insert(id, delivery.envelope.clone());
+        }
         if let Some(original) = state.originals.get(&id) {
             delivery.envelope = original.clone();
         }
@@ -95,12 +98,17 @@ impl SabotagedConsumer {
     fn change(&self, settlement: &Settlement, full: bool) -> Settlement {
         let mut changed = settlement.clone();
         let zero = Duration::ZERO;
+        let copied = self.shared.state().given.contains_key(&settlement.receipt.id);
         changed.disposition = match (self.shared.defect, changed.disposition) {
             (Some(Defect::RetryDelayIgnored), Disposition::Retry { error, .. }) => {
                 Disposition::Retry { after: zero, error }
             }
             (Some(Defect::RetryKeepsAttempt), Disposition::Retry { after, .. }) => {
                 Disposition::Release { after, reason: ReleaseReason::Snooze }
+            }
+            // Its copy is published elsewhere.
+            (Some(Defect::RetryLeavesPartition), Disposition::Retry { .. }) if copied => {
+                Disposition::Complete { result: None }
             }
             (Some(Defect::RetryIntoFullLost), Disposition::Retry { .. }) if full => {
                 Disposition::Complete { result: None }
@@ -137,6 +145,18 @@ impl SabotagedConsumer {
         }
         let stats = self.provider.admin().stats(std::slice::from_ref(&self.queue)).await;
         stats.iter().flatten().any(|stats| stats.waiting() >= max_len)
+    }
+
+    /// Retries by a copy that has lost its partition.
+    async fn copy_out(&self, settlement: &Settlement) {
+        let Disposition::Retry { .. } = settlement.disposition else { return };
+        let Some(job) = self.shared.state().given.get(&settlement.receipt.id).cloned() else { return };
+        let copy = job.edit(|copy| {
+            copy.id = JobId::derive(job.id.as_bytes(), 55);
+            copy.attempt += 1;
+            copy.headers = queue_core::job::RawHeaders::default();
+        });
+        self.provider.publish(&self.queue, vec![copy], &PublishOptions::default()).await;
     }
 
     async fn publish_then(&self, settlement: &Settlement, fresh: bool) {
@@ -196,6 +216,11 @@ impl Consumer for SabotagedConsumer {
         let mut outcomes = Vec::with_capacity(batch.len());
         for (settlement, outcome) in changed.iter().zip(self.inner.settle(&changed).await) {
             outcomes.push(self.answer(settlement, outcome).await);
+        }
+        if self.is(Defect::RetryLeavesPartition) {
+            for settlement in batch {
+                self.copy_out(settlement).await;
+            }
         }
         if lost {
             outcomes.push(SettleOutcome::Settled);

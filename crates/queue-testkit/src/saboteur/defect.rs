@@ -112,6 +112,26 @@ defects! {
     ParkIgnored "park-ignored" "releases what it should park" => "park::parked_until_unparked";
     UnparksAll "unparks-all" "unparks more than was asked" => "park::unparks_as_many_as_asked";
     AtMostForgotten "at-most-forgotten" "parks for ever" => "park::comes_back_after_at_most";
+    UnparkedToTail "unparked-to-tail" "sends unparked jobs behind the others" => "park::unparked_come_before_fresher_ones";
+    ParkedNotListed "parked-not-listed" "lists keys by name, and those with one job only" => "waiting::parked_keys_are_listed_by_how_many";
+    PositionOffByOne "position-off-by-one" "counts a job among those before it" => "waiting::position_counts_who_is_before";
+    PositionOfAnything "position-of-anything" "gives a position to what does not wait" => "waiting::position_of_what_does_not_wait_is_none";
+    // Order and partitions.
+    AgedIsStrict "aged-is-strict" "accepts an aged order and keeps a strict one" => "order::aged_low_runs_within_its_bound";
+    AgedAtOnce "aged-at-once" "takes everything for overdue from the beginning" => "order::aged_order_is_by_priority_at_first";
+    AgedIgnoresPriority "aged-ignores-priority" "delivers in the order of arrival where it should age" => "order::aged_flood_of_low_holds_nothing_higher_back";
+    AgedSinceSubmission "aged-since-submission" "counts the age from the submission" => "order::aged_counts_from_when_a_job_is_ready";
+    WeightsIgnored "weights-ignored" "serves all partitions alike" => "partitions::claims_are_shared_by_weight";
+    CapIgnored "cap-ignored" "ignores the concurrency of partitions" => "partitions::concurrency_is_exact_and_blocks_nobody_else";
+    CapForAll "cap-for-all" "holds every partition to the concurrency of the narrowest" => "partitions::concurrency_is_exact_and_blocks_nobody_else";
+    PartitionIgnored "partition-ignored" "puts every job into the default partition" => "partitions::unknown_partition_is_refused";
+    RetryLeavesPartition "retry-leaves-partition" "retries in the default partition" => "partitions::a_retried_job_stays_in_its_partition";
+    // Topics.
+    TopicReachesOne "topic-reaches-one" "publishes to one of the subscribed queues" => "topics::reach_each_subscribed_queue";
+    TopicHalfDone "topic-half-done" "publishes to those queues that have room" => "topics::refused_by_one_reaches_none";
+    TopicLostSilently "topic-lost-silently" "says Accepted where nobody is subscribed" => "topics::nobody_subscribed_is_unroutable";
+    UnsubscribeIgnored "unsubscribe-ignored" "keeps subscriptions that were ended" => "topics::end_with_the_subscription";
+    DroppedStaysSubscribed "dropped-stays-subscribed" "keeps the subscriptions of dropped queues" => "topics::a_dropped_queue_is_subscribed_no_longer";
     // Closing.
     CloseIgnored "close-ignored" "a closed consumer fetches on" => "shutdown::fetch_after_close_is_empty";
     CloseLosesBuffer "close-loses-buffer" "keeps what is buffered leased when it closes" => "shutdown::close_returns_what_is_buffered";
@@ -123,6 +143,7 @@ defects! {
     WatchSilent "watch-silent" "never tells watchers anything" => "watch::life_of_a_job";
     WatchTellsAll "watch-tells-all" "tells every watcher everything" => "watch::only_the_jobs_watched";
     EventsDoubled "events-doubled" "tells everything twice" => "watch::each_event_fires_once";
+    SlaForgotten "sla-forgotten" "does not say whether a job kept to its class" => "watch::completion_tells_whether_it_kept_to_its_class";
     ListIgnoresFilter "list-ignores-filter" "lists every job of the queue" => "store::listed_by_state_kind_tag_and_tenant";
     ListEndsEarly "list-ends-early" "says that the first page is the last" => "store::listed_page_by_page";
     ProgressLost "progress-lost" "forgets progress" => "store::progress_and_logs";

@@ -10,11 +10,12 @@ mod consumer;
 mod defect;
 mod provider;
 mod store;
+mod topics;
 
 pub use defect::Defect;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -61,6 +62,12 @@ struct State {
     delivered: HashMap<JobId, u32>,
     /// The longest queues may get.
     max_len: HashMap<QueueName, u64>,
+    /// Topics, and the queues subscribed to them.
+    subscribed: BTreeSet<(QueueName, QueueName)>,
+    /// Queues that were declared with an aged order.
+    aged: HashSet<QueueName>,
+    /// Jobs as they were given out, where the defect must know them by their receipts.
+    given: HashMap<JobId, Envelope>,
     /// Settlements that were said to be done.
     dropped: HashSet<Receipt>,
 }

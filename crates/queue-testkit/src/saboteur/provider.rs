@@ -8,13 +8,16 @@ use queue_core::{
     job::{ContentType, RawHeaders},
     limit::Limiter,
     provider::{
-        Capabilities, ConsumeOptions, Consumer, OnFull, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Rejection,
-        Topics,
+        Capabilities, ConsumeOptions, Consumer, Disposition, OnFull, ParkKey, PublishOptions, PublishOutcome,
+        QueueAdmin, Rejection, ReleaseReason, Settlement, Topics,
     },
+    queue_spec::Order,
     store::JobStore,
 };
 
-use super::{Defect, Shared, admin::SabotagedAdmin, consumer::SabotagedConsumer, store::SabotagedStore};
+use super::{
+    Defect, Shared, admin::SabotagedAdmin, consumer::SabotagedConsumer, store::SabotagedStore, topics::SabotagedTopics,
+};
 
 #[derive(Debug)]
 pub(super) struct SabotagedProvider {
@@ -25,6 +28,29 @@ pub(super) struct SabotagedProvider {
 impl SabotagedProvider {
     fn is(&self, defect: Defect) -> bool {
         self.shared.is(defect)
+    }
+
+    /// What a defect makes of a declaration.
+    fn misdeclare(&self, spec: &mut QueueSpec) {
+        if matches!(spec.order, Order::Aged { .. }) {
+            self.shared.state().aged.insert(spec.name.clone());
+        }
+        match self.shared.defect {
+            Some(Defect::AgedIsStrict) => spec.order = Order::Strict,
+            Some(Defect::AgedAtOnce) if matches!(spec.order, Order::Aged { .. }) => {
+                spec.order = Order::Aged { bound: Duration::from_nanos(2) };
+            }
+            Some(Defect::WeightsIgnored) => spec.partitions.values_mut().for_each(|partition| partition.weight = 1),
+            Some(Defect::CapForAll) if !spec.partitions.is_empty() => {
+                let narrowest = spec.partitions.values().filter_map(|partition| partition.max_concurrency).min();
+                spec.partitions.entry(QueueSpec::DEFAULT_PARTITION.into()).or_default();
+                spec.partitions.values_mut().for_each(|partition| partition.max_concurrency = narrowest);
+            }
+            Some(Defect::CapIgnored) => {
+                spec.partitions.values_mut().for_each(|partition| partition.max_concurrency = None);
+            }
+            _ => {}
+        }
     }
 
     /// What a defect makes of a job on its way in.
@@ -38,6 +64,16 @@ impl SabotagedProvider {
                 job.not_before = job.not_before.map(early);
             }),
             Some(Defect::PriorityIgnored) => job.edit(|job| job.priority = Priority::NORMAL),
+            Some(Defect::AgedIgnoresPriority) if state.aged.contains(queue) => {
+                job.edit(|job| job.priority = Priority::NORMAL)
+            }
+            // As old as it can be.
+            Some(Defect::AgedSinceSubmission) if state.aged.contains(queue) && job.not_before.is_some() => {
+                job.edit(|job| job.priority = Priority::URGENT)
+            }
+            Some(Defect::PartitionIgnored) if job.partition().is_some() => {
+                job.edit(|job| job.headers = without_partition(&job.headers))
+            }
             Some(Defect::ExpiredDelivered) => job.edit(|job| job.expires_at = None),
             Some(Defect::UniqueIgnored) => job.edit(|job| job.unique = None),
             Some(Defect::UniqueWindowIgnored) => {
@@ -129,7 +165,9 @@ impl QueueProvider for SabotagedProvider {
         if let Some(max_len) = spec.max_len {
             self.shared.state().max_len.insert(spec.name.clone(), max_len);
         }
-        let answer = self.inner.declare(spec).await;
+        let mut spec = spec.clone();
+        self.misdeclare(&mut spec);
+        let answer = self.inner.declare(&spec).await;
         match answer.as_ref().err().map(queue_core::Error::code) {
             Some(ErrorCode::Conflict) if self.is(Defect::ConflictAccepted) => Ok(()),
             Some(ErrorCode::Unsupported) if self.is(Defect::UnsupportedSilently) => Ok(()),
@@ -138,7 +176,16 @@ impl QueueProvider for SabotagedProvider {
     }
 
     async fn drop_queue(&self, queue: &QueueName, only_if_empty: bool) -> Result<()> {
-        self.inner.drop_queue(queue, only_if_empty && !self.is(Defect::OnlyIfEmptyIgnored)).await
+        self.inner.drop_queue(queue, only_if_empty && !self.is(Defect::OnlyIfEmptyIgnored)).await?;
+        if self.is(Defect::DroppedStaysSubscribed)
+            && let Some(topics) = self.inner.topics()
+        {
+            let subscribed = self.shared.state().subscribed.clone();
+            for (topic, queue) in subscribed.iter().filter(|(_, known)| known == queue) {
+                topics.subscribe(topic, queue).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn publish(&self, queue: &QueueName, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
@@ -176,7 +223,9 @@ impl QueueProvider for SabotagedProvider {
     }
 
     fn topics(&self) -> Option<Arc<dyn Topics>> {
-        self.inner.topics()
+        let inner = self.inner.topics()?;
+        let (provider, shared) = (Arc::clone(&self.inner), Arc::clone(&self.shared));
+        Some(Arc::new(SabotagedTopics { inner, provider, shared }))
     }
 
     fn job_store(&self) -> Option<Arc<dyn JobStore>> {
@@ -190,7 +239,15 @@ impl QueueProvider for SabotagedProvider {
 
     async fn unpark(&self, queue: &QueueName, key: &ParkKey, n: usize) -> Result<usize> {
         let n = if self.is(Defect::UnparksAll) { usize::MAX } else { n };
-        self.inner.unpark(queue, key, n).await
+        let unparked = self.inner.unpark(queue, key, n).await?;
+        if self.is(Defect::UnparkedToTail) && unparked > 0 {
+            let consumer = self.inner.consumer(queue, ConsumeOptions::new("saboteur", unparked)).await?;
+            let later = Disposition::Release { after: Duration::from_millis(1), reason: ReleaseReason::Snooze };
+            let taken = consumer.fetch(unparked, Duration::ZERO).await?;
+            let batch: Vec<_> = taken.iter().map(|taken| Settlement::new(taken.receipt, later.clone())).collect();
+            consumer.settle(&batch).await;
+        }
+        Ok(unparked)
     }
 
     async fn maintain(&self, leading: bool) -> Result<Duration> {
@@ -207,4 +264,10 @@ impl QueueProvider for SabotagedProvider {
     async fn close(&self) -> Result<()> {
         self.inner.close().await
     }
+}
+
+fn without_partition(headers: &RawHeaders) -> RawHeaders {
+    let Ok(mut parsed) = headers.parse() else { return headers.clone() };
+    parsed.keys.partition = None;
+    RawHeaders::encode(&parsed).unwrap_or_default()
 }

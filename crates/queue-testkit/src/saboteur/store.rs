@@ -67,6 +67,17 @@ impl JobStore for SabotagedStore {
                 let inner = self.inner.watch(what).await?;
                 Ok(inner.flat_map(|item| stream::iter([item.clone(), item])).boxed())
             }
+            Some(Defect::SlaForgotten) => {
+                let inner = self.inner.watch(what).await?;
+                let forget = |item: Watched| match item {
+                    Watched::Event(mut event) => {
+                        event.sla = None;
+                        Watched::Event(event)
+                    }
+                    Watched::Missed => Watched::Missed,
+                };
+                Ok(inner.map(forget).boxed())
+            }
             _ => self.inner.watch(what).await,
         }
     }

@@ -130,8 +130,8 @@ async fn old_places_and_timers_give_way_once_they_outnumber_the_live_ones() {
             store.cancel(&[JobRef::new(name(), JobId::derive(b"job", n))], &Cancel::by("me")).await;
         }
     };
-    let lens = || queue.with(|state| (state.lanes.len(), state.timers.len()));
-    let limits = || queue.with(|state| (state.lanes_limit, state.timers_limit));
+    let lens = || queue.with(|state| (state.line.len(), state.timers.len()));
+    let limits = || queue.with(|state| (state.line_limit, state.timers_limit));
     let live = 10_000..10_010;
     let late = |n| job(n).edit(|parts| parts.expires_at = Some(START + Duration::from_secs(9)));
     publish(&provider, live.map(late).collect()).await;
