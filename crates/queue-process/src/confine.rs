@@ -140,11 +140,8 @@ impl Confinement {
 
 /// The numbers that were given out after one, up to another; they begin again after the largest.
 fn between(after: i32, until: i32) -> impl Iterator<Item = i32> {
-    let (first, second) = match until > after {
-        true => (after + 1..=until, 1..=0),
-        false => (after + 1..=largest(), 1..=until),
-    };
-    first.chain(second)
+    let (last, wrapped) = if until > after { (until, 0) } else { (largest(), until) };
+    (after + 1..=last).chain(1..=wrapped)
 }
 
 fn largest() -> i32 {

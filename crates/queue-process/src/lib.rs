@@ -50,6 +50,7 @@ mod run;
 // What the run means for the job.
 mod handler;
 mod outcome;
+mod pool;
 mod result;
 
 pub use descriptors::{DESCRIPTORS_PER_RUN, DescriptorLimit, DescriptorLimits, descriptor_limits, reserve_descriptors};
@@ -58,6 +59,7 @@ pub use handler::ProcessHandler;
 pub use limits::{Limit, LimitError, Limits};
 pub use outcome::{CPU_TIME_LIMIT, NEVER_RETRY, PROCESS_LIMIT, failure_to_start, outcome};
 pub use output::Tail;
+pub use pool::{PoolOptions, PoolStats, ProcessPool};
 pub use program::{Environment, Program};
 pub use result::result_json;
 pub use run::{End, Execution, Finished};

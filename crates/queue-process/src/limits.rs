@@ -29,7 +29,7 @@ pub struct Limits {
     pub timeout: Duration,
     /// The most bytes of stdout; one more kills the process group. Default: 1 MiB.
     ///
-    /// A pool takes it for the longest line.
+    /// A [`ProcessPool`](crate::ProcessPool) takes it for the longest line.
     pub max_stdout: usize,
     /// How many bytes of the end of stderr are kept. Default: 8 KiB.
     pub max_stderr: usize,
