@@ -9,17 +9,16 @@ use queue_core::{
     scheduler::{NewJob, Submitted},
     worker::{DrainReport, RunReport, Worker, WorkerBuilder},
 };
-use queue_process::ProcessHandler;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior},
 };
 
 use super::{
-    attempt::Attempt,
+    attempt::{Attempt, Runner},
     look::{self, Found},
     open::{OpenJob, OpenJobs},
-    queue::{MARGIN, RunQueue},
+    queue::RunQueue,
     reports::{self, Fate, News},
     submit::{self, Answers},
 };
@@ -80,6 +79,7 @@ pub(super) struct Conductor {
     head_start: Option<Instant>,
     bytes_read: u64,
     crew: Crew,
+    runner: Runner,
     reports: mpsc::Receiver<RunReport>,
     reported: bool,
     unstartable: watch::Receiver<Option<String>>,
@@ -97,12 +97,13 @@ pub(super) struct Conductor {
 }
 
 impl Conductor {
-    /// Starts to read, and nothing else.
-    pub(super) fn new(plan: Plan, queue: RunQueue, asked: watch::Receiver<u32>) -> std::io::Result<Self> {
+    /// Starts to read, and processes that stay; no job.
+    pub(super) fn new(plan: Plan, queue: RunQueue, asked: watch::Receiver<u32>) -> Result<Self, String> {
         let Plan { program, how, input, concurrency, results, dead, args, .. } = plan;
         let open = OpenJobs::default();
         let (told, unstartable) = watch::channel(None);
-        let handler = Attempt::new(ProcessHandler::new(program).margin(MARGIN), open.clone(), told);
+        let runner = Runner::new(program, concurrency, &args).map_err(|error| format!("--exec: {error}"))?;
+        let handler = Attempt::new(runner.clone(), open.clone(), told);
         let (tell, reports) = reports::channel(args.max_output);
         let mut builder = queue.scheduler.worker().queue(queue.name.as_str(), concurrency).fallback(handler);
         builder = builder.observe(tell).drain_deadline(DRAIN);
@@ -112,7 +113,8 @@ impl Conductor {
         }
         let window = Window::default();
         let reading = Reading { how, max_line: args.max_line, strict: args.strict };
-        let feed = feed::start(input.source, reading, window.clone(), tokio::runtime::Handle::current())?;
+        let feed = feed::start(input.source, reading, window.clone(), tokio::runtime::Handle::current())
+            .map_err(|error| format!("cannot read the input: {error}"))?;
         Ok(Self {
             queue: Arc::new(queue),
             open,
@@ -126,6 +128,7 @@ impl Conductor {
             head_start: None,
             bytes_read: 0,
             crew: Crew::Waiting(Box::new(builder)),
+            runner,
             reports,
             reported: false,
             unstartable,
@@ -386,6 +389,8 @@ impl Conductor {
             while let Some(report) = self.reports.recv().await {
                 self.hear(report);
             }
+        } else {
+            self.runner.shutdown().await;
         }
         let left = self.open.all();
         for open in self.open.take_all() {
