@@ -80,8 +80,7 @@ fn pool_vs_oneshot(scratch: &Path) {
 
 fn pool_echo(scratch: &Path) {
     const LINES: u64 = 200_000;
-    let payload =
-        |n| format!(r#"{{"to":"user{n}@example.org","subject":"hello","text":"{}"}}"#, "x".repeat(100));
+    let payload = |n| format!(r#"{{"to":"user{n}@example.org","subject":"hello","text":"{}"}}"#, "x".repeat(100));
     let file = lines(scratch, "jobs", LINES, |n| format!(r#"{{"payload":{}}}"#, payload(n)));
     let exec = format!("'{}' {ECHO}", std::env::current_exe().unwrap().display());
     // As a process sees them.

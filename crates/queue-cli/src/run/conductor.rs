@@ -23,6 +23,7 @@ use super::{
     submit::{self, Answers},
 };
 use crate::{
+    args::ExecMode,
     exit::Ending,
     feed::{self, Fed, FeedError, OpenLine, Reading, What},
     input::JobLine,
@@ -108,8 +109,7 @@ impl Conductor {
         let mut builder = queue.scheduler.worker().queue(queue.name.as_str(), concurrency).fallback(handler);
         builder = builder.observe(tell).drain_deadline(DRAIN);
         if !queue.shared {
-            // What is fetched ahead cannot be overtaken by what is more urgent.
-            builder = builder.prefetch(0);
+            builder = builder.prefetch(prefetch(args.exec_mode));
         }
         let window = Window::default();
         let reading = Reading { how, max_line: args.max_line, strict: args.strict };
@@ -304,6 +304,7 @@ impl Conductor {
     }
 
     fn tick(&mut self) {
+        self.window.give_back();
         self.progress.update(self.bytes_read, self.open.running(), self.ledger.summary().counts());
         if self.next_look > Instant::now() {
             return;
@@ -414,6 +415,15 @@ impl Conductor {
             _ => Ending::Finished,
         };
         Outcome { summary: self.ledger.into_summary(), ending }
+    }
+}
+
+/// What is fetched ahead cannot be overtaken by what is more urgent: so nothing is, unless jobs are so short that fetching each
+/// by itself would take as long as they do.
+fn prefetch(mode: ExecMode) -> usize {
+    match mode {
+        ExecMode::Oneshot => 0,
+        ExecMode::Pool => 64,
     }
 }
 
