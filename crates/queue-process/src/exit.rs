@@ -33,6 +33,13 @@ impl Watch {
         Ok(Self::Signal(signal(SignalKind::child())?, leader))
     }
 
+    /// Whether the leader has exited, as far as is known without asking the system anew.
+    pub(crate) fn has_seen_the_exit(&mut self) -> bool {
+        let exited = std::pin::pin!(self.exited());
+        let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
+        exited.poll(&mut nobody).is_ready()
+    }
+
     /// Returns when the leader has exited. May be dropped and called again.
     pub(crate) async fn exited(&mut self) {
         match self {

@@ -2,15 +2,22 @@
 
 use std::{io, pin::pin, process::ExitStatus, time::Duration};
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::Bytes;
 use queue_core::{error::ErrorCode, job::JobError, worker::JobContext};
+use rustix::{
+    buffer::spare_capacity,
+    event::{PollFd, PollFlags, Timespec, poll},
+};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    process::{ChildStderr, ChildStdin, ChildStdout},
+    io::Interest,
+    process::ChildStderr,
     time::{Instant, sleep_until, timeout},
 };
 
-use super::protocol::{self, Said};
+use super::{
+    pipe::Pipe,
+    protocol::{self, Request, Said},
+};
 use crate::{
     cgroup::Cell,
     error::StartError,
@@ -25,6 +32,8 @@ use crate::{
 
 /// How long a process whose stdout has ended may take to exit, for its status to be told.
 const LAST_BREATH: Duration = Duration::from_millis(500);
+/// A process that answers within this time is waited for on the spot: being put to sleep and woken takes as long.
+const PROMPT: Duration = Duration::from_micros(25);
 /// How long a killed process may take to be gone.
 const KILL_WAIT: Duration = Duration::from_secs(5);
 const CHUNK: usize = 8 << 10;
@@ -34,13 +43,15 @@ pub(crate) struct Child {
     group: Group,
     watch: Watch,
     cell: Option<Cell>,
-    stdin: Option<ChildStdin>,
-    stdout: Option<ChildStdout>,
+    stdin: Option<Pipe>,
+    stdout: Option<Pipe>,
     stderr: Reader<ChildStderr>,
     /// What was read and not understood yet: less than a line, unless it says too much.
-    heard: BytesMut,
+    heard: Vec<u8>,
     /// So much of it holds no line break.
     searched: usize,
+    /// Whether it answered its last job so soon that waiting on the spot costs less than being woken.
+    prompt: bool,
     answered: u64,
 }
 
@@ -72,9 +83,14 @@ enum Step {
 impl Child {
     pub(crate) fn start(program: &Program) -> Result<Self, StartError> {
         let Started { mut group, watch, cell } = run::start(program, &[("QUEUE_EXEC_MODE", "pool".to_owned())])?;
-        let (stdin, stdout) = (group.child.stdin.take(), group.child.stdout.take());
+        let stdin = group.child.stdin.take().map(|pipe| Pipe::new(pipe.into_owned_fd()?, Interest::WRITABLE));
+        let stdout = group.child.stdout.take().map(|pipe| Pipe::new(pipe.into_owned_fd()?, Interest::READABLE));
+        let exhausted = |source| StartError::Exhausted { program: program.name().into(), source };
+        let stdin = stdin.transpose().map_err(exhausted)?;
+        let stdout = stdout.transpose().map_err(exhausted)?;
         let stderr = Reader::new(group.child.stderr.take(), program.limits().max_stderr, Keep::Tail);
-        Ok(Self { group, watch, cell, stdin, stdout, stderr, heard: BytesMut::new(), searched: 0, answered: 0 })
+        let (heard, searched) = (Vec::new(), 0);
+        Ok(Self { group, watch, cell, stdin, stdout, stderr, heard, searched, prompt: true, answered: 0 })
     }
 
     /// How many jobs it has answered.
@@ -82,16 +98,70 @@ impl Child {
         self.answered
     }
 
-    pub(crate) fn is_dead(&self) -> bool {
-        exit::has_exited(self.group.leader())
+    pub(crate) fn is_dead(&mut self) -> bool {
+        self.watch.has_seen_the_exit()
     }
 
-    /// Hands it a job and hears what it says of it, until the deadline or a cancel.
-    pub(crate) async fn ask(&mut self, job: &JobContext, line: &str, deadline: Instant, limits: &Limits) -> Reply {
+    /// Hands it a job and hears what it says of it, until the deadline or a cancel. `on_the_spot`: a thread may be held up for
+    /// some microseconds.
+    pub(crate) async fn ask(
+        &mut self,
+        job: &JobContext,
+        request: &Request,
+        deadline: Instant,
+        limits: &Limits,
+        on_the_spot: bool,
+    ) -> Reply {
         self.stderr.forget();
         let begun = Instant::now();
-        let id = job.id().to_string();
-        let mut left = line.as_bytes();
+        let mut left = request.line.as_bytes();
+        if on_the_spot && self.prompt && !job.is_cancelled() {
+            left = &left[self.hand_over(left)..];
+            if left.is_empty() && self.wait_on_the_spot() {
+                match self.understood(job, &request.id, limits) {
+                    Some(Ok(answer)) => return self.has_answered(answer, true),
+                    Some(Err(why)) => return self.nonsense(&why),
+                    None => {}
+                }
+            }
+        }
+        let reply = self.hear(job, &request.id, left, begun, deadline, limits).await;
+        self.prompt = begun.elapsed() < PROMPT;
+        if self.prompt {
+            self.stdin.iter_mut().chain(&mut self.stdout).for_each(Pipe::unregister);
+        }
+        reply
+    }
+
+    /// As much of a line as goes into the pipe at once.
+    fn hand_over(&self, line: &[u8]) -> usize {
+        self.stdin.as_ref().and_then(|pipe| rustix::io::write(&pipe.end, line).ok()).unwrap_or(0)
+    }
+
+    /// Whether it said something before a thread may be held up no longer.
+    fn wait_on_the_spot(&mut self) -> bool {
+        let Some(pipe) = &self.stdout else { return false };
+        let patience = Timespec { tv_sec: 0, tv_nsec: PROMPT.subsec_nanos().into() };
+        let ready = poll(&mut [PollFd::new(&pipe.end, PollFlags::IN)], Some(&patience));
+        ready == Ok(1) && matches!(pipe.read_now(&mut self.heard), Ok(1..))
+    }
+
+    fn has_answered(&mut self, answer: Result<Bytes, JobError>, well: bool) -> Reply {
+        self.answered += 1;
+        // What comes after the answer is about no job: the next one must not be blamed for it.
+        let well = well && self.heard.is_empty();
+        if well { Reply::Answered(answer) } else { Reply::AnsweredLast(answer) }
+    }
+
+    async fn hear(
+        &mut self,
+        job: &JobContext,
+        id: &str,
+        mut left: &[u8],
+        begun: Instant,
+        deadline: Instant,
+        limits: &Limits,
+    ) -> Reply {
         let mut cancelled = pin!(job.cancelled());
         let mut alarm = pin!(sleep_until(deadline));
         let mut stopping = false;
@@ -127,13 +197,10 @@ impl Child {
                 Step::Alarm => return self.timed_out(begun.elapsed(), limits).await,
                 Step::Exited => {}
             }
-            match self.understood(job, &id, limits) {
+            match self.understood(job, id, limits) {
                 Some(Ok(answer)) => {
-                    self.answered += 1;
-                    // Before it has read all of its job it cannot know the answer, and what comes after the answer is about
-                    // no job: the next one must not be blamed for it.
-                    let well = !stopping && left.is_empty() && self.heard.is_empty() && !matches!(step, Step::Exited);
-                    return if well { Reply::Answered(answer) } else { Reply::AnsweredLast(answer) };
+                    // Before it has read all of its job it cannot know the answer, and the rest would be taken for another.
+                    return self.has_answered(answer, !stopping && left.is_empty() && !matches!(step, Step::Exited));
                 }
                 Some(Err(why)) => return self.nonsense(&why),
                 None if matches!(step, Step::Exited) => return self.broken("ended", limits).await,
@@ -155,7 +222,7 @@ impl Child {
                 return Some(Err(too_long(limits)));
             }
             let said = protocol::read(&self.heard[..end], id);
-            self.heard.advance(end + 1);
+            self.heard.drain(..=end);
             match said {
                 Ok(Said::Result(result)) => return Some(Ok(Ok(result))),
                 Ok(Said::Error(error)) => return Some(Ok(Err(self.with_stderr(error)))),
@@ -168,9 +235,8 @@ impl Child {
 
     /// What it wrote before it exited.
     fn hear_the_rest(&mut self, limit: usize) {
-        let mut rest = Reader::new(self.stdout.take(), limit, Keep::Head);
-        rest.close();
-        self.heard.extend_from_slice(&rest.into_head());
+        let Some(pipe) = self.stdout.take() else { return };
+        while self.heard.len() <= limit && matches!(pipe.read_now(&mut self.heard), Ok(1..)) {}
     }
 
     /// It will not answer any more: says how it ended, if it does.
@@ -250,15 +316,15 @@ fn described(status: ExitStatus) -> String {
     }
 }
 
-async fn write(pipe: Option<&mut ChildStdin>, line: &[u8]) -> io::Result<usize> {
+async fn write(pipe: Option<&mut Pipe>, line: &[u8]) -> io::Result<usize> {
     match pipe {
-        Some(pipe) => pipe.write(line).await,
+        Some(pipe) => pipe.when_ready(|end| rustix::io::write(end, line)).await,
         None => Err(io::ErrorKind::BrokenPipe.into()),
     }
 }
 
-async fn read(pipe: Option<&mut ChildStdout>, heard: &mut BytesMut) -> io::Result<usize> {
+async fn read(pipe: Option<&mut Pipe>, heard: &mut Vec<u8>) -> io::Result<usize> {
     let Some(pipe) = pipe else { return std::future::pending().await };
     heard.reserve(CHUNK);
-    pipe.read_buf(heard).await
+    pipe.when_ready(|end| rustix::io::read(end, spare_capacity(heard))).await
 }

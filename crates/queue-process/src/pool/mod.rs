@@ -1,6 +1,7 @@
 //! Programs that stay: N processes, one job each at a time, so that a start is paid once and not for every job.
 
 mod child;
+mod pipe;
 mod protocol;
 mod seats;
 mod tend;
@@ -19,11 +20,15 @@ use queue_core::{
     job::JobError,
     worker::{Failure, JobContext, JobRequest},
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    time::{Instant, sleep_until},
+};
 use tower::Service;
 
 use self::{
     child::{Child, Reply},
+    protocol::Request,
     seats::{Seat, Seats},
     tend::Attendant,
 };
@@ -97,6 +102,8 @@ struct Inner {
     seats: Arc<Seats>,
     options: PoolOptions,
     attendant: Attendant,
+    /// Whether there are threads for all processes, so that one may be held up for microseconds without holding up another.
+    on_the_spot: bool,
 }
 
 impl ProcessPool {
@@ -108,7 +115,10 @@ impl ProcessPool {
         program.check()?;
         let seats = Arc::new(Seats::new(program, options.size.max(1)));
         let attendant = Attendant::start(&seats);
-        Ok(Self(Arc::new(Inner { seats, options, attendant })))
+        let runtime = Handle::current();
+        let on_the_spot =
+            runtime.runtime_flavor() == RuntimeFlavor::MultiThread && runtime.metrics().num_workers() >= options.size;
+        Ok(Self(Arc::new(Inner { seats, options, attendant, on_the_spot })))
     }
 
     /// What it has been through so far.
@@ -141,14 +151,14 @@ impl ProcessPool {
         let begun = Instant::now();
         let limit = timeout.saturating_sub(self.0.options.margin.unwrap_or_else(|| margin_of(timeout)));
         let deadline = begun.checked_add(limit).unwrap_or(begun + FAR);
-        let line = protocol::request(&job).map_err(Failure::Never)?;
+        let request = protocol::request(&job).map_err(Failure::Never)?;
         let seats = &*self.0.seats;
         // A closed pool has been shut down; whoever tries again may find another worker.
         let permit = ready(&job, deadline, seats.permits.acquire()).await?;
         let Ok(_permit) = permit else { return Err(Failure::Snooze(PUT_OFF)) };
         let mut place = Place { seats, seat: seats.take().unwrap_or_default(), asking: false };
         place.provide(&job, deadline).await?;
-        let reply = place.ask(&job, &line, deadline).await;
+        let reply = place.ask(&job, &request, deadline, self.0.on_the_spot).await;
         place.settle(reply, self.0.options.max_jobs)
     }
 }
@@ -189,7 +199,7 @@ struct Place<'a> {
 impl Place<'_> {
     /// Sees to it that there is a process.
     async fn provide(&mut self, job: &JobContext, deadline: Instant) -> Result<(), Failure> {
-        if self.seat.child.as_ref().is_some_and(Child::is_dead) {
+        if self.seat.child.as_mut().is_some_and(Child::is_dead) {
             // It ended while nobody asked it anything: no job is to blame.
             self.seats.empty(&mut self.seat, true);
         }
@@ -202,10 +212,10 @@ impl Place<'_> {
         self.seats.fill(&mut self.seat).map_err(|error| failure_of(failure_to_start(&error)))
     }
 
-    async fn ask(&mut self, job: &JobContext, line: &str, deadline: Instant) -> Reply {
+    async fn ask(&mut self, job: &JobContext, request: &Request, deadline: Instant, on_the_spot: bool) -> Reply {
         self.asking = true;
         let reply = match &mut self.seat.child {
-            Some(child) => child.ask(job, line, deadline, self.seats.program.limits()).await,
+            Some(child) => child.ask(job, request, deadline, self.seats.program.limits(), on_the_spot).await,
             None => Reply::Cancelled,
         };
         self.asking = false;

@@ -13,23 +13,32 @@ use queue_core::{
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::value::RawValue;
 
-/// The line that hands a job over, with its line break.
+/// A job on its way to a process.
+#[derive(Debug)]
+pub(crate) struct Request {
+    /// The job's id, as the answer must have it.
+    pub(crate) id: String,
+    /// With its line break.
+    pub(crate) line: String,
+}
+
+/// The line that hands a job over.
 ///
 /// # Errors
 /// A payload that calls itself JSON and is none.
-pub(crate) fn request(job: &JobContext) -> Result<String, JobError> {
+pub(crate) fn request(job: &JobContext) -> Result<Request, JobError> {
     let envelope = job.envelope();
     let mut line = String::with_capacity(160 + envelope.payload.len());
     // A name is any text, so it is written as JSON writes text; an id needs no care.
     let (queue, kind) = (Text(job.queue().as_str()), Text(envelope.kind.as_str()));
-    let (id, attempt, most) = (job.id(), job.attempt(), job.max_attempts());
+    let (id, attempt, most) = (job.id().to_string(), job.attempt(), job.max_attempts());
     let _ = write!(
         line,
         r#"{{"id":"{id}","queue":{queue},"kind":{kind},"attempt":{attempt},"max_attempts":{most},"payload":"#
     );
     payload(&mut line, &envelope.content_type, &envelope.payload)?;
     line.push_str("}\n");
-    Ok(line)
+    Ok(Request { id, line })
 }
 
 fn payload(line: &mut String, kind: &ContentType, payload: &Bytes) -> Result<(), JobError> {

@@ -97,13 +97,15 @@ impl Seats {
     /// Takes out the processes that ended while nobody asked them anything.
     pub(super) fn take_dead(&self) -> Vec<Child> {
         let mut idle = self.idle();
-        let dead = idle.iter_mut().filter(|seat| seat.child.as_ref().is_some_and(Child::is_dead));
-        dead.filter_map(|seat| {
-            self.broke.fetch_add(1, Ordering::Relaxed);
-            seat.has_broken();
-            seat.child.take()
-        })
-        .collect()
+        let mut dead = Vec::new();
+        for seat in idle.iter_mut() {
+            if seat.child.as_mut().is_some_and(Child::is_dead) {
+                self.broke.fetch_add(1, Ordering::Relaxed);
+                seat.has_broken();
+                dead.extend(seat.child.take());
+            }
+        }
+        dead
     }
 
     /// Everything there is, for the end.
