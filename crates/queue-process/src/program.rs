@@ -2,11 +2,12 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, OnceLock},
 };
 
+use rustix::fs::Access;
 use tokio::process::Command;
 
 use crate::{
@@ -29,6 +30,8 @@ pub struct Program {
     limits: Limits,
     /// Made when it is first needed, and shared by its clones.
     confinement: Arc<OnceLock<Result<Confinement, LimitError>>>,
+    /// Where it was found in `PATH`.
+    found: Arc<OnceLock<Option<PathBuf>>>,
 }
 
 /// Which variables of this process a program sees. What is set on the program or the execution comes on top.
@@ -68,6 +71,7 @@ impl Program {
             user: None,
             limits: Limits::default(),
             confinement: Arc::default(),
+            found: Arc::default(),
         }
     }
 
@@ -103,7 +107,7 @@ impl Program {
     /// Chooses what is passed on of this process's environment.
     #[must_use]
     pub fn environment(mut self, environment: Environment) -> Self {
-        self.environment = environment;
+        (self.environment, self.found) = (environment, Arc::default());
         self
     }
 
@@ -111,13 +115,14 @@ impl Program {
     #[must_use]
     pub fn variable(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.variables.push((name.into(), value.into()));
+        self.found = Arc::default();
         self
     }
 
     /// Runs it there. A relative program path with a slash is then taken from there too.
     #[must_use]
     pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.directory = Some(directory.into());
+        (self.directory, self.found) = (Some(directory.into()), Arc::default());
         self
     }
 
@@ -150,7 +155,7 @@ impl Program {
     /// # Errors
     /// What [`Program::run`] would fail with.
     pub fn check(&self) -> Result<PathBuf, StartError> {
-        let found = resolve::resolve(&self.command, self.directory.as_deref(), self.search_path().as_deref())?;
+        let found = self.look_up()?;
         self.confinement()?;
         Ok(found)
     }
@@ -183,7 +188,14 @@ impl Program {
     /// Everything but the execution's own variables. A shim is a script that becomes the program.
     pub(crate) fn to_command(&self, shim: Option<&str>) -> Command {
         let mut command = match shim {
-            None => Command::new(&self.command),
+            None => match self.found() {
+                Some(found) => {
+                    let mut command = Command::new(found);
+                    command.arg0(&self.command);
+                    command
+                }
+                None => Command::new(&self.command),
+            },
             Some(script) => {
                 let mut command = Command::new("/bin/sh");
                 command.args(["-c", script, "sh"]).arg(&self.command);
@@ -204,6 +216,22 @@ impl Program {
         }
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
+    }
+
+    /// The file that was found in `PATH`, if it is there still: looking it up each time costs the system a failed start for each
+    /// directory before its own.
+    fn found(&self) -> Option<&Path> {
+        let look = || {
+            let in_path = !self.command.as_encoded_bytes().contains(&b'/');
+            let found = in_path.then(|| self.look_up().ok()).flatten();
+            found.filter(|found| found.is_absolute())
+        };
+        let found = self.found.get_or_init(look).as_deref()?;
+        rustix::fs::access(found, Access::EXEC_OK).is_ok().then_some(found)
+    }
+
+    fn look_up(&self) -> Result<PathBuf, StartError> {
+        resolve::resolve(&self.command, self.directory.as_deref(), self.search_path().as_deref())
     }
 
     /// The `PATH` that the program itself will see, by which it is looked up.

@@ -109,7 +109,7 @@ impl Conductor {
         let mut builder = queue.scheduler.worker().queue(queue.name.as_str(), concurrency).fallback(handler);
         builder = builder.observe(tell).drain_deadline(DRAIN);
         if !queue.shared {
-            builder = builder.prefetch(prefetch(args.exec_mode));
+            builder = builder.prefetch(prefetch(args.exec_mode, concurrency));
         }
         let window = Window::default();
         let reading = Reading { how, max_line: args.max_line, strict: args.strict };
@@ -418,12 +418,12 @@ impl Conductor {
     }
 }
 
-/// What is fetched ahead cannot be overtaken by what is more urgent: so nothing is, unless jobs are so short that fetching each
-/// by itself would take as long as they do.
-fn prefetch(mode: ExecMode) -> usize {
+/// What is fetched ahead cannot be overtaken by what is more urgent. So it is little: as much as keeps the programs busy while
+/// what they finished is settled, a few jobs each where they take microseconds.
+fn prefetch(mode: ExecMode, concurrency: usize) -> usize {
     match mode {
-        ExecMode::Oneshot => 0,
-        ExecMode::Pool => 64,
+        ExecMode::Oneshot => concurrency.min(8),
+        ExecMode::Pool => (concurrency * 16).clamp(32, 128),
     }
 }
 
