@@ -42,6 +42,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "CMD", value_hint = ValueHint::CommandString)]
     pub exec: String,
 
+    /// How it is run: once an attempt, or kept alive and handed one job after the other
+    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
+    pub exec_mode: ExecMode,
+
     /// Hand CMD to `sh -c` instead of splitting it into words
     #[arg(long)]
     pub shell: bool,
@@ -94,6 +98,30 @@ pub struct RunArgs {
     #[arg(long, value_name = "SIZE", value_parser = values::size, default_value = "1MiB")]
     pub max_output: usize,
 
+    /// The most address space of each process of the program [default: unlimited]
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    pub memory_limit: Option<usize>,
+
+    /// The most processor time of each process, in whole seconds [default: unlimited]
+    #[arg(long, value_name = "DUR", value_parser = values::time_limit)]
+    pub cpu_limit: Option<Duration>,
+
+    /// The most open files of each process [default: as here]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..))]
+    pub max_open_files: Option<u32>,
+
+    /// The most processes and threads of the program at once, itself included [default: unlimited]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_processes: Option<u32>,
+
+    /// Run the program as this user; only root can
+    #[arg(long, value_name = "UID[:GID]", value_parser = values::user)]
+    pub run_as: Option<(u32, u32)>,
+
+    /// In pool mode, replace a process after so many jobs [default: never]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_jobs: Option<u64>,
+
     /// Stop at the first invalid line
     #[arg(long)]
     pub strict: bool,
@@ -110,6 +138,16 @@ pub struct RunArgs {
     /// Print neither progress nor a summary for people
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// `--exec-mode`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ExecMode {
+    /// A process for each attempt: payload on stdin, result on stdout
+    #[default]
+    Oneshot,
+    /// As many processes as --concurrency says, which stay and speak NDJSON: one job a line in, one answer a line out
+    Pool,
 }
 
 /// `queue doctor`.
@@ -148,6 +186,25 @@ PROGRAM
   Any other end: retried. Whatever it started is killed when it exits or reaches its timeout.
   A CMD that cannot be started ends the run, and no job is blamed for it.
 
+POOL
+  With --exec-mode pool, CMD is started as often as --concurrency says and stays. Each process reads one line of JSON for
+  a job and answers it with one, before it gets the next; a start is paid once:
+    <- {"id":"...","queue":"...","kind":"exec","attempt":1,"max_attempts":4,"payload":...}
+    -> {"id":"...","result":...}   or   {"id":"...","error":{"message":"...","code":"...","retryable":false}}
+  Before the answer it may write {"id":"...","progress":{"percent":50}} and {"id":"...","log":"..."}, any number. A handler
+  in Python (flush each line!):
+    import json, sys
+    for line in sys.stdin:
+        job = json.loads(line)
+        print(json.dumps({"id": job["id"], "result": len(str(job["payload"]))}), flush=True)
+  Its stdin ends when it is to go. A process that ends, times out or writes anything else is killed and replaced, and its
+  job is retried.
+
+LIMITS
+  --memory-limit, --cpu-limit and --max-open-files bind each process, root's too. --max-processes takes a cgroup that may
+  be written to, or --run-as; where there is neither, the run is refused. In pool mode they hold for the whole life of a
+  process: give --max-jobs with --cpu-limit. A job whose program runs into a limit fails, and says so.
+
 RESULTS
   {"id","line","status","attempts","result"|"error","wait_ms","run_ms"}, one for every line that was read, in the order
   they ended; status is completed, dead, invalid, duplicate, cancelled, expired or aborted. A file that exists is not
@@ -166,6 +223,8 @@ EXAMPLES
     ls *.jpg | queue run - --lines --shell --exec 'read -r f; convert "$f" -resize 50% "small/$f"' -j 4
   Call a service for each job, and keep what came back:
     queue run jobs.ndjson --exec 'curl -sf --json @- https://api.example.org/v1/things' --results out.ndjson
+  Pay the start of an interpreter once, and let no job take the machine:
+    queue run jobs.ndjson --exec 'python3 handler.py' --exec-mode pool --memory-limit 512MiB --max-processes 32
   Run again what failed, once mended:
     queue run jobs.ndjson --exec ./work --dead dead.ndjson
     queue run dead.ndjson --exec ./work --dead still-dead.ndjson
@@ -206,6 +265,7 @@ mod tests {
         assert_eq!((args.timeout, args.max_attempts.get()), (Duration::from_secs(60), 4));
         assert_eq!((args.max_line, args.max_output), (1 << 20, 1 << 20));
         assert_eq!(values::retry_policy(4, args.backoff), queue_core::RetryPolicy::default());
+        assert_eq!(args.exec_mode, ExecMode::Oneshot);
         assert!(!(args.shell || args.lines || args.force || args.strict || args.json || args.quiet));
     }
 
@@ -213,8 +273,12 @@ mod tests {
     fn every_option_of_run_is_understood() {
         let args = run("--shell --lines --provider redis://h --queue q -j 3 --max-attempts 2 --backoff fixed:1s \
                         --timeout 5s --results r --dead d --force --max-line 2MiB --max-output 64KiB --strict --explain=3s --json \
-                        --quiet")
+                        --quiet --exec-mode pool --memory-limit 512MiB --cpu-limit 2s --max-open-files 64 \
+                        --max-processes 16 --run-as 65534:65533 --max-jobs 100")
         .unwrap();
+        assert_eq!((args.exec_mode, args.memory_limit), (ExecMode::Pool, Some(512 << 20)));
+        assert_eq!((args.cpu_limit, args.max_open_files), (Some(Duration::from_secs(2)), Some(64)));
+        assert_eq!((args.max_processes, args.run_as, args.max_jobs), (Some(16), Some((65_534, 65_533)), Some(100)));
         assert!(args.shell && args.lines && args.force && args.strict && args.json && args.quiet);
         assert_eq!(args.explain, Some(Duration::from_secs(3)));
         assert_eq!(run("--explain --json").unwrap().explain, Some(Duration::from_secs(10)));
@@ -233,6 +297,12 @@ mod tests {
             ("--max-attempts 0", "max-attempts"),
             ("--concurrency 0", "1..=10000"),
             ("--queue a\u{7}b", "control character"),
+            ("--exec-mode forever", "oneshot, pool"),
+            ("--memory-limit much", "is not a size"),
+            ("--cpu-limit 0s", "zero"),
+            ("--max-open-files 2", "2 is not in 3.."),
+            ("--max-processes 0", "0 is not in 1.."),
+            ("--run-as nobody", "a user id"),
             ("--unknown", "--unknown"),
         ];
         for (option, said) in cases {

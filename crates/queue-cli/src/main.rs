@@ -11,6 +11,10 @@ use queue_cli::{
     doctor, run,
 };
 
+/// What one thread allocates another frees here, and the system's allocator makes these wait for each other.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run::run(*args).into(),

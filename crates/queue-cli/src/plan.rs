@@ -8,10 +8,10 @@ use std::{
 };
 
 use queue_core::RetryPolicy;
-use queue_process::{Limits, Program, reserve_descriptors};
+use queue_process::{LimitError, Limits, Program, StartError, reserve_descriptors};
 
 use crate::{
-    args::RunArgs,
+    args::{ExecMode, RunArgs},
     input::JobText,
     output::{InUse, Output, OutputError},
     values,
@@ -58,6 +58,12 @@ pub enum Unusable {
     /// The program it names.
     #[error("--exec: {0}{hint}", hint = shell_hint(*.1))]
     Program(queue_process::StartError, bool),
+    /// A limit that cannot be kept here.
+    #[error("{0}: {1}")]
+    Limit(&'static str, queue_process::LimitError),
+    /// An option of pool mode without it.
+    #[error("--max-jobs is for --exec-mode pool: a one-shot process has one job")]
+    OnlyInPool,
     /// Too many at once.
     #[error("--concurrency: {0}")]
     Concurrency(#[from] queue_process::DescriptorLimit),
@@ -96,13 +102,39 @@ impl Plan {
 
 fn program(args: &RunArgs) -> Result<Program, Unusable> {
     let program = if args.shell { Program::shell(&args.exec) } else { Program::words(&args.exec) }?;
-    let limits = Limits { timeout: args.timeout, max_stdout: args.max_output, ..Limits::default() };
-    let program = program.with_limits(limits);
+    if args.max_jobs.is_some() && args.exec_mode != ExecMode::Pool {
+        return Err(Unusable::OnlyInPool);
+    }
+    let mut program = program.with_limits(limits(args));
+    if let Some((uid, gid)) = args.run_as {
+        program = program.user(uid, gid);
+    }
     match program.check() {
         Ok(_) => Ok(program),
+        Err(StartError::Limit(error)) => Err(Unusable::Limit(option_of(&error), error)),
         Err(error) => {
             Err(Unusable::Program(error, !args.shell && args.exec.contains(['$', '|', '<', '>', '&', ';', '='])))
         }
+    }
+}
+
+fn limits(args: &RunArgs) -> Limits {
+    Limits {
+        timeout: args.timeout,
+        max_stdout: args.max_output,
+        memory: args.memory_limit.map(|bytes| bytes as u64),
+        cpu_time: args.cpu_limit,
+        open_files: args.max_open_files.map(u64::from),
+        processes: args.max_processes,
+        ..Limits::default()
+    }
+}
+
+fn option_of(error: &LimitError) -> &'static str {
+    match error {
+        LimitError::Processes { .. } => "--max-processes",
+        LimitError::User { .. } => "--run-as",
+        _ => "--memory-limit, --cpu-limit, --max-open-files",
     }
 }
 
@@ -192,7 +224,8 @@ mod tests {
         let (jobs, old) = (directory.path().join("jobs"), directory.path().join("old"));
         fs::write(&jobs, "{}\n").unwrap();
         fs::write(&old, "old").unwrap();
-        let cases: [(&[&str], &str); 10] = [
+        let cases: [(&[&str], &str); 11] = [
+            (&["@/jobs", "--exec", "cat", "--max-jobs", "3"], "--exec-mode pool"),
             (&["@/jobs", "--exec", "no-such-program"], "--exec: \"no-such-program\" is not in PATH"),
             (&["@/jobs", "--exec", "A=1 cat | wc"], "--shell"),
             (&["@/jobs", "--exec", "'"], "not closed"),

@@ -41,6 +41,17 @@ pub fn size(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A user and a group by their numbers: `65534:65534`, or `65534` for both.
+///
+/// # Errors
+/// Says what it looks like.
+pub fn user(text: &str) -> Result<(u32, u32), String> {
+    let (uid, gid) = text.split_once(':').unwrap_or((text, text));
+    let shape =
+        || format!("{text:?} is not a user id, or UID:GID, in numbers; `id -u NAME` and `id -g NAME` tell them");
+    Ok((uid.parse().map_err(|_| shape())?, gid.parse().map_err(|_| shape())?))
+}
+
 /// The wait between attempts: `none`, `fixed:DUR` or `exp:DUR..DUR` (first delay, doubled up to the longest).
 ///
 /// # Errors

@@ -1,28 +1,45 @@
 //! How much of the input is under way at once. Within it, priority and delay act; beyond it, the file waits.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
 /// So many lines at once,
 pub const MAX_LINES: usize = 10_000;
 /// or so many bytes of them.
 pub const MAX_BYTES: usize = 64 << 20;
 
+/// Room is given back for so many lines, or bytes, at once: a part of the window, so that the reader is not woken for every
+/// line that ends.
+const PARTS: usize = 64;
+
 /// Room for lines, by number and by bytes.
 #[derive(Debug, Clone)]
-pub struct Window {
-    lines: Arc<Semaphore>,
-    bytes: Arc<Semaphore>,
+pub struct Window(Arc<Room>);
+
+#[derive(Debug)]
+struct Room {
+    lines: Semaphore,
+    bytes: Semaphore,
+    max_lines: usize,
     max_bytes: u32,
-    was_full: Arc<watch::Sender<bool>>,
+    was_full: watch::Sender<bool>,
+    left: Mutex<Left>,
 }
 
-/// A line's room, given back when it is dropped.
+/// Lines that have left, and whose room was not given back yet.
+#[derive(Debug, Default)]
+struct Left {
+    inside: usize,
+    lines: usize,
+    bytes: usize,
+}
+
+/// A line's room, given back soon after it is dropped.
 #[derive(Debug)]
 pub struct Slot {
-    _line: OwnedSemaphorePermit,
-    _bytes: OwnedSemaphorePermit,
+    room: Arc<Room>,
+    bytes: u32,
 }
 
 impl Default for Window {
@@ -35,37 +52,82 @@ impl Window {
     /// Room for so many lines, of so many bytes together.
     #[must_use]
     pub fn new(max_lines: usize, max_bytes: u32) -> Self {
-        let bytes = Arc::new(Semaphore::new(max_bytes as usize));
-        Self { lines: Arc::new(Semaphore::new(max_lines)), bytes, max_bytes, was_full: Arc::default() }
+        Self(Arc::new(Room {
+            lines: Semaphore::new(max_lines),
+            bytes: Semaphore::new(max_bytes as usize),
+            max_lines,
+            max_bytes,
+            was_full: watch::Sender::new(false),
+            left: Mutex::default(),
+        }))
     }
 
     /// Waits for room; `None` once the window is closed. A line larger than the whole window waits for all of it.
     pub async fn enter(&self, bytes: usize) -> Option<Slot> {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.max_bytes);
-        if self.lines.available_permits() == 0 || self.bytes.available_permits() < bytes as usize {
-            self.was_full.send_if_modified(|was_full| !std::mem::replace(was_full, true));
+        let room = &self.0;
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(room.max_bytes);
+        if room.lines.available_permits() == 0 || room.bytes.available_permits() < bytes as usize {
+            self.give_back();
         }
-        let line = Arc::clone(&self.lines).acquire_owned().await.ok()?;
-        let bytes = Arc::clone(&self.bytes).acquire_many_owned(bytes).await.ok()?;
-        Some(Slot { _line: line, _bytes: bytes })
+        if room.lines.available_permits() == 0 || room.bytes.available_permits() < bytes as usize {
+            room.was_full.send_if_modified(|was_full| !std::mem::replace(was_full, true));
+        }
+        room.lines.acquire().await.ok()?.forget();
+        // From here on it is inside, though it may wait for its bytes: whoever drops this gives back what it has.
+        room.left().inside += 1;
+        let mut slot = Slot { room: Arc::clone(room), bytes: 0 };
+        room.bytes.acquire_many(bytes).await.ok()?.forget();
+        slot.bytes = bytes;
+        Some(slot)
+    }
+
+    /// Gives back the room of lines that have left, where it is less than is given back at once. Call it now and then.
+    pub fn give_back(&self) {
+        let mut left = self.0.left();
+        self.0.give_back(&mut left);
     }
 
     /// Whether a line ever had to wait.
     #[must_use]
     pub fn was_full(&self) -> bool {
-        *self.was_full.borrow()
+        *self.0.was_full.borrow()
     }
 
     /// Resolves when the first line has to wait.
     pub async fn filled(&self) {
         // An error means that the window is gone, and `self` is one.
-        let _ = self.was_full.subscribe().wait_for(|was_full| *was_full).await;
+        let _ = self.0.was_full.subscribe().wait_for(|was_full| *was_full).await;
     }
 
     /// Lets nothing in any more; who waits is told so.
     pub fn close(&self) {
-        self.lines.close();
-        self.bytes.close();
+        self.0.lines.close();
+        self.0.bytes.close();
+    }
+}
+
+impl Room {
+    fn left(&self) -> MutexGuard<'_, Left> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give_back(&self, left: &mut Left) {
+        self.lines.add_permits(std::mem::take(&mut left.lines));
+        self.bytes.add_permits(std::mem::take(&mut left.bytes));
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut left = self.room.left();
+        left.inside -= 1;
+        left.lines += 1;
+        left.bytes += self.bytes as usize;
+        let enough = left.lines >= self.room.max_lines / PARTS || left.bytes >= self.room.max_bytes as usize / PARTS;
+        // The last one out may leave somebody who waits for the whole window; one who waits for bytes is inside.
+        if enough || left.inside <= 1 {
+            self.room.give_back(&mut left);
+        }
     }
 }
 
@@ -100,6 +162,29 @@ mod tests {
         assert!(enters(&window, 1).await.is_none());
         drop(giant);
         assert!(enters(&window, 1).await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn room_is_given_back_by_parts_on_demand_and_by_the_last() {
+        let window = Window::new(PARTS * 10, u32::MAX >> 3);
+        let mut inside = Vec::new();
+        for _ in 0..PARTS * 10 {
+            inside.push(enters(&window, 1).await.unwrap());
+        }
+        let free = || window.0.lines.available_permits();
+        inside.truncate(inside.len() - 9);
+        assert_eq!(free(), 0);
+        inside.pop();
+        assert_eq!(free(), 10);
+        inside.truncate(inside.len() - 3);
+        window.give_back();
+        assert_eq!(free(), 13);
+        inside.truncate(inside.len() - 2);
+        inside.extend([enters(&window, 1).await.unwrap(), enters(&window, 1).await.unwrap()]);
+        assert_eq!(free(), 11, "there is room: nobody asks for more");
+        inside.clear();
+        assert_eq!(free(), PARTS * 10);
+        assert_eq!(window.0.bytes.available_permits(), (u32::MAX >> 3) as usize);
     }
 
     #[tokio::test(start_paused = true)]

@@ -47,3 +47,14 @@ fn the_defaults_of_the_page_are_those_of_the_command() {
         assert!(row.contains(shown), "{row}");
     }
 }
+
+#[test]
+fn the_handlers_of_the_book_are_the_shipped_ones() {
+    const BOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/book/process-handlers.md");
+    let page = std::fs::read_to_string(BOOK).unwrap();
+    for ending in ["py", "sh", "mjs"] {
+        let name = format!("examples/run/pool-handler.{ending}");
+        let shipped = std::fs::read_to_string(format!("{}/../../{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        assert!(page.contains(&format!("<!-- {name} -->")) && page.contains(shipped.trim_end()), "{name}");
+    }
+}

@@ -4,6 +4,8 @@ use std::{io, path::PathBuf};
 
 use rustix::io::Errno;
 
+use crate::limits::LimitError;
+
 /// A command line that names no program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CommandLineError {
@@ -15,7 +17,7 @@ pub enum CommandLineError {
     Unclosed,
 }
 
-/// Why a program could not be started. No part of it ran.
+/// Why a program could not be started. No part of it ran, except where [`StartError::Unlimited`] says so.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -63,6 +65,17 @@ pub enum StartError {
         /// As it was named.
         program: PathBuf,
         /// What is missing.
+        source: io::Error,
+    },
+    /// A limit that cannot be kept here.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// It was started, could not be limited, and was killed: it changed its user, or forked without end.
+    #[error("{program:?} was started and killed at once: its limits could not be set: {source}")]
+    Unlimited {
+        /// As it was named.
+        program: PathBuf,
+        /// What the system said.
         source: io::Error,
     },
     /// Anything else: too large an environment, a NUL byte, a security module.

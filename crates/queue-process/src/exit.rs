@@ -33,6 +33,13 @@ impl Watch {
         Ok(Self::Signal(signal(SignalKind::child())?, leader))
     }
 
+    /// Whether the leader has exited, as far as is known without asking the system anew.
+    pub(crate) fn has_seen_the_exit(&mut self) -> bool {
+        let exited = std::pin::pin!(self.exited());
+        let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
+        exited.poll(&mut nobody).is_ready()
+    }
+
     /// Returns when the leader has exited. May be dropped and called again.
     pub(crate) async fn exited(&mut self) {
         match self {
@@ -50,6 +57,15 @@ pub(crate) fn has_exited(leader: Pid) -> bool {
     !matches!(waitid(WaitId::Pid(leader), look), Ok(None))
 }
 
+/// The processor time of a leader that has exited and was not reaped.
+pub(crate) fn cpu_seconds(leader: Pid) -> Option<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", leader.as_raw_pid())).ok()?;
+    // The name in parentheses may hold anything; after it, user and system time are the 12th and 13th.
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
+    let ticks = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+    Some(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -60,7 +76,7 @@ mod tests {
     /// Both ways must see the exit, say so again, and leave the leader to be reaped.
     async fn sees_the_exit(watch: impl Fn(Pid) -> io::Result<Watch>) {
         for script in ["exit 7", "sleep 0.2; exit 7"] {
-            let mut group = Group::spawn(&mut Program::shell(script).unwrap().to_command()).unwrap();
+            let mut group = Group::spawn(&mut Program::shell(script).unwrap().to_command(None)).unwrap();
             let mut watch = watch(group.leader()).unwrap();
             for _ in 0..2 {
                 tokio::time::timeout(Duration::from_secs(5), watch.exited()).await.unwrap();
@@ -82,7 +98,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_running_leader_has_not_exited() {
-        let group = Group::spawn(&mut Program::shell("sleep 91").unwrap().to_command()).unwrap();
+        let group = Group::spawn(&mut Program::shell("sleep 91").unwrap().to_command(None)).unwrap();
         assert!(!has_exited(group.leader()));
         let mut watch = Watch::by_signal(group.leader()).unwrap();
         assert!(tokio::time::timeout(Duration::from_millis(100), watch.exited()).await.is_err());

@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use queue_core::{
     error::ErrorCode,
+    job::JobError,
     worker::{Failure, JobContext, JobRequest},
 };
 use tower::Service;
@@ -57,7 +58,19 @@ impl ProcessHandler {
     }
 
     fn time_limit(&self, timeout: Duration) -> Duration {
-        timeout.saturating_sub(self.margin.unwrap_or_else(|| (timeout / 10).min(LONGEST_MARGIN)))
+        timeout.saturating_sub(self.margin.unwrap_or_else(|| margin_of(timeout)))
+    }
+}
+
+pub(crate) fn margin_of(timeout: Duration) -> Duration {
+    (timeout / 10).min(LONGEST_MARGIN)
+}
+
+pub(crate) fn failure_of(error: JobError) -> Failure {
+    match error {
+        error if error.code == ErrorCode::Cancelled.as_str() => Failure::Cancel,
+        error if error.retryable => Failure::Retry(error),
+        error => Failure::Never(error),
     }
 }
 
@@ -94,11 +107,7 @@ async fn run(program: &Program, job: &JobContext, limit: Duration) -> Result<Byt
         },
         Err(error) => failure_to_start(&error),
     };
-    Err(match error {
-        error if error.code == ErrorCode::Cancelled.as_str() => Failure::Cancel,
-        error if error.retryable => Failure::Retry(error),
-        error => Failure::Never(error),
-    })
+    Err(failure_of(error))
 }
 
 #[cfg(test)]

@@ -35,10 +35,13 @@ compile_error!("queue-process needs process groups and signals: it builds on Uni
 // What to run, and whether it can be.
 mod descriptors;
 mod error;
+mod limits;
 mod program;
 mod resolve;
 
 // One run: who is killed, when it is over, what it said.
+mod cgroup;
+mod confine;
 mod exit;
 mod group;
 mod output;
@@ -47,13 +50,16 @@ mod run;
 // What the run means for the job.
 mod handler;
 mod outcome;
+mod pool;
 mod result;
 
 pub use descriptors::{DESCRIPTORS_PER_RUN, DescriptorLimit, DescriptorLimits, descriptor_limits, reserve_descriptors};
 pub use error::{CommandLineError, StartError};
 pub use handler::ProcessHandler;
-pub use outcome::{NEVER_RETRY, failure_to_start, outcome};
+pub use limits::{Limit, LimitError, Limits};
+pub use outcome::{CPU_TIME_LIMIT, NEVER_RETRY, PROCESS_LIMIT, failure_to_start, outcome};
 pub use output::Tail;
-pub use program::{Environment, Limits, Program};
+pub use pool::{PoolOptions, PoolStats, ProcessPool};
+pub use program::{Environment, Program};
 pub use result::result_json;
 pub use run::{End, Execution, Finished};

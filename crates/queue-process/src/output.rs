@@ -93,6 +93,29 @@ impl<P: AsyncRead + AsFd + Unpin> Reader<P> {
         self.dropped += surplus as u64;
     }
 
+    /// Keeps nothing of what was read so far.
+    pub(crate) fn forget(&mut self) {
+        self.data.clear();
+        self.dropped = 0;
+    }
+
+    /// What is kept now, with what is in the pipe.
+    pub(crate) fn so_far(&mut self) -> Tail {
+        if let Some(pipe) = &self.pipe {
+            let left = usize::try_from(rustix::io::ioctl_fionread(pipe).unwrap_or(0)).unwrap_or(0).min(self.limit);
+            let mut chunk = vec![0; left];
+            if left > 0
+                && let Ok(read) = rustix::io::read(pipe, &mut chunk)
+            {
+                self.data.extend_from_slice(&chunk[..read]);
+                self.trim();
+            }
+        }
+        let surplus = self.data.len().saturating_sub(self.limit);
+        let bytes = Bytes::copy_from_slice(&self.data[surplus..]);
+        Tail { bytes, dropped: self.dropped + surplus as u64 }
+    }
+
     pub(crate) fn into_head(self) -> Bytes {
         self.data.freeze()
     }

@@ -2,15 +2,18 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
-    time::Duration,
+    sync::{Arc, OnceLock},
 };
 
+use rustix::fs::Access;
 use tokio::process::Command;
 
 use crate::{
+    confine::Confinement,
     error::{CommandLineError, StartError},
+    limits::{LimitError, Limits},
     resolve,
     run::{self, Execution, Finished},
 };
@@ -23,7 +26,12 @@ pub struct Program {
     environment: Environment,
     variables: Vec<(OsString, OsString)>,
     directory: Option<PathBuf>,
+    user: Option<User>,
     limits: Limits,
+    /// Made when it is first needed, and shared by its clones.
+    confinement: Arc<OnceLock<Result<Confinement, LimitError>>>,
+    /// Where it was found in `PATH`.
+    found: Arc<OnceLock<Option<PathBuf>>>,
 }
 
 /// Which variables of this process a program sees. What is set on the program or the execution comes on top.
@@ -36,27 +44,17 @@ pub enum Environment {
     Only(Vec<OsString>),
 }
 
-/// What a run may take.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Then the whole process group is killed (SIGKILL). Default: 60 s.
-    pub timeout: Duration,
-    /// The most bytes of stdout; one more kills the process group. Default: 1 MiB.
-    pub max_stdout: usize,
-    /// How many bytes of the end of stderr are kept. Default: 8 KiB.
-    pub max_stderr: usize,
-    /// How long a cancelled program may take to stop after SIGTERM, within the timeout. Default: 5 s.
-    pub grace: Duration,
+/// Whose rights a program has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            timeout: Duration::from_secs(60),
-            max_stdout: 1 << 20,
-            max_stderr: 8 << 10,
-            grace: Duration::from_secs(5),
-        }
+impl User {
+    /// Whether rlimits bind it.
+    pub(crate) fn is_dropped(self) -> bool {
+        self.uid != 0 && self.uid != rustix::process::geteuid().as_raw()
     }
 }
 
@@ -70,7 +68,10 @@ impl Program {
             environment: Environment::Inherit,
             variables: Vec::new(),
             directory: None,
+            user: None,
             limits: Limits::default(),
+            confinement: Arc::default(),
+            found: Arc::default(),
         }
     }
 
@@ -106,7 +107,7 @@ impl Program {
     /// Chooses what is passed on of this process's environment.
     #[must_use]
     pub fn environment(mut self, environment: Environment) -> Self {
-        self.environment = environment;
+        (self.environment, self.found) = (environment, Arc::default());
         self
     }
 
@@ -114,20 +115,29 @@ impl Program {
     #[must_use]
     pub fn variable(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.variables.push((name.into(), value.into()));
+        self.found = Arc::default();
         self
     }
 
     /// Runs it there. A relative program path with a slash is then taken from there too.
     #[must_use]
     pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.directory = Some(directory.into());
+        (self.directory, self.found) = (Some(directory.into()), Arc::default());
         self
     }
 
     /// Changes what a run may take.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
+        (self.limits, self.confinement) = (limits, Arc::default());
+        self
+    }
+
+    /// Runs it as another user, without supplementary groups: only root can. With it, starting is slower (`fork` instead of
+    /// `posix_spawn`).
+    #[must_use]
+    pub fn user(mut self, uid: u32, gid: u32) -> Self {
+        (self.user, self.confinement) = (Some(User { uid, gid }), Arc::default());
         self
     }
 
@@ -138,14 +148,22 @@ impl Program {
     }
 
     /// Whether it can be started, without starting it: the directory exists, the program is found, is an executable
-    /// file, and so is the interpreter of its `#!` line. Returns the file that would run.
+    /// file, and so is the interpreter of its `#!` line, and its limits can be kept here. Returns the file that would run.
     ///
     /// A missing dynamic loader, a foreign architecture or a security module shows only at the start.
     ///
     /// # Errors
     /// What [`Program::run`] would fail with.
     pub fn check(&self) -> Result<PathBuf, StartError> {
-        resolve::resolve(&self.command, self.directory.as_deref(), self.search_path().as_deref())
+        let found = self.look_up()?;
+        self.confinement()?;
+        Ok(found)
+    }
+
+    /// What keeps its limits.
+    pub(crate) fn confinement(&self) -> Result<&Confinement, StartError> {
+        let confinement = self.confinement.get_or_init(|| Confinement::prepare(&self.limits, self.user));
+        confinement.as_ref().map_err(|error| StartError::Limit(error.clone()))
     }
 
     /// Runs it to its end. `cancel` asks it to stop: SIGTERM to its group, and SIGKILL after [`Limits::grace`].
@@ -167,13 +185,30 @@ impl Program {
         &self.command
     }
 
-    /// Everything but the execution's own variables.
-    pub(crate) fn to_command(&self) -> Command {
-        let mut command = Command::new(&self.command);
+    /// Everything but the execution's own variables. A shim is a script that becomes the program.
+    pub(crate) fn to_command(&self, shim: Option<&str>) -> Command {
+        let mut command = match shim {
+            None => match self.found() {
+                Some(found) => {
+                    let mut command = Command::new(found);
+                    command.arg0(&self.command);
+                    command
+                }
+                None => Command::new(&self.command),
+            },
+            Some(script) => {
+                let mut command = Command::new("/bin/sh");
+                command.args(["-c", script, "sh"]).arg(&self.command);
+                command
+            }
+        };
         command.args(&self.args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0).kill_on_drop(true);
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
+        }
+        if let Some(user) = self.user {
+            command.uid(user.uid).gid(user.gid);
         }
         if let Environment::Only(names) = &self.environment {
             command.env_clear();
@@ -181,6 +216,22 @@ impl Program {
         }
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
+    }
+
+    /// The file that was found in `PATH`, if it is there still: looking it up each time costs the system a failed start for each
+    /// directory before its own.
+    fn found(&self) -> Option<&Path> {
+        let look = || {
+            let in_path = !self.command.as_encoded_bytes().contains(&b'/');
+            let found = in_path.then(|| self.look_up().ok()).flatten();
+            found.filter(|found| found.is_absolute())
+        };
+        let found = self.found.get_or_init(look).as_deref()?;
+        rustix::fs::access(found, Access::EXEC_OK).is_ok().then_some(found)
+    }
+
+    fn look_up(&self) -> Result<PathBuf, StartError> {
+        resolve::resolve(&self.command, self.directory.as_deref(), self.search_path().as_deref())
     }
 
     /// The `PATH` that the program itself will see, by which it is looked up.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
+use rustix::process::Signal;
 use tokio::{
     io::AsyncWriteExt as _,
     process::{ChildStderr, ChildStdin, ChildStdout, Command},
@@ -17,12 +18,14 @@ use tokio::{
 };
 
 use crate::{
+    cgroup::Cell,
     descriptors,
     error::StartError,
     exit::{self, Watch},
     group::Group,
+    limits::{Limit, Limits},
     output::{Keep, Reader, Reading, Tail},
-    program::{Limits, Program},
+    program::Program,
 };
 
 /// How long a killed leader may take to be gone. Only one stuck inside the kernel, or running as another user, does.
@@ -74,6 +77,8 @@ pub struct Finished {
     pub stdout: Bytes,
     /// The end of what it wrote to stderr.
     pub stderr: Tail,
+    /// The limit that it ran into, where the system tells: memory and open files show only in what the program does then.
+    pub limit: Option<Limit>,
     /// From before its start to after its end.
     pub run_time: Duration,
 }
@@ -96,22 +101,36 @@ pub(crate) async fn run(
     let begun = Instant::now();
     let limits = program.limits();
     let timeout = execution.timeout.unwrap_or(limits.timeout);
-    let (mut group, watch) = start(program, execution.variables)?;
+    let Started { mut group, watch, cell } = start(program, execution.variables)?;
     let pipes = Pipes::take(&mut group, execution.input, limits);
-    let (end, pipes) = Run { group, watch, pipes, grace: limits.grace }.see_through(begun, timeout, pin!(cancel)).await;
-    Ok(Finished { end, stdout: pipes.stdout.into_head(), stderr: pipes.stderr.into_tail(), run_time: begun.elapsed() })
+    let run = Run { group, watch, pipes, grace: limits.grace, cpu_seconds: limits.cpu_seconds(), cell };
+    let Ended { end, limit, pipes } = run.see_through(begun, timeout, pin!(cancel)).await;
+    let (stdout, stderr) = (pipes.stdout.into_head(), pipes.stderr.into_tail());
+    Ok(Finished { end, stdout, stderr, limit, run_time: begun.elapsed() })
 }
 
-fn start(program: &Program, variables: &[(&str, String)]) -> Result<(Group, Watch), StartError> {
+/// A program that was just started, limited and watched.
+pub(crate) struct Started {
+    pub(crate) group: Group,
+    pub(crate) watch: Watch,
+    /// After the group, so that it is emptied when the group was killed.
+    pub(crate) cell: Option<Cell>,
+}
+
+pub(crate) fn start(program: &Program, variables: &[(&str, String)]) -> Result<Started, StartError> {
+    let confinement = program.confinement()?;
+    let exhausted = |source| StartError::Exhausted { program: program.name().into(), source };
+    let cell = confinement.enter().map_err(exhausted)?;
     descriptors::close_on_exec();
-    let mut command: Command = program.to_command();
+    let mut command: Command = program.to_command(confinement.shim(cell.as_ref()).as_deref());
     command.envs(variables.iter().map(|(name, value)| (name, value)));
     let group = Group::spawn(&mut command).map_err(|error| explain(program, error))?;
-    match Watch::new(group.leader()) {
-        Ok(watch) => Ok((group, watch)),
-        // Dropping the group kills what was just started: it cannot be looked after.
-        Err(source) => Err(StartError::Exhausted { program: program.name().into(), source }),
-    }
+    // Where anything fails from here on, dropping the group kills what was just started: it cannot be looked after.
+    confinement
+        .bind(group.leader())
+        .map_err(|source| StartError::Unlimited { program: program.name().into(), source })?;
+    let watch = Watch::new(group.leader()).map_err(exhausted)?;
+    Ok(Started { group, watch, cell })
 }
 
 /// A look at the file says more than the system's error, unless the system is out of something.
@@ -132,6 +151,14 @@ struct Run {
     watch: Watch,
     pipes: Pipes,
     grace: Duration,
+    cpu_seconds: Option<u64>,
+    cell: Option<Cell>,
+}
+
+struct Ended {
+    end: End,
+    limit: Option<Limit>,
+    pipes: Pipes,
 }
 
 impl Run {
@@ -140,7 +167,7 @@ impl Run {
         begun: Instant,
         timeout: Duration,
         mut cancel: Pin<&mut impl Future<Output = ()>>,
-    ) -> (End, Pipes) {
+    ) -> Ended {
         let mut alarm = pin!(sleep_until(far(begun, timeout)));
         let mut phase = Phase::Running;
         loop {
@@ -153,7 +180,7 @@ impl Run {
                     Phase::Running | Phase::Stopping if exit::has_exited(self.group.leader()) => break,
                     Phase::Running => phase = self.kill(End::TimedOut, alarm.as_mut()),
                     Phase::Stopping => phase = self.kill(End::Cancelled, alarm.as_mut()),
-                    Phase::Killed(end) => return (end, self.pipes),
+                    Phase::Killed(end) => return Ended { end, limit: None, pipes: self.pipes },
                 },
                 () = cancel.as_mut(), if phase == Phase::Running => {
                     phase = Phase::Stopping;
@@ -166,6 +193,7 @@ impl Run {
                 },
             }
         }
+        let cpu_time = self.cpu_seconds.and_then(|_| exit::cpu_seconds(self.group.leader()));
         let status = self.group.finish().await;
         let reading = self.pipes.close();
         let end = match (phase, status) {
@@ -175,7 +203,8 @@ impl Run {
             (Phase::Running, Ok(status)) => by_itself(status),
             (Phase::Running, Err(_)) => End::Lost,
         };
-        (end, self.pipes)
+        let refused = self.cell.as_ref().map_or(0, Cell::refused);
+        Ended { end, limit: limit_of(end, cpu_time.zip(self.cpu_seconds), refused), pipes: self.pipes }
     }
 
     fn kill(&self, end: End, alarm: Pin<&mut Sleep>) -> Phase {
@@ -191,7 +220,23 @@ fn far(from: Instant, after: Duration) -> Instant {
     from.checked_add(after.min(YEAR)).unwrap_or(from)
 }
 
-fn by_itself(status: ExitStatus) -> End {
+/// Which limit explains an end, by the CPU time that was used and allowed, and how often a process was refused.
+pub(crate) fn limit_of(end: End, cpu_time: Option<(f64, u64)>, refused: u64) -> Option<Limit> {
+    let spent = cpu_time.is_some_and(|(used, allowed)| used >= allowed as f64);
+    match end {
+        // A shell says it so of a program that it waited for.
+        End::Signalled(SIGXCPU) => Some(Limit::CpuTime),
+        End::Exited(code) if code == 128 + SIGXCPU && cpu_time.is_some() => Some(Limit::CpuTime),
+        End::Signalled(SIGKILL) if spent => Some(Limit::CpuTime),
+        End::Exited(0) => None,
+        _ => (refused > 0).then_some(Limit::Processes(refused)),
+    }
+}
+
+const SIGXCPU: i32 = Signal::XCPU.as_raw();
+const SIGKILL: i32 = Signal::KILL.as_raw();
+
+pub(crate) fn by_itself(status: ExitStatus) -> End {
     match (status.code(), status.signal()) {
         (Some(code), _) => End::Exited(code),
         (None, Some(signal)) => End::Signalled(signal),

@@ -13,16 +13,47 @@ use queue_core::{
     error::ErrorCode,
     worker::{Failure, JobRequest},
 };
-use queue_process::ProcessHandler;
+use queue_process::{PoolOptions, ProcessHandler, ProcessPool, Program, StartError};
 use tokio::sync::watch;
 use tower::Service;
 
-use super::open::OpenJobs;
+use super::{open::OpenJobs, queue::MARGIN};
+use crate::args::{ExecMode, RunArgs};
+
+/// How the program is run.
+#[derive(Debug, Clone)]
+pub(super) enum Runner {
+    OneShot(ProcessHandler),
+    Pool(ProcessPool),
+}
+
+impl Runner {
+    /// As the plan wants it, with so many programs at once.
+    ///
+    /// # Errors
+    /// What [`Program::check`] says.
+    pub(super) fn new(program: Program, concurrency: usize, args: &RunArgs) -> Result<Self, StartError> {
+        match args.exec_mode {
+            ExecMode::Oneshot => Ok(Self::OneShot(ProcessHandler::new(program).margin(MARGIN))),
+            ExecMode::Pool => {
+                let options = PoolOptions { size: concurrency, max_jobs: args.max_jobs, margin: Some(MARGIN) };
+                ProcessPool::new(program, options).map(Self::Pool)
+            }
+        }
+    }
+
+    /// Lets processes that stay end. After the worker has.
+    pub(super) async fn shutdown(&self) {
+        if let Self::Pool(pool) = self {
+            pool.shutdown().await;
+        }
+    }
+}
 
 /// Runs the program and keeps the books.
 #[derive(Debug, Clone)]
 pub(super) struct Attempt {
-    handler: ProcessHandler,
+    runner: Runner,
     open: OpenJobs,
     unstartable: Arc<watch::Sender<Option<String>>>,
 }
@@ -32,8 +63,8 @@ const PUT_OFF: Duration = Duration::from_secs(60);
 
 impl Attempt {
     /// `unstartable` is told why programs cannot be started, if so.
-    pub(super) fn new(handler: ProcessHandler, open: OpenJobs, unstartable: watch::Sender<Option<String>>) -> Self {
-        Self { handler, open, unstartable: Arc::new(unstartable) }
+    pub(super) fn new(runner: Runner, open: OpenJobs, unstartable: watch::Sender<Option<String>>) -> Self {
+        Self { runner, open, unstartable: Arc::new(unstartable) }
     }
 }
 
@@ -42,14 +73,18 @@ impl Service<JobRequest> for Attempt {
     type Error = Failure;
     type Future = Pin<Box<dyn Future<Output = Result<Option<Bytes>, Failure>> + Send>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        self.handler.poll_ready(context)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        // Either runner is always ready: it waits inside the call, where the job's time and a cancel count.
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: JobRequest) -> Self::Future {
         let (open, unstartable) = (self.open.clone(), Arc::clone(&self.unstartable));
         let (id, attempt) = (request.context.id(), request.context.attempt());
-        let run = self.handler.call(request);
+        let run = match &mut self.runner {
+            Runner::OneShot(handler) => handler.call(request),
+            Runner::Pool(pool) => pool.call(request),
+        };
         Box::pin(async move {
             let running = open.start(id, attempt);
             match run.await {

@@ -9,22 +9,22 @@ use queue_core::{
     scheduler::{NewJob, Submitted},
     worker::{DrainReport, RunReport, Worker, WorkerBuilder},
 };
-use queue_process::ProcessHandler;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
 
 use super::{
-    attempt::Attempt,
+    attempt::{Attempt, Runner},
     look::{self, Found},
     open::{OpenJob, OpenJobs},
-    queue::{MARGIN, RunQueue},
+    queue::RunQueue,
     reports::{self, Fate, News},
     submit::{self, Answers},
     why,
 };
 use crate::{
+    args::ExecMode,
     exit::Ending,
     feed::{self, Fed, FeedError, OpenLine, Reading, What},
     input::JobLine,
@@ -81,6 +81,7 @@ pub(super) struct Conductor {
     head_start: Option<Instant>,
     bytes_read: u64,
     crew: Crew,
+    runner: Runner,
     reports: mpsc::Receiver<RunReport>,
     reported: bool,
     unstartable: watch::Receiver<Option<String>>,
@@ -102,27 +103,28 @@ pub(super) struct Conductor {
 }
 
 impl Conductor {
-    /// Starts to read, and nothing else.
+    /// Starts to read, and processes that stay; no job.
     pub(super) fn new(
         plan: Plan,
         queue: RunQueue,
         asked: watch::Receiver<u32>,
         why: watch::Receiver<u32>,
-    ) -> std::io::Result<Self> {
+    ) -> Result<Self, String> {
         let Plan { program, how, input, concurrency, results, dead, args, .. } = plan;
         let open = OpenJobs::default();
         let (told, unstartable) = watch::channel(None);
-        let handler = Attempt::new(ProcessHandler::new(program).margin(MARGIN), open.clone(), told);
+        let runner = Runner::new(program, concurrency, &args).map_err(|error| format!("--exec: {error}"))?;
+        let handler = Attempt::new(runner.clone(), open.clone(), told);
         let (tell, reports) = reports::channel(args.max_output);
         let mut builder = queue.scheduler.worker().queue(queue.name.as_str(), concurrency).fallback(handler);
         builder = builder.observe(tell).drain_deadline(DRAIN);
         if !queue.shared {
-            // What is fetched ahead cannot be overtaken by what is more urgent.
-            builder = builder.prefetch(0);
+            builder = builder.prefetch(prefetch(args.exec_mode, concurrency));
         }
         let window = Window::default();
         let reading = Reading { how, max_line: args.max_line, strict: args.strict };
-        let feed = feed::start(input.source, reading, window.clone(), tokio::runtime::Handle::current())?;
+        let feed = feed::start(input.source, reading, window.clone(), tokio::runtime::Handle::current())
+            .map_err(|error| format!("cannot read the input: {error}"))?;
         Ok(Self {
             queue: Arc::new(queue),
             open,
@@ -136,6 +138,7 @@ impl Conductor {
             head_start: None,
             bytes_read: 0,
             crew: Crew::Waiting(Box::new(builder)),
+            runner,
             reports,
             reported: false,
             unstartable,
@@ -317,6 +320,7 @@ impl Conductor {
     }
 
     fn tick(&mut self) {
+        self.window.give_back();
         self.progress.update(self.bytes_read, self.open.running(), self.ledger.summary().counts());
         if self.next_look > Instant::now() {
             return;
@@ -409,6 +413,8 @@ impl Conductor {
             while let Some(report) = self.reports.recv().await {
                 self.hear(report);
             }
+        } else {
+            self.runner.shutdown().await;
         }
         let left = self.open.all();
         for open in self.open.take_all() {
@@ -432,6 +438,15 @@ impl Conductor {
             _ => Ending::Finished,
         };
         Outcome { summary: self.ledger.into_summary(), ending }
+    }
+}
+
+/// What is fetched ahead cannot be overtaken by what is more urgent. So it is little: as much as keeps the programs busy while
+/// what they finished is settled, a few jobs each where they take microseconds.
+fn prefetch(mode: ExecMode, concurrency: usize) -> usize {
+    match mode {
+        ExecMode::Oneshot => concurrency.min(8),
+        ExecMode::Pool => (concurrency * 16).clamp(32, 128),
     }
 }
 

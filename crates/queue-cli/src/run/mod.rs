@@ -104,7 +104,7 @@ async fn begin(
     let plan = plan.map_err(|error| error.to_string())?;
     let queue = queue::RunQueue::open(scheduler.clone(), &plan.args, plan.retry.clone());
     let queue = queue.await.map_err(|error| format!("--provider: {}", error.message()))?;
-    Conductor::new(plan, queue, asked, why).map_err(|error| format!("cannot read the input: {error}"))
+    Conductor::new(plan, queue, asked, why)
 }
 
 /// Resolves when somebody has asked so often for the end.

@@ -1,0 +1,330 @@
+//! One process of a pool: it is given a line and answers it, and after anything else it is not used again.
+
+use std::{io, pin::pin, process::ExitStatus, time::Duration};
+
+use bytes::Bytes;
+use queue_core::{error::ErrorCode, job::JobError, worker::JobContext};
+use rustix::{
+    buffer::spare_capacity,
+    event::{PollFd, PollFlags, Timespec, poll},
+};
+use tokio::{
+    io::Interest,
+    process::ChildStderr,
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{
+    pipe::Pipe,
+    protocol::{self, Request, Said},
+};
+use crate::{
+    cgroup::Cell,
+    error::StartError,
+    exit::{self, Watch},
+    group::Group,
+    limits::{Limit, Limits},
+    outcome::{at_limit, refusals},
+    output::{Keep, Reader},
+    program::Program,
+    run::{self, End, Started},
+};
+
+/// How long a process whose stdout has ended may take to exit, for its status to be told.
+const LAST_BREATH: Duration = Duration::from_millis(500);
+/// A process that answers within this time is waited for on the spot: being put to sleep and woken takes as long.
+const PROMPT: Duration = Duration::from_micros(25);
+/// How long a killed process may take to be gone.
+const KILL_WAIT: Duration = Duration::from_secs(5);
+const CHUNK: usize = 8 << 10;
+
+#[derive(Debug)]
+pub(crate) struct Child {
+    group: Group,
+    watch: Watch,
+    cell: Option<Cell>,
+    stdin: Option<Pipe>,
+    stdout: Option<Pipe>,
+    stderr: Reader<ChildStderr>,
+    /// What was read and not understood yet: less than a line, unless it says too much.
+    heard: Vec<u8>,
+    /// So much of it holds no line break.
+    searched: usize,
+    /// Whether it answered its last job so soon that waiting on the spot costs less than being woken.
+    prompt: bool,
+    answered: u64,
+}
+
+/// How a job under way ended.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// The process may have the next job.
+    Answered(Result<Bytes, JobError>),
+    /// It answered, and must go: it was asked to stop, it ended, or it said more than its answer.
+    AnsweredLast(Result<Bytes, JobError>),
+    /// It stopped, or was killed, on request.
+    Cancelled,
+    /// It was killed at the job's timeout.
+    TimedOut(JobError),
+    /// It broke, and so did the job.
+    Broken(JobError),
+}
+
+/// What came of one step.
+enum Step {
+    Read(io::Result<usize>),
+    Written(io::Result<usize>),
+    Exited,
+    Cancelled,
+    Alarm,
+    Other,
+}
+
+impl Child {
+    pub(crate) fn start(program: &Program) -> Result<Self, StartError> {
+        let Started { mut group, watch, cell } = run::start(program, &[("QUEUE_EXEC_MODE", "pool".to_owned())])?;
+        let stdin = group.child.stdin.take().map(|pipe| Pipe::new(pipe.into_owned_fd()?, Interest::WRITABLE));
+        let stdout = group.child.stdout.take().map(|pipe| Pipe::new(pipe.into_owned_fd()?, Interest::READABLE));
+        let exhausted = |source| StartError::Exhausted { program: program.name().into(), source };
+        let stdin = stdin.transpose().map_err(exhausted)?;
+        let stdout = stdout.transpose().map_err(exhausted)?;
+        let stderr = Reader::new(group.child.stderr.take(), program.limits().max_stderr, Keep::Tail);
+        let (heard, searched) = (Vec::new(), 0);
+        Ok(Self { group, watch, cell, stdin, stdout, stderr, heard, searched, prompt: true, answered: 0 })
+    }
+
+    /// How many jobs it has answered.
+    pub(crate) fn answered(&self) -> u64 {
+        self.answered
+    }
+
+    pub(crate) fn is_dead(&mut self) -> bool {
+        self.watch.has_seen_the_exit()
+    }
+
+    /// Hands it a job and hears what it says of it, until the deadline or a cancel. `on_the_spot`: a thread may be held up for
+    /// some microseconds.
+    pub(crate) async fn ask(
+        &mut self,
+        job: &JobContext,
+        request: &Request,
+        deadline: Instant,
+        limits: &Limits,
+        on_the_spot: bool,
+    ) -> Reply {
+        self.stderr.forget();
+        let begun = Instant::now();
+        let mut left = request.line.as_bytes();
+        if on_the_spot && self.prompt && !job.is_cancelled() {
+            left = &left[self.hand_over(left)..];
+            if left.is_empty() && self.wait_on_the_spot() {
+                match self.understood(job, &request.id, limits) {
+                    Some(Ok(answer)) => return self.has_answered(answer, true),
+                    Some(Err(why)) => return self.nonsense(&why),
+                    None => {}
+                }
+            }
+        }
+        let reply = self.hear(job, &request.id, left, begun, deadline, limits).await;
+        self.prompt = begun.elapsed() < PROMPT;
+        if self.prompt {
+            self.stdin.iter_mut().chain(&mut self.stdout).for_each(Pipe::unregister);
+        }
+        reply
+    }
+
+    /// As much of a line as goes into the pipe at once.
+    fn hand_over(&self, line: &[u8]) -> usize {
+        self.stdin.as_ref().and_then(|pipe| rustix::io::write(&pipe.end, line).ok()).unwrap_or(0)
+    }
+
+    /// Whether it said something before a thread may be held up no longer.
+    fn wait_on_the_spot(&mut self) -> bool {
+        let Some(pipe) = &self.stdout else { return false };
+        let patience = Timespec { tv_sec: 0, tv_nsec: PROMPT.subsec_nanos().into() };
+        let ready = poll(&mut [PollFd::new(&pipe.end, PollFlags::IN)], Some(&patience));
+        ready == Ok(1) && matches!(pipe.read_now(&mut self.heard), Ok(1..))
+    }
+
+    fn has_answered(&mut self, answer: Result<Bytes, JobError>, well: bool) -> Reply {
+        self.answered += 1;
+        // What comes after the answer is about no job: the next one must not be blamed for it.
+        let well = well && self.heard.is_empty();
+        if well { Reply::Answered(answer) } else { Reply::AnsweredLast(answer) }
+    }
+
+    async fn hear(
+        &mut self,
+        job: &JobContext,
+        id: &str,
+        mut left: &[u8],
+        begun: Instant,
+        deadline: Instant,
+        limits: &Limits,
+    ) -> Reply {
+        let mut cancelled = pin!(job.cancelled());
+        let mut alarm = pin!(sleep_until(deadline));
+        let mut stopping = false;
+        loop {
+            // Reading comes before the exit: what was said in time counts.
+            let step = tokio::select! {
+                biased;
+                written = write(self.stdin.as_mut(), left), if !left.is_empty() => Step::Written(written),
+                read = read(self.stdout.as_mut(), &mut self.heard) => Step::Read(read),
+                _ = self.stderr.read() => Step::Other,
+                () = self.watch.exited() => Step::Exited,
+                () = cancelled.as_mut(), if !stopping => Step::Cancelled,
+                () = alarm.as_mut() => Step::Alarm,
+            };
+            match step {
+                Step::Written(Ok(written)) => {
+                    left = &left[written..];
+                    continue;
+                }
+                Step::Other => continue,
+                Step::Read(Ok(read)) if read > 0 => {}
+                Step::Cancelled => {
+                    stopping = true;
+                    self.group.terminate();
+                    let grace = begun.elapsed().checked_add(limits.grace).and_then(|grace| begun.checked_add(grace));
+                    alarm.as_mut().reset(grace.unwrap_or(deadline).min(deadline));
+                    continue;
+                }
+                Step::Exited if !stopping => self.hear_the_rest(limits.max_stdout),
+                Step::Exited | Step::Written(_) | Step::Read(_) | Step::Alarm if stopping => return Reply::Cancelled,
+                Step::Written(_) => return self.broken("closed its stdin", limits).await,
+                Step::Read(_) => return self.broken("closed its stdout", limits).await,
+                Step::Alarm => return self.timed_out(begun.elapsed(), limits).await,
+                Step::Exited => {}
+            }
+            match self.understood(job, id, limits) {
+                Some(Ok(answer)) => {
+                    // Before it has read all of its job it cannot know the answer, and the rest would be taken for another.
+                    return self.has_answered(answer, !stopping && left.is_empty() && !matches!(step, Step::Exited));
+                }
+                Some(Err(why)) => return self.nonsense(&why),
+                None if matches!(step, Step::Exited) => return self.broken("ended", limits).await,
+                None => {}
+            }
+        }
+    }
+
+    /// Goes through the lines that were heard, up to the answer.
+    fn understood(&mut self, job: &JobContext, id: &str, limits: &Limits) -> Option<Heard> {
+        loop {
+            let end = self.heard[self.searched..].iter().position(|byte| *byte == b'\n');
+            let Some(end) = end.map(|end| self.searched + end) else {
+                self.searched = self.heard.len();
+                return (self.heard.len() > limits.max_stdout).then(|| Err(too_long(limits)));
+            };
+            self.searched = 0;
+            if end > limits.max_stdout {
+                return Some(Err(too_long(limits)));
+            }
+            let said = protocol::read(&self.heard[..end], id);
+            self.heard.drain(..=end);
+            match said {
+                Ok(Said::Result(result)) => return Some(Ok(Ok(result))),
+                Ok(Said::Error(error)) => return Some(Ok(Err(self.with_stderr(error)))),
+                Ok(Said::Progress(progress)) => job.report(&progress),
+                Ok(Said::Log(line)) => job.log(line),
+                Err(why) => return Some(Err(why)),
+            }
+        }
+    }
+
+    /// What it wrote before it exited.
+    fn hear_the_rest(&mut self, limit: usize) {
+        let Some(pipe) = self.stdout.take() else { return };
+        while self.heard.len() <= limit && matches!(pipe.read_now(&mut self.heard), Ok(1..)) {}
+    }
+
+    /// It will not answer any more: says how it ended, if it does.
+    async fn broken(&mut self, what: &str, limits: &Limits) -> Reply {
+        let by_itself = timeout(LAST_BREATH, self.watch.exited()).await.is_ok();
+        let allowed = limits.cpu_seconds();
+        let used = allowed.and_then(|_| exit::cpu_seconds(self.group.leader()));
+        let status = timeout(KILL_WAIT, self.group.finish()).await;
+        let Some(Ok(status)) = status.ok().filter(|_| by_itself) else {
+            let message = format!("the process {what} before it answered, and was killed");
+            return Reply::Broken(self.with_stderr(JobError::new(ErrorCode::HandlerFailed, message)));
+        };
+        let end = run::by_itself(status);
+        let limit = run::limit_of(end, used.zip(allowed), self.refused());
+        let error = at_limit(&format!("the process ended before it answered, {}", described(status)), limit, limits);
+        Reply::Broken(self.with_stderr(error))
+    }
+
+    async fn timed_out(&mut self, after: Duration, limits: &Limits) -> Reply {
+        self.group.kill();
+        // Its last words are in the pipe once it is gone.
+        let _ = timeout(LAST_BREATH, self.watch.exited()).await;
+        let refused = (self.refused() > 0).then(|| Limit::Processes(self.refused()));
+        let message = format!("killed at its timeout, after {:.1} s{}", after.as_secs_f64(), refusals(refused, limits));
+        Reply::TimedOut(self.with_stderr(JobError::new(ErrorCode::Timeout, message)))
+    }
+
+    fn nonsense(&mut self, why: &str) -> Reply {
+        self.group.kill();
+        let message = format!("the process was killed: it wrote {why}");
+        Reply::Broken(self.with_stderr(JobError::new(ErrorCode::HandlerFailed, message)))
+    }
+
+    fn refused(&self) -> u64 {
+        self.cell.as_ref().map_or(0, Cell::refused)
+    }
+
+    /// Adds what it wrote to stderr since it got the job, unless it told more by itself.
+    fn with_stderr(&mut self, error: JobError) -> JobError {
+        let said = self.stderr.so_far();
+        let said = said.text();
+        if said.is_empty() || error.detail.is_some() { error } else { error.with_detail(said) }
+    }
+
+    /// Lets it end by itself, which the end of its stdin asks it to, and kills it after the grace.
+    pub(crate) async fn leave(mut self, grace: Duration) {
+        self.stdin = None;
+        let gone = async {
+            loop {
+                // It may say what it likes; a full pipe must not hold it.
+                self.heard.clear();
+                tokio::select! {
+                    biased;
+                    () = self.watch.exited() => return,
+                    read = read(self.stdout.as_mut(), &mut self.heard) => if !matches!(read, Ok(1..)) { self.stdout = None },
+                    _ = self.stderr.read() => {}
+                }
+            }
+        };
+        let _ = timeout(grace, gone).await;
+        let _ = timeout(KILL_WAIT, self.group.finish()).await;
+    }
+}
+
+/// An answer, or why what was heard is none.
+type Heard = Result<Result<Bytes, JobError>, String>;
+
+fn too_long(limits: &Limits) -> String {
+    format!("a line of more than {} bytes", limits.max_stdout)
+}
+
+fn described(status: ExitStatus) -> String {
+    match run::by_itself(status) {
+        End::Signalled(signal) => format!("killed by signal {signal}"),
+        End::Exited(code) => format!("exit status {code}"),
+        _ => "in a way that is not known".to_owned(),
+    }
+}
+
+async fn write(pipe: Option<&mut Pipe>, line: &[u8]) -> io::Result<usize> {
+    match pipe {
+        Some(pipe) => pipe.when_ready(|end| rustix::io::write(end, line)).await,
+        None => Err(io::ErrorKind::BrokenPipe.into()),
+    }
+}
+
+async fn read(pipe: Option<&mut Pipe>, heard: &mut Vec<u8>) -> io::Result<usize> {
+    let Some(pipe) = pipe else { return std::future::pending().await };
+    heard.reserve(CHUNK);
+    pipe.when_ready(|end| rustix::io::read(end, spare_capacity(heard))).await
+}
