@@ -88,6 +88,12 @@ async fn everywhere() -> Vec<JobScheduler> {
     all
 }
 
+/// The same without the log: there a consumer that joins takes partitions from the others, whatever they have in hand, and
+/// one that is not read keeps its own.
+async fn everywhere_but_on_a_log() -> Vec<JobScheduler> {
+    everywhere().await.into_iter().filter(|queues| queues.provider().scheme() != "model-log").collect()
+}
+
 async fn inbox(queues: &JobScheduler) -> Inbox<Order> {
     queues.inbox("orders").open().await.unwrap()
 }
@@ -308,7 +314,7 @@ async fn a_stale_acknowledgement_is_an_error_and_changes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_is_kept_while_the_message_is_in_hand_until_its_timeout() {
-    for queues in everywhere().await {
+    for queues in everywhere_but_on_a_log().await {
         queues.send("orders", &order(1)).timeout(600 * SECOND).await.unwrap();
         let (one, other) = (inbox(&queues).await, inbox(&queues).await);
         let message = number(&one, SECOND).await.unwrap();
@@ -324,6 +330,31 @@ async fn a_lease_is_kept_while_the_message_is_in_hand_until_its_timeout() {
         assert!(lost(message.ack().await));
         again.ack().await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_a_log_one_consumer_has_the_same_guarantees() {
+    let (_broker, queues) = on(LogModel::default().into());
+    let alone = queues.inbox::<Order>("orders").prefetch(2).drain_deadline(10 * SECOND).open().await.unwrap();
+    queues.send("orders", &order(1)).timeout(600 * SECOND).await.unwrap();
+    let message = number(&alone, SECOND).await.unwrap();
+    assert!(number(&alone, 500 * SECOND).await.is_none());
+    message.ack().await.unwrap();
+    queues.send("orders", &order(2)).timeout(40 * SECOND).await.unwrap();
+    let message = number(&alone, SECOND).await.unwrap();
+    let again = number(&alone, 60 * SECOND).await.unwrap();
+    assert_eq!(again.attempt(), 2);
+    assert!(lost(message.ack().await));
+    again.ack().await.unwrap();
+
+    queues.send_all("orders", &[order(3), order(4), order(5)]).await;
+    let (third, fourth) = (number(&alone, SECOND).await.unwrap(), number(&alone, SECOND).await.unwrap());
+    assert!(number(&alone, SECOND).await.is_none(), "prefetch bounds what is in hand");
+    fourth.ack().await.unwrap();
+    number(&alone, SECOND).await.unwrap().ack().await.unwrap();
+    assert_eq!(alone.close().await, DrainReport { done: 0, released: 0, aborted: 1 });
+    assert!(lost(third.ack().await));
+    assert_eq!(drained(&queues, "orders").await.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -349,7 +380,7 @@ async fn what_cannot_be_read_is_a_dead_letter_and_the_next_one_is_received() {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_of_another_kind_waits_for_whoever_has_its_type() {
-    for queues in everywhere().await {
+    for queues in everywhere_but_on_a_log().await {
         let other = RawMessage::json("order.cancelled", &9).unwrap();
         queues.send("orders", &other).await.unwrap();
         let typed = inbox(&queues).await;
@@ -450,7 +481,7 @@ async fn consumers_that_are_killed_again_and_again_lose_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn prefetch_bounds_what_is_unacknowledged_and_leaves_the_rest_to_others() {
-    for queues in everywhere().await {
+    for queues in everywhere_but_on_a_log().await {
         queues.send_all("orders", &[order(1), order(2), order(3)]).await;
         let greedy = queues.inbox::<Order>("orders").prefetch(2).open().await.unwrap();
         let (first, _second) = (number(&greedy, SECOND).await.unwrap(), number(&greedy, SECOND).await.unwrap());
@@ -475,7 +506,7 @@ async fn prefetch_bounds_what_is_unacknowledged_and_leaves_the_rest_to_others() 
 
 #[tokio::test(start_paused = true)]
 async fn an_inbox_that_nobody_reads_takes_nothing_away() {
-    for queues in everywhere().await {
+    for queues in everywhere_but_on_a_log().await {
         let idle = inbox(&queues).await;
         assert!(number(&idle, SECOND).await.is_none());
         tokio::time::sleep(SECOND).await;
@@ -553,7 +584,7 @@ async fn a_stream_goes_on_until_the_inbox_s_provider_is_closed() {
 
 #[tokio::test(start_paused = true)]
 async fn closing_gives_back_what_was_not_received_and_waits_for_what_is_in_hand() {
-    for queues in everywhere().await {
+    for queues in everywhere_but_on_a_log().await {
         queues.send_all("orders", &[1, 2, 3, 4].map(order)).await;
         let closing = queues.inbox::<Order>("orders").drain_deadline(10 * SECOND).open().await.unwrap();
         let (done, kept) = (number(&closing, SECOND).await.unwrap(), number(&closing, SECOND).await.unwrap());
@@ -611,6 +642,39 @@ async fn an_unanswered_acknowledgement_is_repeated_until_it_is_answered() {
     faults.settle_unanswered(false);
     acked.await.unwrap();
     assert_eq!(sent.record().await.unwrap().state, JobState::Completed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_panics_ends_the_inbox_and_not_its_consumer() {
+    for in_heartbeat in [true, false] {
+        let env = env();
+        let (faults, memory) = (Faults::default(), MemoryProvider::with_env(env.clone()));
+        let queues = JobScheduler::with_env(Arc::new(Faulty::new(memory, faults.clone())), env);
+        queues.send("orders", &order(1)).await.unwrap();
+        let broken = inbox(&queues).await;
+        let message = number(&broken, SECOND).await.unwrap();
+        if in_heartbeat {
+            faults.heartbeat_panics()
+        } else {
+            faults.fetch_panics()
+        }
+        assert_eq!(broken.receive(60 * SECOND).await.unwrap_err().code(), ErrorCode::Closed);
+        assert!(lost(message.ack().await));
+        assert_eq!(broken.close().await, DrainReport::default());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publication_without_an_answer_is_not_called_a_refusal() {
+    let env = env();
+    let (faults, memory) = (Faults::default(), MemoryProvider::with_env(env.clone()));
+    let queues = JobScheduler::with_env(Arc::new(Faulty::new(memory, faults.clone())), env);
+    queues.topic("order.placed").subscribe("orders").await.unwrap();
+    faults.lose_a_publish_then_refuse();
+    let published = queues.topic("order.placed").publish_all(&[order(1)]).await.remove(0).unwrap();
+    assert!(matches!(published.copies[0].outcome, Submitted::Unknown(..)), "{published:?}");
+    assert_eq!(published.complete().unwrap_err().code(), ErrorCode::Unavailable);
+    assert_eq!(drained(&queues, "orders").await, [1]);
 }
 
 #[tokio::test(start_paused = true)]
