@@ -313,6 +313,23 @@ async fn a_stale_acknowledgement_is_an_error_and_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_fetched_and_lost_before_it_was_received_is_not_given_out() {
+    for shape in shapes().into_iter().take(2) {
+        let (broker, queues) = on(shape);
+        queues.send_all("orders", &[1, 2, 3, 4].map(order)).await;
+        let inbox = inbox(&queues).await;
+        number(&inbox, SECOND).await.unwrap().ack().await.unwrap();
+        broker.restart();
+        // The next heartbeat tells.
+        tokio::time::sleep(15 * SECOND).await;
+        for _ in 0..3 {
+            number(&inbox, 60 * SECOND).await.unwrap().ack().await.unwrap();
+        }
+        assert!(number(&inbox, 60 * SECOND).await.is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lease_is_kept_while_the_message_is_in_hand_until_its_timeout() {
     for queues in everywhere_but_on_a_log().await {
         queues.send("orders", &order(1)).timeout(600 * SECOND).await.unwrap();
@@ -547,6 +564,19 @@ async fn receiving_is_exact_shared_and_loses_nothing_when_given_up() {
         assert!(short.is_none());
         long.unwrap().ack().await.unwrap();
 
+        // One that waits is served while the other has its message in hand.
+        let one_after_the_other = async {
+            queues.send("orders", &order(8)).await.unwrap();
+            tokio::time::sleep(5 * SECOND).await;
+            queues.send("orders", &order(9)).await.unwrap();
+        };
+        let begun = Instant::now();
+        let (one, other, ()) =
+            tokio::join!(number(&inbox, 20 * SECOND), number(&inbox, 20 * SECOND), one_after_the_other);
+        assert!(begun.elapsed() < 6 * SECOND, "{:?}", begun.elapsed());
+        one.unwrap().ack().await.unwrap();
+        other.unwrap().ack().await.unwrap();
+
         // A receiver that gives up in the very moment leaves the message to the next.
         for number_sent in 4..8 {
             let receive = number(&inbox, 30 * SECOND);
@@ -703,9 +733,9 @@ async fn a_cancelled_message_is_told_to_its_consumer_and_not_retried() {
     let told = queues.send("orders", &order(1)).timeout(600 * SECOND).await.unwrap();
     let deaf = queues.send("orders", &order(2)).timeout(600 * SECOND).await.unwrap();
     let (one, two) = (number(&inbox, SECOND).await.unwrap(), number(&inbox, SECOND).await.unwrap());
-    for sent in [&told, &deaf] {
-        queues.cancel(sent.job(), &Cancel::by("an operator")).await.unwrap();
-    }
+    let forgiving = |grace: Duration| Cancel { grace, ..Cancel::by("an operator") };
+    queues.cancel(told.job(), &forgiving(60 * SECOND)).await.unwrap();
+    queues.cancel(deaf.job(), &forgiving(5 * SECOND)).await.unwrap();
     assert!(!one.is_cancelled());
     tokio::time::sleep(12 * SECOND).await;
     assert!(one.is_cancelled());
