@@ -21,10 +21,14 @@ pub mod limit;
 pub mod scheduler;
 pub mod worker;
 
+// The same without handlers: send and receive, publish and subscribe.
+pub mod message;
+
 pub use clock::{Clock, Env, Random};
 pub use error::{Error, ErrorCode, Result};
 pub use event::Event;
 pub use job::{Envelope, Job, JobError, JobId, JobRef, Priority, QueueName, RetryPolicy, Timestamp};
+pub use message::{Message, RawMessage, Received};
 pub use provider::{Consumer, QueueProvider};
 pub use queue_spec::QueueSpec;
 pub use scheduler::{JobHandle, JobScheduler};

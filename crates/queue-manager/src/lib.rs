@@ -6,6 +6,7 @@ pub mod config;
 mod dead;
 mod health;
 mod manager;
+mod messages;
 mod providers;
 mod route;
 

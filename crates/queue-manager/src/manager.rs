@@ -88,6 +88,10 @@ impl QueueManager {
         self.inner.routes.route(queue)
     }
 
+    pub(crate) fn schedulers(&self) -> Vec<JobScheduler> {
+        self.inner.routes.members().map(|member| member.scheduler.clone()).collect()
+    }
+
     /// Stops the maintenance and closes the connections. Workers are to be stopped before. Every provider is closed, also
     /// where one of them fails.
     ///

@@ -21,4 +21,4 @@ pub use priority::Priority;
 pub use retry::{Backoff, RetryPolicy};
 pub use time::Timestamp;
 pub use typed::Job;
-pub(crate) use typed::{broken_rules, misfit};
+pub(crate) use typed::{broken_rules, misfit, rules};

@@ -33,10 +33,15 @@ pub trait Job: Serialize + DeserializeOwned + Validate + Send + 'static {
 
 /// Which rules a job breaks, by field and rule: never the values, which may be secret.
 pub(crate) fn broken_rules(errors: &ValidationErrors) -> String {
+    format!("the job breaks its own rules: {}", rules(errors))
+}
+
+/// The broken rules alone.
+pub(crate) fn rules(errors: &ValidationErrors) -> String {
     let mut rules = Vec::new();
     collect(errors, "", &mut rules);
     rules.sort_unstable();
-    format!("the job breaks its own rules: {}", rules.join(", "))
+    rules.join(", ")
 }
 
 fn collect(errors: &ValidationErrors, place: &str, rules: &mut Vec<String>) {

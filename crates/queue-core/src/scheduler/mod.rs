@@ -44,6 +44,7 @@ use crate::{
     error::{Error, ErrorCode, Result},
     event::{Event, JobEvent},
     job::{Job, JobRef, QueueName, StoreId, Timestamp},
+    message::Subscriptions,
     provider::{Cancel, QueueAdmin, QueueProvider},
     queue_spec::QueueSpec,
     stats::QueueStats,
@@ -66,6 +67,8 @@ struct Inner {
     env: Env,
     specs: RwLock<HashMap<QueueName, Arc<QueueSpec>>>,
     limits: Limits,
+    /// Of topics that the provider does not have itself.
+    subscriptions: Subscriptions,
     maintenance: Maintenance,
     /// The pools that work for it in this process.
     roll: Roll,
@@ -88,6 +91,7 @@ impl JobScheduler {
         let store = provider.job_store();
         let inner = Inner {
             limits: Limits::new(provider.limiter(), &env),
+            subscriptions: Subscriptions::default(),
             roll: Roll::default(),
             maintenance: Maintenance::new(&env),
             provider,
@@ -303,6 +307,21 @@ impl JobScheduler {
     /// Starts the maintenance task, once; every call that is in a runtime for certain does.
     pub(crate) fn keep_house(&self) {
         self.inner.maintenance.start(&self.inner.provider, self.inner.store.as_ref());
+    }
+
+    pub(crate) fn subscriptions(&self) -> &Subscriptions {
+        &self.inner.subscriptions
+    }
+
+    /// Whether the other is a handle on the same scheduler.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// For a consumer that is no pool.
+    pub(crate) fn consuming_alone(&self) -> Consuming {
+        self.keep_house();
+        self.inner.maintenance.consuming()
     }
 
     pub(crate) fn consuming(&self, pool: &Arc<Pool>) -> Consuming {

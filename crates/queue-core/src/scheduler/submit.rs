@@ -1,10 +1,12 @@
 //! Getting jobs to the provider.
 
+use std::sync::Arc;
+
 use crate::{
     error::{Error, ErrorCode, Result},
     event::{JobEvent, JobEventKind},
     job::{Envelope, JobId, JobRef, QueueName, RawHeaders, Timestamp},
-    provider::{PublishOptions, PublishOutcome},
+    provider::{PublishOptions, PublishOutcome, Topics},
     queue_spec::QueueSpec,
 };
 
@@ -29,6 +31,27 @@ pub enum Submitted {
 impl JobScheduler {
     /// Submits a batch: one answer per job, in order. A refused job does not touch its neighbours.
     pub async fn submit(&self, queue: &QueueName, jobs: Vec<NewJob>, options: &PublishOptions) -> Vec<Submitted> {
+        self.submit_by(None, queue, jobs, options).await
+    }
+
+    /// The same to a topic of the provider's own.
+    pub(crate) async fn submit_to_topic(
+        &self,
+        topics: &Arc<dyn Topics>,
+        topic: &QueueName,
+        jobs: Vec<NewJob>,
+        options: &PublishOptions,
+    ) -> Vec<Submitted> {
+        self.submit_by(Some(topics), topic, jobs, options).await
+    }
+
+    async fn submit_by(
+        &self,
+        topics: Option<&Arc<dyn Topics>>,
+        queue: &QueueName,
+        jobs: Vec<NewJob>,
+        options: &PublishOptions,
+    ) -> Vec<Submitted> {
         self.keep_house();
         let spec = match self.declared(queue).await {
             Ok(spec) => spec,
@@ -47,7 +70,11 @@ impl JobScheduler {
                 Err(error) => answers.push(Some(Submitted::Rejected(error.at("submit").on(queue)))),
             }
         }
-        let outcomes = self.publish_surely(queue, &batch, options).await;
+        let outcomes = match topics {
+            // An answer that stays out is the caller's: the queues behind a topic may differ in what they deduplicate.
+            Some(topics) => answer_all(&batch, topics.publish(queue, batch.clone(), options).await),
+            None => self.publish_surely(queue, &batch, options).await,
+        };
         let mut outcomes = batch.iter().zip(outcomes);
         let answer = |answer: Option<Submitted>| {
             answer.or_else(|| outcomes.next().map(|(envelope, outcome)| self.answer(queue, envelope, outcome)))
@@ -63,9 +90,7 @@ impl JobScheduler {
         options: &PublishOptions,
     ) -> Vec<PublishOutcome> {
         let provider = &self.inner.provider;
-        let mut outcomes = provider.publish(queue, batch.to_vec(), options).await;
-        let missing = || Error::new(ErrorCode::Internal, "the provider answered for fewer jobs than it was given");
-        outcomes.resize_with(batch.len(), || PublishOutcome::Unknown(missing()));
+        let mut outcomes = answer_all(batch, provider.publish(queue, batch.to_vec(), options).await);
         let unknown = |outcome: &PublishOutcome| matches!(outcome, PublishOutcome::Unknown(_));
         let again: Vec<usize> = (0..outcomes.len()).filter(|index| unknown(&outcomes[*index])).collect();
         if !again.is_empty() && provider.capabilities(Some(&self.spec(queue))).dedup_by_id.is_supported() {
@@ -122,4 +147,11 @@ impl JobScheduler {
         parts.headers = RawHeaders::encode(&headers)?;
         Ok(parts.seal())
     }
+}
+
+/// An answer for every job, whatever the provider gave.
+fn answer_all(batch: &[Envelope], mut outcomes: Vec<PublishOutcome>) -> Vec<PublishOutcome> {
+    let missing = || Error::new(ErrorCode::Internal, "the provider answered for fewer jobs than it was given");
+    outcomes.resize_with(batch.len(), || PublishOutcome::Unknown(missing()));
+    outcomes
 }

@@ -150,7 +150,7 @@ fn report(pool: &Pool, item: Finished, outcome: Option<SettleOutcome>) {
     }
 }
 
-const fn event_of(disposition: &Disposition) -> JobEventKind {
+pub(crate) const fn event_of(disposition: &Disposition) -> JobEventKind {
     match disposition {
         Disposition::Complete { .. } => JobEventKind::Completed,
         Disposition::Retry { .. } => JobEventKind::Retrying,

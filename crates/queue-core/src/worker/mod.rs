@@ -23,4 +23,4 @@ pub use failure::Failure;
 pub use handler::{Handler, HandlerService, JobResult};
 pub use shutdown::{DrainReport, Worker};
 pub use status::{PoolStatus, WorkerStatus};
-pub(crate) use {pool::Pool, status::Roll};
+pub(crate) use {completer::event_of, pool::Pool, status::Roll};
