@@ -1,5 +1,6 @@
 #![doc = include_str!("docs/crate.md")]
 
+pub mod alerts;
 mod builder;
 pub mod capabilities;
 pub mod config;
