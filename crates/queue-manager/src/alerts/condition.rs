@@ -49,6 +49,11 @@ impl Condition {
         self.told.is_some()
     }
 
+    /// Whether it would be told, were it over.
+    pub(super) fn asks(&self, now: Duration, repeat: Option<Duration>) -> bool {
+        self.told.is_none_or(|told| repeat.is_some_and(|repeat| now.saturating_sub(told) >= repeat))
+    }
+
     /// What is to be said, now that it is at this level.
     pub(super) fn change(&mut self, level: Level, now: Duration, repeat: Option<Duration>) -> Change {
         match (self.told, level) {
@@ -60,7 +65,7 @@ impl Condition {
                 self.told = Some(now);
                 Change::Tell
             }
-            (Some(told), Level::Over) if repeat.is_some_and(|repeat| now.saturating_sub(told) >= repeat) => {
+            (Some(_), Level::Over) if self.asks(now, repeat) => {
                 self.told = Some(now);
                 Change::Tell
             }

@@ -107,12 +107,11 @@ impl Judge {
         watched.late(queue, late, now)
     }
 
-    /// Whether it is worth a look for late jobs: they are told, and it is not known yet that there are some.
-    pub(super) fn asks_for_late(&self, queue: &QueueName) -> bool {
-        match self.queues.get(queue) {
-            Some(watched) => watched.rules.sla && !watched.late.condition.lasts(),
-            None => Rules::of(queue, &self.config).sla,
-        }
+    /// The queue has late jobs: says whether one of them is to be told.
+    pub(super) fn asks_for_late(&mut self, queue: &QueueName, now: Now) -> bool {
+        let Some(watched) = self.watched(queue).filter(|watched| watched.rules.sla) else { return false };
+        watched.late.last = now.mono;
+        watched.late.condition.asks(now.mono, watched.rules.repeat)
     }
 
     fn watched(&mut self, queue: &QueueName) -> Option<&mut Watched> {
