@@ -362,7 +362,7 @@ async fn it_looks_once_an_interval_and_a_provider_that_is_away_does_not_end_it()
     sleep(25 * SECOND).await;
     assert_eq!(looked(), 20_000);
     provider.close().await.unwrap();
-    sleep(25 * SECOND).await;
+    sleep(26 * SECOND).await;
     assert_eq!(looked(), 50_000);
     queues.stop_alerts().await;
     assert!(queues.alerts_status().is_none());
