@@ -10,6 +10,8 @@ mod rules;
 mod sink;
 mod sla;
 mod watcher;
+#[cfg(feature = "webhook")]
+mod webhook;
 mod window;
 mod wire;
 
@@ -18,6 +20,8 @@ pub use outbox::SinkStatus;
 pub use post::{AlertsBuilder, AlertsStatus};
 pub use sink::{AlertSink, ChannelSink, FnSink, LogSink};
 pub use sla::{SlaClassReport, SlaReport};
+#[cfg(feature = "webhook")]
+pub use webhook::Webhook;
 pub use wire::to_json;
 
 pub(crate) use post::Post;

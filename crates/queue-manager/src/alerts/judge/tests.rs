@@ -87,7 +87,7 @@ fn growth_is_what_died_within_the_time_and_not_what_was_dead_before() {
     // A redrive of all is no growth, and those that die again are.
     assert_eq!(bench.look(|stats| stats.dead = 0), []);
     let told = AlertKind::DeadLetterGrowth { died: 6, threshold: 5, within_ms: 60_000 };
-    assert_eq!(bench.look(|stats| stats.dead = 3), [told.clone()]);
+    assert_eq!(bench.look(|stats| stats.dead = 3), std::slice::from_ref(&told));
     for _ in 0..10 {
         assert_eq!(bench.look(|stats| stats.dead = 3), []);
     }
