@@ -137,7 +137,7 @@ async fn a_refusal_is_not_tried_again_and_a_redirect_not_followed() {
 #[tokio::test]
 async fn an_answer_without_end_is_not_read() {
     for answer in [Answer::Endless, Answer::EndlessHead] {
-        let server = Server::start(&[answer.clone()]).await;
+        let server = Server::start(std::slice::from_ref(&answer)).await;
         let mut config = config(&server);
         config.attempts = 1;
         let begun = Instant::now();

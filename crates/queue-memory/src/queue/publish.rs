@@ -72,12 +72,25 @@ impl State {
         Taken::accepted()
     }
 
+    /// Why the job that is named cannot have its new payload.
+    pub(crate) fn refuse_edit(&self, what: &Redrive) -> Option<Rejection> {
+        let (RedriveSelection::Jobs(ids), Some(payload)) = (&what.which, &what.payload) else { return None };
+        let entry = self.slots.get(self.find_dead(*ids.first()?)?)?;
+        self.too_large(&entry.envelope.edit(|parts| parts.payload = payload.clone()))
+    }
+
     /// Gives dead jobs another life.
     pub(crate) fn redrive(&mut self, what: &Redrive, now: Now) -> RedriveReport {
         let slots: Vec<u32> = match &what.which {
-            RedriveSelection::Jobs(ids) => {
+            RedriveSelection::Jobs(ids) if self.is_tracked() => {
                 let mut named = HashSet::with_capacity(ids.len());
                 ids.iter().filter(|id| named.insert(**id)).filter_map(|id| self.find_dead(*id)).collect()
+            }
+            // Without an index one walk finds them all.
+            RedriveSelection::Jobs(ids) => {
+                let mut named: HashSet<JobId> = ids.iter().copied().collect();
+                let is_named = |slot: &u32| self.slots.get(*slot).is_some_and(|entry| named.remove(&entry.envelope.id));
+                self.dead.iter().map(|(_, slot)| *slot).filter(is_named).collect()
             }
             RedriveSelection::Matching(filter) => self.dead_slots(filter, None).collect(),
         };
