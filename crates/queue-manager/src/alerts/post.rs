@@ -144,7 +144,7 @@ impl AlertsBuilder<'_> {
         let post = manager.post();
         let mut task = Task::new(members, outboxes, Arc::clone(&post.ledger));
         task.every = config.every;
-        task.patience = config.every.max(manager.config().provider.ping_timeout);
+        task.patience = 2 * manager.config().provider.ping_timeout;
         task.sla = sla;
         if listens {
             task.listen().await?;

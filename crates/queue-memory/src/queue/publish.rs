@@ -72,6 +72,22 @@ impl State {
         Taken::accepted()
     }
 
+    /// Finds dead jobs without an index: one walk for all of them, which ends with the last. Named as they are listed, the
+    /// oldest first, they are at its beginning.
+    fn walk_for(&self, ids: &[JobId]) -> Vec<u32> {
+        let mut named: HashSet<JobId> = ids.iter().copied().collect();
+        let mut found = Vec::with_capacity(named.len());
+        for (_, slot) in &self.dead {
+            if named.is_empty() {
+                break;
+            }
+            if self.slots.get(*slot).is_some_and(|entry| named.remove(&entry.envelope.id)) {
+                found.push(*slot);
+            }
+        }
+        found
+    }
+
     /// Why the job that is named cannot have its new payload.
     pub(crate) fn refuse_edit(&self, what: &Redrive) -> Option<Rejection> {
         let (RedriveSelection::Jobs(ids), Some(payload)) = (&what.which, &what.payload) else { return None };
@@ -86,12 +102,7 @@ impl State {
                 let mut named = HashSet::with_capacity(ids.len());
                 ids.iter().filter(|id| named.insert(**id)).filter_map(|id| self.find_dead(*id)).collect()
             }
-            // Without an index one walk finds them all.
-            RedriveSelection::Jobs(ids) => {
-                let mut named: HashSet<JobId> = ids.iter().copied().collect();
-                let is_named = |slot: &u32| self.slots.get(*slot).is_some_and(|entry| named.remove(&entry.envelope.id));
-                self.dead.iter().map(|(_, slot)| *slot).filter(is_named).collect()
-            }
+            RedriveSelection::Jobs(ids) => self.walk_for(ids),
             RedriveSelection::Matching(filter) => self.dead_slots(filter, None).collect(),
         };
         let mut report = RedriveReport::default();
