@@ -45,10 +45,6 @@ pub(super) struct Condition {
 }
 
 impl Condition {
-    pub(super) fn lasts(&self) -> bool {
-        self.told.is_some()
-    }
-
     /// Whether it would be told, were it over.
     pub(super) fn asks(&self, now: Duration, repeat: Option<Duration>) -> bool {
         self.told.is_none_or(|told| repeat.is_some_and(|repeat| now.saturating_sub(told) >= repeat))

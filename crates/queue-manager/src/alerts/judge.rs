@@ -262,7 +262,7 @@ impl Late {
     /// Clears where no job was late for a while.
     fn rest(&mut self, stats: &QueueStats, rules: &Rules, now: Now) {
         let quiet = now.mono.saturating_sub(self.last) >= rules.sla_quiet;
-        if quiet && self.condition.lasts() {
+        if quiet {
             told(self.condition.change(Level::Under, now.mono, None), "SLA breach", stats);
             self.since_told = 0;
         }
