@@ -153,6 +153,18 @@ fn long_jobs_a_pause_and_parked_jobs_are_not_unhealthy() {
 }
 
 #[test]
+fn a_queue_that_ends_jobs_is_not_still_however_they_end() {
+    let mut bench = Bench::new(|_| {});
+    for n in 0..100 {
+        let seen = bench.look(|stats| {
+            waiting(stats);
+            (stats.completed_total, stats.failed_total) = (n, n);
+        });
+        assert_eq!(seen, []);
+    }
+}
+
+#[test]
 fn without_the_age_of_the_oldest_stillness_is_what_was_seen() {
     let mut bench = Bench::new(|_| {});
     let told: Vec<usize> = (0..40).filter(|_| !bench.look(|stats| stats.pending = 3).is_empty()).collect();
