@@ -136,7 +136,14 @@ impl ManagerBuilder {
                 return Err(error);
             }
         }
-        Ok(QueueManager::new(config, Routes::new(Member { scheduler, url })))
+        let manager = QueueManager::new(config, Routes::new(Member { scheduler, url }));
+        if manager.config().alerts.enabled
+            && let Err(error) = manager.alerts().start().await
+        {
+            let _ = manager.close().await;
+            return Err(error);
+        }
+        Ok(manager)
     }
 }
 

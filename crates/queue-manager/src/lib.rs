@@ -1,5 +1,6 @@
 #![doc = include_str!("docs/crate.md")]
 
+pub mod alerts;
 mod builder;
 pub mod capabilities;
 pub mod config;
@@ -12,7 +13,7 @@ mod route;
 
 pub use builder::ManagerBuilder;
 pub use config::Config;
-pub use dead::DeadLetters;
+pub use dead::{DeadLetter, DeadLetters, RedrivePlan, RedriveProgress};
 pub use health::{HealthFault, HealthReport, HealthStatus, ProviderHealth, QueueHealth};
 pub use manager::QueueManager;
 pub use providers::registry;

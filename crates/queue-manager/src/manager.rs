@@ -15,6 +15,7 @@ use queue_core::{
 
 use crate::{
     Config, DeadLetters, HealthReport, ManagerBuilder,
+    alerts::Post,
     health::examine,
     route::{Member, Routes},
 };
@@ -27,6 +28,7 @@ pub struct QueueManager {
 
 #[derive(Debug)]
 struct Inner {
+    post: Post,
     config: Config,
     routes: Routes,
 }
@@ -67,7 +69,7 @@ impl QueueManager {
     }
 
     pub(crate) fn new(config: Config, routes: Routes) -> Self {
-        Self { inner: Arc::new(Inner { config, routes }) }
+        Self { inner: Arc::new(Inner { post: Post::default(), config, routes }) }
     }
 
     /// What it was configured with.
@@ -88,16 +90,22 @@ impl QueueManager {
         self.inner.routes.route(queue)
     }
 
-    pub(crate) fn schedulers(&self) -> Vec<JobScheduler> {
-        self.inner.routes.members().map(|member| member.scheduler.clone()).collect()
+    pub(crate) fn post(&self) -> &Post {
+        &self.inner.post
     }
 
-    /// Stops the maintenance and closes the connections. Workers are to be stopped before. Every provider is closed, also
+    /// The scheduler of each provider.
+    pub(crate) fn schedulers(&self) -> impl Iterator<Item = &JobScheduler> {
+        self.inner.routes.members().map(|member| &member.scheduler)
+    }
+
+    /// Stops the watcher of alerts and the maintenance, and closes the connections. Workers are to be stopped before. Every provider is closed, also
     /// where one of them fails.
     ///
     /// # Errors
     /// What could not be flushed: the first.
     pub async fn close(&self) -> Result<()> {
+        self.inner.post.stop().await;
         let closed = join_all(self.inner.routes.members().map(|member| member.scheduler.close())).await;
         closed.into_iter().collect()
     }

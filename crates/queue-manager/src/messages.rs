@@ -32,7 +32,7 @@ impl QueueManager {
     /// none is refused when it is used.
     #[must_use]
     pub fn topic(&self, name: impl AsRef<str>) -> Topic {
-        JobScheduler::topic_by(self.by_queue(), self.schedulers(), name)
+        JobScheduler::topic_by(self.by_queue(), self.schedulers().cloned().collect(), name)
     }
 
     /// An inbox for the messages of a queue, with the configured lease and drain deadline, to be opened: of one type, or

@@ -75,3 +75,18 @@ fn the_files_of_the_configuration_page_can_be_read() {
     let config = queue_manager::config::Sources::new().file(temporary.path()).variables(variables).load().unwrap();
     assert_eq!(config.queues.len(), 2, "the variable found its queue");
 }
+
+#[test]
+fn the_files_of_the_other_pages_can_be_read() {
+    for (page, files) in [("docs/book/alerts.md", 3), ("docs/book/dead-letters.md", 1)] {
+        let page = read(page);
+        let blocks: Vec<_> = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        assert_eq!(blocks.len(), files);
+        for block in blocks {
+            let mut temporary = tempfile::NamedTempFile::new().unwrap();
+            std::io::Write::write_all(&mut temporary, block.as_bytes()).unwrap();
+            let config = queue_manager::config::Sources::new().file(temporary.path()).load().unwrap();
+            assert_ne!(config, queue_manager::Config::default(), "{block}");
+        }
+    }
+}

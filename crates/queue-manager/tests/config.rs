@@ -124,6 +124,22 @@ fn an_error_names_the_key_and_the_line() {
         ("[queues.mail]\nmax_encoded_len = 0\n", "`queues.mail.max_encoded_len`", "zero bytes", 2),
         ("[queues.mail]\norder = 'aged:0s'\n", "`queues.mail`", "longer than zero", 1),
         ("[provider]\nping_timeout = '0s'\n", "`provider.ping_timeout`", "longer than zero", 2),
+        ("[alerts]\nevery = '0s'\n", "`alerts.every`", "longer than zero", 2),
+        ("[alerts]\nenabled = 'yes'\n", "`alerts.enabled`", "neither true nor false", 2),
+        ("[alerts]\nrepeat = '0s'\n", "`alerts.repeat`", "longer than zero", 2),
+        ("[alerts]\nclear_at = 1.5\n", "`alerts.clear_at`", "share", 2),
+        ("[alerts]\nbacklog = -1\n", "`alerts.backlog`", "whole number", 2),
+        ("[alerts]\ndeadletters = 1\n", "`alerts.deadletters`", "expected one of `enabled`", 2),
+        ("[alerts.queues.mail]\nflood_within = '0s'\n", "`alerts.queues.mail.flood_within`", "longer than zero", 2),
+        ("[alerts.queues.mail]\nunhealthy_after = '0s'", "`alerts.queues.mail.unhealthy_after`", "than zero", 2),
+        ("[alerts.queues.mail]\nevery = '1s'\n", "`alerts.queues.mail.every`", "expected one of `backlog`", 2),
+        ("[alerts.queues.\"a b\"]\n", "alerts.queues", "white space", 1),
+        ("[alerts.webhook]\nurl = 'ftp://:hunter2@h'\n", "`alerts.webhook.url`", "http://", 2),
+        ("[alerts.webhook]\nevents = 'alert:*,bob'\n", "`alerts.webhook.events`", "\"bob\" is no event", 2),
+        ("[alerts.webhook]\nattempts = 0\n", "`alerts.webhook.attempts`", "at least 1", 2),
+        ("[alerts.webhook]\nbuffer = 0\n", "`alerts.webhook.buffer`", "at least 1", 2),
+        ("[alerts.webhook]\ntimeout = '0s'\n", "`alerts.webhook.timeout`", "longer than zero", 2),
+        ("[alerts.webhook]\nbackoff = 'list:'\n", "`alerts.webhook.backoff`", "duration", 2),
         ("[worker]\nlease = '1s\n", "", "invalid", 2),
         ("[worker]\nlease = '1s'\nlease = '2s'\n", "", "duplicate", 3),
     ] {
@@ -143,6 +159,8 @@ fn an_error_names_the_variable() {
         ("QUEUE__WORKER__DRAIN_DEADLINE__X", "2s", "`worker.drain_deadline`"),
         ("QUEUE__PROVIDER__PING_TIMEOUT", "0s", "`provider.ping_timeout`"),
         ("QUEUE__QUEUES__MAIL__MAX_LEN", "0", "`queues.mail.max_len`"),
+        ("QUEUE__ALERTS__QUEUES__MAIL__BACKLOG", "x", "`alerts.queues.mail.backlog`"),
+        ("QUEUE__ALERTS__WEBHOOK__URL", "hunter2", "`alerts.webhook.url`"),
         ("QUEUE__WORKER", "2s", "`worker`"),
         ("MESSAGE_QUEUE_PROVIDER", "nats", "memory, redis"),
     ] {
@@ -159,6 +177,9 @@ fn no_error_and_no_debug_output_holds_a_password() {
         "[provider]\nurl = ['redis://:hunter2@host']\n",
         "provider = 'redis://:hunter2@host'\n",
         "[provider]\nurl = 'redis://:hunter2@host\n",
+        "[alerts.webhook]\nurl = 'hunter2'\n",
+        "[alerts.webhook]\nsecret = ['hunter2']\n",
+        "[alerts]\nwebhook = 'hunter2'\n",
         "[provider]\nurl = 'redis://:hunter2@host'\nurl = 'redis://:hunter2@host'\n",
     ] {
         refused(text, &[]);
@@ -166,6 +187,10 @@ fn no_error_and_no_debug_output_holds_a_password() {
     refused("", &[("QUEUE__PROVIDER", "redis://:hunter2@host")]);
     let config = load("[provider]\nurl = 'redis://:hunter2@host'\n", &[]).unwrap();
     assert_eq!(config.provider.url.expose(), "redis://:hunter2@host");
+    assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
+    let text = "[alerts.webhook]\nurl = 'https://h/hunter2'\nsecret = 'hunter2'\nauthorization = 'hunter2'\n";
+    let config = load(text, &[]).unwrap();
+    assert_eq!(config.alerts.webhook.url.as_ref().unwrap().expose(), "https://h/hunter2");
     assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
     let builder = QueueManager::builder().url("redis://:hunter2@host").variables([("REDIS_URL", "hunter2")]);
     assert!(!format!("{builder:?}").contains("hunter2"), "{builder:?}");

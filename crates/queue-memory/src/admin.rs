@@ -108,7 +108,11 @@ impl QueueAdmin for MemoryAdmin {
             return Err(Error::new(ErrorCode::Validation, message).at("redrive").by("memory").on(queue));
         }
         let now = self.shared.now();
-        Ok(self.shared.find(queue).map(|queue| queue.with(|state| state.redrive(what, now))).unwrap_or_default())
+        let Some(found) = self.shared.find(queue) else { return Ok(RedriveReport::default()) };
+        found.with(|state| match state.refuse_edit(what) {
+            Some(rejection) => Err(Error::from(rejection).at("redrive").by("memory").on(queue)),
+            None => Ok(state.redrive(what, now)),
+        })
     }
 
     async fn spec(&self, queue: &QueueName) -> Result<Option<QueueSpec>> {

@@ -80,9 +80,11 @@ impl Hub {
         let job = JobRef::new(queue.clone(), entry.envelope.id);
         let mut event = JobEvent::new(at, job, entry.envelope.kind.clone(), what, entry.attempt);
         event.progress = progress;
-        if what == JobEventKind::Completed {
-            let class = entry.envelope.sla();
-            event.sla = class.map(|class| class.compliance(entry.changed_at - entry.submitted_at));
+        if what == JobEventKind::Completed
+            && let Some(class) = entry.envelope.sla()
+        {
+            event.sla = Some(class.compliance(entry.changed_at - entry.submitted_at));
+            event.sla_class = Some(class);
         }
         if what == JobEventKind::CancelRequested {
             // An error means that nobody listens, which is no error here.

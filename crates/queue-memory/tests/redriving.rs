@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use bench::{START, consumer, fetched, ids, job, provider, publish, queue, run_one};
 use queue_core::{
-    JobError, JobRef, QueueProvider,
+    ErrorCode, JobError, JobRef, QueueProvider, QueueSpec,
     job::Envelope,
-    provider::{Beat, BeatOutcome, Cancel, Disposition, Redrive, RedriveReport, RedriveSelection, Settlement},
+    provider::{
+        Beat, BeatOutcome, Cancel, DeadFilter, Disposition, Redrive, RedriveReport, RedriveSelection, Settlement,
+    },
+    queue_spec::Tracking,
 };
 use queue_memory::MemoryProvider;
 
@@ -72,4 +75,40 @@ async fn a_job_that_is_named_twice_is_one() {
     assert_eq!((report.matched, report.redriven), (1, 0));
     let report = redrive(&provider, 2, false).await;
     assert_eq!((report.matched, report.redriven), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edited_payload_that_is_too_large_is_refused_and_the_job_stays_dead() {
+    let provider = provider();
+    let mut spec = QueueSpec::new(queue());
+    spec.max_encoded_len = 1_000;
+    provider.declare(&spec).await.unwrap();
+    publish(&provider, [job(1)]).await;
+    run_one(&*consumer(&provider, 1).await, dead()).await;
+    let edited =
+        |bytes: usize, dry_run| Redrive { payload: Some(vec![b'x'; bytes].into()), dry_run, ..Redrive::one(job(1).id) };
+    for dry_run in [true, false] {
+        let error = provider.admin().redrive(&queue(), &edited(1_000, dry_run)).await.unwrap_err();
+        assert_eq!((error.code(), error.operation()), (ErrorCode::PayloadTooLarge, Some("redrive")));
+    }
+    let dead = provider.admin().dead(&queue(), &DeadFilter::default(), None, 9).await.unwrap();
+    assert_eq!(dead.items.len(), 1);
+    assert_eq!(provider.admin().redrive(&queue(), &edited(500, false)).await.unwrap().redriven, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn named_jobs_of_an_untracked_queue_are_found_too() {
+    let provider = provider();
+    let mut spec = QueueSpec::new(queue());
+    spec.tracking = Tracking::Off;
+    provider.declare(&spec).await.unwrap();
+    publish(&provider, [1, 2, 2, 3].map(job)).await;
+    let consumer = consumer(&provider, 4).await;
+    for _ in 0..4 {
+        run_one(&*consumer, dead()).await;
+    }
+    let which = RedriveSelection::Jobs([3, 2, 3].map(|n| job(n).id).to_vec());
+    let report = provider.admin().redrive(&queue(), &Redrive { which, payload: None, dry_run: false }).await.unwrap();
+    assert_eq!((report.matched, report.redriven), (2, 2));
+    assert_eq!(fetched(&*consumer, 4).await, ids([2, 3]));
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    job::{JobKind, JobRef, Timestamp},
+    job::{JobKind, JobRef, SlaClass, Timestamp},
     limit::SlaCompliance,
 };
 
@@ -107,13 +107,15 @@ pub struct JobEvent {
     pub progress: Option<Bytes>,
     /// With [`JobEventKind::Completed`], whether the job kept to its SLA class, where it has one.
     pub sla: Option<SlaCompliance>,
+    /// With `sla`, the class.
+    pub sla_class: Option<SlaClass>,
 }
 
 impl JobEvent {
     /// An event without details.
     #[must_use]
     pub fn new(at: Timestamp, job: JobRef, kind: JobKind, what: JobEventKind, attempt: u32) -> Self {
-        Self { at, job, kind, what, attempt, progress: None, sla: None }
+        Self { at, job, kind, what, attempt, progress: None, sla: None, sla_class: None }
     }
 }
 

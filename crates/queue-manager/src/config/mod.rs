@@ -3,6 +3,7 @@
 //! Defaults, then a TOML file, then variables: what comes later wins. Unknown keys are errors, and every error names the
 //! key and the file and line, or the variable, that it came from. The reference in the book is generated from this code.
 
+mod alerts;
 mod origin;
 mod queue;
 mod reference;
@@ -11,6 +12,7 @@ mod sources;
 mod value;
 mod variables;
 
+pub use alerts::{AlertsConfig, Override, QueueAlertsConfig, Secret, WebhookConfig, WebhookUrl};
 pub use queue::{QueueConfig, RetentionConfig, RetryConfig};
 pub use reference::reference;
 pub use sources::Sources;
@@ -36,6 +38,8 @@ pub struct Config {
     pub worker: WorkerConfig,
     /// How the maintenance task is watched.
     pub maintenance: MaintenanceConfig,
+    /// When somebody is told that a queue needs a look.
+    pub alerts: AlertsConfig,
     /// Queues that are declared on connecting, by name.
     pub queues: BTreeMap<QueueName, QueueConfig>,
 }
@@ -96,10 +100,18 @@ impl Config {
     }
 
     fn check(&self, origins: &Origins) -> Result<()> {
-        let sections: [(&str, &dyn Checked); 3] =
-            [("provider", &self.provider), ("worker", &self.worker), ("maintenance", &self.maintenance)];
+        let sections: [(&str, &dyn Checked); 4] = [
+            ("provider", &self.provider),
+            ("worker", &self.worker),
+            ("maintenance", &self.maintenance),
+            ("alerts", &self.alerts),
+        ];
         for (path, section) in sections {
             section.broken().map_or(Ok(()), |errors| Err(broken(path, &errors, origins)))?;
+        }
+        for (name, queue) in &self.alerts.queues {
+            let path = format!("alerts.queues.{name}");
+            queue.broken().map_or(Ok(()), |errors| Err(broken(&path, &errors, origins)))?;
         }
         for (name, queue) in &self.queues {
             let path = format!("queues.{name}");

@@ -143,7 +143,7 @@ fn growth(factor: f64) -> Result<(), ValidationError> {
     if factor.is_finite() && factor >= 1.0 { Ok(()) } else { Err(rule("factor", "at least 1")) }
 }
 
-fn some_delays(backoff: &Backoff) -> Result<(), ValidationError> {
+pub(super) fn some_delays(backoff: &Backoff) -> Result<(), ValidationError> {
     match backoff {
         Backoff::Custom(delays) if delays.is_empty() || delays.len() > 64 => Err(rule("delays", "1 to 64 delays")),
         _ => Ok(()),

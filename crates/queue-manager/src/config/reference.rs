@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    MaintenanceConfig, ProviderConfig, QueueConfig, WorkerConfig,
+    AlertsConfig, MaintenanceConfig, ProviderConfig, QueueAlertsConfig, QueueConfig, WorkerConfig,
     section::{Key, Section},
     variables::PROVIDER,
 };
@@ -16,6 +16,8 @@ pub fn reference() -> String {
     section::<ProviderConfig>(&mut page, "provider");
     section::<WorkerConfig>(&mut page, "worker");
     section::<MaintenanceConfig>(&mut page, "maintenance");
+    section::<AlertsConfig>(&mut page, "alerts");
+    section::<QueueAlertsConfig>(&mut page, "alerts.queues.NAME");
     section::<QueueConfig>(&mut page, "queues.NAME");
     page.push_str(VARIABLES);
     let names: Vec<String> = NAMED.iter().map(|named| format!("`{}`", named.name)).collect();

@@ -19,7 +19,8 @@ pub(crate) trait Section {
     fn keys(path: &str) -> Vec<Key>;
 }
 
-/// Declares a section. Each field is one [`Value`](super::value::Value); those after `sections` are sections themselves.
+/// Declares a section. Each field is one [`Value`](super::value::Value); those after `sections` are sections themselves,
+/// those after `maps` sections by name, which check themselves and are listed on their own.
 macro_rules! section {
     (
         $(#[doc = $about:literal])*
@@ -32,6 +33,9 @@ macro_rules! section {
         }
         $(sections {
             $($(#[doc = $inner_doc:literal])* $inner:ident: $inner_type:ty,)*
+        })?
+        $(maps {
+            $($(#[doc = $map_doc:literal])* $map:ident: $map_key:ty => $map_type:ty,)*
         })?
     ) => {
         $(#[doc = $about])*
@@ -50,11 +54,15 @@ macro_rules! section {
                 #[validate(nested)]
                 pub $inner: $inner_type,
             )*)?
+            $($(
+                $(#[doc = $map_doc])*
+                pub $map: std::collections::BTreeMap<$map_key, $map_type>,
+            )*)?
         }
 
         impl Default for $name {
             fn default() -> Self {
-                Self { $($field: $default,)* $($($inner: <$inner_type>::default(),)*)? }
+                Self { $($field: $default,)* $($($inner: <$inner_type>::default(),)*)? $($($map: Default::default(),)*)? }
             }
         }
 

@@ -108,6 +108,19 @@ macro_rules! number {
         }
     };
 }
+
+impl Value for bool {
+    const SHAPE: &'static str = "`true` or `false`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("{text:?} is neither true nor false"))
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
 number!(u32, "whole number");
 number!(u64, "whole number");
 number!(usize, "whole number");
@@ -293,6 +306,7 @@ mod tests {
         round::<Priority>(&["1", "15"], &["0", "16", "-1", "HIGH"]);
         assert_eq!(Priority::read("urgent"), Ok(Priority::URGENT));
         round::<JobKind>(&["mail.send"], &["", "a b"]);
+        round::<bool>(&["true", "false"], &["yes", "1", ""]);
         round::<Tracking>(&["full", "off"], &["true"]);
         round::<Order>(&["strict", "aged:10m"], &["aged", "aged:", "fair"]);
         let bad = ["", "fixed", "fixed:2", "exp:1s", "exp:2s..1s", "list:", "linear:1s"];

@@ -97,12 +97,16 @@ fn encoded(text: &str) -> String {
 /// name reads the same, else the name in lower case.
 fn path(key: &str, file: &Table) -> Vec<String> {
     let mut parts: Vec<String> = key.split("__").map(str::to_lowercase).collect();
-    let queues = file.get("queues").and_then(toml::Value::as_table);
-    if let (Some("queues"), Some(queues), Some(name)) = (parts.first().map(String::as_str), queues, parts.get(1)) {
-        let reads = |text: &str| text.to_lowercase().replace(|c: char| !c.is_alphanumeric(), "_");
-        if let Some(found) = queues.keys().find(|queue| reads(queue) == *name) {
-            parts[1] = found.clone();
-        }
+    let at = match parts.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["queues", _, ..] => 1,
+        ["alerts", "queues", _, ..] => 2,
+        _ => return parts,
+    };
+    let reads = |text: &str| text.to_lowercase().replace(|c: char| !c.is_alphanumeric(), "_");
+    let alerts = file.get("alerts").and_then(|alerts| alerts.get("queues"));
+    let tables = [file.get("queues"), alerts].into_iter().flatten().filter_map(toml::Value::as_table);
+    if let Some(found) = tables.flat_map(Table::keys).find(|queue| reads(queue) == parts[at]) {
+        parts[at].clone_from(found);
     }
     parts
 }
@@ -149,16 +153,21 @@ mod tests {
 
     #[test]
     fn a_variable_finds_its_key_and_its_queue() {
-        let file = "[queues.\"Mail.out-1\"]\n";
+        let file = "[queues.\"Mail.out-1\"]\n[alerts.queues.\"Bulk.in\"]\n";
         let found = assigned(
             &[
                 ("QUEUE__WORKER__LEASE", "5s"),
                 ("QUEUE__QUEUES__MAIL_OUT_1__RETRY__JITTER", "0"),
                 ("QUEUE__QUEUES__NEW__TTL", "1s"),
+                ("QUEUE__ALERTS__QUEUES__MAIL_OUT_1__BACKLOG", "5"),
+                ("QUEUE__ALERTS__QUEUES__BULK_IN__BACKLOG", "5"),
+                ("QUEUE__ALERTS__BACKLOG", "5"),
             ],
             file,
         );
         let keys: Vec<String> = found.unwrap().into_iter().map(|(key, _)| key).collect();
-        assert_eq!(keys, ["queues.Mail.out-1.retry.jitter", "queues.new.ttl", "worker.lease"]);
+        let alerts = ["alerts.backlog", "alerts.queues.Bulk.in.backlog", "alerts.queues.Mail.out-1.backlog"];
+        let rest = ["queues.Mail.out-1.retry.jitter", "queues.new.ttl", "worker.lease"];
+        assert_eq!(keys, [alerts, rest].concat());
     }
 }

@@ -87,14 +87,19 @@ impl State {
     /// The partition it belongs in, if it may come in at all.
     #[inline]
     pub(crate) fn place_for(&self, envelope: &Envelope, named: Option<&str>) -> Result<u8, Rejection> {
-        let (limit, actual) = (self.spec.max_encoded_len, envelope.encoded_len());
-        if actual > limit {
-            return Err(Rejection::TooLarge { limit, actual });
+        if let Some(rejection) = self.too_large(envelope) {
+            return Err(rejection);
         }
         match self.line.find(named) {
             Some(partition) => Ok(partition),
             None => Err(self.no_such_partition(named)),
         }
+    }
+
+    #[inline]
+    fn too_large(&self, envelope: &Envelope) -> Option<Rejection> {
+        let (limit, actual) = (self.spec.max_encoded_len, envelope.encoded_len());
+        (actual > limit).then_some(Rejection::TooLarge { limit, actual })
     }
 
     #[cold]
@@ -131,13 +136,38 @@ impl State {
         Taken::accepted()
     }
 
+    /// Finds dead jobs without an index: one walk for all of them, which ends with the last. Named as they are listed, the
+    /// oldest first, they are at its beginning.
+    fn walk_for(&self, ids: &[JobId]) -> Vec<u32> {
+        let mut named: HashSet<JobId> = ids.iter().copied().collect();
+        let mut found = Vec::with_capacity(named.len());
+        for (_, slot) in &self.dead {
+            if named.is_empty() {
+                break;
+            }
+            if self.slots.get(*slot).is_some_and(|entry| named.remove(&entry.envelope.id)) {
+                found.push(*slot);
+            }
+        }
+        found
+    }
+
+    /// Why the job that is named cannot have its new payload.
+    pub(crate) fn refuse_edit(&self, what: &Redrive) -> Option<Rejection> {
+        let (RedriveSelection::Jobs(ids), Some(payload)) = (&what.which, &what.payload) else { return None };
+        let slot = self.find_dead(*ids.first()?).or_else(|| self.walk_for(ids).first().copied())?;
+        let entry = self.slots.get(slot)?;
+        self.too_large(&entry.envelope.edit(|parts| parts.payload = payload.clone()))
+    }
+
     /// Gives dead jobs another life.
     pub(crate) fn redrive(&mut self, what: &Redrive, now: Now) -> RedriveReport {
         let slots: Vec<u32> = match &what.which {
-            RedriveSelection::Jobs(ids) => {
+            RedriveSelection::Jobs(ids) if self.is_tracked() => {
                 let mut named = HashSet::with_capacity(ids.len());
                 ids.iter().filter(|id| named.insert(**id)).filter_map(|id| self.find_dead(*id)).collect()
             }
+            RedriveSelection::Jobs(ids) => self.walk_for(ids),
             RedriveSelection::Matching(filter) => self.dead_slots(filter, None).collect(),
         };
         let mut report = RedriveReport::default();
