@@ -14,6 +14,7 @@ mod handle;
 mod limits;
 mod maintain;
 mod options;
+mod progress;
 mod route;
 mod submit;
 

@@ -39,17 +39,20 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 impl Crew {
-    pub(super) fn new(pool: Arc<Pool>) -> Self {
-        Self { pool, tasks: JoinSet::new(), roles: HashMap::new(), deaths: 0 }
+    /// A crew that has begun. Must be called inside the runtime it is to work on.
+    pub(super) fn begin(pool: Arc<Pool>) -> Self {
+        let mut crew = Self { pool, tasks: JoinSet::new(), roles: HashMap::new(), deaths: 0 };
+        crew.fill_up();
+        crew.start(Role::Fetcher);
+        crew.start(Role::Completer);
+        if !crew.pool.setup.scaling.is_fixed() {
+            crew.start(Role::Scaler);
+        }
+        crew
     }
 
     /// Works until the pool stops, then ends in order: fetcher → slots → completer, each when the one before it has.
     pub(super) async fn work(mut self, drain: Duration) {
-        self.begin(Role::Fetcher);
-        self.begin(Role::Completer);
-        if !self.pool.setup.scaling.is_fixed() {
-            self.begin(Role::Scaler);
-        }
         while !self.pool.is_stopping() {
             self.fill_up();
             self.pool.call.answer();
@@ -87,7 +90,7 @@ impl Crew {
         }
     }
 
-    fn begin(&mut self, role: Role) {
+    fn start(&mut self, role: Role) {
         let pool = Arc::clone(&self.pool);
         match role {
             Role::Fetcher => self.spawn(role, fetch(pool)),
@@ -154,7 +157,7 @@ impl Crew {
             }
             Role::Scaler => pool.report(0, None, format!("the task that scales died: {error}")),
         }
-        self.begin(role);
+        self.start(role);
     }
 
     async fn ended(&mut self, role: Role) {

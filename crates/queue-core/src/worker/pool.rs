@@ -315,7 +315,7 @@ impl Pool {
             consuming: flows && slots > 0 && self.call.is_answered(),
             fetched_ago,
             slots,
-            busy: slots.saturating_sub(idle + leaving),
+            busy: slots.saturating_sub(idle + leaving + self.roster.fresh()),
             unhealthy,
             in_hand: self.in_hand.load(Ordering::Relaxed),
             ended_total,

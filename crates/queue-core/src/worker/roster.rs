@@ -63,6 +63,11 @@ impl Roster {
         self.lock().slots.iter().filter(|slot| slot.stuck).count()
     }
 
+    /// Slots that answer, but have not begun to work yet.
+    pub(super) fn fresh(&self) -> usize {
+        self.lock().slots.iter().filter(|slot| slot.pulse.count() == 0).count()
+    }
+
     /// Feels every pulse, and counts out who has been in the same poll for `limit`: their numbers, each given once.
     pub(super) fn feel(&self, now: Duration, limit: Duration) -> Vec<u64> {
         let mut newly_stuck = Vec::new();

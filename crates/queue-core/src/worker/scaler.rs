@@ -9,6 +9,7 @@ use super::{
 use crate::{
     error::{ErrorCode, Result},
     event::PoolChange,
+    stats::QueueStats,
 };
 
 /// Follows the load until it is ended, or the provider turns out to have no numbers.
@@ -61,7 +62,11 @@ async fn look(pool: &Pool, scaling: &Scaling) -> Result<Seen> {
     let name = &pool.setup.spec.name;
     let patience = scaling.interval.max(Duration::from_secs(1));
     let late = |_| crate::Error::new(ErrorCode::Timeout, "the queue's numbers did not come in time").at("stats");
-    let stats = tokio::time::timeout(patience, pool.setup.scheduler.stats(name)).await.map_err(late)??;
+    let stats = match tokio::time::timeout(patience, pool.setup.scheduler.stats(name)).await.map_err(late)? {
+        // Nobody has put anything into it yet.
+        Err(error) if error.code() == ErrorCode::NotFound => QueueStats::empty(name.clone()),
+        stats => stats?,
+    };
     let (now, monotonic) = pool.env().clock.read();
     Ok(Seen {
         now: monotonic,

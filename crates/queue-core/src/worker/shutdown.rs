@@ -103,7 +103,7 @@ impl Worker {
 
 impl QueueTasks {
     fn start(pool: Arc<Pool>, drain: Duration) -> Self {
-        let crew = tokio::spawn(Crew::new(Arc::clone(&pool)).work(drain));
+        let crew = tokio::spawn(Crew::begin(Arc::clone(&pool)).work(drain));
         Self { pool, crew }
     }
 
