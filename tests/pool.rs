@@ -184,7 +184,7 @@ async fn a_load_that_comes_and_goes_does_not_make_it_flap() {
         submit(&queues, 21, 800).await;
         tokio::time::sleep(seconds(9)).await;
     }
-    let changes = changes.lock().unwrap();
+    let changes = changes.lock().unwrap().clone();
     let downs = changes.iter().filter(|change| matches!(change, PoolChange::ScaledDown { .. })).count();
     assert_eq!(downs, 0, "{changes:?}");
     assert!(!changes.is_empty() && changes.len() <= 3, "up, and there it stays: {changes:?}");

@@ -116,9 +116,12 @@ impl Held {
     }
 
     /// A slot has it from now on.
-    pub(super) fn sit(&self, slot: u64, now: Duration) {
-        self.begun.store(nanos(now), Ordering::Relaxed);
+    pub(super) fn sit(&self, slot: u64) {
         self.seat.store(slot, Ordering::Release);
+    }
+
+    pub(super) fn begin(&self, now: Duration) {
+        self.begun.store(nanos(now), Ordering::Release);
     }
 
     /// No slot has it any more, and none will.
@@ -138,9 +141,9 @@ impl Held {
     /// its handler, but nobody waits for it either.
     pub(super) fn is_overdue(&self, blocked: &[u64], now: Duration) -> bool {
         let seat = self.seat.load(Ordering::Acquire);
-        let begun = Duration::from_nanos(self.begun.load(Ordering::Relaxed));
+        let begun = Duration::from_nanos(self.begun.load(Ordering::Acquire));
         let patience = self.delivery.envelope.timeout.saturating_add(defaults::CANCEL_GRACE);
-        blocked.contains(&seat) && now.saturating_sub(begun) >= patience
+        !begun.is_zero() && blocked.contains(&seat) && now.saturating_sub(begun) >= patience
     }
 
     /// The next round of heartbeats must not be waited for: somebody may have asked it to stop.

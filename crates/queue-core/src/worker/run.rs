@@ -50,9 +50,10 @@ pub(super) async fn slot(pool: Arc<Pool>, post: Post) {
     while !post.pulse.is_replaced() {
         let Some((held, waited)) = pool.buffer.exchange(finished.take()).await else { return };
         post.pulse.step();
+        held.sit(post.number);
         // Under load the end of one run is the begin of the next, so that a job costs one look at the clock.
         let begun = last_end.filter(|_| !waited).unwrap_or_else(|| clock.read());
-        held.sit(post.number, begun.1);
+        held.begin(begun.1);
         // Whatever panics in there (a provider's call, say) costs this delivery its run, but no slot.
         let disposition = AssertUnwindSafe(take(&pool, &held, begun)).catch_unwind().await.unwrap_or_else(|panic| {
             let reason =
@@ -60,8 +61,8 @@ pub(super) async fn slot(pool: Arc<Pool>, post: Post) {
             pool.report(post.number, Some(held.delivery.envelope.id), reason);
             None
         });
-        held.rise();
         let ended = clock.read();
+        held.rise();
         finished = Some(Finished { held, disposition, run: ended.1.saturating_sub(begun.1), tries: 0 });
         last_end = Some(ended);
     }
