@@ -159,7 +159,7 @@ async fn no_stop_outlasts_its_deadline_by_more_than_ten_seconds() {
 
     // The fetcher died of a defect.
     let (queues, faults) = self::queues();
-    faults.fetch_panics();
+    faults.fetch_panics(true);
     let running = worker(&queues, 1).register(nothing).start().await.unwrap();
     tokio::time::sleep(seconds(1)).await;
     assert!(stop_takes(running).await <= seconds(11));

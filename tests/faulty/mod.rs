@@ -1,10 +1,15 @@
 //! Memory with a provider's faults put in front: answers that are lost, calls that never return, a panic.
 
+#![allow(dead_code, reason = "each test file has faults of its own")]
+
+mod admin;
+mod store;
+
 use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -20,6 +25,7 @@ use queue_core::{
     },
 };
 use queue_memory::MemoryProvider;
+use tokio::sync::Notify;
 
 /// What is broken, until it is switched off.
 #[derive(Clone, Default)]
@@ -33,6 +39,15 @@ struct Switches {
     heartbeat_hangs: AtomicBool,
     heartbeat_panics: AtomicBool,
     fetch_panics: AtomicBool,
+    fetch_fails: AtomicBool,
+    fetch_lingers_ms: AtomicU64,
+    settle_panics: AtomicBool,
+    maintain_panics: AtomicBool,
+    no_stats: AtomicBool,
+    stats_away: AtomicBool,
+    looks: AtomicUsize,
+    demanded: AtomicUsize,
+    hang_up: Notify,
 }
 
 impl Faults {
@@ -53,8 +68,51 @@ impl Faults {
         self.0.heartbeat_panics.store(true, Ordering::SeqCst);
     }
 
-    pub(crate) fn fetch_panics(&self) {
-        self.0.fetch_panics.store(true, Ordering::SeqCst);
+    pub(crate) fn fetch_panics(&self, on: bool) {
+        self.0.fetch_panics.store(on, Ordering::SeqCst);
+    }
+
+    pub(crate) fn fetch_fails(&self, on: bool) {
+        self.0.fetch_fails.store(on, Ordering::SeqCst);
+    }
+
+    /// What was claimed is handed out so much later.
+    pub(crate) fn fetch_lingers(&self, time: Duration) {
+        self.0.fetch_lingers_ms.store(time.as_millis() as u64, Ordering::SeqCst);
+    }
+
+    /// Once.
+    pub(crate) fn settle_panics(&self) {
+        self.0.settle_panics.store(true, Ordering::SeqCst);
+    }
+
+    /// Once.
+    pub(crate) fn maintain_panics(&self) {
+        self.0.maintain_panics.store(true, Ordering::SeqCst);
+    }
+
+    /// The provider has no numbers at all.
+    pub(crate) fn no_stats(&self) {
+        self.0.no_stats.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn stats_away(&self, on: bool) {
+        self.0.stats_away.store(on, Ordering::SeqCst);
+    }
+
+    /// How often numbers were asked for.
+    pub(crate) fn looks(&self) -> usize {
+        self.0.looks.load(Ordering::SeqCst)
+    }
+
+    /// What the consumer was told last of how many jobs may be out.
+    pub(crate) fn demanded(&self) -> usize {
+        self.0.demanded.load(Ordering::SeqCst)
+    }
+
+    /// Ends the open streams of commands.
+    pub(crate) fn hang_up(&self) {
+        self.0.hang_up.notify_waiters();
     }
 }
 
@@ -111,12 +169,13 @@ impl QueueProvider for Faulty {
     }
 
     async fn consumer(&self, queue: &QueueName, options: ConsumeOptions) -> Result<Arc<dyn Consumer>> {
+        self.faults.0.demanded.store(options.outstanding, Ordering::SeqCst);
         let inner = self.memory.consumer(queue, options).await?;
         Ok(Arc::new(FaultyConsumer { inner, faults: self.faults.clone() }))
     }
 
     fn admin(&self) -> Arc<dyn QueueAdmin> {
-        self.memory.admin()
+        Arc::new(admin::FaultyAdmin { inner: self.memory.admin(), faults: self.faults.clone() })
     }
 
     fn topics(&self) -> Option<Arc<dyn Topics>> {
@@ -124,7 +183,8 @@ impl QueueProvider for Faulty {
     }
 
     fn job_store(&self) -> Option<Arc<dyn JobStore>> {
-        self.memory.job_store()
+        let inner = self.memory.job_store()?;
+        Some(Arc::new(store::FaultyStore { inner, faults: self.faults.clone() }))
     }
 
     fn limiter(&self) -> Option<Arc<dyn Limiter>> {
@@ -136,6 +196,7 @@ impl QueueProvider for Faulty {
     }
 
     async fn maintain(&self, leading: bool) -> Result<Duration> {
+        assert!(!self.faults.0.maintain_panics.swap(false, Ordering::SeqCst), "a defect of the provider");
         self.memory.maintain(leading).await
     }
 
@@ -163,10 +224,17 @@ impl fmt::Debug for FaultyConsumer {
 impl Consumer for FaultyConsumer {
     async fn fetch(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
         assert!(!self.faults.0.fetch_panics.load(Ordering::SeqCst), "a defect of the provider");
-        self.inner.fetch(max, wait).await
+        if self.faults.0.fetch_fails.load(Ordering::SeqCst) {
+            return Err(away());
+        }
+        let deliveries = self.inner.fetch(max, wait).await;
+        let lingers = self.faults.0.fetch_lingers_ms.load(Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(lingers)).await;
+        deliveries
     }
 
     async fn settle(&self, batch: &[Settlement]) -> Vec<SettleOutcome> {
+        assert!(!self.faults.0.settle_panics.swap(false, Ordering::SeqCst), "a defect of the provider");
         if self.faults.0.settle_unanswered.load(Ordering::SeqCst) {
             return batch.iter().map(|_| SettleOutcome::Unknown(away())).collect();
         }
@@ -182,6 +250,7 @@ impl Consumer for FaultyConsumer {
     }
 
     async fn demand(&self, outstanding: usize) -> Result<()> {
+        self.faults.0.demanded.store(outstanding, Ordering::SeqCst);
         self.inner.demand(outstanding).await
     }
 

@@ -36,6 +36,16 @@ pub mod defaults {
     pub const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
     /// How long a cancelled handler may take to stop by itself.
     pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
+    /// A slot that blocks its thread is reported within that time.
+    pub const HEALTH_INTERVAL: Duration = Duration::from_secs(60);
+    /// A slot that comes to no await for so long does not answer; a fetch that fails for so long brings nothing.
+    pub const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
+    /// How often a queue is looked at for more or fewer slots.
+    pub const SCALE_INTERVAL: Duration = Duration::from_secs(5);
+    /// No slot is removed for so long after some were added.
+    pub const SCALE_COOLDOWN: Duration = Duration::from_secs(60);
+    /// A job that waits longer has too few slots: what the second of the SLA classes allows.
+    pub const SCALE_UP_WAIT: Duration = Duration::from_secs(10);
     /// How long a job written by a newer version is left to a newer worker.
     pub const NEWER_FORMAT_DELAY: Duration = Duration::from_secs(60);
     /// How often an awaited result is read again, events or not.

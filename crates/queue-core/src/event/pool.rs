@@ -39,9 +39,9 @@ pub enum PoolChange {
         /// Slots after.
         to: usize,
     },
-    /// A slot does not answer, or ended of a defect; another one took its place.
+    /// A slot does not answer, or ended of a defect; another one takes its place.
     Unhealthy {
-        /// Which slot: numbers are given once.
+        /// Which slot: numbers are given once, from 1. 0 is what serves all slots: who fetches, who settles, the runtime.
         slot: u64,
         /// The job it holds, if any.
         job: Option<JobId>,

@@ -1,19 +1,21 @@
 //! A submitted job, from the submitter's side.
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, time::Duration};
 
+use futures_core::stream::BoxStream;
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 
 use crate::{
     error::{Error, ErrorCode, Result},
+    event::Progress,
     job::{JobId, JobRef},
     lifecycle::JobState,
     provider::Cancel,
     store::{CancelOutcome, JobRecord, Watch},
 };
 
-use super::JobScheduler;
+use super::{JobScheduler, progress};
 
 /// A submitted job whose handler returns `T`.
 #[derive(Debug)]
@@ -79,6 +81,36 @@ impl<T> JobHandle<T> {
     /// As [`JobScheduler::cancel`].
     pub async fn cancel(&self) -> Result<CancelOutcome> {
         self.scheduler.cancel(&self.job, &Cancel::by("its submitter")).await
+    }
+
+    /// Cancels it, or asks it to stop within the grace, after which its handler is dropped at its next await. Idempotent; a
+    /// later request may shorten the grace of an earlier one.
+    ///
+    /// # Errors
+    /// As [`JobScheduler::cancel`].
+    pub async fn cancel_with(&self, grace: Duration) -> Result<CancelOutcome> {
+        self.scheduler.cancel(&self.job, &Cancel { grace, ..Cancel::by("its submitter") }).await
+    }
+
+    /// What its handler logged, the newest last, within the bounds of [`JobRecord`].
+    ///
+    /// # Errors
+    /// As [`JobScheduler::get`].
+    pub async fn logs(&self) -> Result<Vec<String>> {
+        let record = self.record().await?;
+        Ok(record.logs.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect())
+    }
+
+    /// How far it is: what its handler said last, and whatever else it says until the job is finished, with which the stream
+    /// ends. Only the newest counts: who reads slowly misses what came in between. It ends too with the first error, of which
+    /// it tells.
+    ///
+    /// # Errors
+    /// `UNSUPPORTED` without a store; `UNAVAILABLE`.
+    pub async fn progress(&self) -> Result<BoxStream<'static, Result<Progress>>> {
+        let events = self.scheduler.store()?.watch(Watch::Jobs(vec![self.job.clone()])).await?;
+        let reader = (self.scheduler.clone(), self.job.clone());
+        Ok(progress::follow(reader, events))
     }
 
     /// Waits until it is finished, however it ends. Giving up on the wait does not cancel the job.

@@ -1,6 +1,7 @@
 //! The one maintenance task of a process.
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -8,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
@@ -40,6 +42,9 @@ enum Task {
 const ROLE: &str = "maintenance";
 /// Between rounds of a provider that has more to do: let others at it first.
 const BREATH: Duration = Duration::from_millis(1);
+/// How long the lead is asked for to give it back, and how long that may take.
+const SHORTEST_TERM: Duration = Duration::from_millis(1);
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 impl Maintenance {
     pub(super) fn new(env: &Env) -> Self {
@@ -124,18 +129,36 @@ struct Rounds {
 
 impl Rounds {
     async fn run(self, mut stopped: watch::Receiver<bool>) {
+        let mut leads = false;
         loop {
-            let pause = self.round().await;
+            // A provider's defect costs a round, not the task.
+            let pause = AssertUnwindSafe(self.round(&mut leads)).catch_unwind().await.unwrap_or_else(|_| {
+                tracing::error!("maintenance panicked; it is tried again at the next tick");
+                defaults::MAINTENANCE_TICK
+            });
             tokio::select! {
                 biased;
-                _ = stopped.wait_for(|stopped| *stopped) => return,
+                _ = stopped.wait_for(|stopped| *stopped) => break,
                 () = tokio::time::sleep(pause) => {}
             }
         }
+        if leads {
+            self.step_down().await;
+        }
     }
 
-    async fn round(&self) -> Duration {
-        let next = match self.provider.maintain(self.leads().await).await {
+    /// So that nobody has to wait for the end of its term. A term of zero is not every store's.
+    async fn step_down(&self) {
+        let Some(store) = &self.store else { return };
+        let answer = store.lead(ROLE, &self.candidate, SHORTEST_TERM);
+        if !matches!(tokio::time::timeout(LAST_WORD, answer).await, Ok(Ok(_))) {
+            tracing::debug!("the maintenance lead was not given back; its term ends by itself");
+        }
+    }
+
+    async fn round(&self, leads: &mut bool) -> Duration {
+        *leads = self.leads().await;
+        let next = match self.provider.maintain(*leads).await {
             Ok(next) => next,
             Err(error) => {
                 tracing::warn!(%error, "maintenance failed; it is tried again at the next tick");

@@ -15,6 +15,7 @@ mod handle;
 mod limits;
 mod maintain;
 mod options;
+mod progress;
 mod route;
 mod submit;
 

@@ -50,7 +50,7 @@ pub trait JobStore: Debug + Send + Sync + 'static {
     async fn watch(&self, what: Watch) -> Result<BoxStream<'static, Watched>>;
 
     /// A waiting job is cancelled at once; a running one is asked to stop, with its next heartbeat at the latest.
-    /// Idempotent.
+    /// Idempotent; a later request may shorten the grace of an earlier one.
     async fn cancel(&self, jobs: &[JobRef], cancel: &Cancel) -> Vec<Result<CancelOutcome>>;
 
     /// The switches of a queue.

@@ -1,7 +1,7 @@
 //! Where fetcher, slots and completer hand jobs to each other: one short lock, taken once a job by its slot.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -24,8 +24,10 @@ pub(super) struct Buffer {
 #[derive(Debug, Default)]
 struct Waiting {
     jobs: VecDeque<Arc<Held>>,
-    /// Slots that sleep.
+    /// Slots that sleep and stay.
     idle: usize,
+    /// Slots that sleep and leave when they wake.
+    leaving: usize,
     /// The fetcher has ended.
     closed: bool,
     finished: Vec<Finished>,
@@ -57,8 +59,31 @@ impl Buffer {
         self.filled.notify_one();
     }
 
-    /// A slot hands over what it finished and gets its next job; `None` when there is none and none will come.
-    pub(super) async fn exchange(&self, mut finished: Option<Finished>) -> Option<Arc<Held>> {
+    /// Asks that many slots to leave at most, of those that have nothing to do, and says how many will: they take no job any
+    /// more.
+    pub(super) fn retire(&self, most: usize) -> usize {
+        let mut waiting = self.lock();
+        // While jobs wait, whoever sleeps is about to wake.
+        let leaving = if waiting.jobs.is_empty() { most.min(waiting.idle) } else { 0 };
+        waiting.idle -= leaving;
+        waiting.leaving += leaving;
+        drop(waiting);
+        for _ in 0..leaving {
+            self.filled.notify_one();
+        }
+        leaving
+    }
+
+    /// Slots that have nothing to do and stay, and those that are about to leave.
+    pub(super) fn asleep(&self) -> (usize, usize) {
+        let waiting = self.lock();
+        (waiting.idle, waiting.leaving)
+    }
+
+    /// A slot hands over what it finished and gets its next job, and whether it had to wait for it; `None` when it is to leave:
+    /// there is none and none will come, or there are too many slots.
+    pub(super) async fn exchange(&self, mut finished: Option<Finished>) -> Option<(Arc<Held>, bool)> {
+        let mut waited = false;
         loop {
             {
                 let mut waiting = self.lock();
@@ -71,9 +96,9 @@ impl Buffer {
                 if settle {
                     self.finished.notify_one();
                 }
-                if job.is_some() {
+                if let Some(job) = job {
                     self.wake(idle);
-                    return job;
+                    return Some((job, waited));
                 }
                 if end {
                     // The permit that woke this slot wakes the next.
@@ -83,8 +108,21 @@ impl Buffer {
             }
             // A permit that came since is kept, so that no job is slept through.
             self.filled.notified().await;
-            self.lock().idle -= 1;
+            waited = true;
+            if self.wakes_to_leave() {
+                // The permit may have been meant for one that stays.
+                self.filled.notify_one();
+                return None;
+            }
         }
+    }
+
+    fn wakes_to_leave(&self) -> bool {
+        let mut waiting = self.lock();
+        let leaves = waiting.leaving > 0;
+        let woken = if leaves { &mut waiting.leaving } else { &mut waiting.idle };
+        *woken -= 1;
+        leaves
     }
 
     /// Each slot that takes a job wakes two more while there are jobs: few wake-ups when handlers return at once, all slots
@@ -133,6 +171,13 @@ impl Buffer {
             }
             self.finished.notified().await;
         }
+    }
+
+    /// Which deliveries wait here, for a slot or for the completer.
+    pub(super) fn keys(&self) -> HashSet<usize> {
+        let waiting = self.lock();
+        let finished = waiting.finished.iter().map(|finished| finished.held.key);
+        waiting.jobs.iter().map(|held| held.key).chain(finished).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {

@@ -13,12 +13,13 @@ use tokio::sync::Notify;
 use tower::{BoxError, Layer, Service};
 
 use super::{
+    autoscale::Scaling,
     completer::{Observer, RunReport},
     extract::{JobRequest, States},
     handler::{Handler, HandlerService},
     heartbeat::Place,
     held::Common,
-    pool::{Pool, Routes, Setup},
+    pool::{Pool, Routes, Setup, spare},
     shutdown::{DrainReport, Worker},
 };
 use crate::{
@@ -32,6 +33,9 @@ use crate::{
 /// More than one process can run; room is made for them in advance.
 const MAX_OUTSTANDING: usize = 100_000;
 
+/// Looks must be a few milliseconds apart.
+const SHORTEST_HEALTH_INTERVAL: Duration = Duration::from_millis(30);
+
 type WrapAll = Box<dyn Fn(HandlerService) -> HandlerService + Send>;
 
 /// A worker before it starts: which queues, which handlers, how many at a time.
@@ -39,7 +43,7 @@ type WrapAll = Box<dyn Fn(HandlerService) -> HandlerService + Send>;
 pub struct WorkerBuilder {
     target: Target,
     name: Option<Arc<str>>,
-    queues: Vec<(Result<QueueName>, usize)>,
+    queues: Vec<(Result<QueueName>, Scaling)>,
     handlers: Vec<(Result<JobKind>, HandlerService)>,
     fallback: Option<HandlerService>,
     layers: Vec<WrapAll>,
@@ -47,6 +51,8 @@ pub struct WorkerBuilder {
     lease: Duration,
     prefetch: Option<usize>,
     drain: Duration,
+    health_interval: Duration,
+    sign_of_life: Option<Duration>,
     heartbeat: Place,
     observer: Option<Observer>,
 }
@@ -64,6 +70,8 @@ impl WorkerBuilder {
             lease: defaults::LEASE,
             prefetch: None,
             drain: defaults::DRAIN_DEADLINE,
+            health_interval: defaults::HEALTH_INTERVAL,
+            sign_of_life: None,
             heartbeat: Place::Thread,
             observer: None,
         }
@@ -71,7 +79,15 @@ impl WorkerBuilder {
 
     /// Works on a queue, at most `concurrency` jobs at a time; where its jobs are on several providers, so many on each.
     pub fn queue(mut self, name: impl AsRef<str>, concurrency: usize) -> Self {
-        self.queues.push((QueueName::new(name), concurrency));
+        self.queues.push((QueueName::new(name), Scaling::fixed(concurrency)));
+        self
+    }
+
+    /// Works on a queue with as many slots as its load asks for; where its jobs are on several providers, on each apart.
+    /// [`Scaling`] has presets. Where a provider has no numbers of its queues the slots stay as at the start, and the log says
+    /// so once.
+    pub fn scale(mut self, name: impl AsRef<str>, scaling: Scaling) -> Self {
+        self.queues.push((QueueName::new(name), scaling));
         self
     }
 
@@ -147,8 +163,23 @@ impl WorkerBuilder {
         self
     }
 
+    /// A slot that blocks its thread is reported within that time, by an event and in the log, and another takes its place.
+    /// Default 60 s.
+    pub fn health_interval(mut self, interval: Duration) -> Self {
+        self.health_interval = interval;
+        self
+    }
+
+    /// How long a slot may come to no await before it is taken for blocked, and fetches may fail before the worker
+    /// [does not consume](super::PoolStatus::consuming); at most two thirds of the health interval. Default 30 s, or half the
+    /// health interval where that is less.
+    pub fn sign_of_life(mut self, limit: Duration) -> Self {
+        self.sign_of_life = Some(limit);
+        self
+    }
+
     /// Sends heartbeats from the caller's runtime instead of a thread of their own: under paused time, which other threads do
-    /// not share. A handler that blocks its thread then loses its lease.
+    /// not share. A handler that blocks its thread then loses its lease, and may not be seen.
     pub fn heartbeat_on_runtime(mut self) -> Self {
         self.heartbeat = Place::Runtime;
         self
@@ -170,21 +201,15 @@ impl WorkerBuilder {
         if self.queues.is_empty() {
             return Err(config("the worker has no queue: add one with `.queue(name, concurrency)`"));
         }
+        let sign_of_life = self.checked_sign_of_life()?;
         let bell = Arc::new(Notify::new());
         let states = States::new(std::mem::take(&mut self.states));
         let mut pools = Vec::new();
-        for (queue, slots, scheduler) in self.places()? {
+        for (queue, scaling, scheduler) in self.places()? {
             let name = Arc::clone(self.name.get_or_insert_with(|| default_name(&scheduler)));
-            if slots == 0 {
-                return Err(config("a queue's concurrency is at least 1").on(&queue));
-            }
-            let spare = self.prefetch.unwrap_or((slots / 2).min(256));
-            let outstanding = slots.saturating_add(spare);
-            if outstanding > MAX_OUTSTANDING {
-                return Err(config("concurrency and prefetch of a queue are 100,000 together at most").on(&queue));
-            }
+            self.check_slots(&scaling).map_err(|error| error.on(&queue))?;
             let spec = scheduler.declared(&queue).await?;
-            let mut options = ConsumeOptions::new(name, outstanding);
+            let mut options = ConsumeOptions::new(name, scaling.initial + spare(self.prefetch, scaling.initial));
             options.lease = self.lease_for(&scheduler, &spec);
             let common = Common { spec: Arc::clone(&spec), states: states.clone(), bell: Arc::clone(&bell) };
             let setup = Setup {
@@ -192,7 +217,9 @@ impl WorkerBuilder {
                 spec,
                 options,
                 routes: Arc::clone(&routes),
-                slots,
+                scaling,
+                prefetch: self.prefetch,
+                sign_of_life,
                 common: Arc::new(common),
                 observer: self.observer.clone(),
             };
@@ -211,13 +238,37 @@ impl WorkerBuilder {
         Ok(worker.stop().await)
     }
 
+    fn check_slots(&self, scaling: &Scaling) -> Result<()> {
+        if scaling.initial == 0 && scaling.is_fixed() {
+            return Err(config("a queue's concurrency is at least 1"));
+        }
+        scaling.check()?;
+        let most = scaling.most();
+        if most.saturating_add(spare(self.prefetch, most)) > MAX_OUTSTANDING {
+            return Err(config("concurrency and prefetch of a queue are 100,000 together at most"));
+        }
+        Ok(())
+    }
+
+    fn checked_sign_of_life(&self) -> Result<Duration> {
+        let interval = self.health_interval;
+        if interval < SHORTEST_HEALTH_INTERVAL {
+            return Err(config("health_interval: at least 30 ms"));
+        }
+        let limit = self.sign_of_life.unwrap_or_else(|| defaults::SIGN_OF_LIFE.min(interval / 2));
+        if limit < SHORTEST_HEALTH_INTERVAL / 3 || limit.saturating_mul(3) > interval.saturating_mul(2) {
+            return Err(config("sign_of_life: from 10 ms to two thirds of health_interval"));
+        }
+        Ok(limit)
+    }
+
     /// Which queue on which scheduler, with how many slots.
-    fn places(&mut self) -> Result<Vec<(QueueName, usize, JobScheduler)>> {
+    fn places(&mut self) -> Result<Vec<(QueueName, Scaling, JobScheduler)>> {
         let mut places = Vec::new();
-        for (queue, slots) in std::mem::take(&mut self.queues) {
+        for (queue, scaling) in std::mem::take(&mut self.queues) {
             let queue = queue?;
             let schedulers = self.target.consume_from(&queue)?;
-            places.extend(schedulers.into_iter().map(|scheduler| (queue.clone(), slots, scheduler)));
+            places.extend(schedulers.into_iter().map(|scheduler| (queue.clone(), scaling, scheduler)));
         }
         Ok(places)
     }

@@ -2,7 +2,9 @@
 
 use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use super::{held::Held, pool::Pool};
+use futures_util::FutureExt;
+
+use super::{held::Held, pool::Pool, run::panic_text};
 use crate::{
     config::defaults,
     error::{Error, ErrorCode},
@@ -17,7 +19,7 @@ pub(super) struct Finished {
     pub(super) held: Arc<Held>,
     /// `None`: somebody else has it, so there is nothing to settle.
     pub(super) disposition: Option<Disposition>,
-    /// How long the slot had it, where somebody observes.
+    /// How long the slot had it.
     pub(super) run: Duration,
     /// How often its settlement was not answered.
     pub(super) tries: u32,
@@ -88,11 +90,11 @@ async fn settle(pool: &Pool, batch: Vec<Finished>) -> Vec<Finished> {
         Some(Settlement::new(item.held.delivery.receipt, disposition))
     };
     let settlements: Vec<Settlement> = to_settle.iter().filter_map(settlement).collect();
-    tell_the_last(pool, &to_settle).await;
-    let mut outcomes = if settlements.is_empty() { Vec::new() } else { pool.consumer().settle(&settlements).await };
+    let mut outcomes = if settlements.is_empty() { Vec::new() } else { ask(pool, &to_settle, &settlements).await };
     let missing = || Error::new(ErrorCode::Internal, "the provider answered fewer settlements than it was given");
     outcomes.resize_with(settlements.len(), || SettleOutcome::Unknown(missing()));
 
+    count(pool, &lost, &to_settle);
     let mut again = Vec::new();
     let mut done: Vec<(Finished, Option<SettleOutcome>)> = lost.into_iter().map(|item| (item, None)).collect();
     for (item, outcome) in to_settle.into_iter().zip(outcomes) {
@@ -104,11 +106,32 @@ async fn settle(pool: &Pool, batch: Vec<Finished>) -> Vec<Finished> {
             done.push((item, Some(outcome)));
         }
     }
-    pool.let_go(done.iter().map(|(item, _)| item.held.key));
+    pool.let_go(done.iter().map(|(item, _)| &item.held));
     for (item, outcome) in done {
         report(pool, item, outcome);
     }
     again
+}
+
+/// A provider's defect must not stop what settles: no answer is what that comes to.
+async fn ask(pool: &Pool, to_settle: &[Finished], settlements: &[Settlement]) -> Vec<SettleOutcome> {
+    let asked = AssertUnwindSafe(async {
+        tell_the_last(pool, to_settle).await;
+        pool.consumer().settle(settlements).await
+    });
+    asked.catch_unwind().await.unwrap_or_else(|panic| {
+        pool.report(0, None, format!("a panic while jobs were settled: {}", panic_text(&*panic)));
+        let unanswered =
+            || SettleOutcome::Unknown(Error::new(ErrorCode::Internal, "the provider panicked").at("settle"));
+        settlements.iter().map(|_| unanswered()).collect()
+    })
+}
+
+/// Counts runs, each when its settlement is tried for the first time.
+fn count(pool: &Pool, lost: &[Finished], to_settle: &[Finished]) {
+    let runs = lost.iter().chain(to_settle).filter(|item| item.tries == 0 && item.held.was_running());
+    let (count, time) = runs.fold((0, Duration::ZERO), |(count, time), item| (count + 1, time + item.run));
+    pool.totals.add(count, time);
 }
 
 /// What handlers said last is told before their jobs are settled, while the receipts are good.

@@ -91,10 +91,13 @@ impl JobContext {
         }
     }
 
-    /// Adds a line to the job's log: at most [`JobRecord::MAX_LOGS`] lines of [`JobRecord::MAX_LOG_LINE`] bytes are kept.
+    /// Adds a line to the job's log: the newest [`JobRecord::MAX_LOGS`] lines are kept, each cut to
+    /// [`JobRecord::MAX_LOG_LINE`] bytes between two characters. Who waits for them finds them in
+    /// [`JobHandle::logs`](crate::JobHandle::logs).
     pub fn log(&self, line: impl AsRef<str>) {
-        let line = line.as_ref().as_bytes();
-        self.0.log(Bytes::copy_from_slice(&line[..line.len().min(JobRecord::MAX_LOG_LINE)]));
+        let line = line.as_ref();
+        let cut = line.floor_char_boundary(JobRecord::MAX_LOG_LINE);
+        self.0.log(Bytes::copy_from_slice(&line.as_bytes()[..cut]));
     }
 
     /// Whether somebody wants the job to stop (a cancel, a shutdown beyond its deadline, a lost lease).

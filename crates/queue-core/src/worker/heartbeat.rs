@@ -1,21 +1,27 @@
 //! Signs of life for everything in hand, on a thread of their own: a handler that blocks its thread keeps its lease.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use futures_util::{StreamExt, future::join_all, stream};
+use futures_util::{FutureExt, future::join_all};
 use tokio::sync::{Notify, watch};
 
 use super::{
+    cancels::listen,
     completer::Finished,
+    health::{forsake, watch_over},
     held::{Held, Order},
     pool::Pool,
+    run::panic_text,
 };
 use crate::{
     config::defaults,
     error::{Error, ErrorCode, Result},
-    event::JobEventKind,
     provider::{BeatOutcome, Disposition, ReleaseReason},
-    store::{Watch, Watched},
 };
 
 /// Where heartbeats run.
@@ -36,7 +42,8 @@ pub(super) enum Heart {
 
 /// News is told that often at most, so that a handler which reports every step costs no more than one which does not.
 const NEWS_EVERY: Duration = Duration::from_millis(100);
-const BATCH: usize = 500;
+pub(super) const BATCH: usize = 500;
+const AFTER_DEFECT: Duration = Duration::from_secs(1);
 /// A heartbeat that was told to stop has so long: only a provider that blocks its thread needs more.
 const LAST_BEAT: Duration = Duration::from_secs(2);
 
@@ -46,8 +53,9 @@ impl Heart {
         pools: Vec<Arc<Pool>>,
         bell: Arc<Notify>,
         stop: watch::Receiver<bool>,
+        alarm: Alarm,
     ) -> Result<Self> {
-        let beating = beat(pools, bell, stop);
+        let beating = beat(pools, bell, stop, alarm);
         if place == Place::Runtime {
             return Ok(Self::Task(tokio::spawn(beating)));
         }
@@ -79,11 +87,28 @@ impl Heart {
 }
 
 /// Beats until it is told to stop, also in the middle of a call that hangs.
-async fn beat(pools: Vec<Arc<Pool>>, bell: Arc<Notify>, mut stop: watch::Receiver<bool>) {
+async fn beat(pools: Vec<Arc<Pool>>, bell: Arc<Notify>, mut stop: watch::Receiver<bool>, alarm: Alarm) {
+    let listeners = pools.iter().map(|pool| outlive_defects("the listener for cancels", || listen(pool)));
+    let alive = async {
+        tokio::join!(
+            outlive_defects("the heartbeat", || beat_for_ever(&pools, &bell)),
+            outlive_defects("the watch over the slots", || watch_over(&pools)),
+            join_all(listeners),
+            alarm.rings(),
+        )
+    };
     tokio::select! {
         biased;
         () = told(&mut stop) => {}
-        () = beat_for_ever(&pools, &bell) => {}
+        _ = alive => {}
+    }
+}
+
+/// Begins again, a little later, what a provider's defect ended: without it jobs lose their leases.
+async fn outlive_defects<F: Future<Output = ()>>(what: &'static str, begin: impl Fn() -> F) {
+    while let Err(panic) = AssertUnwindSafe(begin()).catch_unwind().await {
+        tracing::error!(what, panic = panic_text(&*panic), "it panicked, and begins again");
+        tokio::time::sleep(AFTER_DEFECT).await;
     }
 }
 
@@ -91,7 +116,6 @@ async fn beat_for_ever(pools: &[Arc<Pool>], bell: &Notify) {
     let lease = pools.iter().map(|pool| pool.lease()).min().unwrap_or(defaults::LEASE);
     let every = lease / defaults::HEARTBEATS_PER_LEASE;
     let mut next = tokio::time::Instant::now() + every;
-    let mut commands = listen(pools).await;
     loop {
         tokio::select! {
             biased;
@@ -100,19 +124,15 @@ async fn beat_for_ever(pools: &[Arc<Pool>], bell: &Notify) {
                 // Side by side: one queue's broker that hangs must not cost the others their leases.
                 join_all(pools.iter().map(|pool| async {
                     give_back(pool);
-                    beat_for(pool, &pool.in_hand()).await;
+                    pool.cancels.forget(pool.env().clock.monotonic().saturating_sub(pool.lease()));
+                    beat_for(pool, pool.in_hand()).await;
                 }))
                 .await;
-            }
-            Some(held) = commands.next() => {
-                for (pool, held) in held {
-                    beat_for(&pool, &[held]).await;
-                }
             }
             () = bell.notified() => {
                 join_all(pools.iter().map(|pool| async {
                     let news: Vec<_> = pool.in_hand().into_iter().filter(|held| held.has_news()).collect();
-                    beat_for(pool, &news).await;
+                    beat_for(pool, news).await;
                 }))
                 .await;
                 tokio::time::sleep_until(next.min(tokio::time::Instant::now() + NEWS_EVERY)).await;
@@ -126,43 +146,45 @@ async fn told(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-type Addressed = Vec<(Arc<Pool>, Arc<Held>)>;
+/// A timer that also runs while handlers block all threads of the worker's runtime.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Alarm(Arc<Clockwork>);
 
-/// What somebody wants stopped: the stream only says when to look, the beat's answer says what to do.
-async fn listen(pools: &[Arc<Pool>]) -> stream::SelectAll<stream::BoxStream<'static, Addressed>> {
-    let mut all = stream::SelectAll::new();
-    for pool in pools {
-        let Ok(store) = pool.setup.scheduler.store() else { continue };
-        match store.watch(Watch::Commands(pool.setup.spec.name.clone())).await {
-            Ok(commands) => {
-                let pool = Arc::clone(pool);
-                let addressed = move |watched: Watched| match watched {
-                    Watched::Event(event) if event.what == JobEventKind::CancelRequested => {
-                        pool.find(event.job.id).map(|held| (Arc::clone(&pool), held)).into_iter().collect()
-                    }
-                    Watched::Event(_) => Vec::new(),
-                    Watched::Missed => pool.in_hand().into_iter().map(|held| (Arc::clone(&pool), held)).collect(),
-                };
-                all.push(commands.map(addressed).boxed());
-            }
-            Err(error) => {
-                tracing::warn!(queue = %pool.setup.spec.name, %error, "cancels will be seen with the next heartbeat only");
-            }
-        }
+#[derive(Debug, Default)]
+struct Clockwork {
+    after: Mutex<Option<Duration>>,
+    wound: Notify,
+    rings: Notify,
+}
+
+impl Alarm {
+    /// Once: resolves after that time, unless the heartbeat's thread is gone.
+    pub(super) async fn after(&self, time: Duration) {
+        *self.0.after.lock().unwrap_or_else(PoisonError::into_inner) = Some(time);
+        self.0.wound.notify_one();
+        self.0.rings.notified().await;
     }
-    all
+
+    async fn rings(&self) {
+        self.0.wound.notified().await;
+        let after = *self.0.after.lock().unwrap_or_else(PoisonError::into_inner);
+        tokio::time::sleep(after.unwrap_or_default()).await;
+        self.0.rings.notify_one();
+    }
 }
 
 /// What has waited for a slot for a whole lease goes back, for a worker that has one.
 fn give_back(pool: &Pool) {
     let before = pool.env().clock.monotonic().saturating_sub(pool.lease());
     for held in pool.buffer.withdraw(before) {
+        held.rise();
         let disposition = Disposition::Release { after: Duration::ZERO, reason: ReleaseReason::Busy };
         pool.buffer.put(Finished { held, disposition: Some(disposition), run: Duration::ZERO, tries: 0 });
     }
 }
 
-async fn beat_for(pool: &Pool, held: &[Arc<Held>]) {
+pub(super) async fn beat_for(pool: &Pool, mut held: Vec<Arc<Held>>) {
+    forsake(pool, &mut held);
     for held in held.chunks(BATCH) {
         let beats: Vec<_> = held.iter().map(|held| held.beat(pool.lease())).collect();
         let sent = pool.env().clock.monotonic();

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::extract::States;
 use crate::{
     clock::Clock,
+    config::defaults,
     provider::{Beat, Delivery, Lease},
     queue_spec::QueueSpec,
 };
@@ -38,6 +39,10 @@ pub(super) struct Held {
     /// When the lease ends on the local monotonic clock, in nanoseconds; `u64::MAX` for a session.
     lease_until: AtomicU64,
     running: AtomicBool,
+    /// The slot that has it, once one does; `DONE_WITH` afterwards.
+    seat: AtomicU64,
+    /// When its slot took it, on the local monotonic clock, in nanoseconds.
+    begun: AtomicU64,
     order: Mutex<Order>,
     ordered: Notify,
     /// Boxed: most jobs say nothing while they run.
@@ -68,6 +73,9 @@ struct Outbox {
     logs: Vec<Bytes>,
 }
 
+/// No slot has this number.
+const DONE_WITH: u64 = u64::MAX;
+
 /// Log lines kept between two heartbeats; more are dropped, oldest first.
 const MAX_LOGS: usize = crate::store::JobRecord::MAX_LOGS;
 
@@ -84,6 +92,8 @@ impl Held {
             fetched: now,
             key,
             running: AtomicBool::new(false),
+            seat: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
             order: Mutex::new(order),
             ordered: Notify::new(),
             outbox: Mutex::default(),
@@ -98,6 +108,47 @@ impl Held {
 
     pub(super) fn set_running(&self) {
         self.running.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its handler was to run.
+    pub(super) fn was_running(&self) -> bool {
+        self.running.load(Ordering::Relaxed)
+    }
+
+    /// A slot has it from now on.
+    pub(super) fn sit(&self, slot: u64) {
+        self.seat.store(slot, Ordering::Release);
+    }
+
+    pub(super) fn begin(&self, now: Duration) {
+        self.begun.store(nanos(now), Ordering::Release);
+    }
+
+    /// No slot has it any more, and none will.
+    pub(super) fn rise(&self) {
+        self.seat.store(DONE_WITH, Ordering::Release);
+    }
+
+    pub(super) fn sits_in(&self, slot: u64) -> bool {
+        self.seat.load(Ordering::Acquire) == slot
+    }
+
+    pub(super) fn is_done_with(&self) -> bool {
+        self.sits_in(DONE_WITH)
+    }
+
+    /// Whether a blocked slot has had it for longer than its timeout and the grace of whoever is asked to stop: nobody drops
+    /// its handler, but nobody waits for it either.
+    pub(super) fn is_overdue(&self, blocked: &[u64], now: Duration) -> bool {
+        let seat = self.seat.load(Ordering::Acquire);
+        let begun = Duration::from_nanos(self.begun.load(Ordering::Acquire));
+        let patience = self.delivery.envelope.timeout.saturating_add(defaults::CANCEL_GRACE);
+        !begun.is_zero() && blocked.contains(&seat) && now.saturating_sub(begun) >= patience
+    }
+
+    /// The next round of heartbeats must not be waited for: somebody may have asked it to stop.
+    pub(super) fn ask(&self) {
+        self.tell(|_| ());
     }
 
     /// What a beat answered. The lease is counted from before the beat was sent, so that it never seems longer than it is.
@@ -160,6 +211,7 @@ impl Held {
         self.tell(|outbox| outbox.progress = Some(progress));
     }
 
+    /// Keeps a line until the next beat.
     pub(super) fn log(&self, line: Bytes) {
         self.tell(|outbox| {
             if outbox.logs.len() == MAX_LOGS {

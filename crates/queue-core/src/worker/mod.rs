@@ -1,20 +1,28 @@
 #![doc = include_str!("../docs/worker.md")]
 
+mod autoscale;
 mod buffer;
 mod builder;
+mod cancels;
 mod completer;
 mod context;
+mod crew;
 mod extract;
 mod failure;
 mod fetch;
 mod handler;
+mod health;
 mod heartbeat;
 mod held;
 mod pool;
+mod pulse;
+mod roster;
 mod run;
+mod scaler;
 mod shutdown;
 mod status;
 
+pub use autoscale::Scaling;
 pub use builder::WorkerBuilder;
 pub use completer::RunReport;
 pub use context::JobContext;

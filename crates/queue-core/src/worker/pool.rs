@@ -13,16 +13,22 @@ use slab::Slab;
 use tokio::sync::Notify;
 
 use super::{
+    autoscale::Scaling,
     buffer::Buffer,
+    cancels::Cancels,
     completer::Observer,
+    fetch::Intake,
     handler::HandlerService,
+    health::RollCall,
     held::{Common, Held},
-    status::PoolStatus,
+    roster::Roster,
+    status::{PoolStatus, Totals},
 };
 use crate::{
     clock::Env,
     config::defaults,
     error::{Error, ErrorCode, Result},
+    event::{Event, PoolChange, PoolEvent},
     job::{JobId, JobKind},
     provider::{Beat, BeatOutcome, ConsumeOptions, Consumer, Delivery},
     queue_spec::QueueSpec,
@@ -34,10 +40,14 @@ use crate::{
 pub(super) struct Setup {
     pub(super) scheduler: JobScheduler,
     pub(super) spec: Arc<QueueSpec>,
-    /// How it consumes; `outstanding` is slots and buffer together.
+    /// How it consumes; `outstanding` is slots and buffer together, at the start.
     pub(super) options: ConsumeOptions,
     pub(super) routes: Arc<Routes>,
-    pub(super) slots: usize,
+    pub(super) scaling: Scaling,
+    /// How many jobs may wait for a slot; `None` follows the number of slots.
+    pub(super) prefetch: Option<usize>,
+    /// A slot that comes to no await for so long does not answer.
+    pub(super) sign_of_life: Duration,
     pub(super) common: Arc<Common>,
     pub(super) observer: Option<Observer>,
 }
@@ -53,7 +63,21 @@ pub(crate) struct Pool {
     in_hand: AtomicUsize,
     /// Rung when there is room for more, and when the pool stops.
     pub(super) room: Notify,
+    pub(super) roster: Roster,
+    /// How many slots there should be.
+    target: AtomicUsize,
+    /// What the consumer was told of it.
+    demanded: AtomicUsize,
+    /// Rung when the crew has to look after the slots.
+    pub(super) muster: Notify,
+    /// Who is asked from another thread whether the pool's runtime answers.
+    pub(super) call: RollCall,
+    pub(super) intake: Intake,
+    pub(super) totals: Totals,
+    /// Commands to stop jobs, those included that are not in hand (yet).
+    pub(super) cancels: Cancels,
     stopping: AtomicBool,
+    stopped: Notify,
     paused: AtomicBool,
     /// The second, plus one, of the last look at the queue's switches.
     looked_in: AtomicU64,
@@ -83,8 +107,17 @@ pub(super) struct Drained {
 
 impl Pool {
     pub(super) async fn open(setup: Setup) -> Result<Self> {
-        let consumer = open_consumer(&setup).await?;
+        let consumer = open_consumer(&setup, setup.options.outstanding).await?;
         Ok(Self {
+            roster: Roster::default(),
+            target: AtomicUsize::new(setup.scaling.initial),
+            demanded: AtomicUsize::new(setup.options.outstanding),
+            muster: Notify::new(),
+            call: RollCall::default(),
+            intake: Intake::new(setup.scheduler.env().clock.monotonic()),
+            totals: Totals::default(),
+            cancels: Cancels::default(),
+            stopped: Notify::new(),
             register: Mutex::new(Slab::with_capacity(setup.options.outstanding)),
             setup,
             consumer: RwLock::new(consumer),
@@ -108,7 +141,9 @@ impl Pool {
         let there = self.setup.scheduler.stats(&self.setup.spec.name).await;
         let gone = there.is_err_and(|error| error.code() == ErrorCode::NotFound);
         if !gone && self.in_hand.load(Ordering::Acquire) == 0 {
-            let fresh = open_consumer(&self.setup).await?;
+            let outstanding = self.outstanding();
+            let fresh = open_consumer(&self.setup, outstanding).await?;
+            self.demanded.store(outstanding, Ordering::Relaxed);
             *self.consumer.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         }
         Ok(())
@@ -118,8 +153,60 @@ impl Pool {
         self.setup.options.lease
     }
 
-    pub(super) fn outstanding(&self) -> usize {
-        self.setup.options.outstanding
+    /// Slots there should be.
+    pub(super) fn target(&self) -> usize {
+        self.target.load(Ordering::Relaxed)
+    }
+
+    /// How many jobs may wait for a slot.
+    pub(super) fn spare(&self) -> usize {
+        spare(self.setup.prefetch, self.target())
+    }
+
+    /// Slots and buffer together, and what slots hold that do not answer: they must not take it from those that do.
+    fn outstanding(&self) -> usize {
+        self.target() + self.spare() + self.roster.stuck()
+    }
+
+    /// Has more slots, and tells the crew.
+    pub(super) fn grow(&self, by: usize) {
+        self.target.fetch_add(by, Ordering::Relaxed);
+        self.muster.notify_one();
+        self.room.notify_one();
+    }
+
+    /// Has fewer slots, as far as some have nothing to do; says how many. They leave by themselves.
+    pub(super) fn shrink(&self, by: usize) -> usize {
+        // Wanted less before they leave, so that the crew does not replace them.
+        self.target.fetch_sub(by, Ordering::Relaxed);
+        let leaving = self.buffer.retire(by);
+        self.target.fetch_add(by - leaving, Ordering::Relaxed);
+        leaving
+    }
+
+    /// Tells the consumer how many jobs may be out, where that has changed.
+    pub(super) async fn follow_demand(&self) {
+        let outstanding = self.outstanding();
+        if self.demanded.swap(outstanding, Ordering::Relaxed) == outstanding {
+            return;
+        }
+        if let Err(error) = self.consumer().demand(outstanding).await {
+            tracing::warn!(queue = %self.setup.spec.name, outstanding, %error, "cannot tell how many jobs may be out");
+            self.demanded.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells people and listeners of something that went wrong. Slot 0 is no slot.
+    pub(super) fn report(&self, slot: u64, job: Option<JobId>, reason: String) {
+        let queue = &self.setup.spec.name;
+        tracing::error!(%queue, slot, job = job.map(tracing::field::display), "{reason}");
+        self.announce(|| PoolChange::Unhealthy { slot, job, reason });
+    }
+
+    pub(super) fn announce(&self, what: impl FnOnce() -> PoolChange) {
+        let Setup { scheduler, spec, options, .. } = &self.setup;
+        let event = || PoolEvent::new(self.env().now(), Arc::clone(&options.worker), spec.name.clone(), what());
+        scheduler.announce(|| Event::Pool(event()));
     }
 
     pub(super) fn env(&self) -> &Env {
@@ -136,15 +223,23 @@ impl Pool {
             entry.insert(Arc::clone(&held));
             held
         };
-        deliveries.into_iter().map(&mut enter).collect()
+        let taken: Vec<_> = deliveries.into_iter().map(&mut enter).collect();
+        drop(register);
+        // A command that came between claim and register found nobody.
+        for held in self.cancels.among(&taken) {
+            held.ask();
+        }
+        taken
     }
 
-    /// Lets go of deliveries that are settled or lost.
-    pub(super) fn let_go(&self, keys: impl Iterator<Item = usize>) {
+    /// Lets go of deliveries that are settled or lost. One may be let go of twice: when nobody waits for its slot any more,
+    /// and when that comes back.
+    pub(super) fn let_go<'a>(&self, all: impl Iterator<Item = &'a Arc<Held>>) {
         let mut gone = 0;
         let mut register = self.register.lock().unwrap_or_else(PoisonError::into_inner);
-        for key in keys {
-            gone += usize::from(register.try_remove(key).is_some());
+        for held in all {
+            let here = register.get(held.key).is_some_and(|other| Arc::ptr_eq(other, held));
+            gone += usize::from(here && register.try_remove(held.key).is_some());
         }
         drop(register);
         self.in_hand.fetch_sub(gone, Ordering::Relaxed);
@@ -159,6 +254,11 @@ impl Pool {
     pub(super) fn find(&self, id: JobId) -> Option<Arc<Held>> {
         let register = self.register.lock().unwrap_or_else(PoisonError::into_inner);
         register.iter().map(|(_, held)| held).find(|held| held.delivery.envelope.id == id).cloned()
+    }
+
+    /// What a slot has in its hands.
+    pub(super) fn in_slot(&self, slot: u64) -> Option<Arc<Held>> {
+        self.in_hand().into_iter().find(|held| held.sits_in(slot))
     }
 
     /// How many more deliveries it may take.
@@ -178,8 +278,18 @@ impl Pool {
 
     /// Sleeps, but not through a stop.
     pub(super) async fn pause_unless_stopped(&self, pause: Duration) {
-        let end = tokio::time::Instant::now() + pause;
-        while !self.is_stopping() && tokio::time::timeout_at(end, self.room.notified()).await.is_ok() {}
+        // An error means that nothing stopped.
+        let _ = tokio::time::timeout(pause, self.stopped()).await;
+    }
+
+    /// Waits until it stops.
+    pub(super) async fn stopped(&self) {
+        let stopped = self.stopped.notified();
+        tokio::pin!(stopped);
+        stopped.as_mut().enable();
+        if !self.is_stopping() {
+            stopped.await;
+        }
     }
 
     /// Whether the queue was paused, as of the last second: what is fetched already must be held back too.
@@ -196,16 +306,20 @@ impl Pool {
 
     pub(super) fn status(&self) -> PoolStatus {
         let routes = &self.setup.routes;
+        let (slots, unhealthy) = (self.roster.sound(), self.roster.stuck());
+        let (fetched_ago, flows) = self.intake.at(self.env().clock.monotonic(), self.setup.sign_of_life);
+        let (ended_total, run_time_total) = self.totals.read();
+        let (idle, leaving) = self.buffer.asleep();
         PoolStatus {
             queue: self.setup.spec.name.clone(),
-            consuming: true,
-            fetched_ago: Duration::ZERO,
-            slots: self.setup.slots,
-            busy: 0,
-            unhealthy: 0,
+            consuming: flows && slots > 0 && self.call.is_answered(),
+            fetched_ago,
+            slots,
+            busy: slots.saturating_sub(idle + leaving + self.roster.fresh()),
+            unhealthy,
             in_hand: self.in_hand.load(Ordering::Relaxed),
-            ended_total: 0,
-            run_time_total: Duration::ZERO,
+            ended_total,
+            run_time_total,
             kinds: routes.by_kind.keys().cloned().collect(),
             any_kind: routes.fallback.is_some(),
         }
@@ -217,10 +331,17 @@ impl Pool {
 
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
+        self.stopped.notify_waiters();
         self.room.notify_one();
     }
 }
 
-async fn open_consumer(setup: &Setup) -> Result<Arc<dyn Consumer>> {
-    setup.scheduler.provider().consumer(&setup.spec.name, setup.options.clone()).await
+/// Half the slots where nobody says otherwise: enough to keep them busy over a fetch, and few that wait behind a long job.
+pub(super) fn spare(prefetch: Option<usize>, slots: usize) -> usize {
+    prefetch.unwrap_or((slots / 2).min(256))
+}
+
+async fn open_consumer(setup: &Setup, outstanding: usize) -> Result<Arc<dyn Consumer>> {
+    let options = ConsumeOptions { outstanding, ..setup.options.clone() };
+    setup.scheduler.provider().consumer(&setup.spec.name, options).await
 }

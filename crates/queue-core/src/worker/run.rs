@@ -18,10 +18,11 @@ use super::{
     handler::JobResult,
     held::{Held, Order, Why},
     pool::Pool,
+    roster::Post,
 };
 use crate::{
     error::ErrorCode,
-    job::JobError,
+    job::{JobError, Timestamp},
     provider::{Beat, BeatOutcome, Disposition, ReleaseReason},
     scheduler::{Verdict, decide_end, decide_start},
 };
@@ -41,24 +42,37 @@ const UNMARKED_DELAY: Duration = Duration::from_secs(1);
 /// What waited longer than this for a slot may belong to a queue that was paused since.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// Runs what the buffer holds until it is closed and empty.
-pub(super) async fn slot(pool: Arc<Pool>) {
+/// Runs what the buffer holds until it is closed and empty, there are too many slots, or another has taken this one's place.
+pub(super) async fn slot(pool: Arc<Pool>, post: Post) {
+    let clock = &*pool.env().clock;
     let mut finished = None;
-    while let Some(held) = pool.buffer.exchange(finished.take()).await {
-        let begun = pool.setup.observer.is_some().then(|| pool.env().clock.monotonic());
+    let mut last_end = None;
+    while !post.pulse.is_replaced() {
+        let Some((held, waited)) = pool.buffer.exchange(finished.take()).await else { return };
+        post.pulse.step();
+        held.sit(post.number);
+        // Under load the end of one run is the begin of the next, so that a job costs one look at the clock.
+        let begun = last_end.filter(|_| !waited).unwrap_or_else(|| clock.read());
+        held.begin(begun.1);
         // Whatever panics in there (a provider's call, say) costs this delivery its run, but no slot.
-        let disposition = AssertUnwindSafe(take(&pool, &held)).catch_unwind().await.unwrap_or_else(|_| {
-            tracing::error!(job = %held.delivery.envelope.id, "a panic outside the handler; its lease will end by itself");
+        let disposition = AssertUnwindSafe(take(&pool, &held, begun)).catch_unwind().await.unwrap_or_else(|panic| {
+            let reason =
+                format!("a panic outside the handler: {}; the job's lease ends by itself", panic_text(&*panic));
+            pool.report(post.number, Some(held.delivery.envelope.id), reason);
             None
         });
-        let run = begun.map(|begun| pool.env().clock.monotonic().saturating_sub(begun)).unwrap_or_default();
-        finished = Some(Finished { held, disposition, run, tries: 0 });
+        let ended = clock.read();
+        held.rise();
+        finished = Some(Finished { held, disposition, run: ended.1.saturating_sub(begun.1), tries: 0 });
+        last_end = Some(ended);
+    }
+    if let Some(finished) = finished {
+        pool.buffer.put(finished);
     }
 }
 
 /// Runs one delivery and says what becomes of it; `None` where it is not ours any more.
-async fn take(pool: &Pool, held: &Arc<Held>) -> Option<Disposition> {
-    let (now, monotonic) = pool.env().clock.read();
+async fn take(pool: &Pool, held: &Arc<Held>, (now, monotonic): (Timestamp, Duration)) -> Option<Disposition> {
     if pool.is_stopping() {
         // What was not started before the stop goes back.
         pool.drained.released.fetch_add(1, Ordering::Relaxed);
@@ -201,7 +215,12 @@ impl Drop for CatchPanic {
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Failure {
+    let message = format!("the handler panicked: {}", panic_text(panic));
+    Failure::Retry(JobError::new(ErrorCode::HandlerPanicked, message))
+}
+
+/// What a panic said.
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message");
-    Failure::Retry(JobError::new(ErrorCode::HandlerPanicked, format!("the handler panicked: {text}")))
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }

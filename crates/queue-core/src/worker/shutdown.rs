@@ -5,18 +5,17 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use tokio::{
     sync::{Notify, watch},
-    task::{JoinHandle, JoinSet},
+    task::JoinHandle,
 };
 
 use super::{
-    completer::complete,
-    fetch::fetch,
-    heartbeat::{Heart, Place},
-    held::{Order, Why},
+    crew::Crew,
+    heartbeat::{Alarm, Heart, Place},
     pool::Pool,
-    run::slot,
+    status::WorkerStatus,
 };
 use crate::{config::defaults, error::Result, scheduler::Consuming};
 
@@ -26,17 +25,16 @@ pub struct Worker {
     queues: Vec<QueueTasks>,
     heart: Heart,
     stop_heart: watch::Sender<bool>,
+    alarm: Alarm,
     drain: Duration,
     _consuming: Vec<Consuming>,
 }
 
-/// The tasks of one queue. Each is owned here and awaited at the stop.
+/// The crew of one queue.
 #[derive(Debug)]
 struct QueueTasks {
     pool: Arc<Pool>,
-    fetcher: JoinHandle<()>,
-    slots: JoinSet<()>,
-    completer: JoinHandle<()>,
+    crew: JoinHandle<()>,
 }
 
 /// After the deadline and the grace, what is still to be settled has so long.
@@ -57,10 +55,19 @@ impl Worker {
     pub(super) fn start(pools: Vec<Pool>, bell: Arc<Notify>, place: Place, drain: Duration) -> Result<Self> {
         let pools: Vec<_> = pools.into_iter().map(Arc::new).collect();
         let (stop_heart, stop) = watch::channel(false);
-        let heart = Heart::start(place, pools.clone(), bell, stop)?;
+        let alarm = Alarm::default();
+        let heart = Heart::start(place, pools.clone(), bell, stop, alarm.clone())?;
         let consuming = pools.iter().map(|pool| pool.setup.scheduler.consuming(pool)).collect();
-        let queues = pools.into_iter().map(QueueTasks::start).collect();
-        Ok(Self { queues, heart, stop_heart, drain, _consuming: consuming })
+        let queues = pools.into_iter().map(|pool| QueueTasks::start(pool, drain)).collect();
+        Ok(Self { queues, heart, stop_heart, alarm, drain, _consuming: consuming })
+    }
+
+    /// How it is doing.
+    #[must_use]
+    pub fn status(&self) -> WorkerStatus {
+        let pools: Vec<_> = self.queues.iter().map(|queue| &queue.pool).collect();
+        let name = pools.first().map_or_else(|| Arc::from(""), |pool| Arc::clone(&pool.setup.options.worker));
+        WorkerStatus { name, pools: pools.into_iter().map(|pool| pool.status()).collect() }
     }
 
     /// Stops fetching, gives back what was not started, waits for running jobs until the deadline, then asks them to stop,
@@ -68,8 +75,22 @@ impl Worker {
     /// handler blocks its thread or the provider does not answer: such jobs count as aborted, and their leases end by
     /// themselves.
     pub async fn stop(self) -> DrainReport {
-        let drains = self.queues.into_iter().map(|queue| queue.drain(self.drain));
-        let reports = futures_util::future::join_all(drains).await;
+        let longest = self.drain.saturating_add(defaults::CANCEL_GRACE).saturating_add(LAST_SETTLEMENTS);
+        let cut_off = watch::Sender::new(false);
+        let reports = join_all(self.queues.into_iter().map(|queue| queue.drain(longest, cut_off.subscribe())));
+        // Two clocks: this runtime's stands still while handlers block all its threads, the heartbeat's while a provider does.
+        let too_late = async {
+            tokio::select! {
+                () = self.alarm.after(longest) => {}
+                () = tokio::time::sleep(longest) => {}
+            }
+            cut_off.send_replace(true);
+            std::future::pending::<()>().await;
+        };
+        let reports = tokio::select! {
+            reports = reports => reports,
+            () = too_late => Vec::new(),
+        };
         self.stop_heart.send_replace(true);
         self.heart.ended().await;
         reports.into_iter().fold(DrainReport::default(), |sum, report| DrainReport {
@@ -81,29 +102,29 @@ impl Worker {
 }
 
 impl QueueTasks {
-    /// Fetcher → slots → completer, through one buffer: each ends when the one before it has.
-    fn start(pool: Arc<Pool>) -> Self {
-        let mut slots = JoinSet::new();
-        for _ in 0..pool.setup.slots {
-            slots.spawn(slot(Arc::clone(&pool)));
-        }
-        let fetcher = tokio::spawn(fetch(Arc::clone(&pool)));
-        let completer = tokio::spawn(complete(Arc::clone(&pool)));
-        Self { pool, fetcher, slots, completer }
+    fn start(pool: Arc<Pool>, drain: Duration) -> Self {
+        let crew = tokio::spawn(Crew::begin(Arc::clone(&pool)).work(drain));
+        Self { pool, crew }
     }
 
-    async fn drain(mut self, deadline: Duration) -> DrainReport {
+    async fn drain(mut self, longest: Duration, mut cut_off: watch::Receiver<bool>) -> DrainReport {
         self.pool.stop();
-        let longest = deadline.saturating_add(defaults::CANCEL_GRACE).saturating_add(LAST_SETTLEMENTS);
         let consumer = self.pool.consumer();
         // Closing ends the pending fetch; the receipts stay good while the slots finish.
-        let orderly = async { tokio::join!(consumer.close(longest), self.finish(deadline)) };
-        if tokio::time::timeout(longest, orderly).await.is_err() {
-            // A handler that blocks its thread, or a provider that does not answer: their leases end by themselves.
-            self.slots.abort_all();
-            let left = self.pool.in_hand().len();
-            self.pool.drained.aborted.fetch_add(left, Ordering::Relaxed);
-            tracing::warn!(queue = %self.pool.setup.spec.name, left, "stopped without settling these jobs: they will run again");
+        let orderly = async { tokio::join!(consumer.close(longest), &mut self.crew).1 };
+        tokio::select! {
+            biased;
+            ended = orderly => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "the worker's crew did not end well");
+                }
+            }
+            _ = cut_off.wait_for(|cut_off| *cut_off) => {
+                // A handler that blocks its thread, or a provider that does not answer: their leases end by themselves.
+                let left = self.pool.in_hand().len();
+                self.pool.drained.aborted.fetch_add(left, Ordering::Relaxed);
+                tracing::warn!(queue = %self.pool.setup.spec.name, left, "stopped without settling these jobs: they will run again");
+            }
         }
         let drained = &self.pool.drained;
         DrainReport {
@@ -112,39 +133,11 @@ impl QueueTasks {
             aborted: drained.aborted.load(Ordering::Relaxed),
         }
     }
-
-    async fn finish(&mut self, deadline: Duration) {
-        ended("fetcher", (&mut self.fetcher).await);
-        // It did so itself, unless it panicked.
-        self.pool.buffer.close();
-        if tokio::time::timeout(deadline, self.slots_end()).await.is_err() {
-            let stop = Order::Stop { why: Why::Shutdown, grace: defaults::CANCEL_GRACE };
-            for held in self.pool.in_hand() {
-                held.command(stop);
-            }
-            self.slots_end().await;
-        }
-        self.pool.buffer.close_finished();
-        ended("completer", (&mut self.completer).await);
-    }
-
-    async fn slots_end(&mut self) {
-        while let Some(slot) = self.slots.join_next().await {
-            ended("slot", slot);
-        }
-    }
 }
 
 /// Cut off, not stopped: nothing is settled any more.
 impl Drop for QueueTasks {
     fn drop(&mut self) {
-        self.fetcher.abort();
-        self.completer.abort();
-    }
-}
-
-fn ended(task: &'static str, outcome: std::result::Result<(), tokio::task::JoinError>) {
-    if let Err(error) = outcome {
-        tracing::error!(task, %error, "a task of the worker did not end well");
+        self.crew.abort();
     }
 }

@@ -1,7 +1,10 @@
 //! How a worker is doing, for health, statistics and explanations.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,11 +29,14 @@ pub struct WorkerStatus {
 pub struct PoolStatus {
     /// The queue.
     pub queue: QueueName,
-    /// Whether jobs come in: a fetch waits or has just ended well, and there are slots that answer.
+    /// Whether it does its work: a fetch waits, or ended well, or there is no room for more; there are slots that answer, and
+    /// the runtime they are on does. `false` where fetches have failed for longer than the
+    /// [sign of life](super::WorkerBuilder::sign_of_life), where one does not return so long after it should have, and where
+    /// handlers block all threads.
     pub consuming: bool,
     /// How long ago the last fetch ended well, or a waiting one began.
     pub fetched_ago: Duration,
-    /// Slots.
+    /// Slots that answer.
     pub slots: usize,
     /// Of these, running a job.
     pub busy: usize,
@@ -49,10 +55,35 @@ pub struct PoolStatus {
 }
 
 impl PoolStatus {
+    /// How long a run took on average; zero before the first.
+    #[must_use]
+    pub fn run_time_average(&self) -> Duration {
+        let nanos = self.run_time_total.as_nanos().checked_div(self.ended_total.into()).unwrap_or_default();
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
     /// Whether it runs jobs of this kind.
     #[must_use]
     pub fn takes(&self, kind: &JobKind) -> bool {
         self.any_kind || self.kinds.contains(kind)
+    }
+}
+
+/// What has run so far. Written by the completer, once a batch.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    ended: AtomicU64,
+    run_nanos: AtomicU64,
+}
+
+impl Totals {
+    pub(super) fn add(&self, runs: u64, time: Duration) {
+        self.ended.fetch_add(runs, Ordering::Relaxed);
+        self.run_nanos.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn read(&self) -> (u64, Duration) {
+        (self.ended.load(Ordering::Relaxed), Duration::from_nanos(self.run_nanos.load(Ordering::Relaxed)))
     }
 }
 

@@ -104,7 +104,8 @@ impl State {
             return CancelOutcome::AlreadyTerminal;
         }
         if entry.state == queue_core::lifecycle::JobState::Running {
-            entry.details_mut().cancel.get_or_insert_with(|| cancel.clone());
+            let asked = entry.details_mut().cancel.get_or_insert_with(|| cancel.clone());
+            asked.grace = asked.grace.min(cancel.grace);
             self.emit(slot, queue_core::event::JobEventKind::CancelRequested, now);
             return CancelOutcome::Requested;
         }

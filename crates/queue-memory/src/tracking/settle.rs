@@ -104,7 +104,8 @@ impl Ledger {
         match record.job.state {
             state if state.is_terminal() => CancelOutcome::AlreadyTerminal,
             JobState::Running => {
-                record.job.details_mut().cancel.get_or_insert_with(|| cancel.clone());
+                let asked = record.job.details_mut().cancel.get_or_insert_with(|| cancel.clone());
+                asked.grace = asked.grace.min(cancel.grace);
                 self.emit(slot, queue_core::event::JobEventKind::CancelRequested, None, now);
                 CancelOutcome::Requested
             }
