@@ -7,6 +7,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     completer::Finished,
+    gate,
     held::{Held, Order},
     pool::Pool,
 };
@@ -101,6 +102,7 @@ async fn beat_for_ever(pools: &[Arc<Pool>], bell: &Notify) {
                 join_all(pools.iter().map(|pool| async {
                     give_back(pool);
                     beat_for(pool, &pool.in_hand()).await;
+                    gate::renew(pool).await;
                 }))
                 .await;
             }

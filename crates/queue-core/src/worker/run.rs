@@ -15,6 +15,7 @@ use futures_util::FutureExt;
 use super::{
     Failure, JobContext, JobRequest,
     completer::Finished,
+    gate::{Permit, admit},
     handler::JobResult,
     held::{Held, Order, Why},
     pool::Pool,
@@ -45,19 +46,23 @@ const FRESH: Duration = Duration::from_secs(1);
 pub(super) async fn slot(pool: Arc<Pool>) {
     let mut finished = None;
     while let Some(held) = pool.buffer.exchange(finished.take()).await {
+        let mut permit = None;
         let begun = pool.setup.observer.is_some().then(|| pool.env().clock.monotonic());
         // Whatever panics in there (a provider's call, say) costs this delivery its run, but no slot.
-        let disposition = AssertUnwindSafe(take(&pool, &held)).catch_unwind().await.unwrap_or_else(|_| {
+        let disposition = AssertUnwindSafe(take(&pool, &held, &mut permit)).catch_unwind().await.unwrap_or_else(|_| {
             tracing::error!(job = %held.delivery.envelope.id, "a panic outside the handler; its lease will end by itself");
             None
         });
+        if let Some(permit) = permit {
+            permit.give_back(&held).await;
+        }
         let run = begun.map(|begun| pool.env().clock.monotonic().saturating_sub(begun)).unwrap_or_default();
         finished = Some(Finished { held, disposition, run, tries: 0 });
     }
 }
 
 /// Runs one delivery and says what becomes of it; `None` where it is not ours any more.
-async fn take(pool: &Pool, held: &Arc<Held>) -> Option<Disposition> {
+async fn take<'p>(pool: &'p Pool, held: &Arc<Held>, permit: &mut Option<Permit<'p>>) -> Option<Disposition> {
     let (now, monotonic) = pool.env().clock.read();
     if pool.is_stopping() {
         // What was not started before the stop goes back.
@@ -73,6 +78,10 @@ async fn take(pool: &Pool, held: &Arc<Held>) -> Option<Disposition> {
     if monotonic.saturating_sub(held.fetched) >= FRESH && pool.is_paused(monotonic).await {
         return Some(release(Duration::ZERO, ReleaseReason::Busy));
     }
+    match admit(pool, held).await {
+        Ok(admitted) => *permit = admitted,
+        Err(instead) => return Some(instead),
+    }
     held.set_running();
     if held.delivery.redelivered
         && let Some(instead) = mark_start(pool, held).await
@@ -82,10 +91,18 @@ async fn take(pool: &Pool, held: &Arc<Held>) -> Option<Disposition> {
     let context = JobContext(Arc::clone(held));
     // While it waited, or with the beat that marked its start, it may have been told not to start.
     let ended = match held.order() {
-        Order::GoOn => attempt(pool, &context).await,
+        Order::GoOn => {
+            permit.iter_mut().for_each(Permit::begun);
+            attempt(pool, &context).await
+        }
         Order::Stop { why, .. } => End::Stopped(why),
         Order::Lost => End::Lost,
     };
+    if let (Some(permit), End::Returned(result)) = (permit, &ended)
+        && (result.is_ok() || context.0.order() == Order::GoOn)
+    {
+        permit.returned(result);
+    }
     match ended {
         End::Lost => None,
         End::Stopped(Why::Cancelled) => Some(Disposition::Cancelled),

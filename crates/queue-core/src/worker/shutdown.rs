@@ -12,6 +12,7 @@ use tokio::{
 
 use super::{
     completer::complete,
+    doorkeeper::Doorkeeper,
     fetch::fetch,
     heartbeat::{Heart, Place},
     held::{Order, Why},
@@ -26,6 +27,7 @@ pub struct Worker {
     queues: Vec<QueueTasks>,
     heart: Heart,
     stop_heart: watch::Sender<bool>,
+    doorkeeper: Doorkeeper,
     drain: Duration,
     _consuming: Vec<Consuming>,
 }
@@ -59,17 +61,20 @@ impl Worker {
         let (stop_heart, stop) = watch::channel(false);
         let heart = Heart::start(place, pools.clone(), bell, stop)?;
         let consuming = pools.iter().map(|pool| pool.setup.scheduler.consuming(pool)).collect();
+        let doorkeeper = Doorkeeper::start(&pools);
         let queues = pools.into_iter().map(QueueTasks::start).collect();
-        Ok(Self { queues, heart, stop_heart, drain, _consuming: consuming })
+        Ok(Self { queues, heart, stop_heart, doorkeeper, drain, _consuming: consuming })
     }
 
     /// Stops fetching, gives back what was not started, waits for running jobs until the deadline, then asks them to stop,
     /// drops those that do not within 5 s, and gives them back. It returns at most 10 s after the deadline, also where a
     /// handler blocks its thread or the provider does not answer: such jobs count as aborted, and their leases end by
     /// themselves.
-    pub async fn stop(self) -> DrainReport {
+    pub async fn stop(mut self) -> DrainReport {
+        self.doorkeeper.leave();
         let drains = self.queues.into_iter().map(|queue| queue.drain(self.drain));
         let reports = futures_util::future::join_all(drains).await;
+        self.doorkeeper.stop().await;
         self.stop_heart.send_replace(true);
         self.heart.ended().await;
         reports.into_iter().fold(DrainReport::default(), |sum, report| DrainReport {
