@@ -149,7 +149,7 @@ impl Trigger {
 pub enum Line {
     /// Behind the others: fresh, promoted, retried and redriven jobs.
     Tail,
-    /// Before the others: it was there already and has not run (released, lost by its worker).
+    /// Before the others: it was there already and has not run (released, unparked, lost by its worker).
     Head,
 }
 
@@ -211,9 +211,11 @@ pub const fn step(from: JobState, trigger: Trigger) -> Result<Transition, Illega
     }
 
     let (to, effects) = match (from, trigger) {
-        (Blocked, T::Unblock) | (Scheduled | Retrying, T::Due) | (Pending, T::Unpark) => {
+        (Blocked, T::Unblock) | (Scheduled | Retrying, T::Due) => {
             (Pending, Effects { ready: Some(Line::Tail), ..PLAIN })
         }
+        // It waited for its key already: it does not wait for its queue once more.
+        (Pending, T::Unpark) => (Pending, Effects { ready: Some(Line::Head), ..PLAIN }),
         // Scheduled and retrying may be claimed directly where the broker delivers when due.
         (Pending | Scheduled | Retrying, T::Claim) => (Running, Effects { fence: true, ..told(JobEventKind::Started) }),
         (Running, T::Complete) => (Completed, ended(JobEventKind::Completed)),
