@@ -158,8 +158,16 @@ impl Rig {
     }
 
     pub(crate) async fn worker_on(&self, queues: &[(&str, usize)]) -> Worker {
+        self.start_worker(queues, seconds(30)).await
+    }
+
+    pub(crate) async fn worker_with_lease(&self, slots: usize, lease: Duration) -> Worker {
+        self.start_worker(&[("jobs", slots)], lease).await
+    }
+
+    async fn start_worker(&self, queues: &[(&str, usize)], lease: Duration) -> Worker {
         let (book, does, start) = (Arc::clone(&self.book), Arc::clone(&self.does), self.start);
-        let mut worker = self.queues.worker().heartbeat_on_runtime();
+        let mut worker = self.queues.worker().heartbeat_on_runtime().lease(lease);
         for (queue, slots) in queues {
             worker = worker.queue(queue, *slots);
         }
