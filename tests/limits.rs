@@ -92,6 +92,26 @@ async fn a_job_keeps_to_all_its_limits_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn jobs_of_two_crowded_keys_get_through_between_those_of_one() {
+    let rig = Rig::new(&[("tenant:*", TWO), ("concurrency:*", TWO)]);
+    rig.work(|_| Work::Takes(millis(100)));
+    for _ in 0..10 {
+        rig.submit(10, keys(|keys| keys.tenant = Some("a".into()))).await;
+        rig.submit(10, keys(|keys| keys.concurrency = Some("b".into()))).await;
+        rig.submit(10, keys(|keys| (keys.tenant, keys.concurrency) = (Some("a".into()), Some("b".into())))).await;
+    }
+    let worker = rig.worker(8).await;
+    let took = rig.until_done(300).await;
+    let both: Vec<Duration> = rig.starts(|run| run.number % 30 >= 20);
+    assert!(took < seconds(13), "{took:?} instead of 10 s");
+    assert_eq!(rig.most_at_once(|run| run.key == "a"), 2);
+    assert!(rig.most_at_once(|run| run.number % 30 >= 10) <= 2);
+    assert!(both[both.len() / 2] < seconds(9), "{both:?}");
+    rig.all_completed_at_the_first_attempt().await;
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn under_steady_overload_nobody_waits_longer_than_its_turn() {
     let rig = Rig::new(&[("rate:api", TEN_A_SECOND)]);
     let worker = rig.worker(8).await;

@@ -170,7 +170,12 @@ impl Lines {
             }
         }
         drop(book);
-        kept_out.map_or(Ok(Some(knock)), Err)
+        match kept_out {
+            // It had its turn at one of its keys: were it kept out by another's line, jobs of two crowded keys would go from
+            // line to line for ever.
+            Some(index) if knock.keys.is_empty() => Err(index),
+            _ => Ok(Some(knock)),
+        }
     }
 
     /// A job was parked, as its settlement says, or was found to be.
@@ -517,3 +522,7 @@ impl Drop for Knock<'_> {
         });
     }
 }
+
+#[cfg(test)]
+#[path = "lines_tests.rs"]
+mod tests;
