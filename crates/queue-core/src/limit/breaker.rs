@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{BreakerPolicy, RunEnd, recent::Recent};
 use crate::event::BreakerState;
 
-/// Runs are counted in slices of a 32nd of the policy's time.
-const SLICES: u32 = 32;
+/// Runs are counted in slices of a 30th of the policy's time.
+const SLICES: u32 = 30;
 
 #[derive(Debug)]
 pub(super) struct Breaker {
@@ -243,7 +243,7 @@ mod tests {
         ) {
             // A slice is 31.25 ms; times in whole slices make the counter as exact as the model.
             let slice = Duration::from_micros(31_250);
-            let policy = BreakerPolicy { failures, within: slice * 32, share, open_for: S(2), probes };
+            let policy = BreakerPolicy { failures, within: slice * 30, share, open_for: S(2), probes };
             let mut breaker = Breaker::new(policy);
             let mut now = Duration::ZERO;
             let (mut ended, mut under_way): (Vec<(Duration, bool)>, Vec<u32>) = (Vec::new(), Vec::new());

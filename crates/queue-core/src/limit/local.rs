@@ -28,7 +28,7 @@ use crate::{
 ///
 /// A key that is idle (its bucket full, its window empty, nothing running, its breaker closed and without a recent run) is
 /// forgotten in the course of further use; a breaker that is not closed is forgotten an hour after it was last asked for. A key
-/// takes about 300 bytes; a sliding window adds 40 for each start it remembers, 40 KiB at most, a breaker 1.3 KiB at most. A
+/// takes about 300 bytes; a sliding window adds 48 for each start it remembers, 48 KiB at most, a breaker 1.5 KiB at most. A
 /// run that is under way takes about 120 bytes.
 #[derive(Debug)]
 pub struct LocalLimiter {

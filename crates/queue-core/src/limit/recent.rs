@@ -93,3 +93,7 @@ impl Count {
         self.bad += u64::from(bad);
     }
 }
+
+/// What a slice takes, in bytes.
+#[cfg(test)]
+pub(super) const SLICE: usize = size_of::<Slice>();

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::recent::Recent;
 
-/// Exact up to [`EXACT`] starts. Beyond that starts are remembered in slices of a 1,024th of the stretch, each of which counts
-/// until its last start has left: there are never more than `max` in any stretch, and a start waits at most a 1,024th of the
+/// Exact up to [`EXACT`] starts. Beyond that starts are remembered in slices of a 1,000th of the stretch, each of which counts
+/// until its last start has left: there are never more than `max` in any stretch, and a start waits at most a 1,000th of the
 /// stretch longer than it must.
 #[derive(Debug)]
 pub(super) struct Window {
@@ -13,8 +13,8 @@ pub(super) struct Window {
     starts: Recent,
 }
 
-/// As many moments are remembered one by one, and as many slices otherwise: 40 KiB a key.
-const EXACT: u32 = 1_024;
+/// As many moments are remembered one by one, and as many slices otherwise: 48 KiB a key.
+const EXACT: u32 = 1_000;
 
 impl Window {
     pub(super) fn new(max: u32, per: Duration) -> Self {
