@@ -48,6 +48,17 @@ pub mod defaults {
     pub const SCALE_UP_WAIT: Duration = Duration::from_secs(10);
     /// How long a job written by a newer version is left to a newer worker.
     pub const NEWER_FORMAT_DELAY: Duration = Duration::from_secs(60);
+    /// How long a job stays parked under a limit's key if nobody lets it go: a safety net under the doorkeepers, who do.
+    pub const PARK_AT_MOST: Duration = Duration::from_secs(3_600);
+    /// How often a worker looks for jobs that others left parked.
+    pub const ADOPTION_TICK: Duration = Duration::from_secs(30);
+    /// How often a worker asks whether there is room under a key that other processes hold too, while jobs wait for it and
+    /// nothing says when there will be.
+    pub const SHARED_LIMIT_TICK: Duration = Duration::from_secs(1);
+    /// Where jobs cannot be parked: how soon one that a limit held comes to ask again,
+    pub const LIMITED_DELAY_MIN: Duration = Duration::from_millis(50);
+    /// and how late.
+    pub const LIMITED_DELAY_MAX: Duration = Duration::from_secs(60);
     /// How often an awaited result is read again, events or not.
     pub const RESULT_POLL: Duration = Duration::from_secs(1);
     /// How many jobs a queue holds in an in-process provider unless its spec says otherwise.

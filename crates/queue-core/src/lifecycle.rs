@@ -214,6 +214,7 @@ pub const fn step(from: JobState, trigger: Trigger) -> Result<Transition, Illega
         (Blocked, T::Unblock) | (Scheduled | Retrying, T::Due) => {
             (Pending, Effects { ready: Some(Line::Tail), ..PLAIN })
         }
+        // It waited for its key already: it does not wait for its queue once more.
         (Pending, T::Unpark) => (Pending, Effects { ready: Some(Line::Head), ..PLAIN }),
         // Scheduled and retrying may be claimed directly where the broker delivers when due.
         (Pending | Scheduled | Retrying, T::Claim) => (Running, Effects { fence: true, ..told(JobEventKind::Started) }),

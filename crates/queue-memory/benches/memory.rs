@@ -16,6 +16,7 @@ use std::{
 use queue_core::{
     Env, Failure, Job, JobId, JobScheduler, QueueName, QueueProvider, QueueSpec,
     job::{Envelope, JobKind},
+    limit::{Limit, LimitBy, LimitRule, LimitScope},
     provider::{ConsumeOptions, Disposition, OnFull, PublishOptions, Settlement},
     queue_spec::Tracking,
     scheduler::NewJob,
@@ -36,10 +37,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     type Bench = (&'static str, u64, fn(&Runtime, u64) -> f64);
-    let benches: [Bench; 3] = [
+    let benches: [Bench; 4] = [
         ("provider_batch_100", 2_000_000, |runtime, jobs| runtime.block_on(provider(jobs, 100))),
         ("provider_single", 400_000, |runtime, jobs| runtime.block_on(provider(jobs, 1))),
-        ("worker", 400_000, |runtime, jobs| runtime.block_on(worker(jobs))),
+        ("worker", 400_000, |runtime, jobs| runtime.block_on(worker(jobs, false))),
+        ("worker_limited", 400_000, |runtime, jobs| runtime.block_on(worker(jobs, true))),
     ];
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     for (name, jobs, bench) in benches {
@@ -59,6 +61,8 @@ fn main() {
         print_row("queued_job_memory", bytes, "B", payload);
         let idle = runtime.block_on(idle_worker());
         print_row("idle_worker_cpu", idle * 1e3, "ms/s", 1e3);
+        let parked = runtime.block_on(parked_worker());
+        print_row("parked_worker_cpu", parked * 1e3, "ms/s", 1e3);
     }
 }
 
@@ -165,9 +169,14 @@ impl Job for Nothing {
     type Output = ();
 }
 
-/// A typed handler that does nothing, tracking on, jobs submitted in batches of 100 by 4 producers.
-async fn worker(jobs: u64) -> f64 {
+/// A typed handler that does nothing, tracking on, jobs submitted in batches of 100 by 4 producers. Limited, each job takes
+/// and gives back a place of a limit that never refuses.
+async fn worker(jobs: u64, limited: bool) -> f64 {
     let queues = JobScheduler::new(MemoryProvider::new());
+    if limited {
+        let scope = LimitScope::of(LimitBy::Kind, Nothing::KIND);
+        queues.limit(LimitRule { scope, limit: Limit::Concurrency { max: 1_000 } }).unwrap();
+    }
     let mut spec = QueueSpec::new(queue());
     spec.max_len = Some(4_096);
     queues.declare(spec).await.unwrap();
@@ -232,6 +241,30 @@ async fn idle_worker() -> f64 {
     let running = queues.worker().queue("bench", 64).register(idle).start().await.unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
     let (before, seconds) = (processor_seconds(), 3);
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    let used = processor_seconds() - before;
+    running.stop().await;
+    queues.close().await.unwrap();
+    used / seconds as f64
+}
+
+/// Seconds of processor time a second of a worker costs while 100,000 jobs are parked.
+async fn parked_worker() -> f64 {
+    const JOBS: u64 = 100_000;
+    let queues = JobScheduler::new(MemoryProvider::new());
+    let scope = LimitScope::of(LimitBy::Kind, Nothing::KIND);
+    queues.limit(LimitRule { scope, limit: Limit::SlidingWindow { max: 1, per: Duration::from_secs(3_600) } }).unwrap();
+    let idle = async |_: Nothing| Ok::<_, Failure>(());
+    let running = queues.worker().queue("bench", 64).register(idle).start().await.unwrap();
+    let payload = serde_json::to_vec(&Nothing { number: 1, text: String::new() }).unwrap();
+    for _ in 0..JOBS / 100 {
+        let batch = (0..100).map(|_| NewJob::new(JobKind::from_static(Nothing::KIND), payload.clone())).collect();
+        queues.submit(&queue(), batch, &PublishOptions::default()).await;
+    }
+    while queues.stats(&queue()).await.unwrap().parked < JOBS - 1 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let (before, seconds) = (processor_seconds(), 10);
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let used = processor_seconds() - before;
     running.stop().await;

@@ -4,11 +4,20 @@
 //! held back is parked under the limit's key, spends no attempt, and stands in nobody's way; when the key has room, as many
 //! jobs as it has room for are unparked, the oldest first.
 
+mod breaker;
+mod bucket;
+mod concurrency;
+mod keys;
 mod local;
+mod meter;
+mod permits;
+mod recent;
 mod rules;
 mod sla;
+mod window;
 
 pub use local::LocalLimiter;
+pub(crate) use rules::Ruled;
 pub use rules::{BreakerPolicy, Limit, LimitBy, LimitRule, LimitRules, LimitScope};
 pub use sla::SlaCompliance;
 
@@ -129,4 +138,8 @@ pub struct Room {
     pub next: Option<Duration>,
     /// A breaker's state.
     pub breaker: Option<BreakerState>,
+}
+
+fn nanos(duration: Duration) -> u128 {
+    u128::from(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
 }

@@ -100,8 +100,26 @@ pub struct LimitRule {
 /// All limits of a scheduler. A rule for a name replaces the one for every name (`*`) with a limit of the same sort.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LimitRules {
-    rules: BTreeMap<LimitScope, Vec<Limit>>,
-    by_header: bool,
+    by: [Scope; LimitBy::ALL.len()],
+}
+
+/// The rules of one [`LimitBy`].
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Scope {
+    every: Vec<Limit>,
+    /// With their keys, which then need not be put together for each job.
+    named: BTreeMap<Arc<str>, Vec<Need>>,
+}
+
+/// What the rules say about a key.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Ruled {
+    /// It is this limit's.
+    Limited(Limit),
+    /// A rule gave it, and is no more.
+    Lifted,
+    /// No rule gives such keys.
+    Foreign,
 }
 
 impl LimitBy {
@@ -193,7 +211,7 @@ impl Limit {
 }
 
 /// The sorts of limits, and what tells their keys apart under one scope.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sort {
     Rate,
     Running,
@@ -228,6 +246,64 @@ impl BreakerPolicy {
     }
 }
 
+impl Scope {
+    fn limits(&mut self, by: LimitBy, rule: &LimitRule) {
+        let sort = rule.limit.sort();
+        match &rule.scope.name {
+            None => {
+                self.every.retain(|limit| limit.sort() != sort);
+                self.every.push(rule.limit);
+            }
+            Some(name) => {
+                let needs = self.named.entry(Arc::clone(name)).or_default();
+                needs.retain(|need| need.limit.sort() != sort);
+                needs.push(Need { key: key_of(by, name, sort), limit: rule.limit });
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.every.is_empty() && self.named.is_empty()
+    }
+
+    /// The limit of that sort for a name.
+    fn find(&self, name: &str, sort: Sort) -> Option<Limit> {
+        let own = self.named.get(name).and_then(|needs| needs.iter().find(|need| need.limit.sort() == sort));
+        own.map(|need| need.limit).or_else(|| self.every.iter().copied().find(|limit| limit.sort() == sort))
+    }
+
+    fn collect(&self, by: LimitBy, name: Option<&str>, needs: &mut Vec<Need>) {
+        let Some(name) = name else { return };
+        let own = self.named.get(name).map_or(&[][..], Vec::as_slice);
+        needs.extend_from_slice(own);
+        let rest = self.every.iter().filter(|limit| own.iter().all(|need| need.limit.sort() != limit.sort()));
+        needs.extend(rest.map(|limit| Need { key: key_of(by, name, limit.sort()), limit: *limit }));
+    }
+}
+
+/// `#` is doubled in a name, so that no name looks like another's with a suffix.
+fn key_of(by: LimitBy, name: &str, sort: Sort) -> ParkKey {
+    let (word, suffix) = (by.as_str(), sort.suffix(by));
+    let key = match name.contains('#') {
+        true => format!("{word}:{}{suffix}", name.replace('#', "##")),
+        false => format!("{word}:{name}{suffix}"),
+    };
+    ParkKey(key.into())
+}
+
+/// What [`key_of`] was made of.
+fn parse_key(key: &ParkKey) -> Option<(LimitBy, String, Sort)> {
+    let (word, rest) = key.0.split_once(':')?;
+    let by = LimitBy::ALL.into_iter().find(|by| by.as_str() == word)?;
+    let with = |sort: Sort| {
+        let name = rest.strip_suffix(sort.suffix(by))?;
+        // What is left of a name has its marks in pairs.
+        let marks_paired = !name.replace("##", "").contains('#');
+        marks_paired.then(|| (by, name.replace("##", "#"), sort))
+    };
+    [Sort::Rate, Sort::Running, Sort::Breaker].into_iter().find_map(with)
+}
+
 impl LimitRules {
     /// Adds a rule. One for the same scope and of the same sort (rate, concurrency, breaker) is replaced.
     ///
@@ -235,56 +311,51 @@ impl LimitRules {
     /// `VALIDATION` where the limit is nonsense.
     pub fn add(&mut self, rule: LimitRule) -> Result<()> {
         rule.limit.validate()?;
-        self.by_header |= !matches!(rule.scope.by, LimitBy::Queue | LimitBy::Kind);
-        let limits = self.rules.entry(rule.scope).or_default();
-        limits.retain(|limit| limit.sort() != rule.limit.sort());
-        limits.push(rule.limit);
+        self.by[rule.scope.by as usize].limits(rule.scope.by, &rule);
         Ok(())
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.rules.is_empty()
+        self.by.iter().all(Scope::is_empty)
     }
 
     /// The rules, by scope.
     pub fn iter(&self) -> impl Iterator<Item = LimitRule> + '_ {
-        let of = |(scope, limits): (&LimitScope, &'_ Vec<Limit>)| {
-            let scope = scope.clone();
-            limits.clone().into_iter().map(move |limit| LimitRule { scope: scope.clone(), limit })
-        };
-        self.rules.iter().flat_map(of)
+        LimitBy::ALL.into_iter().zip(&self.by).flat_map(|(by, scope)| {
+            let every = scope.every.iter().map(move |limit| LimitRule { scope: LimitScope::each(by), limit: *limit });
+            let named = scope.named.iter().flat_map(move |(name, needs)| {
+                let of =
+                    move |need: &Need| LimitRule { scope: LimitScope::of(by, Arc::clone(name)), limit: need.limit };
+                needs.iter().map(of)
+            });
+            every.chain(named)
+        })
     }
 
     /// What a job comes under. Headers that cannot be read name no keys.
     #[must_use]
     pub fn needs(&self, queue: &QueueName, envelope: &Envelope) -> Vec<Need> {
         let mut needs = Vec::new();
-        if self.rules.is_empty() {
-            return needs;
-        }
-        self.collect(LimitBy::Queue, Some(queue.as_str()), &mut needs);
-        self.collect(LimitBy::Kind, Some(JobKind::as_str(&envelope.kind)), &mut needs);
-        if self.by_header && !envelope.headers.is_empty() {
+        let [by_queue, by_kind, by_header @ ..] = &self.by;
+        by_queue.collect(LimitBy::Queue, Some(queue.as_str()), &mut needs);
+        by_kind.collect(LimitBy::Kind, Some(JobKind::as_str(&envelope.kind)), &mut needs);
+        // Reading headers costs more than all the rest.
+        if !envelope.headers.is_empty() && !by_header.iter().all(Scope::is_empty) {
             let LimitKeys { tenant, rate, concurrency, breaker, .. } = envelope.headers().unwrap_or_default().keys;
-            self.collect(LimitBy::Tenant, tenant.as_deref(), &mut needs);
-            self.collect(LimitBy::Rate, rate.as_deref(), &mut needs);
-            self.collect(LimitBy::Concurrency, concurrency.as_deref(), &mut needs);
-            self.collect(LimitBy::Breaker, breaker.as_deref(), &mut needs);
+            let names = [tenant, rate, concurrency, breaker];
+            for ((by, scope), name) in LimitBy::ALL[2..].iter().zip(by_header).zip(&names) {
+                scope.collect(*by, name.as_deref(), &mut needs);
+            }
         }
         needs
     }
 
-    fn collect(&self, by: LimitBy, name: Option<&str>, needs: &mut Vec<Need>) {
-        let Some(name) = name else { return };
-        let own = self.rules.get(&LimitScope::of(by, name)).map_or(&[][..], Vec::as_slice);
-        let every = self.rules.get(&LimitScope::each(by)).map_or(&[][..], Vec::as_slice);
-        let rest = every.iter().filter(|limit| own.iter().all(|other| other.sort() != limit.sort()));
-        for limit in own.iter().chain(rest) {
-            let key = format!("{}:{name}{}", by.as_str(), limit.sort().suffix(by));
-            needs.push(Need { key: ParkKey(key.into()), limit: *limit });
-        }
+    /// The limit that a key is of, for jobs that were parked under it by whomever.
+    pub(crate) fn limit_of(&self, key: &ParkKey) -> Ruled {
+        let Some((by, name, sort)) = parse_key(key) else { return Ruled::Foreign };
+        self.by[by as usize].find(&name, sort).map_or(Ruled::Lifted, Ruled::Limited)
     }
 }
 
@@ -342,6 +413,57 @@ mod tests {
             needs[0].limit
         };
         assert_eq!((limit("a"), limit("b")), (own, WINDOW));
+    }
+
+    #[test]
+    fn a_key_leads_back_to_its_limit_whatever_the_name() {
+        let mut all = rules(&[("tenant:*", WINDOW), ("tenant:*", TWO), ("concurrency:*", TWO), ("breaker:*", WINDOW)]);
+        let breaker = Limit::Breaker(BreakerPolicy::default());
+        for (scope, limit) in [("tenant:a#running", TWO), ("breaker:*", breaker), ("queue:q", breaker)] {
+            all.add(LimitRule { scope: scope.parse().unwrap(), limit }).unwrap();
+        }
+        let names = ["a", "a#running", "#", "a#", "##", "a##running", "a:b", "#running", "ü", "#breaker#rate"];
+        let mut seen = std::collections::BTreeSet::new();
+        for name in names {
+            let name = Some(Arc::from(name));
+            let keys = LimitKeys {
+                tenant: name.clone(),
+                concurrency: name.clone(),
+                breaker: name.clone(),
+                ..LimitKeys::default()
+            };
+            let mut parts = Envelope::builder(
+                JobId::derive(b"x", 0),
+                JobKind::from_static("k"),
+                &b""[..],
+                Timestamp::from_millis(1),
+            );
+            parts.headers = RawHeaders::encode(&Headers { keys, ..Headers::default() }).unwrap();
+            let needs = all.needs(&QueueName::from_static("q"), &parts.seal());
+            assert_eq!(needs.len(), 6, "{needs:?}");
+            for need in needs {
+                assert_eq!(all.limit_of(&need.key), Ruled::Limited(need.limit), "{}", need.key.0);
+                seen.insert(need.key);
+            }
+        }
+        assert_eq!(seen.len(), 1 + 5 * names.len(), "no two names share a key");
+        let of = |key: &str| all.limit_of(&ParkKey(key.into()));
+        assert_eq!((of("rate:x"), of("queue:other#breaker")), (Ruled::Lifted, Ruled::Lifted));
+        assert_eq!(
+            (of("flow:x"), of("x"), of("rate:a#odd"), of("rate:a###")),
+            (Ruled::Foreign, Ruled::Foreign, Ruled::Foreign, Ruled::Foreign)
+        );
+    }
+
+    #[test]
+    fn the_rules_are_listed_as_they_stand() {
+        let listed: Vec<String> =
+            rules(&[("rate:a", WINDOW), ("queue:q", TWO), ("rate:*", WINDOW), ("queue:q", WINDOW), ("queue:q", TWO)])
+                .iter()
+                .map(|rule| format!("{} {:?}", rule.scope, matches!(rule.limit, Limit::Concurrency { .. })))
+                .collect();
+        assert_eq!(listed, ["queue:q false", "queue:q true", "rate:* false", "rate:a false"]);
+        assert!(LimitRules::default().is_empty() && !rules(&[("rate:*", WINDOW)]).is_empty());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::{
     clock::Env,
     error::Result,
     limit::{LimitRule, LimitRules, Limiter, LocalLimiter},
+    worker::{Detours, Lines},
 };
 
 #[derive(Debug)]
@@ -18,12 +19,20 @@ pub(super) struct Limits {
     /// Looked at before every run: most schedulers limit nothing.
     any: AtomicBool,
     limiter: Arc<dyn Limiter>,
+    lines: Lines,
+    detours: Detours,
 }
 
 impl Limits {
     pub(super) fn new(limiter: Option<Arc<dyn Limiter>>, env: &Env) -> Self {
         let limiter = limiter.unwrap_or_else(|| Arc::new(LocalLimiter::new(env)));
-        Self { rules: RwLock::default(), any: AtomicBool::new(false), limiter }
+        Self {
+            rules: RwLock::default(),
+            any: AtomicBool::new(false),
+            limiter,
+            lines: Lines::default(),
+            detours: Detours::default(),
+        }
     }
 }
 
@@ -40,6 +49,8 @@ impl JobScheduler {
         changed.add(rule)?;
         *rules = Arc::new(changed);
         limits.any.store(true, Ordering::Release);
+        drop(rules);
+        limits.lines.look_everywhere(self.env().clock.monotonic());
         Ok(())
     }
 
@@ -55,5 +66,14 @@ impl JobScheduler {
     #[must_use]
     pub fn limiter(&self) -> &Arc<dyn Limiter> {
         &self.inner.limits.limiter
+    }
+
+    /// Where jobs of this process are parked.
+    pub(crate) fn lines(&self) -> &Lines {
+        &self.inner.limits.lines
+    }
+
+    pub(crate) fn detours(&self) -> &Detours {
+        &self.inner.limits.detours
     }
 }

@@ -152,6 +152,11 @@ fn report(pool: &Pool, item: Finished, outcome: Option<SettleOutcome>) {
         );
     }
     let job = || JobRef { queue: pool.setup.spec.name.clone(), id: delivery.envelope.id, place: delivery.place };
+    if let (Some(Disposition::Park { key, .. }), Some(outcome)) = (&item.disposition, &outcome)
+        && outcome.is_settled()
+    {
+        pool.setup.scheduler.lines().parked(&pool.setup.spec.name, key, pool.env().clock.monotonic());
+    }
     if let (Some(disposition), Some(SettleOutcome::Settled)) = (&item.disposition, &outcome) {
         let kind = || delivery.envelope.kind.clone();
         let event = event_of(disposition);

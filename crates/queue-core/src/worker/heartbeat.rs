@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use super::{
     cancels::listen,
     completer::Finished,
+    gate,
     health::{forsake, watch_over},
     held::{Held, Order},
     pool::Pool,
@@ -126,6 +127,7 @@ async fn beat_for_ever(pools: &[Arc<Pool>], bell: &Notify) {
                     give_back(pool);
                     pool.cancels.forget(pool.env().clock.monotonic().saturating_sub(pool.lease()));
                     beat_for(pool, pool.in_hand()).await;
+                    gate::renew(pool).await;
                 }))
                 .await;
             }

@@ -34,6 +34,8 @@ pub(super) struct Held {
     pub(super) common: Arc<Common>,
     /// When it came into this worker's hands, on the local monotonic clock.
     pub(super) fetched: Duration,
+    /// Batches of parked jobs that were let go before it was fetched; see [`super::lines::Lines::fetched`].
+    pub(super) batch: u64,
     /// Its place in the pool's register.
     pub(super) key: usize,
     /// When the lease ends on the local monotonic clock, in nanoseconds; `u64::MAX` for a session.
@@ -43,6 +45,8 @@ pub(super) struct Held {
     seat: AtomicU64,
     /// When its slot took it, on the local monotonic clock, in nanoseconds.
     begun: AtomicU64,
+    /// It holds a permit of the limiter, which must be renewed.
+    pub(super) limited: AtomicBool,
     order: Mutex<Order>,
     ordered: Notify,
     /// Boxed: most jobs say nothing while they run.
@@ -80,7 +84,7 @@ const DONE_WITH: u64 = u64::MAX;
 const MAX_LOGS: usize = crate::store::JobRecord::MAX_LOGS;
 
 impl Held {
-    pub(super) fn new(delivery: Delivery, common: Arc<Common>, key: usize, now: Duration) -> Self {
+    pub(super) fn new(delivery: Delivery, common: Arc<Common>, key: usize, now: Duration, batch: u64) -> Self {
         let order = match &delivery.lease.cancel {
             Some(cancel) => Order::Stop { why: Why::Cancelled, grace: cancel.grace },
             None => Order::GoOn,
@@ -90,10 +94,12 @@ impl Held {
             delivery,
             common,
             fetched: now,
+            batch,
             key,
             running: AtomicBool::new(false),
             seat: AtomicU64::new(0),
             begun: AtomicU64::new(0),
+            limited: AtomicBool::new(false),
             order: Mutex::new(order),
             ordered: Notify::new(),
             outbox: Mutex::default(),

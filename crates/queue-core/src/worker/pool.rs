@@ -216,10 +216,11 @@ impl Pool {
     /// Takes fetched deliveries into its hands.
     pub(super) fn take_in(&self, deliveries: Vec<Delivery>, fetched: Duration) -> Vec<Arc<Held>> {
         self.in_hand.fetch_add(deliveries.len(), Ordering::Relaxed);
+        let batch = self.setup.scheduler.lines().fetched();
         let mut register = self.register.lock().unwrap_or_else(PoisonError::into_inner);
         let mut enter = |delivery| {
             let entry = register.vacant_entry();
-            let held = Arc::new(Held::new(delivery, Arc::clone(&self.setup.common), entry.key(), fetched));
+            let held = Arc::new(Held::new(delivery, Arc::clone(&self.setup.common), entry.key(), fetched, batch));
             entry.insert(Arc::clone(&held));
             held
         };

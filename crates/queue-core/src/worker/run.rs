@@ -15,6 +15,7 @@ use futures_util::FutureExt;
 use super::{
     Failure, JobContext, JobRequest,
     completer::Finished,
+    gate::{Permit, admit},
     handler::JobResult,
     held::{Held, Order, Why},
     pool::Pool,
@@ -52,15 +53,20 @@ pub(super) async fn slot(pool: Arc<Pool>, post: Post) {
         post.pulse.step();
         held.sit(post.number);
         // Under load the end of one run is the begin of the next, so that a job costs one look at the clock.
+        let mut permit = None;
         let begun = last_end.filter(|_| !waited).unwrap_or_else(|| clock.read());
         held.begin(begun.1);
         // Whatever panics in there (a provider's call, say) costs this delivery its run, but no slot.
-        let disposition = AssertUnwindSafe(take(&pool, &held, begun)).catch_unwind().await.unwrap_or_else(|panic| {
-            let reason =
-                format!("a panic outside the handler: {}; the job's lease ends by itself", panic_text(&*panic));
-            pool.report(post.number, Some(held.delivery.envelope.id), reason);
-            None
-        });
+        let disposition =
+            AssertUnwindSafe(take(&pool, &held, begun, &mut permit)).catch_unwind().await.unwrap_or_else(|panic| {
+                let reason =
+                    format!("a panic outside the handler: {}; the job's lease ends by itself", panic_text(&*panic));
+                pool.report(post.number, Some(held.delivery.envelope.id), reason);
+                None
+            });
+        if let Some(permit) = permit {
+            permit.give_back(&held).await;
+        }
         let ended = clock.read();
         held.rise();
         finished = Some(Finished { held, disposition, run: ended.1.saturating_sub(begun.1), tries: 0 });
@@ -72,7 +78,12 @@ pub(super) async fn slot(pool: Arc<Pool>, post: Post) {
 }
 
 /// Runs one delivery and says what becomes of it; `None` where it is not ours any more.
-async fn take(pool: &Pool, held: &Arc<Held>, (now, monotonic): (Timestamp, Duration)) -> Option<Disposition> {
+async fn take<'p>(
+    pool: &'p Pool,
+    held: &Arc<Held>,
+    (now, monotonic): (Timestamp, Duration),
+    permit: &mut Option<Permit<'p>>,
+) -> Option<Disposition> {
     if pool.is_stopping() {
         // What was not started before the stop goes back.
         pool.drained.released.fetch_add(1, Ordering::Relaxed);
@@ -87,6 +98,10 @@ async fn take(pool: &Pool, held: &Arc<Held>, (now, monotonic): (Timestamp, Durat
     if monotonic.saturating_sub(held.fetched) >= FRESH && pool.is_paused(monotonic).await {
         return Some(release(Duration::ZERO, ReleaseReason::Busy));
     }
+    match admit(pool, held).await {
+        Ok(admitted) => *permit = admitted,
+        Err(instead) => return Some(instead),
+    }
     held.set_running();
     if held.delivery.redelivered
         && let Some(instead) = mark_start(pool, held).await
@@ -96,10 +111,18 @@ async fn take(pool: &Pool, held: &Arc<Held>, (now, monotonic): (Timestamp, Durat
     let context = JobContext(Arc::clone(held));
     // While it waited, or with the beat that marked its start, it may have been told not to start.
     let ended = match held.order() {
-        Order::GoOn => attempt(pool, &context).await,
+        Order::GoOn => {
+            permit.iter_mut().for_each(Permit::begun);
+            attempt(pool, &context).await
+        }
         Order::Stop { why, .. } => End::Stopped(why),
         Order::Lost => End::Lost,
     };
+    if let (Some(permit), End::Returned(result)) = (permit, &ended)
+        && (result.is_ok() || context.0.order() == Order::GoOn)
+    {
+        permit.returned(result);
+    }
     match ended {
         End::Lost => None,
         End::Stopped(Why::Cancelled) => Some(Disposition::Cancelled),

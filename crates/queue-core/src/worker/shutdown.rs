@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{
     crew::Crew,
+    doorkeeper::Doorkeeper,
     heartbeat::{Alarm, Heart, Place},
     pool::Pool,
     status::WorkerStatus,
@@ -26,6 +27,7 @@ pub struct Worker {
     heart: Heart,
     stop_heart: watch::Sender<bool>,
     alarm: Alarm,
+    doorkeeper: Doorkeeper,
     drain: Duration,
     _consuming: Vec<Consuming>,
 }
@@ -58,8 +60,9 @@ impl Worker {
         let alarm = Alarm::default();
         let heart = Heart::start(place, pools.clone(), bell, stop, alarm.clone())?;
         let consuming = pools.iter().map(|pool| pool.setup.scheduler.consuming(pool)).collect();
+        let doorkeeper = Doorkeeper::start(&pools);
         let queues = pools.into_iter().map(|pool| QueueTasks::start(pool, drain)).collect();
-        Ok(Self { queues, heart, stop_heart, alarm, drain, _consuming: consuming })
+        Ok(Self { queues, heart, stop_heart, alarm, doorkeeper, drain, _consuming: consuming })
     }
 
     /// How it is doing.
@@ -74,7 +77,8 @@ impl Worker {
     /// drops those that do not within 5 s, and gives them back. It returns at most 10 s after the deadline, also where a
     /// handler blocks its thread or the provider does not answer: such jobs count as aborted, and their leases end by
     /// themselves.
-    pub async fn stop(self) -> DrainReport {
+    pub async fn stop(mut self) -> DrainReport {
+        self.doorkeeper.leave();
         let longest = self.drain.saturating_add(defaults::CANCEL_GRACE).saturating_add(LAST_SETTLEMENTS);
         let cut_off = watch::Sender::new(false);
         let reports = join_all(self.queues.into_iter().map(|queue| queue.drain(longest, cut_off.subscribe())));
@@ -91,6 +95,10 @@ impl Worker {
             reports = reports => reports,
             () = too_late => Vec::new(),
         };
+        // Cut off, it may have no thread left to end on; dropping it is enough.
+        if !*cut_off.borrow() {
+            self.doorkeeper.stop().await;
+        }
         self.stop_heart.send_replace(true);
         self.heart.ended().await;
         reports.into_iter().fold(DrainReport::default(), |sum, report| DrainReport {
