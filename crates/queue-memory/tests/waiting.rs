@@ -132,14 +132,14 @@ async fn unparking_passes_over_jobs_that_went_on_by_themselves() {
         settle(&*consumer, delivery, park(at_most)).await;
     }
     tokio::time::advance(seconds(6)).await;
-    // The first parks again, behind the second; the third waits for a worker.
+    // The first parks again, and is still the oldest; the third waits for a worker.
     let again = consumer.fetch(1, Duration::ZERO).await.unwrap();
     assert_eq!(numbers(&again), [1]);
     settle(&*consumer, &again[0], park(seconds(500))).await;
     assert_eq!(rig.provider.unpark(&queue(), &key, 1).await.unwrap(), 1);
-    assert_eq!(numbers(&consumer.fetch(10, Duration::ZERO).await.unwrap()), [3, 2]);
+    assert_eq!(numbers(&consumer.fetch(10, Duration::ZERO).await.unwrap()), [1, 3]);
     assert_eq!(rig.provider.unpark(&queue(), &key, 10).await.unwrap(), 1);
-    assert_eq!(numbers(&consumer.fetch(10, Duration::ZERO).await.unwrap()), [1]);
+    assert_eq!(numbers(&consumer.fetch(10, Duration::ZERO).await.unwrap()), [2]);
 }
 
 #[tokio::test(start_paused = true)]
