@@ -15,7 +15,6 @@ mod health;
 mod heartbeat;
 mod held;
 mod pool;
-mod pulse;
 mod roster;
 mod run;
 mod scaler;
