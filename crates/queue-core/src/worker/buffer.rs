@@ -74,10 +74,9 @@ impl Buffer {
         leaving
     }
 
-    /// Slots that have nothing to do and stay, and those that are about to leave.
-    pub(super) fn asleep(&self) -> (usize, usize) {
-        let waiting = self.lock();
-        (waiting.idle, waiting.leaving)
+    /// Slots that have nothing to do.
+    pub(super) fn idle(&self) -> usize {
+        self.lock().idle
     }
 
     /// A slot hands over what it finished and gets its next job, and whether it had to wait for it; `None` when it is to leave:

@@ -9,7 +9,6 @@ use super::{
     fetch::fetch,
     held::{Order, Why},
     pool::Pool,
-    pulse::Pulsing,
     run::slot,
     scaler::scale,
 };
@@ -84,9 +83,8 @@ impl Crew {
     /// As many slots as there should be.
     fn fill_up(&mut self) {
         for _ in self.pool.roster.sound()..self.pool.target() {
-            let post = self.pool.roster.enter();
-            let (number, pulse) = (post.number, Arc::clone(&post.pulse));
-            self.spawn(Role::Slot(number), Pulsing::new(pulse, slot(Arc::clone(&self.pool), post)));
+            let number = self.pool.roster.enter();
+            self.spawn(Role::Slot(number), slot(Arc::clone(&self.pool), number));
         }
     }
 
@@ -106,12 +104,13 @@ impl Crew {
             0 => Duration::ZERO,
             deaths => (FIRST_PAUSE * (1 << (deaths - 1).min(6))).min(LONGEST_PAUSE),
         };
-        let task = self.tasks.spawn(async move {
-            if !pause.is_zero() {
+        let task = match pause.is_zero() {
+            true => self.tasks.spawn(work),
+            false => self.tasks.spawn(async move {
                 pool.pause_unless_stopped(pause).await;
-            }
-            work.await;
-        });
+                work.await;
+            }),
+        };
         self.roles.insert(task.id(), role);
     }
 

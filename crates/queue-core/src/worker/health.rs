@@ -51,7 +51,7 @@ pub(super) async fn watch_over(pools: &[Arc<Pool>]) {
 }
 
 fn look_after(pool: &Pool, limit: Duration) {
-    for slot in pool.roster.feel(pool.env().clock.monotonic(), limit) {
+    for slot in pool.roster.look(&pool.signs(), pool.env().clock.monotonic(), limit) {
         let job = pool.in_slot(slot).map(|held| held.delivery.envelope.id);
         let reason = format!(
             "the slot has come to no await for {limit:?}: its handler blocks a thread; another takes its place"

@@ -41,16 +41,45 @@ pub(super) struct Held {
     /// When the lease ends on the local monotonic clock, in nanoseconds; `u64::MAX` for a session.
     lease_until: AtomicU64,
     running: AtomicBool,
-    /// The slot that has it, once one does; `DONE_WITH` afterwards.
-    seat: AtomicU64,
-    /// When its slot took it, on the local monotonic clock, in nanoseconds.
-    begun: AtomicU64,
+    seat: Seat,
     /// It holds a permit of the limiter, which must be renewed.
     pub(super) limited: AtomicBool,
     order: Mutex<Order>,
     ordered: Notify,
     /// Boxed: most jobs say nothing while they run.
     outbox: Mutex<Option<Box<Outbox>>>,
+}
+
+/// Who has it, and a sign of life of his. Only the slot writes; the heartbeat's thread looks at it. It costs neither a lock nor
+/// a clock, and is here because a slot at work has this in its cache and nothing else of its own.
+#[derive(Debug, Default)]
+struct Seat {
+    /// The slot that has it, once one does; `DONE_WITH` afterwards.
+    slot: AtomicU64,
+    /// When that took it, on the local monotonic clock, in nanoseconds.
+    begun: AtomicU64,
+    /// Odd during a poll, and another number in the next. Who sees the same odd number twice sees a slot that came to no await
+    /// in between: it blocks its thread.
+    polls: AtomicU64,
+}
+
+/// Which poll of which run; no two are alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sign {
+    pub(super) slot: u64,
+    begun: u64,
+    polls: u64,
+}
+
+impl Sign {
+    #[cfg(test)]
+    pub(super) const fn of(slot: u64, begun: u64, polls: u64) -> Self {
+        Self { slot, begun, polls }
+    }
+
+    pub(super) const fn is_in_a_poll(self) -> bool {
+        self.polls % 2 == 1
+    }
 }
 
 /// What a handler is told from outside.
@@ -97,8 +126,7 @@ impl Held {
             batch,
             key,
             running: AtomicBool::new(false),
-            seat: AtomicU64::new(0),
-            begun: AtomicU64::new(0),
+            seat: Seat::default(),
             limited: AtomicBool::new(false),
             order: Mutex::new(order),
             ordered: Notify::new(),
@@ -123,33 +151,46 @@ impl Held {
 
     /// A slot has it from now on.
     pub(super) fn sit(&self, slot: u64) {
-        self.seat.store(slot, Ordering::Release);
+        self.seat.slot.store(slot, Ordering::Release);
     }
 
     pub(super) fn begin(&self, now: Duration) {
-        self.begun.store(nanos(now), Ordering::Release);
+        self.seat.begun.store(nanos(now), Ordering::Relaxed);
     }
 
     /// No slot has it any more, and none will.
     pub(super) fn rise(&self) {
-        self.seat.store(DONE_WITH, Ordering::Release);
+        self.seat.slot.store(DONE_WITH, Ordering::Release);
     }
 
-    pub(super) fn sits_in(&self, slot: u64) -> bool {
-        self.seat.load(Ordering::Acquire) == slot
+    /// One poll of its run.
+    pub(super) fn counted<T>(&self, poll: impl FnOnce() -> T) -> T {
+        // No read-modify-write: nobody else writes.
+        let polls = &self.seat.polls;
+        let count = polls.load(Ordering::Relaxed);
+        polls.store(count + 1, Ordering::Relaxed);
+        let polled = poll();
+        polls.store(count + 2, Ordering::Relaxed);
+        polled
+    }
+
+    /// What its slot does, if it sits in one.
+    pub(super) fn sign(&self) -> Option<Sign> {
+        let slot = self.seat.slot.load(Ordering::Acquire);
+        let (begun, polls) = (self.seat.begun.load(Ordering::Relaxed), self.seat.polls.load(Ordering::Relaxed));
+        (slot != 0 && slot != DONE_WITH).then_some(Sign { slot, begun, polls })
     }
 
     pub(super) fn is_done_with(&self) -> bool {
-        self.sits_in(DONE_WITH)
+        self.seat.slot.load(Ordering::Acquire) == DONE_WITH
     }
 
-    /// Whether a blocked slot has had it for longer than its timeout and the grace of whoever is asked to stop: nobody drops
-    /// its handler, but nobody waits for it either.
-    pub(super) fn is_overdue(&self, blocked: &[u64], now: Duration) -> bool {
-        let seat = self.seat.load(Ordering::Acquire);
-        let begun = Duration::from_nanos(self.begun.load(Ordering::Acquire));
+    /// Whether its slot is in one of these polls, and has had it for longer than its timeout and the grace of whoever is asked
+    /// to stop: nobody drops its handler, but nobody waits for it either.
+    pub(super) fn is_overdue(&self, blocked: &[Sign], now: Duration) -> bool {
+        let Some(sign) = self.sign().filter(|sign| blocked.contains(sign)) else { return false };
         let patience = self.delivery.envelope.timeout.saturating_add(defaults::CANCEL_GRACE);
-        !begun.is_zero() && blocked.contains(&seat) && now.saturating_sub(begun) >= patience
+        now.saturating_sub(Duration::from_nanos(sign.begun)) >= patience
     }
 
     /// The next round of heartbeats must not be waited for: somebody may have asked it to stop.

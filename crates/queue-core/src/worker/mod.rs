@@ -18,7 +18,6 @@ mod heartbeat;
 mod held;
 mod lines;
 mod pool;
-mod pulse;
 mod roster;
 mod run;
 mod scaler;

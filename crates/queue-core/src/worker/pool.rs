@@ -20,7 +20,7 @@ use super::{
     fetch::Intake,
     handler::HandlerService,
     health::RollCall,
-    held::{Common, Held},
+    held::{Common, Held, Sign},
     roster::Roster,
     status::{PoolStatus, Totals},
 };
@@ -259,7 +259,13 @@ impl Pool {
 
     /// What a slot has in its hands.
     pub(super) fn in_slot(&self, slot: u64) -> Option<Arc<Held>> {
-        self.in_hand().into_iter().find(|held| held.sits_in(slot))
+        self.in_hand().into_iter().find(|held| held.sign().is_some_and(|sign| sign.slot == slot))
+    }
+
+    /// What the slots do that have a job.
+    pub(super) fn signs(&self) -> Vec<Sign> {
+        let register = self.register.lock().unwrap_or_else(PoisonError::into_inner);
+        register.iter().filter_map(|(_, held)| held.sign()).collect()
     }
 
     /// How many more deliveries it may take.
@@ -310,13 +316,13 @@ impl Pool {
         let (slots, unhealthy) = (self.roster.sound(), self.roster.stuck());
         let (fetched_ago, flows) = self.intake.at(self.env().clock.monotonic(), self.setup.sign_of_life);
         let (ended_total, run_time_total) = self.totals.read();
-        let (idle, leaving) = self.buffer.asleep();
+        let at_work = |sign: &Sign| !self.roster.is_replaced(sign.slot);
         PoolStatus {
             queue: self.setup.spec.name.clone(),
             consuming: flows && slots > 0 && self.call.is_answered(),
             fetched_ago,
             slots,
-            busy: slots.saturating_sub(idle + leaving + self.roster.fresh()),
+            busy: self.signs().iter().filter(|sign| at_work(sign)).count(),
             unhealthy,
             in_hand: self.in_hand.load(Ordering::Relaxed),
             ended_total,

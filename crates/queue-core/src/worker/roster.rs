@@ -1,110 +1,110 @@
 //! Who is in a pool: its slots, and which of them answer.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::HashMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
-use super::pulse::Pulse;
+use super::held::Sign;
 
-/// The slots of one pool. Looked at by its crew, by the heartbeat's thread and by who asks how it is doing; a slot itself never
-/// does.
+/// The slots of one pool. Looked at by its crew, by the heartbeat's thread and by who asks how it is doing.
 #[derive(Debug, Default)]
-pub(super) struct Roster(Mutex<Members>);
+pub(super) struct Roster {
+    members: Mutex<Members>,
+    /// Those of them that were replaced: each slot looks at this after every job.
+    stuck: AtomicUsize,
+}
 
 #[derive(Debug, Default)]
 struct Members {
     last: u64,
-    slots: Vec<Member>,
+    slots: HashMap<u64, Member>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Member {
-    number: u64,
-    pulse: Arc<Pulse>,
-    /// What the last look saw, and since when it sees just that.
-    seen: u64,
-    since: Duration,
-    /// It did not answer, and was replaced.
+    /// The poll that the last look found it in, and when a look found it there first.
+    seen: Option<(Sign, Duration)>,
+    /// It did not come out of that poll, and was replaced.
     stuck: bool,
 }
 
-/// What a slot knows of itself.
-#[derive(Debug)]
-pub(super) struct Post {
-    /// From 1; no number is given twice.
-    pub(super) number: u64,
-    pub(super) pulse: Arc<Pulse>,
-}
-
 impl Roster {
-    /// One more slot.
-    pub(super) fn enter(&self) -> Post {
+    /// One more slot. They are numbered from 1, and no number is given twice.
+    pub(super) fn enter(&self) -> u64 {
         let mut members = self.lock();
         members.last += 1;
-        let (number, pulse) = (members.last, Arc::<Pulse>::default());
-        let member = Member { number, pulse: Arc::clone(&pulse), seen: 0, since: Duration::ZERO, stuck: false };
-        members.slots.push(member);
-        Post { number, pulse }
+        let number = members.last;
+        members.slots.insert(number, Member::default());
+        number
     }
 
     /// It has ended.
     pub(super) fn leave(&self, number: u64) {
-        self.lock().slots.retain(|slot| slot.number != number);
+        if self.lock().slots.remove(&number).is_some_and(|slot| slot.stuck) {
+            self.stuck.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Slots that answer, as far as is known.
     pub(super) fn sound(&self) -> usize {
-        self.lock().slots.iter().filter(|slot| !slot.stuck).count()
+        self.lock().slots.values().filter(|slot| !slot.stuck).count()
     }
 
     /// Slots that were replaced and have not ended yet.
     pub(super) fn stuck(&self) -> usize {
-        self.lock().slots.iter().filter(|slot| slot.stuck).count()
+        self.stuck.load(Ordering::Relaxed)
     }
 
-    /// Slots that answer, but have not begun to work yet.
-    pub(super) fn fresh(&self) -> usize {
-        self.lock().slots.iter().filter(|slot| slot.pulse.count() == 0).count()
+    /// Whether another has taken its place, so that it has to leave.
+    pub(super) fn is_replaced(&self, number: u64) -> bool {
+        self.stuck() > 0 && self.lock().slots.get(&number).is_some_and(|slot| slot.stuck)
     }
 
-    /// Feels every pulse, and counts out who has been in the same poll for `limit`: their numbers, each given once.
-    pub(super) fn feel(&self, now: Duration, limit: Duration) -> Vec<u64> {
+    /// Compares what slots do with what they did, and counts out who has been in the same poll for `limit`: their numbers, each
+    /// given once.
+    pub(super) fn look(&self, signs: &[Sign], now: Duration, limit: Duration) -> Vec<u64> {
         let mut newly_stuck = Vec::new();
-        for slot in &mut self.lock().slots {
-            let count = slot.pulse.count();
-            if count != slot.seen || count % 2 == 0 {
-                (slot.seen, slot.since) = (count, now);
-            } else if !slot.stuck && now.saturating_sub(slot.since) >= limit {
-                slot.stuck = true;
-                slot.pulse.replace();
-                newly_stuck.push(slot.number);
+        let mut members = self.lock();
+        for sign in signs {
+            let Some(slot) = members.slots.get_mut(&sign.slot) else { continue };
+            match slot.seen {
+                Some((seen, since)) if seen == *sign && sign.is_in_a_poll() => {
+                    if !slot.stuck && now.saturating_sub(since) >= limit {
+                        slot.stuck = true;
+                        newly_stuck.push(sign.slot);
+                    }
+                }
+                _ => slot.seen = Some((*sign, now)),
             }
         }
+        drop(members);
+        self.stuck.fetch_add(newly_stuck.len(), Ordering::Relaxed);
         newly_stuck
     }
 
-    /// Those counted out that are in that very poll still.
-    pub(super) fn blocked(&self) -> Vec<u64> {
-        let members = self.lock();
-        let blocked = members.slots.iter().filter(|slot| slot.stuck && slot.pulse.count() == slot.seen);
-        blocked.map(|slot| slot.number).collect()
+    /// The polls that those counted out did not come out of.
+    pub(super) fn blocked(&self) -> Vec<Sign> {
+        if self.stuck() == 0 {
+            return Vec::new();
+        }
+        let stuck =
+            |slot: &Member| slot.seen.filter(|(sign, _)| slot.stuck && sign.is_in_a_poll()).map(|(sign, _)| sign);
+        self.lock().slots.values().filter_map(stuck).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Members> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        future::Future,
-        pin::pin,
-        task::{Context, Waker},
-    };
-
-    use super::{super::pulse::Pulsing, *};
+    use super::*;
 
     const LIMIT: Duration = Duration::from_secs(30);
 
@@ -112,56 +112,36 @@ mod tests {
         Duration::from_secs(count)
     }
 
-    fn poll_once(work: impl Future) {
-        let _ = pin!(work).poll(&mut Context::from_waker(Waker::noop()));
-    }
-
-    /// Looks at a roster from within a poll of its only slot.
-    fn within_a_poll(look: impl Fn(&Roster, &Pulse)) -> Roster {
-        let roster = Roster::default();
-        let Post { pulse, .. } = roster.enter();
-        poll_once(Pulsing::new(Arc::clone(&pulse), async { look(&roster, &pulse) }));
-        roster
-    }
-
     #[test]
     fn who_stays_in_one_poll_is_counted_out_once_after_the_limit() {
-        let roster = within_a_poll(|roster, _| {
-            assert!(roster.feel(seconds(100), LIMIT).is_empty(), "seen for the first time");
-            assert!(roster.feel(seconds(129), LIMIT).is_empty());
-            assert_eq!((roster.sound(), roster.stuck()), (1, 0));
-            assert_eq!(roster.feel(seconds(130), LIMIT), [1]);
-            assert!(roster.feel(seconds(160), LIMIT).is_empty(), "once");
-            assert_eq!((roster.sound(), roster.stuck(), roster.blocked()), (0, 1, vec![1]));
-        });
-        // It came back: not blocked any more, and it leaves.
-        assert_eq!((roster.stuck(), roster.blocked()), (1, vec![]));
-        roster.leave(1);
-        assert_eq!((roster.sound(), roster.stuck()), (0, 0));
-        assert_eq!(roster.enter().number, 2, "no number is given twice");
+        let roster = Roster::default();
+        let (first, second) = (roster.enter(), roster.enter());
+        let stays = [Sign::of(first, 7, 3), Sign::of(second, 7, 4)];
+        assert!(roster.look(&stays, seconds(100), LIMIT).is_empty(), "seen for the first time");
+        assert!(roster.look(&stays, seconds(129), LIMIT).is_empty());
+        assert_eq!((roster.sound(), roster.stuck()), (2, 0));
+        assert_eq!(roster.look(&stays, seconds(130), LIMIT), [first], "the other one waits for something");
+        assert!(roster.look(&stays, seconds(160), LIMIT).is_empty(), "once");
+        assert_eq!((roster.sound(), roster.stuck()), (1, 1));
+        assert_eq!(roster.blocked(), [stays[0]]);
+        assert!(roster.is_replaced(first) && !roster.is_replaced(second));
+        roster.leave(first);
+        assert_eq!((roster.sound(), roster.stuck()), (1, 0));
+        assert!(roster.blocked().is_empty());
+        assert_eq!(roster.enter(), 3, "no number is given twice");
     }
 
     #[test]
-    fn who_takes_job_after_job_in_one_poll_or_sleeps_is_sound() {
-        let roster = within_a_poll(|roster, pulse| {
-            for now in 0..10 {
-                assert!(roster.feel(seconds(now * 30), LIMIT).is_empty());
-                pulse.step();
-            }
-        });
-        for now in 10..20 {
-            assert!(roster.feel(seconds(now * 30), LIMIT).is_empty());
+    fn who_comes_to_another_poll_or_another_job_is_sound() {
+        let roster = Roster::default();
+        let slot = roster.enter();
+        let signs = [Sign::of(slot, 7, 1), Sign::of(slot, 7, 3), Sign::of(slot, 8, 3), Sign::of(slot, 9, 1)];
+        for (look, sign) in (0..).zip(signs) {
+            assert!(roster.look(&[sign], seconds(look * 40), LIMIT).is_empty());
         }
-    }
-
-    #[test]
-    fn the_limit_counts_from_the_first_look_at_that_poll() {
-        within_a_poll(|roster, pulse| {
-            roster.feel(seconds(0), LIMIT);
-            pulse.step();
-            assert!(roster.feel(seconds(29), LIMIT).is_empty());
-            assert!(roster.feel(seconds(58), LIMIT).is_empty());
-            assert_eq!(roster.feel(seconds(59), LIMIT), [1]);
-        });
+        // It counts from the first look that found it there.
+        assert!(roster.look(&signs[3..], seconds(149), LIMIT).is_empty());
+        assert_eq!(roster.look(&signs[3..], seconds(150), LIMIT), [slot]);
+        assert!(roster.look(&[Sign::of(99, 1, 1)], seconds(999), LIMIT).is_empty(), "one that has ended");
     }
 }

@@ -2,9 +2,9 @@
 
 use std::{
     any::Any,
-    future::Future,
+    future::{Future, poll_fn},
     panic::AssertUnwindSafe,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
     time::Duration,
@@ -19,7 +19,6 @@ use super::{
     handler::JobResult,
     held::{Held, Order, Why},
     pool::Pool,
-    roster::Post,
 };
 use crate::{
     error::ErrorCode,
@@ -44,37 +43,48 @@ const UNMARKED_DELAY: Duration = Duration::from_secs(1);
 const FRESH: Duration = Duration::from_secs(1);
 
 /// Runs what the buffer holds until it is closed and empty, there are too many slots, or another has taken this one's place.
-pub(super) async fn slot(pool: Arc<Pool>, post: Post) {
+pub(super) async fn slot(pool: Arc<Pool>, number: u64) {
     let clock = &*pool.env().clock;
     let mut finished = None;
     let mut last_end = None;
-    while !post.pulse.is_replaced() {
+    while !pool.roster.is_replaced(number) {
         let Some((held, waited)) = pool.buffer.exchange(finished.take()).await else { return };
-        post.pulse.step();
-        held.sit(post.number);
-        // Under load the end of one run is the begin of the next, so that a job costs one look at the clock.
+        held.sit(number);
         let mut permit = None;
+        // Under load the end of one run is the begin of the next, so that a job costs one look at the clock.
         let begun = last_end.filter(|_| !waited).unwrap_or_else(|| clock.read());
         held.begin(begun.1);
-        // Whatever panics in there (a provider's call, say) costs this delivery its run, but no slot.
-        let disposition =
-            AssertUnwindSafe(take(&pool, &held, begun, &mut permit)).catch_unwind().await.unwrap_or_else(|panic| {
-                let reason =
-                    format!("a panic outside the handler: {}; the job's lease ends by itself", panic_text(&*panic));
-                pool.report(post.number, Some(held.delivery.envelope.id), reason);
-                None
-            });
+        let disposition = watched(&pool, &held, begun, &mut permit).await.unwrap_or_else(|panic| {
+            let reason =
+                format!("a panic outside the handler: {}; the job's lease ends by itself", panic_text(&*panic));
+            pool.report(number, Some(held.delivery.envelope.id), reason);
+            None
+        });
         if let Some(permit) = permit {
             permit.give_back(&held).await;
         }
         let ended = clock.read();
         held.rise();
-        finished = Some(Finished { held, disposition, run: ended.1.saturating_sub(begun.1), tries: 0 });
+        let run = ended.1.saturating_sub(begun.1);
+        finished = Some(Finished { held, disposition, run, tries: 0 });
         last_end = Some(ended);
     }
     if let Some(finished) = finished {
         pool.buffer.put(finished);
     }
+}
+
+/// Runs one delivery, each poll of it counted. Whatever panics in there (a provider's call, say) costs this delivery its run,
+/// but no slot.
+async fn watched<'p>(
+    pool: &'p Pool,
+    held: &Arc<Held>,
+    begun: (Timestamp, Duration),
+    permit: &mut Option<Permit<'p>>,
+) -> Result<Option<Disposition>, Box<dyn Any + Send>> {
+    let mut run = pin!(take(pool, held, begun, permit));
+    let counted = poll_fn(|cx| held.counted(|| run.as_mut().poll(cx)));
+    AssertUnwindSafe(counted).catch_unwind().await
 }
 
 /// Runs one delivery and says what becomes of it; `None` where it is not ours any more.

@@ -74,6 +74,6 @@ async fn look(pool: &Pool, scaling: &Scaling) -> Result<Seen> {
         oldest: stats.oldest_pending.map(|oldest| now - oldest),
         paused: stats.paused,
         slots: pool.target(),
-        idle: pool.buffer.asleep().0,
+        idle: pool.buffer.idle(),
     })
 }
