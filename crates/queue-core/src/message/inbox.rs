@@ -232,8 +232,6 @@ impl<M> Inbox<M> {
 impl<M> Drop for Inbox<M> {
     fn drop(&mut self) {
         self.keeper.abort();
-        // The task's own end comes with its next poll: whoever holds a message should not wait for that.
-        self.desk.end();
     }
 }
 
