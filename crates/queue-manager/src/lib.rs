@@ -3,15 +3,19 @@
 mod builder;
 pub mod capabilities;
 pub mod config;
+mod connect;
 mod dead;
 mod health;
 mod manager;
 mod providers;
-mod route;
+mod routes;
+mod several;
+mod statistics;
 
 pub use builder::ManagerBuilder;
 pub use config::Config;
 pub use dead::DeadLetters;
-pub use health::{HealthFault, HealthReport, HealthStatus, ProviderHealth, QueueHealth};
-pub use manager::QueueManager;
+pub use health::{HealthFault, HealthReport, HealthStatus, ProviderHealth, QueueHealth, WorkerHealth};
+pub use manager::{CancelReport, QueueManager};
 pub use providers::registry;
+pub use statistics::{ProviderStatistics, QueueStatistics, Statistics, Throughput, Totals, WorkerTotals};
