@@ -6,13 +6,14 @@
 mod limits;
 mod names;
 mod origin;
+pub mod parse;
 mod pool;
 mod providers;
 mod queue;
 mod reference;
 mod section;
 mod sources;
-pub mod value;
+mod value;
 mod variables;
 
 pub use limits::{BreakerConfig, LimitConfig, Rate, Scope};

@@ -2,6 +2,7 @@
 
 mod bulk;
 mod jobs;
+mod patterns;
 mod queues;
 mod watch;
 
