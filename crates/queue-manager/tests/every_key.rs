@@ -46,6 +46,7 @@ fn samples(key: &Key) -> (&'static str, &'static str) {
         (_, shape) if shape.starts_with("`none`, `fixed:") => "fixed:37s",
         (_, shape) if shape.starts_with("`relaxed`") => "interval:37s",
         (_, "`full` or `off`") => "off",
+        (_, "`true` or `false`") => "false",
         (_, shape) if shape.starts_with("`urgent` (3s)") => "medium",
         (_, "`dev`, `low-traffic` or `high-traffic`") => "low-traffic",
         (path, shape) => panic!("{path}: say a sample of a value that is {shape}"),
@@ -137,7 +138,8 @@ fn the_defaults_are_the_references() {
 fn what_contradicts_itself_names_its_key() {
     for (text, key, said) in [
         ("[pool]\nmin = 3\nmax = 2\n", "`pool.min`", "pool.max"),
-        ("[pool]\nup_at = 5\ndown_at = 5\n", "`pool.down_at`", "pool.up_at"),
+        ("[pool]\nup_depth = 5\ndown_depth = 6\n", "`pool.down_depth`", "pool.up_depth"),
+        ("[pool]\nheartbeat = '5m'\n", "`pool.heartbeat`", "two thirds"),
         ("[pool]\nmin = 0\n", "`pool.min`", "at least 1"),
         ("[limits.'rate:x']\n", "`limits.rate:x`", "`rate` or a `concurrency`"),
         ("[limits.'rate:x']\nburst = 3\n", "`limits.rate:x`", "goes with `rate`"),

@@ -7,16 +7,13 @@ mod three;
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use queue_core::{
-    Env, Error, ErrorCode, Failure, JobId, JobRef, QueueProvider, QueueSpec, Result,
-    provider::{ProviderFactory, ProviderInfo, ProviderUrl, PublishOptions},
-    scheduler::Submitted,
+    ErrorCode, Failure, JobId, JobRef, QueueProvider, QueueSpec, provider::PublishOptions, scheduler::Submitted,
 };
 use queue_manager::QueueManager;
 use queue_memory::MemoryProvider;
 
-use three::{Audit, Report, at, builder, job, manager, name, spread, to};
+use three::{Audit, Report, Theirs, at, builder, job, manager, name, spread, to};
 
 #[tokio::test]
 async fn a_job_goes_where_the_first_route_that_matches_says() {
@@ -86,31 +83,12 @@ async fn what_no_route_matches_is_refused_where_there_is_no_default() {
     assert_eq!(provider.ping().await.unwrap_err().code(), ErrorCode::Closed);
 }
 
-/// A provider that can be counted, and one that cannot be reached.
-#[derive(Debug)]
-struct Counted(Arc<MemoryProvider>);
-
-#[async_trait]
-impl ProviderFactory for Counted {
-    fn about(&self) -> ProviderInfo {
-        let capabilities = MemoryProvider::new().capabilities(None);
-        ProviderInfo { name: "counted", schemes: &["counted", "away"], description: "", example: "", capabilities }
-    }
-
-    async fn connect(&self, url: &ProviderUrl, _: &Env) -> Result<Arc<dyn QueueProvider>> {
-        match url.scheme() {
-            "away" => Err(Error::new(ErrorCode::Unavailable, "it is away")),
-            _ => Ok(self.0.clone()),
-        }
-    }
-}
-
 #[tokio::test]
 async fn connecting_is_all_or_nothing() {
     let (connected, brought) = (Arc::new(MemoryProvider::new()), Arc::new(MemoryProvider::new()));
     let mut registry = queue_manager::registry();
-    registry.register(Counted(connected.clone()));
-    let builder = QueueManager::builder().registry(registry).url("counted:");
+    registry.register(Theirs(Arc::clone(&connected)));
+    let builder = QueueManager::builder().registry(registry).url("theirs:");
     let builder = builder.provider_url("far", "away://:hunter2@x").provider_named("mine", brought.clone());
     let error = builder.connect().await.unwrap_err();
     assert_eq!((error.code(), error.message()), (ErrorCode::Unavailable, "`providers.far.url`: it is away"));

@@ -20,7 +20,7 @@ use queue_manager::QueueManager;
 use queue_memory::MemoryProvider;
 use queue_testkit::models::{Broker, LogModel};
 
-use three::{Audit, Report, SECOND, at, builder, env, job, manager, name, spread, to};
+use three::{Audit, Report, SECOND, Theirs, at, builder, env, job, manager, name, spread, to};
 
 #[tokio::test(start_paused = true)]
 async fn a_worker_takes_a_queues_jobs_wherever_they_are() {
@@ -239,4 +239,29 @@ async fn limits_and_events_are_those_of_every_provider() {
     }
     let wanted = [("bulk", "report"), ("safe", "audit.page")].map(|(name, kind)| (name.to_owned(), kind.to_owned()));
     assert_eq!(heard, BTreeSet::from(wanted));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_connections_to_the_same_jobs_count_them_once() {
+    let mut registry = queue_manager::registry();
+    registry.register(Theirs(Arc::new(MemoryProvider::with_env(env()))));
+    let builder = QueueManager::builder().env(env()).registry(registry).provider_url("one", "theirs:");
+    let builder = builder.provider_url("two", "theirs:").default_provider("one");
+    let queues = builder.route("audits", to("two").kind("audit.*").unwrap()).connect().await.unwrap();
+    let mut events = queues.events().await.unwrap();
+    let audit = queues.enqueue(Audit { page: 2 }).await.unwrap();
+    let report = queues.enqueue(Report { page: 1 }).await.unwrap();
+    assert_eq!(queues.stats("reports.daily").await.unwrap().submitted_total, 2);
+    assert_eq!(queues.stats_all().await.unwrap()[0].pending, 2);
+    assert_eq!(queues.statistics().await.totals.pending, 2);
+    assert_eq!(queues.jobs(&JobQuery::queue(name("reports.daily")), None, 9).await.unwrap().items.len(), 2);
+    for job in [audit.job(), report.job()] {
+        let Some(Watched::Event(Event::Job(event))) = events.next().await else { panic!("missed") };
+        assert_eq!((&event.job, event.what), (job, JobEventKind::Submitted));
+    }
+    let worker = queues.worker().queue("reports.daily", 2).heartbeat_on_runtime();
+    let worker = worker.register(async |job: Audit| Ok::<_, Failure>(job.page)).start().await.unwrap();
+    assert_eq!(audit.result().await.unwrap(), 2);
+    assert_eq!(queues.workers()[0].pools.len(), 1);
+    worker.stop().await;
 }

@@ -106,6 +106,18 @@ number!(u64, "whole number");
 number!(usize, "whole number");
 number!(f64, "number");
 
+impl Value for bool {
+    const SHAPE: &'static str = "`true` or `false`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("{text:?} is neither true nor false"))
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
 /// `none`, or the value.
 impl<T: Value> Value for Option<T> {
     const SHAPE: &'static str = T::SHAPE;

@@ -78,7 +78,7 @@ impl QueueManager {
             Some(jobs) => worker.prefetch(jobs),
             None => worker,
         };
-        // INTEGRATE: hand `self.config().pool` to the builder here, and nowhere else, once it takes a scaling.
+        // INTEGRATE: hand `self.config().pool` to the builder here, and nowhere else, once it takes health and scaling.
         worker
     }
 

@@ -119,6 +119,11 @@ impl QueueManager {
         self.inner.routes.members()
     }
 
+    /// For what would be counted or told twice where two connections lead to the same jobs.
+    fn distinct(&self) -> impl Iterator<Item = &Member> {
+        self.inner.routes.distinct()
+    }
+
     /// Stops the maintenance and closes the connections. Workers are to be stopped before. Every provider is closed, also
     /// where one of them fails.
     ///

@@ -63,7 +63,7 @@ impl QueueManager {
 
     pub(super) async fn queues_with(&self, prefix: &str) -> Result<Vec<QueueName>> {
         let mut all = Vec::new();
-        for member in self.members() {
+        for member in self.distinct() {
             all.extend(names(&*member.scheduler.admin(), prefix).await?);
         }
         all.sort();
@@ -86,7 +86,7 @@ impl QueueManager {
     /// `UNSUPPORTED`, `UNAVAILABLE`. [`QueueManager::statistics`] leaves out who cannot tell.
     pub async fn stats_all(&self) -> Result<Vec<QueueStats>> {
         let mut all = Vec::new();
-        for stats in join_all(self.members().map(stats_of)).await {
+        for stats in join_all(self.distinct().map(stats_of)).await {
             all.extend(stats?);
         }
         Ok(merged(all))

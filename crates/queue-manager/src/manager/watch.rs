@@ -57,10 +57,11 @@ impl QueueManager {
     }
 
     /// The numbers of all queues of all providers, and of the workers of this process. A provider that cannot tell, or does not
-    /// answer within `provider.ping_timeout`, is in it with its fault and without its queues.
+    /// answer within `provider.ping_timeout`, is in it with its fault and without its queues. Of providers that have the same
+    /// URL and store only the first is in it.
     pub async fn statistics(&self) -> Statistics {
         let limit = self.config().provider.ping_timeout;
-        let asked = self.members().map(|member| async move {
+        let asked = self.distinct().map(|member| async move {
             let stats = within(limit, "statistics", stats_of(member)).await;
             (member, stats)
         });
@@ -94,7 +95,7 @@ impl QueueManager {
     /// `UNAVAILABLE`.
     pub async fn events_by_provider(&self) -> Result<BoxStream<'static, (ProviderName, Watched<Event>)>> {
         let mut streams = Vec::new();
-        for member in self.members() {
+        for member in self.distinct() {
             let name = member.name.clone();
             streams.push(member.scheduler.events().await?.map(move |what| (name.clone(), what)));
         }

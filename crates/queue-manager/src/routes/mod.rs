@@ -31,6 +31,8 @@ pub(crate) struct Member {
 #[derive(Debug)]
 pub(crate) struct Routes {
     members: Vec<Member>,
+    /// For each member the first one with the same URL and store: the same jobs, which are not to be counted twice.
+    same: Vec<usize>,
     /// In the order in which they are looked at.
     rules: Vec<Rule>,
     /// What no rule matches.
@@ -42,12 +44,26 @@ pub(crate) struct Routes {
 
 impl Routes {
     pub(crate) fn new(members: Vec<Member>, rules: Vec<Rule>, default: Option<usize>, env: Env) -> Self {
-        Self { members, rules, default, together: RwLock::default(), env }
+        // Not by the store's id alone: two that were seeded alike have the same and share nothing.
+        let store = |member: &Member| Some((member.url.clone()?, member.scheduler.store().ok()?.id()));
+        let first = |(place, member): (usize, &Member)| {
+            let own = store(member);
+            let known = members[..place].iter().position(|other| own.is_some() && store(other) == own);
+            known.unwrap_or(place)
+        };
+        let same = members.iter().enumerate().map(first).collect();
+        Self { members, same, rules, default, together: RwLock::default(), env }
     }
 
     /// Every provider, the one called `default` first, then by name.
     pub(crate) fn members(&self) -> std::slice::Iter<'_, Member> {
         self.members.iter()
+    }
+
+    /// Every provider, but of those that have the same store only the first.
+    pub(crate) fn distinct(&self) -> impl Iterator<Item = &Member> {
+        let distinct = self.same.iter().enumerate().filter(|(place, same)| place == *same);
+        distinct.map(|(place, _)| &self.members[place])
     }
 
     /// Nobody is to be asked any more.
@@ -80,8 +96,9 @@ impl Routes {
         let mut found = Vec::new();
         let mut rest = true;
         for rule in self.rules.iter().filter(|rule| rule.takes_queue(queue)) {
-            if !found.contains(&rule.member) {
-                found.push(rule.member);
+            let place = self.same[rule.member];
+            if !found.contains(&place) {
+                found.push(place);
             }
             if rule.takes_every_kind() {
                 // Nothing gets past it.
@@ -89,7 +106,8 @@ impl Routes {
                 break;
             }
         }
-        if let Some(default) = self.default.filter(|default| rest && !found.contains(default)) {
+        let default = self.default.map(|default| self.same[default]);
+        if let Some(default) = default.filter(|default| rest && !found.contains(default)) {
             found.push(default);
         }
         if found.is_empty() { Err(self.unroutable(queue, None)) } else { Ok(found) }
@@ -102,7 +120,8 @@ impl Routes {
 
     /// Everybody, as one.
     pub(crate) fn all(&self) -> JobScheduler {
-        self.together((0..self.members.len()).collect())
+        let distinct = (0..self.members.len()).filter(|place| self.same[*place] == *place);
+        self.together(distinct.collect())
     }
 
     fn together(&self, places: Vec<usize>) -> JobScheduler {

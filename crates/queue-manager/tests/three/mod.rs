@@ -5,7 +5,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use queue_core::{Env, Job, QueueName, Timestamp, job::JobKind, scheduler::NewJob};
+use async_trait::async_trait;
+use queue_core::{
+    Env, Error, ErrorCode, Job, QueueName, QueueProvider, Result, Timestamp,
+    job::JobKind,
+    provider::{ProviderFactory, ProviderInfo, ProviderUrl},
+    scheduler::NewJob,
+};
 use queue_manager::{ManagerBuilder, QueueManager, config::RouteConfig};
 use queue_memory::MemoryProvider;
 use serde::{Deserialize, Serialize};
@@ -77,4 +83,23 @@ pub(crate) fn at(all: &[(&str, u64)]) -> Vec<(String, u64)> {
 
 pub(crate) fn job(kind: &'static str) -> NewJob {
     NewJob::new(JobKind::from_static(kind), r#"{"page":1}"#)
+}
+
+/// Connections to one memory, and to one that is not there.
+#[derive(Debug)]
+pub(crate) struct Theirs(pub(crate) Arc<MemoryProvider>);
+
+#[async_trait]
+impl ProviderFactory for Theirs {
+    fn about(&self) -> ProviderInfo {
+        let capabilities = MemoryProvider::new().capabilities(None);
+        ProviderInfo { name: "theirs", schemes: &["theirs", "away"], description: "", example: "", capabilities }
+    }
+
+    async fn connect(&self, url: &ProviderUrl, _: &Env) -> Result<Arc<dyn QueueProvider>> {
+        match url.scheme() {
+            "away" => Err(Error::new(ErrorCode::Unavailable, "it is away")),
+            _ => Ok(self.0.clone()),
+        }
+    }
 }
