@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -13,12 +13,15 @@ use futures_util::StreamExt;
 use queue_core::{
     Env, ErrorCode, Event, Failure, Job, JobContext, JobId, Priority, QueueName, QueueSpec, Timestamp,
     event::JobEventKind,
+    job::JobKind,
     lifecycle::JobState,
-    provider::{Cancel, DeadBody, DeadFilter, Redrive},
+    provider::{Cancel, DeadBody, DeadFilter, PublishOptions, Redrive},
+    scheduler::{NewJob, Submitted},
     store::{CancelOutcome, Watched},
-    worker::{DrainReport, Worker},
+    worker::{DrainReport, JobRequest, Worker},
 };
 use queue_manager::{ManagerBuilder, QueueManager};
+use queue_testkit::models::{Broker, VisibilityModel};
 use serde::{Deserialize, Serialize};
 use validator::Validate;
 
@@ -225,4 +228,62 @@ async fn two_managers_of_memory_share_nothing() {
     one.enqueue(parse("1")).await.unwrap();
     assert_eq!((one.size("texts").await.unwrap(), two.size("texts").await.unwrap()), (1, 0));
     assert_eq!(two.queues().await.unwrap(), [QueueName::from_static("texts")], "declared by the configuration");
+}
+
+/// One queue on three providers, one of them a bare transport: what is in hand when a worker crashes runs again on each.
+#[tokio::test(start_paused = true)]
+async fn a_queue_on_three_providers_survives_a_crash_on_each() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let text = "[providers.bulk]\nurl = 'memory:'\n
+[routes.logged]\nprovider = 'log'\nqueue = 'texts'\nkind = 'log.*'\n
+[routes.bulk]\nprovider = 'bulk'\nqueue = 't*'\nkind = 'bulk.*'\n
+[queues.texts]\nretry.backoff = 'fixed:1s'\n
+[worker]\nlease = '5s'\n";
+    std::fs::write(file.path(), text).unwrap();
+    let env = Env::seeded(Timestamp::from_millis(1_700_000_000_000), 7);
+    let broker = Broker::new(env.clone(), VisibilityModel::default());
+    let queues = QueueManager::builder().env(env).file(file.path()).provider_named("log", broker.connect());
+    let queues = queues.connect().await.unwrap();
+    let kinds = ["text.parse", "bulk.parse", "log.parse"];
+    let jobs = (0..30).map(|number| {
+        let payload = format!(r#"{{"text":"{number}"}}"#);
+        ("texts", NewJob::new(JobKind::new(kinds[number % 3]).unwrap(), payload))
+    });
+    let answers = queues.enqueue_many(jobs.collect(), &PublishOptions::default()).await;
+    assert!(answers.iter().all(|answer| matches!(answer, Submitted::Accepted(_))), "{answers:?}");
+    let of = async || {
+        let statistics = queues.statistics().await;
+        statistics.providers.iter().map(|one| (one.name.to_string(), one.totals.pending)).collect::<Vec<_>>()
+    };
+    assert_eq!(of().await, [("default", 10), ("bulk", 10), ("log", 10)].map(|(name, jobs)| (name.to_owned(), jobs)));
+
+    let done: Arc<Mutex<BTreeMap<(JobKind, String), u32>>> = Arc::default();
+    let worker = async |hangs: bool| {
+        let done = Arc::clone(&done);
+        let run = tower::service_fn(move |request: JobRequest| {
+            let done = Arc::clone(&done);
+            async move {
+                if hangs {
+                    std::future::pending::<()>().await;
+                }
+                let envelope = request.context.envelope();
+                let text = String::from_utf8(envelope.payload.to_vec()).unwrap();
+                *done.lock().unwrap().entry((envelope.kind.clone(), text)).or_default() += 1;
+                Ok::<_, Failure>(None)
+            }
+        });
+        queues.worker().queue("texts", 4).heartbeat_on_runtime().fallback(run).start().await.unwrap()
+    };
+    let crashing = worker(true).await;
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(queues.workers()[0].pools.len(), 3);
+    assert!(of().await.iter().all(|(_, pending)| *pending < 10), "each has some in hand");
+    drop(crashing);
+    let worker = worker(false).await;
+    tokio::time::sleep(60 * SECOND).await;
+    let done = done.lock().unwrap().clone();
+    assert_eq!((done.len(), done.values().sum::<u32>()), (30, 30), "each ran, and to its end once: {done:?}");
+    assert_eq!(queues.size("texts").await.unwrap(), 0);
+    worker.stop().await;
+    queues.close().await.unwrap();
 }

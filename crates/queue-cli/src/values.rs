@@ -1,21 +1,10 @@
-//! Values as people write them: `2s`, `1MiB`, `exp:1s..30s`.
+//! Values as people write them: `2s`, `1MiB`, `exp:1s..30s`, read as in a configuration file.
 
 use std::time::Duration;
 
 use queue_core::job::{Backoff, RetryPolicy};
 
-/// A duration with units: `500ms`, `2s`, `1m30s`, `2h`. At most ten years, so that it can be added to a time.
-///
-/// # Errors
-/// Says what a duration looks like.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    const MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-    match humantime::parse_duration(text.trim()) {
-        Ok(duration) if duration <= MAX => Ok(duration),
-        Ok(_) => Err(format!("{text:?} is longer than ten years")),
-        Err(_) => Err(format!("{text:?} is not a duration; write it with a unit, such as 500ms, 2s or 1m30s")),
-    }
-}
+pub use queue_manager::config::parse::{backoff, duration};
 
 /// A duration that is not zero.
 ///
@@ -33,11 +22,10 @@ pub fn time_limit(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// Says what a size looks like.
 pub fn size(text: &str) -> Result<usize, String> {
-    let bytes = text.trim().parse::<bytesize::ByteSize>().ok().filter(|_| !text.contains('-'));
-    match bytes.map(|size| usize::try_from(size.as_u64())) {
-        Some(Ok(0)) => Err("a size of zero allows nothing".to_owned()),
-        Some(Ok(bytes)) => Ok(bytes),
-        _ => Err(format!("{text:?} is not a size; write bytes, or a unit such as 64KiB or 1MiB")),
+    match queue_manager::config::parse::size(text)?.try_into() {
+        Ok(0) => Err("a size of zero allows nothing".to_owned()),
+        Ok(bytes) => Ok(bytes),
+        Err(_) => Err(format!("{text:?} is more than this machine can address")),
     }
 }
 
@@ -50,27 +38,6 @@ pub fn user(text: &str) -> Result<(u32, u32), String> {
     let shape =
         || format!("{text:?} is not a user id, or UID:GID, in numbers; `id -u NAME` and `id -g NAME` tell them");
     Ok((uid.parse().map_err(|_| shape())?, gid.parse().map_err(|_| shape())?))
-}
-
-/// The wait between attempts: `none`, `fixed:DUR` or `exp:DUR..DUR` (first delay, doubled up to the longest).
-///
-/// # Errors
-/// Says what a backoff looks like.
-pub fn backoff(text: &str) -> Result<Backoff, String> {
-    let shape = || format!("{text:?} is not a backoff; write none, fixed:2s or exp:1s..30s");
-    match text.split_once(':') {
-        None if text == "none" => Ok(Backoff::None),
-        Some(("fixed", base)) => Ok(Backoff::Fixed { base: duration(base)? }),
-        Some(("exp", range)) => {
-            let (base, cap) = range.split_once("..").ok_or_else(shape)?;
-            let (base, cap) = (duration(base)?, duration(cap)?);
-            if base > cap {
-                return Err(format!("{text:?} begins with its longest delay; write exp:SHORTEST..LONGEST"));
-            }
-            Ok(Backoff::Exponential { base, factor: 2.0, cap })
-        }
-        _ => Err(shape()),
-    }
 }
 
 /// The policy for so many attempts with this wait between them. Growing delays are spread by a tenth, so that jobs that

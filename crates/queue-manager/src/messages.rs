@@ -3,14 +3,13 @@
 use std::{future::Future, sync::Arc};
 
 use queue_core::{
-    Failure, JobContext, JobScheduler, QueueName, Result,
-    job::JobKind,
+    Failure, JobContext, JobScheduler, Result,
     message::{InboxBuilder, Many, One, Payload, Post, ToQueue, Topic},
     scheduler::Route,
     worker::WorkerBuilder,
 };
 
-use crate::QueueManager;
+use crate::{QueueManager, routes::Routes};
 
 /// # Messages
 impl QueueManager {
@@ -32,7 +31,11 @@ impl QueueManager {
     /// none is refused when it is used.
     #[must_use]
     pub fn topic(&self, name: impl AsRef<str>) -> Topic {
-        JobScheduler::topic_by(self.by_queue(), self.schedulers().cloned().collect(), name)
+        JobScheduler::topic_by(
+            self.by_queue(),
+            self.providers().map(|(_, scheduler)| scheduler.clone()).collect(),
+            name,
+        )
     }
 
     /// An inbox for the messages of a queue, with the configured lease and drain deadline, to be opened: of one type, or
@@ -55,20 +58,6 @@ impl QueueManager {
     }
 
     fn by_queue(&self) -> Arc<dyn Route> {
-        Arc::new(ByQueue(self.clone()))
-    }
-}
-
-/// The manager's routes, as the core asks for them.
-#[derive(Debug)]
-struct ByQueue(QueueManager);
-
-impl Route for ByQueue {
-    fn submit_to(&self, queue: &QueueName, _: &JobKind) -> Result<JobScheduler> {
-        self.0.scheduler(queue).cloned()
-    }
-
-    fn consume_from(&self, queue: &QueueName) -> Result<Vec<JobScheduler>> {
-        Ok(vec![self.0.scheduler(queue)?.clone()])
+        Arc::<Routes>::clone(self.routes())
     }
 }

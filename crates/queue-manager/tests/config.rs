@@ -6,9 +6,9 @@ use std::{io::Write as _, time::Duration};
 
 use queue_core::{
     ErrorCode, Priority, QueueName,
-    job::Backoff,
+    job::{Backoff, SlaClass},
     provider::Durability,
-    queue_spec::{Order, Tracking},
+    queue_spec::{Order, Partition, Tracking},
 };
 use queue_manager::{
     Config, QueueManager,
@@ -78,6 +78,9 @@ max_encoded_len = '2MiB'
 max_len = 1_000
 durability = 'interval:1s'
 tracking = 'off'
+sla = 'high'
+partitions.bulk = { weight = 3, max_concurrency = 2 }
+partitions.default.weight = 7
 [queues.mail.retry]
 max_attempts = 2
 backoff = 'exp:2s..1m'
@@ -98,6 +101,10 @@ dead = '2h'
     assert_eq!((spec.timeout, spec.ttl), (90 * SECOND, Some(3600 * SECOND)));
     assert_eq!((spec.max_deliveries, spec.max_encoded_len, spec.max_len), (3, 2 << 20, Some(1_000)));
     assert_eq!((spec.durability, spec.tracking), (Some(Durability::Interval(SECOND)), Tracking::Off));
+    assert_eq!(spec.sla, Some(SlaClass::High));
+    let bulk = Partition { weight: 3, max_concurrency: Some(2) };
+    let default = Partition { weight: 7, max_concurrency: None };
+    assert_eq!(spec.partitions, [("bulk".into(), bulk), ("default".into(), default)].into());
     assert_eq!((spec.retry.max_attempts, spec.retry.jitter), (2, 0.0));
     assert_eq!(spec.retry.backoff, Backoff::Exponential { base: 2 * SECOND, factor: 3.0, cap: 60 * SECOND });
     let retention = spec.retention;

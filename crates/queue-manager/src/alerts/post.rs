@@ -140,7 +140,8 @@ impl AlertsBuilder<'_> {
         let sla = Rules::any_sla(&config);
         let listens = sla || sinks.iter().any(|(_, events, _)| events.wants_more_than_alerts());
         let outboxes = sinks.into_iter().map(|(sink, events, line)| Outbox::open(sink, events, line)).collect();
-        let members = manager.schedulers().map(|scheduler| member(manager, scheduler, &config)).collect();
+        let schedulers = manager.routes().distinct().map(|member| &member.scheduler);
+        let members = schedulers.map(|scheduler| member(manager, scheduler, &config)).collect();
         let post = manager.post();
         let mut task = Task::new(members, outboxes, Arc::clone(&post.ledger));
         task.every = config.every;
@@ -174,7 +175,8 @@ impl std::fmt::Debug for AlertsBuilder<'_> {
 
 fn member(manager: &QueueManager, scheduler: &JobScheduler, config: &AlertsConfig) -> Member {
     let is_its = |queue: &&QueueName| {
-        manager.scheduler(queue).is_ok_and(|other| Arc::ptr_eq(other.provider(), scheduler.provider()))
+        let is_it = |other: &&JobScheduler| Arc::ptr_eq(other.provider(), scheduler.provider());
+        manager.schedulers(queue).is_ok_and(|places| places.iter().any(is_it))
     };
     let mut named: Vec<QueueName> =
         config.queues.keys().chain(manager.config().queues.keys()).filter(is_its).cloned().collect();
@@ -185,7 +187,7 @@ fn member(manager: &QueueManager, scheduler: &JobScheduler, config: &AlertsConfi
 
 #[cfg(feature = "webhook")]
 fn webhook(config: &AlertsConfig, manager: &QueueManager) -> Result<Option<(Box<dyn AlertSink>, EventFilter)>> {
-    let Some(scheduler) = manager.schedulers().next() else { return Ok(None) };
+    let Some((_, scheduler)) = manager.providers().next() else { return Ok(None) };
     let webhook = super::Webhook::new(&config.webhook, scheduler.env().clone())?;
     Ok(webhook.map(|webhook| (Box::new(webhook) as Box<dyn AlertSink>, config.webhook.events.clone())))
 }

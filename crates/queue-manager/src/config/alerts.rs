@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use queue_core::{QueueName, job::Backoff};
 use url::Url;
-use validator::{Validate, ValidationError};
+use validator::ValidationError;
 
 use super::{positive, queue::some_delays, section::section, value::Value};
 use crate::alerts::EventFilter;
@@ -51,9 +51,9 @@ section! {
         /// Where they are posted.
         webhook: WebhookConfig,
     }
-    maps {
+    named {
         /// What differs for single queues, by name.
-        queues: QueueName => QueueAlertsConfig,
+        queues: QueueName => QueueAlertsConfig as "NAME",
     }
 }
 

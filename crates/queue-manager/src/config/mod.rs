@@ -4,7 +4,12 @@
 //! key and the file and line, or the variable, that it came from. The reference in the book is generated from this code.
 
 mod alerts;
+mod limits;
+mod names;
 mod origin;
+pub mod parse;
+mod pool;
+mod providers;
 mod queue;
 mod reference;
 mod section;
@@ -13,45 +18,60 @@ mod value;
 mod variables;
 
 pub use alerts::{AlertsConfig, Override, QueueAlertsConfig, Secret, WebhookConfig, WebhookUrl};
-pub use queue::{QueueConfig, RetentionConfig, RetryConfig};
-pub use reference::reference;
+pub use limits::{BreakerConfig, LimitConfig, Rate, Scope};
+pub use names::{Pattern, ProviderName};
+pub use pool::{PoolConfig, PoolPreset};
+pub use providers::{NamedProviderConfig, ProviderConfig, RouteConfig, RoutingConfig};
+pub use queue::{PartitionConfig, QueueConfig, RetentionConfig, RetryConfig};
+pub use reference::{keys, reference};
+pub use section::Key;
 pub use sources::Sources;
 pub use value::Size;
 
-use std::{collections::BTreeMap, time::Duration};
+pub(crate) use origin::Origins;
+pub(crate) use providers::{at_key, check_references};
 
-use queue_core::{Error, ErrorCode, QueueName, Result, config::defaults, provider::ProviderUrl};
-use serde::Deserialize;
-use validator::{Validate, ValidationError, ValidationErrors, ValidationErrorsKind};
+use std::{sync::Arc, time::Duration};
 
-use origin::Origins;
-use section::section;
+use queue_core::{
+    Error, ErrorCode, QueueName, Result,
+    config::defaults,
+    limit::{Limit, LimitBy, LimitRule, LimitScope},
+};
+use validator::{ValidationError, ValidationErrors, ValidationErrorsKind};
 
-/// Everything that can be configured. It shows no credentials.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[non_exhaustive]
-pub struct Config {
-    /// Which provider, and how it is watched.
-    pub provider: ProviderConfig,
-    /// What workers do unless the program says otherwise.
-    pub worker: WorkerConfig,
-    /// How the maintenance task is watched.
-    pub maintenance: MaintenanceConfig,
-    /// When somebody is told that a queue needs a look.
-    pub alerts: AlertsConfig,
-    /// Queues that are declared on connecting, by name.
-    pub queues: BTreeMap<QueueName, QueueConfig>,
-}
+use section::{Section, section};
 
 section! {
-    /// Which provider, and how it is watched.
-    ProviderConfig {
-        /// Where the jobs are: `memory:`, `redis://`, `amqp://`, `kafka://`, `sqs://`. Shown without credentials everywhere.
-        url: ProviderUrl = memory(),
-        /// How long a health check waits for the provider's answer.
-        #[validate(custom(function = "positive"))]
-        ping_timeout: Duration = Duration::from_secs(5),
+    /// Everything that can be configured. It shows no credentials.
+    Config {}
+    sections {
+        /// The provider `default`: where it is, and how all are watched.
+        provider: ProviderConfig,
+        /// What becomes of a queue that no route matches.
+        routing: RoutingConfig,
+        /// What workers do unless the program says otherwise.
+        worker: WorkerConfig,
+        /// How many slots a worker has, and when it adds and removes some.
+        pool: PoolConfig,
+        /// When health is no longer good.
+        health: HealthConfig,
+        /// How the maintenance task is watched.
+        maintenance: MaintenanceConfig,
+        /// When somebody is told that a queue needs a look.
+        alerts: AlertsConfig,
+    }
+    named {
+        /// More providers, by name.
+        providers: ProviderName => NamedProviderConfig as "NAME",
+        /// Which queues and kinds go to which provider, by name.
+        routes: Arc<str> => RouteConfig as "NAME",
+        /// Queues that are declared on connecting, by name.
+        queues: QueueName => QueueConfig as "NAME",
+        /// Limits, by whose runs they count.
+        limits: Scope => LimitConfig as "SCOPE",
+        /// Circuit breakers, by dependency.
+        breakers: Arc<str> => BreakerConfig as "NAME",
     }
 }
 
@@ -70,6 +90,16 @@ section! {
 }
 
 section! {
+    /// When health is no longer good.
+    HealthConfig {
+        /// A queue that has a worker in this process, is not paused, and whose oldest pending job has waited longer than this,
+        /// is reported as degraded; `none` never does.
+        #[validate(custom(function = "positive"))]
+        oldest_pending: Option<Duration> = Some(Duration::from_secs(600)),
+    }
+}
+
+section! {
     /// How the maintenance task is watched. It runs in every process that submits or works.
     MaintenanceConfig {
         /// A maintenance task whose last round is longer ago is reported as unhealthy.
@@ -78,13 +108,9 @@ section! {
     }
 }
 
-#[allow(clippy::expect_used, reason = "a literal of the program, not input")]
-fn memory() -> ProviderUrl {
-    ProviderUrl::parse("memory:").expect("a URL")
-}
-
-fn positive(duration: &Duration) -> Result<(), ValidationError> {
-    match duration.is_zero() {
+/// `none` is not zero.
+fn positive<T: Copy + Into<Option<Duration>>>(duration: &T) -> Result<(), ValidationError> {
+    match (*duration).into().is_some_and(|duration| duration.is_zero()) {
         true => Err(ValidationError::new("duration").with_message("longer than zero".into())),
         false => Ok(()),
     }
@@ -96,41 +122,56 @@ impl Config {
     /// # Errors
     /// `CONFIG`, naming the key.
     pub fn validate(&self) -> Result<()> {
-        self.check(&Origins::default())
+        self.check_all(&Origins::default())
     }
 
-    fn check(&self, origins: &Origins) -> Result<()> {
-        let sections: [(&str, &dyn Checked); 4] = [
-            ("provider", &self.provider),
-            ("worker", &self.worker),
-            ("maintenance", &self.maintenance),
-            ("alerts", &self.alerts),
-        ];
-        for (path, section) in sections {
-            section.broken().map_or(Ok(()), |errors| Err(broken(path, &errors, origins)))?;
-        }
-        for (name, queue) in &self.alerts.queues {
-            let path = format!("alerts.queues.{name}");
-            queue.broken().map_or(Ok(()), |errors| Err(broken(&path, &errors, origins)))?;
-        }
+    /// What every key is set to, by its path, as it would be written; without credentials.
+    #[must_use]
+    pub fn values(&self) -> Vec<(String, String)> {
+        Section::values(self, "")
+    }
+
+    /// The limits and circuit breakers, as a scheduler takes them.
+    ///
+    /// # Errors
+    /// `CONFIG`, naming the key.
+    pub fn limit_rules(&self) -> Result<Vec<LimitRule>> {
+        self.rules(&Origins::default())
+    }
+
+    pub(crate) fn check_all(&self, origins: &Origins) -> Result<()> {
+        Section::check(self, "", origins)?;
         for (name, queue) in &self.queues {
-            let path = format!("queues.{name}");
-            queue.broken().map_or(Ok(()), |errors| Err(broken(&path, &errors, origins)))?;
             let spec = queue.spec(name.clone());
-            spec.validate().map_err(|error| origins.error(&path, error.message()))?;
+            spec.validate().map_err(|error| origins.error(&format!("queues.{name}"), error.message()))?;
         }
-        Ok(())
+        if let Some((key, message)) = self.pool.contradiction() {
+            return Err(origins.error(&format!("pool.{key}"), message));
+        }
+        self.rules(origins)?;
+        providers::check(self, origins)
     }
-}
 
-/// [`Validate`] as an object.
-trait Checked {
-    fn broken(&self) -> Option<ValidationErrors>;
-}
-
-impl<T: Validate> Checked for T {
-    fn broken(&self) -> Option<ValidationErrors> {
-        self.validate().err()
+    fn rules(&self, origins: &Origins) -> Result<Vec<LimitRule>> {
+        let mut rules = Vec::new();
+        for (scope, config) in &self.limits {
+            let path = format!("limits.{scope}");
+            let limits = config.limits().map_err(|message| origins.error(&path, message))?;
+            rules.extend(limits.into_iter().map(|limit| (path.clone(), LimitRule { scope: scope.0.clone(), limit })));
+        }
+        for (name, config) in &self.breakers {
+            let scope = match &**name {
+                "*" => LimitScope::each(LimitBy::Breaker),
+                name => LimitScope::of(LimitBy::Breaker, name),
+            };
+            let limit = Limit::Breaker(config.policy());
+            rules.push((format!("breakers.{name}"), LimitRule { scope, limit }));
+        }
+        let checked = |(path, rule): (String, LimitRule)| match rule.limit.validate() {
+            Ok(()) => Ok(rule),
+            Err(error) => Err(origins.error(&path, error.message())),
+        };
+        rules.into_iter().map(checked).collect()
     }
 }
 
@@ -139,16 +180,11 @@ fn broken(path: &str, errors: &ValidationErrors, origins: &Origins) -> Error {
     let mut sorted: Vec<_> = errors.errors().iter().collect();
     sorted.sort_by(|a, b| a.0.cmp(b.0));
     for (field, kind) in sorted {
-        let key = format!("{path}.{field}");
-        match kind {
-            ValidationErrorsKind::Struct(inner) => return broken(&key, inner, origins),
-            ValidationErrorsKind::Field(rules) => {
-                if let Some(rule) = rules.first() {
-                    let wanted = rule.message.as_deref().unwrap_or(&rule.code);
-                    return origins.error(&key, &format!("it must be {wanted}"));
-                }
-            }
-            ValidationErrorsKind::List(_) => {}
+        if let ValidationErrorsKind::Field(rules) = kind
+            && let Some(rule) = rules.first()
+        {
+            let wanted = rule.message.as_deref().unwrap_or(&rule.code);
+            return origins.error(&origin::join(path, field), &format!("it must be {wanted}"));
         }
     }
     Error::new(ErrorCode::Config, format!("`{path}` breaks a rule: {errors}"))

@@ -23,7 +23,7 @@ impl fmt::Display for Origin {
 
 /// Where each key came from, by its path. A key that is not here has its default, or was set by the program.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Origins(BTreeMap<String, Origin>);
+pub(crate) struct Origins(BTreeMap<String, Origin>);
 
 impl Origins {
     pub(super) fn set(&mut self, key: &str, origin: Origin) {
@@ -43,7 +43,7 @@ impl Origins {
     }
 
     /// An error about a key, with where it, or the section around it, came from.
-    pub(super) fn error(&self, key: &str, message: &str) -> Error {
+    pub(crate) fn error(&self, key: &str, message: &str) -> Error {
         let mut known = Some(key);
         while let Some(at) = known {
             if let Some(origin) = self.0.get(at) {
@@ -55,7 +55,7 @@ impl Origins {
     }
 }
 
-pub(super) fn join(path: &str, key: &str) -> String {
+pub(crate) fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 

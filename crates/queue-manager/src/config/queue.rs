@@ -1,15 +1,15 @@
 //! Queues as a file declares them.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use queue_core::{
     Priority, QueueName, QueueSpec, RetryPolicy,
     config::defaults,
-    job::{Backoff, JobKind, RawHeaders},
+    job::{Backoff, JobKind, RawHeaders, SlaClass},
     provider::Durability,
-    queue_spec::{Order, Retention, Tracking},
+    queue_spec::{Order, Partition, Retention, Tracking},
 };
-use validator::{Validate, ValidationError};
+use validator::ValidationError;
 
 use super::{positive, section::section, value::Size};
 
@@ -42,12 +42,31 @@ section! {
         durability: Option<Durability> = None,
         /// Whether each job has a record that can be looked up, cancelled and awaited.
         tracking: Tracking = Tracking::Full,
+        /// The SLA class of a job that names none: how long it may take from its submission to its completion.
+        sla: Option<SlaClass> = None,
     }
     sections {
         /// When failed jobs run again.
         retry: RetryConfig,
         /// How long finished jobs are remembered.
         retention: RetentionConfig,
+    }
+    named {
+        /// Its partitions, by name.
+        partitions: Arc<str> => PartitionConfig as "PARTITION",
+    }
+}
+
+section! {
+    /// A part of the queue. Jobs that name none are in `default`, which has weight 1 unless it is given another. Without any
+    /// partition the queue is one line.
+    PartitionConfig {
+        /// Its share of the claims while other partitions have jobs too.
+        #[validate(range(min = 1, max = 1_000, message = "between 1 and 1000"))]
+        weight: u32 = Partition::default().weight,
+        /// At most so many of its jobs run at a time, in all workers together.
+        #[validate(range(min = 1, message = "at least 1"))]
+        max_concurrency: Option<u32> = None,
     }
 }
 
@@ -98,8 +117,10 @@ impl QueueConfig {
             max_len,
             durability,
             tracking,
+            sla,
             retry,
             retention,
+            partitions,
         } = self;
         let mut spec = QueueSpec::new(name);
         spec.order = *order;
@@ -112,6 +133,12 @@ impl QueueConfig {
         spec.max_len = *max_len;
         spec.durability = *durability;
         spec.tracking = *tracking;
+        spec.sla = *sla;
+        let part = |(name, part): (&Arc<str>, &PartitionConfig)| {
+            let PartitionConfig { weight, max_concurrency } = *part;
+            (Arc::clone(name), Partition { weight, max_concurrency })
+        };
+        spec.partitions = partitions.iter().map(part).collect();
         spec.retry = retry.policy();
         let RetentionConfig { age, count, bytes, dead } = retention;
         spec.retention = Retention { age: *age, count: *count, bytes: bytes.0, dead: *dead };

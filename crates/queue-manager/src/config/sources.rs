@@ -59,6 +59,13 @@ impl Sources {
     /// `CONFIG`, naming the key and the file and line, or the variable, that it came from; `NOT_FOUND` for a file that
     /// cannot be read.
     pub fn load(&self) -> Result<Config> {
+        let (config, origins) = self.read()?;
+        super::providers::check_references(&config, &[], &origins)?;
+        Ok(config)
+    }
+
+    /// The same, but a provider that is named may be one that the program brings.
+    pub(crate) fn read(&self) -> Result<(Config, Origins)> {
         let mut origins = Origins::default();
         let mut table = match &self.file {
             Some(path) => read(path, &mut origins)?,
@@ -72,8 +79,8 @@ impl Sources {
             lay(&mut table, one);
         }
         let config = parse(table).map_err(|fault| origins.error(&fault.key, &fault.message))?;
-        config.check(&origins)?;
-        Ok(config)
+        config.check_all(&origins)?;
+        Ok((config, origins))
     }
 }
 

@@ -4,11 +4,13 @@ use std::{fmt, time::Duration};
 
 use queue_core::{
     Priority,
-    job::{Backoff, JobKind},
+    job::{Backoff, JobKind, SlaClass},
     provider::{Durability, ProviderUrl},
     queue_spec::{Order, Tracking},
 };
 use serde::{Deserializer, de};
+
+use super::parse::{backoff, duration, size};
 
 /// What a key can hold.
 pub(crate) trait Value: Sized {
@@ -51,18 +53,11 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>, T: Value>(deserializer: D) 
     T::read(text.trim()).map_err(de::Error::custom)
 }
 
-/// Ten years: what is longer is a mistake, and what is shorter can be added to any time.
-const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-
 impl Value for Duration {
     const SHAPE: &'static str = "duration";
 
     fn read(text: &str) -> Result<Self, String> {
-        match humantime::parse_duration(text) {
-            Ok(duration) if duration <= LONGEST => Ok(duration),
-            Ok(_) => Err(format!("{text:?} is longer than ten years")),
-            Err(_) => Err(format!("{text:?} is not a duration; write it with a unit, such as 500ms, 2s or 1m 30s")),
-        }
+        duration(text)
     }
 
     fn show(&self) -> String {
@@ -79,9 +74,7 @@ impl Value for Size {
     const SHAPE: &'static str = "size";
 
     fn read(text: &str) -> Result<Self, String> {
-        let size = text.parse::<bytesize::ByteSize>().ok().filter(|_| !text.contains('-'));
-        size.map(|size| Self(size.as_u64()))
-            .ok_or_else(|| format!("{text:?} is not a size; write bytes, or a unit such as 64KiB or 1MiB"))
+        size(text).map(Self)
     }
 
     fn show(&self) -> String {
@@ -201,6 +194,26 @@ impl Value for Tracking {
     }
 }
 
+impl Value for SlaClass {
+    const SHAPE: &'static str = "`urgent` (3s), `high` (10s), `medium` (30s) or `low` (60s)";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let all = [Self::Urgent, Self::High, Self::Medium, Self::Low];
+        let found = all.into_iter().find(|class| class.show() == text);
+        found.ok_or_else(|| format!("{text:?} is not an SLA class; write urgent, high, medium or low"))
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Urgent => "urgent",
+            Self::High => "high",
+            Self::Medium => "medium",
+            _ => "low",
+        }
+        .to_owned()
+    }
+}
+
 impl Value for Order {
     const SHAPE: &'static str = "`strict` or `aged:DURATION`";
 
@@ -224,24 +237,7 @@ impl Value for Backoff {
     const SHAPE: &'static str = "`none`, `fixed:DURATION`, `exp:SHORTEST..LONGEST` or `list:DURATION,…`";
 
     fn read(text: &str) -> Result<Self, String> {
-        let shape = || format!("{text:?} is not a backoff; write none, fixed:2s, exp:1s..30s or list:1s,10s,1m");
-        match text.split_once(':') {
-            None if text == "none" => Ok(Self::None),
-            Some(("fixed", base)) => Ok(Self::Fixed { base: Duration::read(base)? }),
-            Some(("list", delays)) => {
-                let delays = delays.split(',').map(|delay| Duration::read(delay.trim()));
-                Ok(Self::Custom(delays.collect::<Result<_, _>>()?))
-            }
-            Some(("exp", range)) => {
-                let (base, cap) = range.split_once("..").ok_or_else(shape)?;
-                let (base, cap) = (Duration::read(base)?, Duration::read(cap)?);
-                if base > cap {
-                    return Err(format!("{text:?} begins with its longest delay; write exp:SHORTEST..LONGEST"));
-                }
-                Ok(Self::Exponential { base, factor: 2.0, cap })
-            }
-            _ => Err(shape()),
-        }
+        backoff(text)
     }
 
     fn show(&self) -> String {
@@ -307,6 +303,7 @@ mod tests {
         assert_eq!(Priority::read("urgent"), Ok(Priority::URGENT));
         round::<JobKind>(&["mail.send"], &["", "a b"]);
         round::<bool>(&["true", "false"], &["yes", "1", ""]);
+        round::<SlaClass>(&["urgent", "high", "medium", "low"], &["", "LOW", "3s"]);
         round::<Tracking>(&["full", "off"], &["true"]);
         round::<Order>(&["strict", "aged:10m"], &["aged", "aged:", "fair"]);
         let bad = ["", "fixed", "fixed:2", "exp:1s", "exp:2s..1s", "list:", "linear:1s"];

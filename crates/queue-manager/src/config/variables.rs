@@ -93,22 +93,46 @@ fn encoded(text: &str) -> String {
     text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
-/// `WORKER__LEASE` is `worker.lease`. Variables are upper case and have few characters: a queue is the one of the file whose
-/// name reads the same, else the name in lower case.
+/// `WORKER__LEASE` is `worker.lease`. Variables are upper case and have few characters: a name is the one of the file that
+/// reads the same, else the name in lower case.
 fn path(key: &str, file: &Table) -> Vec<String> {
     let mut parts: Vec<String> = key.split("__").map(str::to_lowercase).collect();
-    let at = match parts.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["queues", _, ..] => 1,
-        ["alerts", "queues", _, ..] => 2,
-        _ => return parts,
-    };
-    let reads = |text: &str| text.to_lowercase().replace(|c: char| !c.is_alphanumeric(), "_");
-    let alerts = file.get("alerts").and_then(|alerts| alerts.get("queues"));
-    let tables = [file.get("queues"), alerts].into_iter().flatten().filter_map(toml::Value::as_table);
-    if let Some(found) = tables.flat_map(Table::keys).find(|queue| reads(queue) == parts[at]) {
-        parts[at].clone_from(found);
+    let mut at = Some(file);
+    for index in 0..parts.len() {
+        if is_named(&parts[..index]) {
+            let known = at.into_iter().flat_map(Table::keys);
+            let found = known.into_iter().find(|known| reads(known) == reads(&parts[index])).cloned();
+            let scope = parts[0] == "limits";
+            parts[index] = found.unwrap_or_else(|| if scope { as_scope(&parts[index]) } else { parts[index].clone() });
+        }
+        at = at.and_then(|table| table.get(&parts[index])).and_then(toml::Value::as_table);
     }
     parts
+}
+
+/// Whether this section holds one for each name.
+fn is_named(section: &[String]) -> bool {
+    match section {
+        [one] => matches!(one.as_str(), "queues" | "providers" | "routes" | "limits" | "breakers"),
+        [alerts, queues] => alerts == "alerts" && queues == "queues",
+        [queues, _, part] => queues == "queues" && part == "partitions",
+        _ => false,
+    }
+}
+
+/// A name as a variable can say it.
+fn reads(name: &str) -> String {
+    let words = name.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    words.map(str::to_lowercase).collect::<Vec<_>>().join("_")
+}
+
+/// `rate_openai` is `rate:openai`, and `tenant` is `tenant:*`.
+fn as_scope(name: &str) -> String {
+    match name.split_once('_') {
+        _ if name.contains(':') => name.to_owned(),
+        Some((by, name)) => format!("{by}:{name}"),
+        None => format!("{name}:*"),
+    }
 }
 
 #[cfg(test)]
@@ -169,5 +193,28 @@ mod tests {
         let alerts = ["alerts.backlog", "alerts.queues.Bulk.in.backlog", "alerts.queues.Mail.out-1.backlog"];
         let rest = ["queues.Mail.out-1.retry.jitter", "queues.new.ttl", "worker.lease"];
         assert_eq!(keys, [alerts, rest].concat());
+    }
+
+    #[test]
+    fn a_name_is_the_files_that_reads_the_same() {
+        let file = "[queues.'Reports..Nightly'.partitions.Big-Ones]\n[limits.'tenant:*']\n[limits.'rate:Open AI']\n";
+        for (variable, key) in [
+            ("QUEUE__WORKER__LEASE", "worker.lease"),
+            ("QUEUE__QUEUES__REPORTS_NIGHTLY__TTL", "queues.Reports..Nightly.ttl"),
+            ("QUEUE__QUEUES__REPORTS_NIGHTLY__RETRY__JITTER", "queues.Reports..Nightly.retry.jitter"),
+            (
+                "QUEUE__QUEUES__REPORTS_NIGHTLY__PARTITIONS__BIG_ONES__WEIGHT",
+                "queues.Reports..Nightly.partitions.Big-Ones.weight",
+            ),
+            ("QUEUE__QUEUES__OTHER__PARTITIONS__BIG_ONES__WEIGHT", "queues.other.partitions.big_ones.weight"),
+            ("QUEUE__LIMITS__TENANT__RATE", "limits.tenant:*.rate"),
+            ("QUEUE__LIMITS__RATE_OPEN_AI__RATE", "limits.rate:Open AI.rate"),
+            ("QUEUE__LIMITS__RATE_OTHER_AI__RATE", "limits.rate:other_ai.rate"),
+            ("QUEUE__LIMITS__KIND__RATE", "limits.kind:*.rate"),
+            ("QUEUE__LIMITS__KIND:*__RATE", "limits.kind:*.rate"),
+            ("QUEUE__ROUTES__A_B__ORDER", "routes.a_b.order"),
+        ] {
+            assert_eq!(assigned(&[(variable, "1")], file).unwrap()[0].0, key, "{variable}");
+        }
     }
 }

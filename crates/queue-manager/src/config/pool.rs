@@ -1,0 +1,141 @@
+//! How worker pools grow and shrink, as a file says.
+
+use std::time::Duration;
+
+use super::{positive, section::section, value::Value};
+
+section! {
+    /// How the slots of a worker follow the load of its queues, for queues that it works on by
+    /// `worker().scale(queue, manager.scaling())`. What is `none` is as the preset has it; without a preset, as said below.
+    PoolConfig {
+        /// A set of values for the keys below, which win over it one by one. `dev`: 2 slots that stay 2. `low-traffic`: 5 to 20, 10
+        /// at the start, up above 50 jobs, down below 5. `high-traffic`: 10 to 50, 20 at the start, up by 5 above 100 jobs, down by
+        /// 2 below 10.
+        preset: Option<PoolPreset> = None,
+        /// Whether the slots follow the load at all; else they stay as at the start. Else `true`.
+        auto: Option<bool> = None,
+        /// Never fewer slots than these; else 1.
+        #[validate(range(min = 1, message = "at least 1"))]
+        min: Option<usize> = None,
+        /// Never more; else 50.
+        #[validate(range(min = 1, max = 100_000, message = "between 1 and 100000"))]
+        max: Option<usize> = None,
+        /// So many at the start; else 10, within `min` and `max`.
+        #[validate(range(min = 1, message = "at least 1"))]
+        initial: Option<usize> = None,
+        /// Slots are added while more jobs than these are ready; else 100.
+        up_depth: Option<u64> = None,
+        /// So many at a time; else 2.
+        #[validate(range(min = 1, message = "at least 1"))]
+        up_step: Option<usize> = None,
+        /// Slots are added while the oldest ready job waits longer than this; else 10 s.
+        #[validate(custom(function = "positive"))]
+        up_wait: Option<Duration> = None,
+        /// Slots are removed while fewer jobs than these are ready; else 10.
+        down_depth: Option<u64> = None,
+        /// So many at a time; else 1.
+        #[validate(range(min = 1, message = "at least 1"))]
+        down_step: Option<usize> = None,
+        /// After so many looks in a row that found fewer; else 3.
+        #[validate(range(min = 1, message = "at least 1"))]
+        down_looks: Option<u32> = None,
+        /// No slot is removed for so long after some were added; else 1 min.
+        cooldown: Option<Duration> = None,
+        /// How often the queue is looked at; else 5 s.
+        #[validate(custom(function = "positive"))]
+        interval: Option<Duration> = None,
+        /// A slot that blocks its thread is reported within that time, and another takes its place. This key and the next hold for
+        /// every worker.
+        #[validate(custom(function = "positive"))]
+        health_interval: Duration = Duration::from_secs(60),
+        /// How long a slot may give no sign of life before it is taken for blocked; at most two thirds of `health_interval`.
+        /// `none` is 30 s, or half of `health_interval` where that is less.
+        #[validate(custom(function = "positive"))]
+        heartbeat: Option<Duration> = None,
+    }
+}
+
+/// Values of a pool that go together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PoolPreset {
+    /// A programmer's machine.
+    Dev,
+    /// A service with little to do.
+    LowTraffic,
+    /// A service with much to do.
+    HighTraffic,
+}
+
+impl Value for PoolPreset {
+    const SHAPE: &'static str = "`dev`, `low-traffic` or `high-traffic`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "dev" => Ok(Self::Dev),
+            "low-traffic" => Ok(Self::LowTraffic),
+            "high-traffic" => Ok(Self::HighTraffic),
+            _ => Err(format!("{text:?} is not a preset; write dev, low-traffic or high-traffic")),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Dev => "dev",
+            Self::LowTraffic => "low-traffic",
+            Self::HighTraffic => "high-traffic",
+        }
+        .to_owned()
+    }
+}
+
+impl PoolConfig {
+    /// What contradicts itself, whatever the preset.
+    pub(super) fn contradiction(&self) -> Option<(&'static str, &'static str)> {
+        let above = |a: Option<u64>, b: Option<u64>| a.zip(b).is_some_and(|(a, b)| a > b);
+        let wide = |slots: Option<usize>| slots.map(|slots| slots as u64);
+        let (min, max, initial) = (wide(self.min), wide(self.max), wide(self.initial));
+        if above(min, max) {
+            Some(("min", "it must be at most `pool.max`"))
+        } else if above(min, initial) || above(initial, max) {
+            Some(("initial", "it must be between `pool.min` and `pool.max`"))
+        } else if above(self.down_depth, self.up_depth) {
+            Some(("down_depth", "it must be at most `pool.up_depth`, or the pool would swing"))
+        } else if self.heartbeat.is_some_and(|beat| beat.saturating_mul(3) > self.health_interval.saturating_mul(2)) {
+            Some(("heartbeat", "it must be at most two thirds of `pool.health_interval`"))
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_does_not_contradict_itself() {
+        let pool = PoolConfig::default();
+        assert_eq!(pool.contradiction(), None);
+        let seconds = Duration::from_secs;
+        for (bad, key) in [
+            (PoolConfig { min: Some(3), max: Some(2), ..pool.clone() }, "min"),
+            (PoolConfig { initial: Some(3), max: Some(2), ..pool.clone() }, "initial"),
+            (PoolConfig { initial: Some(3), min: Some(4), ..pool.clone() }, "initial"),
+            (PoolConfig { down_depth: Some(6), up_depth: Some(5), ..pool.clone() }, "down_depth"),
+            (PoolConfig { heartbeat: Some(seconds(41)), ..pool.clone() }, "heartbeat"),
+        ] {
+            assert_eq!(bad.contradiction().unwrap().0, key);
+        }
+        let good = PoolConfig {
+            min: Some(2),
+            initial: Some(2),
+            max: Some(2),
+            down_depth: Some(5),
+            up_depth: Some(5),
+            heartbeat: Some(seconds(40)),
+            ..pool
+        };
+        assert_eq!(good.contradiction(), None);
+    }
+}

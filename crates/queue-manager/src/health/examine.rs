@@ -1,0 +1,163 @@
+//! Asking one provider, and looking at the workers that take jobs from it.
+
+use std::{sync::Arc, time::Duration};
+
+use queue_core::{
+    Error, ErrorCode, JobScheduler, Timestamp,
+    stats::QueueStats,
+    worker::{PoolStatus, WorkerStatus},
+};
+
+use super::{HealthFault, HealthReport, HealthStatus, ProviderHealth, QueueHealth, WorkerHealth};
+use crate::{
+    config::{Config, ProviderName},
+    routes::Member,
+};
+
+/// Asks one provider, and looks at the workers that take jobs from it.
+pub(crate) async fn examine(member: &Member, config: &Config) -> (ProviderHealth, Vec<WorkerHealth>) {
+    let Member { name, scheduler, url } = member;
+    let mut health = ProviderHealth {
+        name: name.clone(),
+        provider: scheduler.provider().scheme().to_owned(),
+        url: url.as_ref().map(ToString::to_string),
+        status: HealthStatus::Healthy,
+        faults: Vec::new(),
+        ping_ms: None,
+        maintenance_age_ms: None,
+        queues: Vec::new(),
+    };
+    health.maintenance(scheduler, config.maintenance.stale_after);
+    let workers = workers(name, scheduler.workers());
+    health.consumption(&workers);
+    health.answers(scheduler, config.provider.ping_timeout).await;
+    health.progress(&workers, config.health.oldest_pending);
+    (health, workers)
+}
+
+fn workers(provider: &ProviderName, workers: Vec<WorkerStatus>) -> Vec<WorkerHealth> {
+    let of = |worker: WorkerStatus| {
+        let health = move |pool: PoolStatus| WorkerHealth {
+            name: Arc::clone(&worker.name),
+            provider: provider.clone(),
+            queue: pool.queue,
+            consuming: pool.consuming,
+            fetched_ago_ms: millis(pool.fetched_ago),
+            slots: pool.slots,
+            busy: pool.busy,
+            unhealthy: pool.unhealthy,
+        };
+        worker.pools.into_iter().map(health)
+    };
+    workers.into_iter().flat_map(of).collect()
+}
+
+impl ProviderHealth {
+    fn maintenance(&mut self, scheduler: &JobScheduler, stale_after: Duration) {
+        let Some(last) = scheduler.last_maintenance() else { return };
+        let age = scheduler.env().now() - last;
+        self.maintenance_age_ms = Some(millis(age));
+        if age > stale_after {
+            let message = format!("the maintenance task did its last round {age:?} ago: see the log for its errors");
+            self.fault(HealthStatus::Degraded, &Error::new(ErrorCode::Unavailable, message));
+        }
+    }
+
+    async fn answers(&mut self, scheduler: &JobScheduler, limit: Duration) {
+        let clock = &scheduler.env().clock;
+        let sent = clock.monotonic();
+        match within(limit, "ping", scheduler.provider().ping()).await {
+            Ok(()) => self.ping_ms = Some(millis(clock.monotonic().saturating_sub(sent))),
+            Err(error) => return self.fault(HealthStatus::Down, &error),
+        }
+        match within(limit, "stats", queues(scheduler)).await {
+            Ok(queues) => self.queues = queues,
+            // A broker that cannot list its queues is no worse for it.
+            Err(error) if error.code() == ErrorCode::Unsupported => {}
+            Err(error) => self.fault(HealthStatus::Degraded, &error),
+        }
+    }
+
+    fn consumption(&mut self, workers: &[WorkerHealth]) {
+        for WorkerHealth { name, queue, consuming, unhealthy, fetched_ago_ms, .. } in workers {
+            if !consuming {
+                let message =
+                    format!("worker {name} does not consume queue {queue}: its last fetch is {fetched_ago_ms} ms ago");
+                self.fault(HealthStatus::Degraded, &Error::new(ErrorCode::Unavailable, message));
+            }
+            if *unhealthy > 0 {
+                let message =
+                    format!("{unhealthy} slots of worker {name} on queue {queue} do not answer: a handler blocks");
+                self.fault(HealthStatus::Degraded, &Error::new(ErrorCode::Unavailable, message));
+            }
+        }
+    }
+
+    /// Of queues that somebody here works on: another process's may be behind for reasons of its own.
+    fn progress(&mut self, workers: &[WorkerHealth], bound: Option<Duration>) {
+        let Some(bound) = bound else { return };
+        let late = |queue: &&QueueHealth| {
+            let worked_on = workers.iter().any(|worker| worker.queue == queue.queue);
+            // Those that are parked wait for something else than a worker.
+            let held = queue.paused || queue.parked >= queue.pending;
+            worked_on && !held && queue.oldest_pending_ms.is_some_and(|oldest| u128::from(oldest) > bound.as_millis())
+        };
+        let late: Vec<_> =
+            self.queues.iter().filter(late).map(|queue| (queue.queue.clone(), queue.oldest_pending_ms)).collect();
+        for (queue, oldest) in late {
+            let oldest = Duration::from_millis(oldest.unwrap_or_default());
+            let message = format!(
+                "a job of queue {queue} has waited {oldest:?} although a worker is here: add slots, or look at what they do"
+            );
+            self.fault(HealthStatus::Degraded, &Error::new(ErrorCode::Timeout, message));
+        }
+    }
+
+    fn fault(&mut self, status: HealthStatus, error: &Error) {
+        self.status = self.status.max(status);
+        self.faults.push(HealthFault::from(error));
+    }
+}
+
+pub(crate) async fn within<T>(
+    limit: Duration,
+    operation: &'static str,
+    answer: impl Future<Output = queue_core::Result<T>>,
+) -> queue_core::Result<T> {
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
+        let message = format!("the provider did not answer within {limit:?}");
+        Err(Error::new(ErrorCode::Timeout, message).at(operation))
+    })
+}
+
+async fn queues(scheduler: &JobScheduler) -> queue_core::Result<Vec<QueueHealth>> {
+    let admin = scheduler.admin();
+    let names = admin.queues("", None, HealthReport::MAX_QUEUES).await?.items;
+    let now = scheduler.env().now();
+    let mut queues = Vec::with_capacity(names.len());
+    for stats in admin.stats(&names).await {
+        match stats {
+            Ok(stats) => queues.push(queue(stats, now)),
+            // It was dropped in between.
+            Err(error) if error.code() == ErrorCode::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(queues)
+}
+
+fn queue(stats: QueueStats, now: Timestamp) -> QueueHealth {
+    QueueHealth {
+        paused: stats.paused,
+        pending: stats.pending,
+        parked: stats.parked,
+        running: stats.running,
+        dead: stats.dead,
+        oldest_pending_ms: stats.oldest_pending.map(|oldest| millis(now - oldest)),
+        queue: stats.queue,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,98 @@
+//! Jobs, one at a time.
+
+use std::sync::Arc;
+
+use queue_core::{
+    Error, ErrorCode, Job, JobHandle, JobRef, JobScheduler, QueueName, Result,
+    provider::{Cancel, Cursor, Page, PublishOptions},
+    scheduler::{Enqueue, NewJob, Route, Submitted},
+    store::{CancelOutcome, JobQuery, JobRecord},
+    worker::WorkerBuilder,
+};
+
+use super::QueueManager;
+
+/// # Jobs
+impl QueueManager {
+    /// Begins the submission of a typed job; await it, or set options first. It goes where the routes say for its queue (the
+    /// type's, or [`Enqueue::to`]) and kind.
+    pub fn enqueue<J: Job>(&self, job: J) -> Enqueue<J> {
+        JobScheduler::enqueue_by(self.as_route(), &job)
+    }
+
+    /// Submits one job whose kind and payload are known only now.
+    ///
+    /// # Errors
+    /// `VALIDATION`; `UNROUTABLE`; what the queue refuses; `TIMEOUT` or `UNAVAILABLE` where no answer came.
+    pub async fn enqueue_raw(&self, queue: impl AsRef<str>, job: NewJob) -> Result<JobHandle<serde_json::Value>> {
+        let queue = QueueName::new(queue)?;
+        let scheduler = self.inner.routes.submit_to(&queue, &job.kind)?;
+        let answer = scheduler.submit(&queue, vec![job], &PublishOptions::default()).await.pop();
+        handle(&scheduler, answer)
+    }
+
+    /// The handle of a job that was submitted elsewhere or earlier, and whose handler returns `T`. Nothing is asked yet. Where
+    /// several providers may have it, each is asked in the order of the routes; where no route matches its queue, all are.
+    #[must_use]
+    pub fn handle<T>(&self, job: JobRef) -> JobHandle<T> {
+        let scheduler = self.route(&job.queue).unwrap_or_else(|_| self.inner.routes.all());
+        scheduler.handle(job)
+    }
+
+    /// All that is known of a job.
+    ///
+    /// # Errors
+    /// `UNROUTABLE` where no route matches its queue; else as [`JobScheduler::get`].
+    pub async fn job(&self, job: &JobRef) -> Result<JobRecord> {
+        self.route(&job.queue)?.get(job).await
+    }
+
+    /// Records of a queue's jobs that match, in an order of the store's own; where several providers may have them, one provider
+    /// after the other. The query names the queue.
+    ///
+    /// # Errors
+    /// `VALIDATION` without a queue, or for a cursor of another listing; `UNROUTABLE`; `UNSUPPORTED` without a store;
+    /// `UNAVAILABLE`.
+    pub async fn jobs(&self, query: &JobQuery, cursor: Option<Cursor>, limit: usize) -> Result<Page<JobRecord>> {
+        let Some(queue) = &query.queue else {
+            return Err(Error::new(ErrorCode::Validation, "a listing of jobs names its queue").at("jobs"));
+        };
+        self.route(queue)?.store()?.list(query, cursor, limit).await
+    }
+
+    /// Cancels a waiting job at once, and asks a running one to stop. Idempotent.
+    ///
+    /// # Errors
+    /// `UNROUTABLE` where no route matches its queue; else as [`JobScheduler::cancel`].
+    pub async fn cancel(&self, job: &JobRef, cancel: &Cancel) -> Result<CancelOutcome> {
+        self.route(&job.queue)?.cancel(job, cancel).await
+    }
+
+    /// Begins a worker with the configured defaults. A queue whose jobs may be on several providers is worked on all of them,
+    /// with as many slots on each.
+    pub fn worker(&self) -> WorkerBuilder {
+        let worker = JobScheduler::worker_by(self.as_route());
+        let defaults = &self.config().worker;
+        let worker = worker.lease(defaults.lease).drain_deadline(defaults.drain_deadline);
+        let worker = match defaults.prefetch {
+            Some(jobs) => worker.prefetch(jobs),
+            None => worker,
+        };
+        // INTEGRATE: hand `self.config().pool` to the builder here, and nowhere else, once it takes health and scaling.
+        worker
+    }
+
+    pub(super) fn as_route(&self) -> Arc<dyn Route> {
+        Arc::clone(&self.inner.routes) as _
+    }
+}
+
+/// What a submission came to, as one job's handle.
+pub(super) fn handle<T>(scheduler: &JobScheduler, answer: Option<Submitted>) -> Result<JobHandle<T>> {
+    match answer {
+        Some(Submitted::Accepted(job)) => Ok(scheduler.handle(job)),
+        Some(Submitted::Duplicate(job)) => Ok(scheduler.handle(job).duplicate()),
+        Some(Submitted::Rejected(error) | Submitted::Unknown(_, error)) => Err(error),
+        None => Err(Error::new(ErrorCode::Internal, "the provider answered nothing").at("enqueue")),
+    }
+}
