@@ -464,6 +464,38 @@ async fn ten_thousand_messages_go_to_three_competing_consumers_each_exactly_once
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn on_several_threads_too_each_message_is_received_once() {
+    let queues = JobScheduler::new(MemoryProvider::new());
+    let numbers: Vec<_> = (0..5_000).map(order).collect();
+    let inbox = Arc::new(queues.inbox::<Order>("orders").prefetch(64).open().await.unwrap());
+    let other = Arc::new(queues.inbox::<Order>("orders").prefetch(3).open().await.unwrap());
+    let consumer = |inbox: Arc<Inbox<Order>>| {
+        tokio::spawn(async move {
+            let (mut got, mut turns) = (Vec::new(), 0);
+            while let Some(message) = number(&inbox, SECOND).await {
+                turns += 1;
+                // Some are not dealt with the first time.
+                if message.body().number % 10 == 0 && turns % 2 == 0 {
+                    let _ = message.release(Duration::from_millis(10)).await;
+                    continue;
+                }
+                got.push(message.body().number);
+                message.ack().await.unwrap();
+            }
+            got
+        })
+    };
+    let readers = [&inbox, &inbox, &inbox, &other, &other].map(|inbox| consumer(Arc::clone(inbox)));
+    for chunk in numbers.chunks(100) {
+        queues.send_all("orders", chunk).await;
+        tokio::task::yield_now().await;
+    }
+    let mut all: Vec<u32> = join_all(readers).await.into_iter().flat_map(Result::unwrap).collect();
+    all.sort_unstable();
+    assert_eq!(all, (0..5_000).collect::<Vec<_>>());
+}
+
 #[tokio::test(start_paused = true)]
 async fn consumers_that_are_killed_again_and_again_lose_nothing() {
     for queues in everywhere().await {
