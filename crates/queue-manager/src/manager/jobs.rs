@@ -82,7 +82,8 @@ impl QueueManager {
         worker
     }
 
-    pub(super) fn as_route(&self) -> Arc<dyn Route> {
+    /// The routes, as the core asks for them.
+    pub(crate) fn as_route(&self) -> Arc<dyn Route> {
         Arc::clone(&self.inner.routes) as _
     }
 }
