@@ -718,7 +718,7 @@ async fn a_provider_that_panics_ends_the_inbox_and_not_its_consumer() {
         if in_heartbeat {
             faults.heartbeat_panics()
         } else {
-            faults.fetch_panics()
+            faults.fetch_panics(true)
         }
         assert_eq!(broken.receive(60 * SECOND).await.unwrap_err().code(), ErrorCode::Closed);
         assert!(lost(message.ack().await));

@@ -1,21 +1,20 @@
 //! Message mode, on whichever provider has the queue.
 
-use std::{future::Future, sync::Arc};
+use std::future::Future;
 
 use queue_core::{
     Failure, JobContext, JobScheduler, Result,
     message::{InboxBuilder, Many, One, Payload, Post, ToQueue, Topic},
-    scheduler::Route,
     worker::WorkerBuilder,
 };
 
-use crate::{QueueManager, routes::Routes};
+use crate::QueueManager;
 
 /// # Messages
 impl QueueManager {
     /// Begins to send a message to a queue; await it, or set options first.
     pub fn send<M: Payload>(&self, queue: impl AsRef<str>, message: &M) -> Post<One<ToQueue>> {
-        JobScheduler::send_by(self.by_queue(), queue, message)
+        JobScheduler::send_by(self.as_route(), queue, message)
     }
 
     /// Begins to send a batch: one answer per message, in order. A refused message does not touch its neighbours.
@@ -24,7 +23,7 @@ impl QueueManager {
         queue: impl AsRef<str>,
         messages: impl IntoIterator<Item = &'a M>,
     ) -> Post<Many<ToQueue>> {
-        JobScheduler::send_all_by(self.by_queue(), queue, messages)
+        JobScheduler::send_all_by(self.as_route(), queue, messages)
     }
 
     /// A topic: what is published to it reaches every queue that is subscribed, on whichever provider each one is. A name that is
@@ -32,7 +31,7 @@ impl QueueManager {
     #[must_use]
     pub fn topic(&self, name: impl AsRef<str>) -> Topic {
         JobScheduler::topic_by(
-            self.by_queue(),
+            self.as_route(),
             self.providers().map(|(_, scheduler)| scheduler.clone()).collect(),
             name,
         )
@@ -42,7 +41,7 @@ impl QueueManager {
     /// [`queue_core::RawMessage`] for all.
     pub fn inbox<M: Payload>(&self, queue: impl AsRef<str>) -> InboxBuilder<M> {
         let defaults = &self.config().worker;
-        JobScheduler::inbox_by(self.by_queue(), queue).lease(defaults.lease).drain_deadline(defaults.drain_deadline)
+        JobScheduler::inbox_by(self.as_route(), queue).lease(defaults.lease).drain_deadline(defaults.drain_deadline)
     }
 
     /// A worker, with the configured defaults, that handles a queue's messages of one type, at most `concurrency` at a time, to
@@ -55,9 +54,5 @@ impl QueueManager {
         E: Into<Failure>,
     {
         self.worker().queue(queue, concurrency).on_message(handler)
-    }
-
-    fn by_queue(&self) -> Arc<dyn Route> {
-        Arc::<Routes>::clone(self.routes())
     }
 }

@@ -176,7 +176,7 @@ impl std::fmt::Debug for AlertsBuilder<'_> {
 fn member(manager: &QueueManager, scheduler: &JobScheduler, config: &AlertsConfig) -> Member {
     let is_its = |queue: &&QueueName| {
         let is_it = |other: &&JobScheduler| Arc::ptr_eq(other.provider(), scheduler.provider());
-        manager.schedulers(queue).is_ok_and(|places| places.iter().any(is_it))
+        manager.schedulers_of(queue).is_ok_and(|places| places.iter().any(is_it))
     };
     let mut named: Vec<QueueName> =
         config.queues.keys().chain(manager.config().queues.keys()).filter(is_its).cloned().collect();

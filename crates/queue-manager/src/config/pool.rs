@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use queue_core::worker::Scaling;
+
 use super::{positive, section::section, value::Value};
 
 section! {
@@ -90,6 +92,33 @@ impl Value for PoolPreset {
 }
 
 impl PoolConfig {
+    /// What the preset and the keys over it come to.
+    #[must_use]
+    pub fn scaling(&self) -> Scaling {
+        let mut scaling = match self.preset {
+            None => Scaling::default(),
+            Some(PoolPreset::Dev) => Scaling::dev(),
+            Some(PoolPreset::LowTraffic) => Scaling::low_traffic(),
+            Some(PoolPreset::HighTraffic) => Scaling::high_traffic(),
+        };
+        let set = |value: &mut usize, own: Option<usize>| *value = own.unwrap_or(*value);
+        set(&mut scaling.min, self.min);
+        // A bound that is given alone moves the other with it.
+        scaling.max = self.max.unwrap_or(scaling.max.max(scaling.min));
+        scaling.min = self.min.unwrap_or(scaling.min.min(scaling.max));
+        scaling.initial = self.initial.unwrap_or(scaling.initial.clamp(scaling.min, scaling.max.max(scaling.min)));
+        set(&mut scaling.up_step, self.up_step);
+        set(&mut scaling.down_step, self.down_step);
+        scaling.auto = self.auto.unwrap_or(scaling.auto);
+        scaling.up_depth = self.up_depth.unwrap_or(scaling.up_depth.max(self.down_depth.unwrap_or(0)));
+        scaling.down_depth = self.down_depth.unwrap_or(scaling.down_depth.min(scaling.up_depth));
+        scaling.up_wait = self.up_wait.or(scaling.up_wait);
+        scaling.down_looks = self.down_looks.unwrap_or(scaling.down_looks);
+        scaling.cooldown = self.cooldown.unwrap_or(scaling.cooldown);
+        scaling.interval = self.interval.unwrap_or(scaling.interval);
+        scaling
+    }
+
     /// What contradicts itself, whatever the preset.
     pub(super) fn contradiction(&self) -> Option<(&'static str, &'static str)> {
         let above = |a: Option<u64>, b: Option<u64>| a.zip(b).is_some_and(|(a, b)| a > b);
@@ -112,6 +141,31 @@ impl PoolConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_win_over_the_preset_and_whatever_is_given_alone_fits() {
+        assert_eq!(PoolConfig::default().scaling(), Scaling::default());
+        let preset = |preset| PoolConfig { preset: Some(preset), ..PoolConfig::default() };
+        assert_eq!(preset(PoolPreset::Dev).scaling(), Scaling::dev());
+        assert_eq!(preset(PoolPreset::LowTraffic).scaling(), Scaling::low_traffic());
+        let high = PoolConfig { up_step: Some(7), auto: Some(false), ..preset(PoolPreset::HighTraffic) }.scaling();
+        assert_eq!((high.min, high.max, high.up_step, high.down_step, high.auto), (10, 50, 7, 2, false));
+        let of = |change: fn(&mut PoolConfig)| {
+            let mut pool = PoolConfig::default();
+            change(&mut pool);
+            pool.scaling()
+        };
+        for scaling in [
+            of(|pool| pool.min = Some(60)),
+            of(|pool| pool.max = Some(4)),
+            of(|pool| pool.initial = Some(50)),
+            of(|pool| pool.down_depth = Some(500)),
+            of(|pool| pool.up_depth = Some(3)),
+        ] {
+            scaling.check().unwrap();
+        }
+        assert_eq!(of(|pool| pool.max = Some(4)).initial, 4);
+    }
 
     #[test]
     fn a_pool_does_not_contradict_itself() {

@@ -64,9 +64,9 @@ fn section<S: Section>(page: &mut String, path: &str) {
     let _ =
         write!(page, "\n## `[{path}]`\n\n{}\n\n| key | value | default | meaning |\n|---|---|---|---|\n", about.trim());
     // What stands under a name of its own has a table of its own.
-    let inner = format!("{path}.partitions.");
-    for Key { path: key, shape, default, doc } in S::keys(path).into_iter().filter(|key| !key.path.starts_with(&inner))
-    {
+    let is_name = |part: &str| part.bytes().all(|byte| byte.is_ascii_uppercase());
+    let own = |key: &Key| !key.path[path.len()..].split('.').skip(1).any(is_name);
+    for Key { path: key, shape, default, doc } in S::keys(path).into_iter().filter(own) {
         let shape = shape.replace('|', "\\|");
         let _ = writeln!(page, "| `{key}` | {shape} | `{default}` | {doc} |");
     }

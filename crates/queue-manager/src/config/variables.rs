@@ -6,7 +6,7 @@ use queue_core::Result;
 use toml::Table;
 
 use super::origin::{Origin, complaint};
-use crate::providers::{NAMED, Named};
+use crate::providers::{NAMED, Named as NamedProvider};
 
 /// A key and what a variable says it is.
 #[derive(Debug, PartialEq)]
@@ -75,7 +75,7 @@ fn provider(set: &[(&str, &str)], file: &Table) -> Result<Option<Assignment>> {
 }
 
 /// The URL that a provider's own variable stands for.
-fn url(named: &Named, value: &str) -> Option<String> {
+fn url(named: &NamedProvider, value: &str) -> Option<String> {
     match named.name {
         // `host:port,host:port`, as Kafka's own tools take it.
         "kafka" if !value.contains("://") => Some(format!("kafka://{value}")),
@@ -99,24 +99,35 @@ fn path(key: &str, file: &Table) -> Vec<String> {
     let mut parts: Vec<String> = key.split("__").map(str::to_lowercase).collect();
     let mut at = Some(file);
     for index in 0..parts.len() {
-        if is_named(&parts[..index]) {
-            let known = at.into_iter().flat_map(Table::keys);
+        if let Some(named) = named(&parts[..index]) {
+            // What is said of a queue elsewhere is said of the queue that is declared.
+            let queues = file.get("queues").and_then(toml::Value::as_table).filter(|_| named == Named::Queue);
+            let known = at.into_iter().chain(queues).flat_map(Table::keys);
             let found = known.into_iter().find(|known| reads(known) == reads(&parts[index])).cloned();
-            let scope = parts[0] == "limits";
-            parts[index] = found.unwrap_or_else(|| if scope { as_scope(&parts[index]) } else { parts[index].clone() });
+            let unknown = || if named == Named::Scope { as_scope(&parts[index]) } else { parts[index].clone() };
+            parts[index] = found.unwrap_or_else(unknown);
         }
         at = at.and_then(|table| table.get(&parts[index])).and_then(toml::Value::as_table);
     }
     parts
 }
 
-/// Whether this section holds one for each name.
-fn is_named(section: &[String]) -> bool {
-    match section {
-        [one] => matches!(one.as_str(), "queues" | "providers" | "routes" | "limits" | "breakers"),
-        [alerts, queues] => alerts == "alerts" && queues == "queues",
-        [queues, _, part] => queues == "queues" && part == "partitions",
-        _ => false,
+/// What a section's keys are names of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Named {
+    Queue,
+    Scope,
+    Other,
+}
+
+/// What the keys of a section name, if they are names.
+fn named(section: &[String]) -> Option<Named> {
+    let section: Vec<&str> = section.iter().map(String::as_str).collect();
+    match section[..] {
+        ["queues"] | ["alerts", "queues"] => Some(Named::Queue),
+        ["limits"] => Some(Named::Scope),
+        ["providers" | "routes" | "breakers"] | ["queues", _, "partitions"] => Some(Named::Other),
+        _ => None,
     }
 }
 
@@ -213,6 +224,8 @@ mod tests {
             ("QUEUE__LIMITS__KIND__RATE", "limits.kind:*.rate"),
             ("QUEUE__LIMITS__KIND:*__RATE", "limits.kind:*.rate"),
             ("QUEUE__ROUTES__A_B__ORDER", "routes.a_b.order"),
+            ("QUEUE__ALERTS__QUEUES__REPORTS_NIGHTLY__BACKLOG", "alerts.queues.Reports..Nightly.backlog"),
+            ("QUEUE__ALERTS__QUEUES__OTHER__BACKLOG", "alerts.queues.other.backlog"),
         ] {
             assert_eq!(assigned(&[(variable, "1")], file).unwrap()[0].0, key, "{variable}");
         }

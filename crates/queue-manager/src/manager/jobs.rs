@@ -7,7 +7,7 @@ use queue_core::{
     provider::{Cancel, Cursor, Page, PublishOptions},
     scheduler::{Enqueue, NewJob, Route, Submitted},
     store::{CancelOutcome, JobQuery, JobRecord},
-    worker::WorkerBuilder,
+    worker::{Scaling, WorkerBuilder},
 };
 
 use super::QueueManager;
@@ -73,16 +73,27 @@ impl QueueManager {
     pub fn worker(&self) -> WorkerBuilder {
         let worker = JobScheduler::worker_by(self.as_route());
         let defaults = &self.config().worker;
+        let pool = &self.config().pool;
         let worker = worker.lease(defaults.lease).drain_deadline(defaults.drain_deadline);
-        let worker = match defaults.prefetch {
-            Some(jobs) => worker.prefetch(jobs),
+        let worker = worker.health_interval(pool.health_interval);
+        let worker = match pool.heartbeat {
+            Some(limit) => worker.sign_of_life(limit),
             None => worker,
         };
-        // INTEGRATE: hand `self.config().pool` to the builder here, and nowhere else, once it takes health and scaling.
-        worker
+        match defaults.prefetch {
+            Some(jobs) => worker.prefetch(jobs),
+            None => worker,
+        }
     }
 
-    pub(super) fn as_route(&self) -> Arc<dyn Route> {
+    /// How slots follow the load, as `[pool]` configures it: for [`WorkerBuilder::scale`].
+    #[must_use]
+    pub fn scaling(&self) -> Scaling {
+        self.config().pool.scaling()
+    }
+
+    /// The routes, as the core asks for them.
+    pub(crate) fn as_route(&self) -> Arc<dyn Route> {
         Arc::clone(&self.inner.routes) as _
     }
 }

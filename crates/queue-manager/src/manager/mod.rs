@@ -100,14 +100,14 @@ impl QueueManager {
     /// # Errors
     /// `VALIDATION` for what is no queue name; `UNROUTABLE` where no route matches.
     pub fn scheduler(&self, queue: impl AsRef<str>) -> Result<&JobScheduler> {
-        self.schedulers(queue)?.into_iter().next().ok_or_else(|| Error::new(ErrorCode::Internal, "no provider"))
+        self.schedulers_of(queue)?.into_iter().next().ok_or_else(|| Error::new(ErrorCode::Internal, "no provider"))
     }
 
     /// Every scheduler that may have jobs of this queue, in the order of the routes.
     ///
     /// # Errors
     /// `VALIDATION` for what is no queue name; `UNROUTABLE` where no route matches.
-    pub fn schedulers(&self, queue: impl AsRef<str>) -> Result<Vec<&JobScheduler>> {
+    pub fn schedulers_of(&self, queue: impl AsRef<str>) -> Result<Vec<&JobScheduler>> {
         let places = self.inner.routes.places(&QueueName::new(queue)?)?;
         Ok(places.into_iter().map(|member| &member.scheduler).collect())
     }

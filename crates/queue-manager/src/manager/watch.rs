@@ -1,8 +1,15 @@
 //! How everything is doing: health, numbers, events.
 
+use std::sync::Arc;
+
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, future::join_all, stream};
-use queue_core::{Event, Result, store::Watched, worker::WorkerStatus};
+use queue_core::{
+    Event, Result,
+    event::{ProviderEvent, ProviderStatus},
+    store::Watched,
+    worker::WorkerStatus,
+};
 
 use super::{
     QueueManager,
@@ -12,6 +19,7 @@ use crate::{
     HealthReport, Statistics,
     config::ProviderName,
     health::{examine, within},
+    routes::Member,
     statistics::{ProviderStatistics, QueueStatistics},
 };
 
@@ -81,7 +89,9 @@ impl QueueManager {
     }
 
     /// What happens from now on, on every provider: to jobs everywhere, where the provider has a store, else in this process;
-    /// to everything else in this process. Hints: they may repeat, and where some were missed the stream says so and goes on.
+    /// to everything else in this process. While the stream is polled each provider is asked every `provider.health_interval`
+    /// whether it answers, and a change is an event too. Hints: they may repeat, and where some were missed the stream says so and
+    /// goes on.
     ///
     /// # Errors
     /// `UNAVAILABLE`.
@@ -97,8 +107,30 @@ impl QueueManager {
         let mut streams = Vec::new();
         for member in self.distinct() {
             let name = member.name.clone();
-            streams.push(member.scheduler.events().await?.map(move |what| (name.clone(), what)));
+            let events = stream::select(member.scheduler.events().await?, self.availability(member));
+            streams.push(events.map(move |what| (name.clone(), what)));
         }
         Ok(stream::select_all(streams).boxed())
+    }
+
+    /// Whether a provider answers, told when it changes. It is taken to answer at first: it did when it was connected.
+    fn availability(&self, member: &Member) -> BoxStream<'static, Watched<Event>> {
+        let watched =
+            (self.clone(), member.scheduler.clone(), Arc::<str>::from(member.name.as_str()), ProviderStatus::Up);
+        let changes = stream::unfold(watched, |(manager, scheduler, name, last)| async move {
+            let config = &manager.config().provider;
+            loop {
+                tokio::time::sleep(config.health_interval).await;
+                let (to, error) = match within(config.ping_timeout, "ping", scheduler.provider().ping()).await {
+                    Ok(()) => (ProviderStatus::Up, None),
+                    Err(error) => (ProviderStatus::Down, Some(error.message().to_owned())),
+                };
+                if to != last {
+                    let event = ProviderEvent::new(scheduler.env().now(), Arc::clone(&name), to, error);
+                    return Some((Watched::Event(Event::Provider(event)), (manager, scheduler, name, to)));
+                }
+            }
+        });
+        changes.boxed()
     }
 }
