@@ -54,7 +54,7 @@ pub(super) async fn slot(pool: Arc<Pool>) {
             None
         });
         if let Some(permit) = permit {
-            permit.give_back(&held).await;
+            Box::pin(permit.give_back(&held)).await;
         }
         let run = begun.map(|begun| pool.env().clock.monotonic().saturating_sub(begun)).unwrap_or_default();
         finished = Some(Finished { held, disposition, run, tries: 0 });
@@ -62,7 +62,7 @@ pub(super) async fn slot(pool: Arc<Pool>) {
 }
 
 /// Runs one delivery and says what becomes of it; `None` where it is not ours any more.
-async fn take<'p>(pool: &'p Pool, held: &Arc<Held>, permit: &mut Option<Permit<'p>>) -> Option<Disposition> {
+async fn take<'p>(pool: &'p Pool, held: &Arc<Held>, permit: &mut Option<Box<Permit<'p>>>) -> Option<Disposition> {
     let (now, monotonic) = pool.env().clock.read();
     if pool.is_stopping() {
         // What was not started before the stop goes back.
@@ -78,9 +78,12 @@ async fn take<'p>(pool: &'p Pool, held: &Arc<Held>, permit: &mut Option<Permit<'
     if monotonic.saturating_sub(held.fetched) >= FRESH && pool.is_paused(monotonic).await {
         return Some(release(Duration::ZERO, ReleaseReason::Busy));
     }
-    match admit(pool, held).await {
-        Ok(admitted) => *permit = admitted,
-        Err(instead) => return Some(instead),
+    // Most schedulers limit nothing, and that costs one look at a flag.
+    if let Some(rules) = pool.setup.scheduler.limits() {
+        match Box::pin(admit(&rules, pool, held)).await {
+            Ok(admitted) => *permit = admitted,
+            Err(instead) => return Some(instead),
+        }
     }
     held.set_running();
     if held.delivery.redelivered
@@ -92,7 +95,7 @@ async fn take<'p>(pool: &'p Pool, held: &Arc<Held>, permit: &mut Option<Permit<'
     // While it waited, or with the beat that marked its start, it may have been told not to start.
     let ended = match held.order() {
         Order::GoOn => {
-            permit.iter_mut().for_each(Permit::begun);
+            permit.iter_mut().for_each(|permit| permit.begun());
             attempt(pool, &context).await
         }
         Order::Stop { why, .. } => End::Stopped(why),
