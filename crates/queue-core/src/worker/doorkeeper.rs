@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
-    lines::{Lines, Plan},
+    lines::{Arrivals, Lines, Plan},
     pool::Pool,
 };
 use crate::{
@@ -242,8 +242,13 @@ impl<'a> Look<'a> {
         let Some(room) = self.room else { return };
         let shared = self.door.scheduler.limiter().scope() == StoreScope::Shared;
         let tick = if shared { defaults::SHARED_LIMIT_TICK } else { defaults::ADOPTION_TICK };
+        let arrivals = match (self.asked, shared) {
+            (None, _) => Arrivals::Unseen,
+            (_, true) => Arrivals::Anywhere,
+            (_, false) => Arrivals::Here,
+        };
         self.next = room.next.unwrap_or(tick);
-        for plan in self.door.lines().plan(&self.key, room, shared, self.door.now()) {
+        for plan in self.door.lines().plan(&self.key, room, arrivals, self.door.now()) {
             self.unpark(&plan).await;
         }
     }

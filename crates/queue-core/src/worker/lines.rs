@@ -108,6 +108,18 @@ struct Batch {
     late: bool,
 }
 
+/// Who sees unparked jobs arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrivals {
+    /// This process: late ones still stand in their queue, before whoever else of it were let go, so other queues have their
+    /// room.
+    Here,
+    /// This process or another: late ones are taken for gone.
+    Anywhere,
+    /// Nobody, as no rule makes them ask: none is waited for.
+    Unseen,
+}
+
 /// What a look is to do.
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -274,10 +286,7 @@ impl Lines {
     }
 
     /// How many to unpark from which queues, where there is so much room: these count as on their way from now on.
-    ///
-    /// Where others may have run them (`shared`), late ones are taken for gone. Else they still stand in their queue, before
-    /// whoever else of it were let go: other queues have their room.
-    pub(super) fn plan(&self, key: &ParkKey, room: Room, shared: bool, now: Duration) -> Vec<Plan> {
+    pub(super) fn plan(&self, key: &ParkKey, room: Room, arrivals: Arrivals, now: Duration) -> Vec<Plan> {
         self.with(|book| {
             let Book { keys, attended, .. } = book;
             let Some(entry) = keys.get_mut(key) else { return Vec::new() };
@@ -286,7 +295,11 @@ impl Lines {
             let room = room.free.saturating_sub(entry.under_way());
             let jobs = room.min(BATCH.saturating_sub(entry.under_way()));
             entry.more = room > jobs;
-            let plans = entry.share(jobs, attended, shared, now, || self.batches.fetch_add(1, Ordering::AcqRel) + 1);
+            let plans = entry.share(jobs, attended, arrivals, now, || self.batches.fetch_add(1, Ordering::AcqRel) + 1);
+            if arrivals == Arrivals::Unseen {
+                entry.again = !plans.is_empty();
+                return plans;
+            }
             let until = now.saturating_add(entry.patience);
             entry.on_their_way.extend(plans.iter().map(|plan| {
                 let left = u32::try_from(plan.jobs).unwrap_or(u32::MAX);
@@ -474,7 +487,7 @@ impl Entry {
         &mut self,
         jobs: u32,
         attended: &HashMap<QueueName, usize>,
-        shared: bool,
+        arrivals: Arrivals,
         now: Duration,
         mut number: impl FnMut() -> u64,
     ) -> Vec<Plan> {
@@ -483,7 +496,9 @@ impl Entry {
             let batches = batches.iter().filter(|batch| batch.queue == *queue && which(batch));
             batches.map(|batch| batch.left).sum::<u32>()
         };
-        let stands = |batch: &Batch| batch.late && !shared && now < batch.until.saturating_add(LONGEST_PATIENCE);
+        let stands = |batch: &Batch| {
+            batch.late && arrivals == Arrivals::Here && now < batch.until.saturating_add(LONGEST_PATIENCE)
+        };
         let mut shares: Vec<Share<'_>> = Vec::new();
         for line in self.lines.iter().filter(|line| attended.contains_key(&line.queue)) {
             let most = jobs.saturating_sub(count(&line.queue, &stands));
