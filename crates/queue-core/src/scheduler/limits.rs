@@ -13,7 +13,9 @@ use crate::{
     worker::{Detours, Lines},
 };
 
+/// On cache lines of its own: slots look at `any` before each run, and must not wait for those who write beside it.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(super) struct Limits {
     rules: RwLock<Arc<LimitRules>>,
     /// Looked at before every run: most schedulers limit nothing.

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
-    lines::{Lines, Plan},
+    lines::{Arrivals, Lines, Plan},
     pool::Pool,
 };
 use crate::{
@@ -149,21 +149,23 @@ impl Door {
 
     /// Looks for jobs that were parked by whom nobody knows here: workers that died, other processes.
     async fn adopt(&mut self) {
-        let Self { scheduler, queues } = self;
+        let admin = self.scheduler.admin();
+        let parked = join_all(self.queues.iter().map(|queue| patiently(admin.parked(queue, MOST_KEYS)))).await;
         let mut refused = Vec::new();
-        for queue in queues.iter() {
-            match patiently(scheduler.admin().parked(queue, MOST_KEYS)).await {
+        for (queue, parked) in self.queues.iter().zip(parked) {
+            match parked {
                 Ok(parked) => {
-                    let now = scheduler.env().clock.monotonic();
-                    for (key, _) in parked.iter().filter(|(key, jobs)| *jobs > 0 && ruled(scheduler, key).is_some()) {
-                        scheduler.lines().parked(queue, key, now);
+                    for (key, _) in
+                        parked.iter().filter(|(key, jobs)| *jobs > 0 && ruled(&self.scheduler, key).is_some())
+                    {
+                        self.lines().parked(queue, key, self.now());
                     }
                 }
                 Err(error) if error.code() == ErrorCode::Unsupported => refused.push(queue.clone()),
                 Err(error) => tracing::warn!(%queue, %error, "cannot ask for parked jobs; asking again"),
             }
         }
-        queues.retain(|queue| !refused.contains(queue));
+        self.queues.retain(|queue| !refused.contains(queue));
     }
 
     /// Tells again of runs whose end was not taken. `true` where something is left to tell.
@@ -215,9 +217,7 @@ impl Door {
             }
         }
         let any = !looks.is_empty();
-        for look in looks {
-            look.let_go().await;
-        }
+        join_all(looks.into_iter().map(Look::let_go)).await;
         any
     }
 }
@@ -240,12 +240,15 @@ impl<'a> Look<'a> {
     /// Unparks as many as there is room for.
     async fn let_go(mut self) {
         let Some(room) = self.room else { return };
-        let tick = match self.door.scheduler.limiter().scope() {
-            StoreScope::Process => defaults::ADOPTION_TICK,
-            StoreScope::Shared => defaults::SHARED_LIMIT_TICK,
+        let shared = self.door.scheduler.limiter().scope() == StoreScope::Shared;
+        let tick = if shared { defaults::SHARED_LIMIT_TICK } else { defaults::ADOPTION_TICK };
+        let arrivals = match (self.asked, shared) {
+            (None, _) => Arrivals::Unseen,
+            (_, true) => Arrivals::Anywhere,
+            (_, false) => Arrivals::Here,
         };
         self.next = room.next.unwrap_or(tick);
-        for plan in self.door.lines().plan(&self.key, room, self.door.now()) {
+        for plan in self.door.lines().plan(&self.key, room, arrivals, self.door.now()) {
             self.unpark(&plan).await;
         }
     }

@@ -34,17 +34,11 @@ pub(super) struct Permit<'p> {
 }
 
 /// Lets a delivery through, with a permit where it comes under a limit; `Err`: it has to wait, in this way.
-pub(super) async fn admit<'p>(pool: &'p Pool, held: &Held) -> std::result::Result<Option<Permit<'p>>, Disposition> {
-    // Most schedulers limit nothing, and that costs one look at a flag.
-    let Some(rules) = pool.setup.scheduler.limits() else { return Ok(None) };
-    admit_under(&rules, pool, held).await
-}
-
-async fn admit_under<'p>(
+pub(super) async fn admit<'p>(
     rules: &LimitRules,
     pool: &'p Pool,
     held: &Held,
-) -> std::result::Result<Option<Permit<'p>>, Disposition> {
+) -> std::result::Result<Option<Box<Permit<'p>>>, Disposition> {
     let scheduler = &pool.setup.scheduler;
     let needs = rules.needs(&pool.setup.spec.name, &held.delivery.envelope);
     if needs.is_empty() {
@@ -63,7 +57,7 @@ async fn admit_under<'p>(
             }
             scheduler.detours().answered();
             held.limited.store(true, Ordering::Relaxed);
-            Ok(Some(Permit { pool, ask: Some(ask), end: RunEnd::Unused }))
+            Ok(Some(Box::new(Permit { pool, ask: Some(ask), end: RunEnd::Unused })))
         }
         Grant::Refused { need, retry_after } => {
             scheduler.detours().answered();
@@ -129,7 +123,7 @@ impl Permit<'_> {
     }
 
     /// Gives back what it holds, and tells breakers how the run went.
-    pub(super) async fn give_back(mut self, held: &Held) {
+    pub(super) async fn give_back(mut self: Box<Self>, held: &Held) {
         held.limited.store(false, Ordering::Relaxed);
         let Some(ask) = self.ask.take() else { return };
         let scheduler = &self.pool.setup.scheduler;

@@ -88,6 +88,15 @@ struct Line {
     slow_until: Duration,
 }
 
+/// What a line gets of some room.
+struct Share<'a> {
+    line: &'a Line,
+    /// Those on their way before.
+    out: u32,
+    most: u32,
+    jobs: u32,
+}
+
 /// Jobs that were unparked together and have not arrived.
 #[derive(Debug)]
 struct Batch {
@@ -97,6 +106,18 @@ struct Batch {
     /// Then they are late: their room is given to others, but they are still let in.
     until: Duration,
     late: bool,
+}
+
+/// Who sees unparked jobs arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrivals {
+    /// This process: late ones still stand in their queue, before whoever else of it were let go, so other queues have their
+    /// room.
+    Here,
+    /// This process or another: late ones are taken for gone.
+    Anywhere,
+    /// Nobody, as no rule makes them ask: none is waited for.
+    Unseen,
 }
 
 /// What a look is to do.
@@ -265,7 +286,7 @@ impl Lines {
     }
 
     /// How many to unpark from which queues, where there is so much room: these count as on their way from now on.
-    pub(super) fn plan(&self, key: &ParkKey, room: Room, now: Duration) -> Vec<Plan> {
+    pub(super) fn plan(&self, key: &ParkKey, room: Room, arrivals: Arrivals, now: Duration) -> Vec<Plan> {
         self.with(|book| {
             let Book { keys, attended, .. } = book;
             let Some(entry) = keys.get_mut(key) else { return Vec::new() };
@@ -274,7 +295,11 @@ impl Lines {
             let room = room.free.saturating_sub(entry.under_way());
             let jobs = room.min(BATCH.saturating_sub(entry.under_way()));
             entry.more = room > jobs;
-            let plans = entry.share(jobs, attended, now, || self.batches.fetch_add(1, Ordering::AcqRel) + 1);
+            let plans = entry.share(jobs, attended, arrivals, now, || self.batches.fetch_add(1, Ordering::AcqRel) + 1);
+            if arrivals == Arrivals::Unseen {
+                entry.again = !plans.is_empty();
+                return plans;
+            }
             let until = now.saturating_add(entry.patience);
             entry.on_their_way.extend(plans.iter().map(|plan| {
                 let left = u32::try_from(plan.jobs).unwrap_or(u32::MAX);
@@ -462,30 +487,37 @@ impl Entry {
         &mut self,
         jobs: u32,
         attended: &HashMap<QueueName, usize>,
+        arrivals: Arrivals,
         now: Duration,
         mut number: impl FnMut() -> u64,
     ) -> Vec<Plan> {
-        let on_their_way = |queue: &QueueName| {
-            let batches = self.on_their_way.iter().filter(|batch| !batch.late && batch.queue == *queue);
+        let batches = &self.on_their_way;
+        let count = |queue: &QueueName, which: &dyn Fn(&Batch) -> bool| {
+            let batches = batches.iter().filter(|batch| batch.queue == *queue && which(batch));
             batches.map(|batch| batch.left).sum::<u32>()
         };
-        let mut shares: Vec<(&mut Line, u32, u32)> = Vec::new();
-        for line in self.lines.iter_mut().filter(|line| attended.contains_key(&line.queue)) {
-            let out = on_their_way(&line.queue);
-            shares.push((line, out, 0));
+        let stands = |batch: &Batch| {
+            batch.late && arrivals == Arrivals::Here && now < batch.until.saturating_add(LONGEST_PATIENCE)
+        };
+        let mut shares: Vec<Share<'_>> = Vec::new();
+        for line in self.lines.iter().filter(|line| attended.contains_key(&line.queue)) {
+            let most = jobs.saturating_sub(count(&line.queue, &stands));
+            shares.push(Share { line, out: count(&line.queue, &|batch| !batch.late), most, jobs: 0 });
         }
-        if shares.iter().any(|(line, ..)| line.slow_until <= now) {
-            shares.retain(|(line, ..)| line.slow_until <= now);
+        if shares.iter().any(|share| share.line.slow_until <= now) {
+            shares.retain(|share| share.line.slow_until <= now);
         }
         for _ in 0..jobs {
-            let Some((_, out, share)) = shares.iter_mut().min_by_key(|(_, out, _)| *out) else { break };
-            *out += 1;
-            *share += 1;
+            let open = shares.iter_mut().filter(|share| share.jobs < share.most);
+            let Some(share) = open.min_by_key(|share| share.out) else { break };
+            share.out += 1;
+            share.jobs += 1;
         }
-        let mut plans = Vec::new();
-        for (line, _, share) in shares.iter().filter(|(.., share)| *share > 0) {
-            plans.push(Plan { queue: line.queue.clone(), jobs: *share as usize, parks: line.parks, batch: number() });
-        }
+        let mut plan = |share: &Share<'_>| {
+            let Line { queue, parks, .. } = share.line;
+            Plan { queue: queue.clone(), jobs: share.jobs as usize, parks: *parks, batch: number() }
+        };
+        let plans: Vec<Plan> = shares.iter().filter(|share| share.jobs > 0).map(&mut plan).collect();
         // Who got the least is the first the next time.
         let got = |line: &Line| plans.iter().find(|plan| plan.queue == line.queue).map_or(0, |plan| plan.jobs);
         self.lines.make_contiguous().sort_by_key(got);

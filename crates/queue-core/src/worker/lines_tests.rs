@@ -37,7 +37,11 @@ fn lines(queues: &[&'static str]) -> Lines {
 /// One look, in which each line has so many jobs as it is asked for; returns how many were let go of which queue.
 fn look(lines: &Lines, free: u32, now: Duration) -> Vec<(String, usize)> {
     assert_eq!(lines.take_due(now, 10), [key()]);
-    let plans = lines.plan(&key(), room(free), now);
+    look_as(lines, free, Arrivals::Here, now)
+}
+
+fn look_as(lines: &Lines, free: u32, arrivals: Arrivals, now: Duration) -> Vec<(String, usize)> {
+    let plans = lines.plan(&key(), room(free), arrivals, now);
     for plan in &plans {
         lines.unparked(&key(), plan, plan.jobs);
     }
@@ -86,14 +90,14 @@ fn what_happens_during_a_look_leads_to_another() {
 fn a_park_that_was_settled_during_an_unpark_which_found_nothing_is_not_forgotten() {
     let lines = lines(&["a"]);
     lines.take_due(S(0), 10);
-    let plans = lines.plan(&key(), room(5), S(0));
+    let plans = lines.plan(&key(), room(5), Arrivals::Here, S(0));
     lines.parked(&queue("a"), &key(), S(0));
     lines.unparked(&key(), &plans[0], 0);
     lines.looked(&key(), S(0), S(100));
     assert!(is_due(&lines, S(0)));
     // And where nothing came meanwhile the line is at its end.
     lines.take_due(S(0), 10);
-    let plans = lines.plan(&key(), room(5), S(0));
+    let plans = lines.plan(&key(), room(5), Arrivals::Here, S(0));
     lines.unparked(&key(), &plans[0], 0);
     lines.looked(&key(), S(0), S(100));
     assert!(lines.is_empty());
@@ -118,17 +122,37 @@ fn those_on_their_way_have_their_room_kept_and_newcomers_join_the_line() {
 #[test]
 fn who_arrives_and_is_refused_leaves_its_room_to_another() {
     let lines = lines(&["a"]);
-    look(&lines, 2, S(0));
+    look(&lines, 3, S(0));
     assert!(arrives(&lines, "a", true, S(0)) && !is_due(&lines, S(0)));
+    // Another is on its way still.
     assert!(arrives(&lines, "a", false, S(0)) && is_due(&lines, S(0)));
 }
 
 #[test]
-fn late_ones_lose_their_room_and_are_still_let_in() {
+fn late_ones_lose_their_room_to_others_and_are_still_let_in() {
     let lines = lines(&["a"]);
     look(&lines, 1, S(0));
     assert_eq!(lines.next_look(), Some(FIRST_PATIENCE));
-    assert_eq!(look(&lines, 1, S(1)), [("a".into(), 1)]);
+    // They stand before whoever else of their queue: more of it would only stand behind them.
+    assert_eq!(look(&lines, 1, S(1)), []);
+    lines.parked(&queue("b"), &key(), S(1));
+    assert_eq!(look(&lines, 1, S(1)), [("b".into(), 1)]);
+    assert_eq!((0..3).filter(|_| arrives(&lines, "a", true, S(2))).count(), 1);
+    assert!(arrives(&lines, "b", true, S(2)));
+    // Until they are taken for gone.
+    let lines = self::lines(&["a"]);
+    look(&lines, 1, S(0));
+    look(&lines, 1, S(1));
+    lines.freed(&needs(), || S(31));
+    assert_eq!(look(&lines, 1, S(31)), [("a".into(), 1)]);
+}
+
+#[test]
+fn where_others_may_have_run_them_late_ones_are_soon_given_up() {
+    let lines = lines(&["a"]);
+    look(&lines, 1, S(0));
+    assert_eq!(lines.take_due(S(1), 10), [key()]);
+    assert_eq!(look_as(&lines, 1, Arrivals::Anywhere, S(1)), [("a".into(), 1)]);
     // Twice as patient now.
     assert_eq!(lines.next_look(), Some(S(3)));
     assert_eq!((0..3).filter(|_| arrives(&lines, "a", true, S(2))).count(), 2);
@@ -154,7 +178,7 @@ fn queues_take_turns_and_one_that_does_not_come_goes_last() {
     assert!(arrives(&lines, "a", true, S(1)), "late, and let in");
     (0..4).for_each(|_| assert!(arrives(&lines, "b", true, S(1))));
     lines.freed(&needs(), || S(1));
-    assert_eq!(look(&lines, 2, S(1)).len(), 2, "it came: it has its turn again");
+    assert_eq!(look(&lines, 4, S(1)).len(), 2, "it came: it has its turn again");
 }
 
 #[test]
@@ -177,6 +201,15 @@ fn without_a_bound_they_go_in_batches_and_newcomers_do_not_wait() {
     (1..half).for_each(|_| assert!(arrives(&lines, "a", true, S(0)) && !is_due(&lines, S(0))));
     assert!(arrives(&lines, "a", true, S(0)) && is_due(&lines, S(0)));
     assert_eq!(look(&lines, u32::MAX, S(0)), [("a".into(), half as usize)]);
+}
+
+#[test]
+fn where_no_rule_holds_them_all_go_and_none_is_waited_for() {
+    let lines = lines(&["a"]);
+    for _ in 0..5 {
+        assert_eq!(lines.take_due(S(0), 10), [key()]);
+        assert_eq!(look_as(&lines, u32::MAX, Arrivals::Unseen, S(0)), [("a".into(), BATCH as usize)]);
+    }
 }
 
 #[test]

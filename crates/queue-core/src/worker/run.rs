@@ -61,7 +61,7 @@ pub(super) async fn slot(pool: Arc<Pool>, number: u64) {
             None
         });
         if let Some(permit) = permit {
-            permit.give_back(&held).await;
+            Box::pin(permit.give_back(&held)).await;
         }
         let ended = clock.read();
         held.rise();
@@ -80,7 +80,7 @@ async fn watched<'p>(
     pool: &'p Pool,
     held: &Arc<Held>,
     begun: (Timestamp, Duration),
-    permit: &mut Option<Permit<'p>>,
+    permit: &mut Option<Box<Permit<'p>>>,
 ) -> Result<Option<Disposition>, Box<dyn Any + Send>> {
     let mut run = pin!(take(pool, held, begun, permit));
     let counted = poll_fn(|cx| held.counted(|| run.as_mut().poll(cx)));
@@ -92,7 +92,7 @@ async fn take<'p>(
     pool: &'p Pool,
     held: &Arc<Held>,
     (now, monotonic): (Timestamp, Duration),
-    permit: &mut Option<Permit<'p>>,
+    permit: &mut Option<Box<Permit<'p>>>,
 ) -> Option<Disposition> {
     if pool.is_stopping() {
         // What was not started before the stop goes back.
@@ -108,9 +108,12 @@ async fn take<'p>(
     if monotonic.saturating_sub(held.fetched) >= FRESH && pool.is_paused(monotonic).await {
         return Some(release(Duration::ZERO, ReleaseReason::Busy));
     }
-    match admit(pool, held).await {
-        Ok(admitted) => *permit = admitted,
-        Err(instead) => return Some(instead),
+    // Most schedulers limit nothing, and that costs one look at a flag.
+    if let Some(rules) = pool.setup.scheduler.limits() {
+        match Box::pin(admit(&rules, pool, held)).await {
+            Ok(admitted) => *permit = admitted,
+            Err(instead) => return Some(instead),
+        }
     }
     held.set_running();
     if held.delivery.redelivered
@@ -122,7 +125,7 @@ async fn take<'p>(
     // While it waited, or with the beat that marked its start, it may have been told not to start.
     let ended = match held.order() {
         Order::GoOn => {
-            permit.iter_mut().for_each(Permit::begun);
+            permit.iter_mut().for_each(|permit| permit.begun());
             attempt(pool, &context).await
         }
         Order::Stop { why, .. } => End::Stopped(why),

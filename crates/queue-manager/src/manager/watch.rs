@@ -115,19 +115,19 @@ impl QueueManager {
 
     /// Whether a provider answers, told when it changes. It is taken to answer at first: it did when it was connected.
     fn availability(&self, member: &Member) -> BoxStream<'static, Watched<Event>> {
-        let watched =
-            (self.clone(), member.scheduler.clone(), Arc::<str>::from(member.name.as_str()), ProviderStatus::Up);
-        let changes = stream::unfold(watched, |(manager, scheduler, name, last)| async move {
-            let config = &manager.config().provider;
+        let (every, limit) = (self.config().provider.health_interval, self.config().provider.ping_timeout);
+        let name: Arc<str> = member.name.as_str().into();
+        let watched = (member.scheduler.clone(), name, ProviderStatus::Up);
+        let changes = stream::unfold(watched, move |(scheduler, name, last)| async move {
             loop {
-                tokio::time::sleep(config.health_interval).await;
-                let (to, error) = match within(config.ping_timeout, "ping", scheduler.provider().ping()).await {
+                tokio::time::sleep(every).await;
+                let (to, error) = match within(limit, "ping", scheduler.provider().ping()).await {
                     Ok(()) => (ProviderStatus::Up, None),
                     Err(error) => (ProviderStatus::Down, Some(error.message().to_owned())),
                 };
                 if to != last {
                     let event = ProviderEvent::new(scheduler.env().now(), Arc::clone(&name), to, error);
-                    return Some((Watched::Event(Event::Provider(event)), (manager, scheduler, name, to)));
+                    return Some((Watched::Event(Event::Provider(event)), (scheduler, name, to)));
                 }
             }
         });
