@@ -3,7 +3,7 @@
 
 mod bench;
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use bench::{Bench, all, eventually, is_gone, statuses};
 use serde_json::{Value, json};
@@ -17,6 +17,11 @@ const ECHO: &str = r#"while read -r line; do id=${line#*'"id":"'}; id=${id%%'"'*
 fn sorted(mut rows: Vec<Value>) -> Vec<Value> {
     rows.sort_by_key(|row| row["line"].as_u64());
     rows
+}
+
+#[allow(clippy::disallowed_methods, reason = "real processes live in real time")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 #[test]
@@ -59,13 +64,11 @@ fn jobs_share_as_many_processes_as_were_asked_for_and_these_end_with_the_run() {
 #[test]
 fn a_process_that_crashes_costs_its_job_an_attempt_and_nobody_else() {
     let bench = Bench::new();
-    let script = format!(
-        r#"echo $$ >> pids; while read -r line; do case $line in *'"attempt":1,'*'"crash"'*) exit 4;; esac
-        id=${{line#*'"id":"'}}; printf '{{"id":"%s","result":1}}\n' "${{id%%'"'*}}"; done"#
-    );
+    let script = r#"echo $$ >> pids; while read -r line; do case $line in *'"attempt":1,'*'"crash"'*) exit 4;; esac
+        id=${line#*'"id":"'}; printf '{"id":"%s","result":1}\n' "${id%%'"'*}"; done"#;
     let input: String =
         (0..60).map(|n| if n % 20 == 7 { "{\"payload\":\"crash\"}\n" } else { "{\"payload\":1}\n" }).collect();
-    let args = ["--shell", "--exec", &script, "--exec-mode", "pool", "-j", "2", "--backoff", "none"];
+    let args = ["--shell", "--exec", script, "--exec-mode", "pool", "-j", "2", "--backoff", "none"];
     let rows = sorted(bench.rows_of(input, &args));
     assert_eq!(statuses(&rows), [("completed", 60)].into());
     let attempts: u64 = rows.iter().map(|row| row["attempts"].as_u64().unwrap()).sum();
@@ -84,7 +87,7 @@ fn a_second_interrupt_leaves_no_process() {
     let child = bench.spawn(&["jobs", "--shell", "--exec", script, "--exec-mode", "pool", "-j", "2"]);
     let lines = bench.lines_appear("pids", 2);
     bench::signal(child.id(), "INT");
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    pause(Duration::from_millis(300));
     bench::signal(child.id(), "INT");
     let ended = bench::finish(child);
     assert_eq!(ended.code, Some(130), "{ended:?}");

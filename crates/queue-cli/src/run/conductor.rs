@@ -7,7 +7,7 @@ use queue_core::{
     error::ErrorCode,
     job::JobError,
     scheduler::{NewJob, Submitted},
-    worker::{DrainReport, RunReport, Worker, WorkerBuilder},
+    worker::{DrainReport, Worker, WorkerBuilder},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -19,7 +19,7 @@ use super::{
     look::{self, Found},
     open::{OpenJob, OpenJobs},
     queue::RunQueue,
-    reports::{self, Fate, News},
+    reports::{self, Fate, News, Told},
     submit::{self, Answers},
     why,
 };
@@ -82,7 +82,7 @@ pub(super) struct Conductor {
     bytes_read: u64,
     crew: Crew,
     runner: Runner,
-    reports: mpsc::Receiver<RunReport>,
+    reports: mpsc::Receiver<Told>,
     reported: bool,
     unstartable: watch::Receiver<Option<String>>,
     submitting: Pending<Answers>,
@@ -115,7 +115,7 @@ impl Conductor {
         let (told, unstartable) = watch::channel(None);
         let runner = Runner::new(program, concurrency, &args).map_err(|error| format!("--exec: {error}"))?;
         let handler = Attempt::new(runner.clone(), open.clone(), told);
-        let (tell, reports) = reports::channel(args.max_output);
+        let (tell, reports) = reports::channel();
         let mut builder = queue.scheduler.worker().queue(queue.name.as_str(), concurrency).fallback(handler);
         builder = builder.observe(tell).drain_deadline(DRAIN);
         if !queue.shared {
@@ -277,8 +277,8 @@ impl Conductor {
         }
     }
 
-    fn hear(&mut self, report: RunReport) {
-        match reports::news(report) {
+    fn hear(&mut self, told: Told) {
+        match reports::news(told.report) {
             (id, News::Ended(fate)) => self.ended(id, fate),
             (id, News::Failed(error)) => self.open.failed(id, error),
             (_, News::Waits) => {}

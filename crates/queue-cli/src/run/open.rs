@@ -1,13 +1,14 @@
 //! The lines that were submitted and have not ended, and what is known of each meanwhile.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
+use hashbrown::HashMap;
 use queue_core::{
     JobId,
     job::{JobError, JobRef},

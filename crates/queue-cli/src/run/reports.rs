@@ -1,13 +1,20 @@
 //! What the worker tells of its runs.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use queue_core::{JobId, error::ErrorCode, job::JobError, provider::Disposition, worker::RunReport};
-use tokio::sync::mpsc;
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+};
 
 use crate::results::Status;
 
 /// So many bytes of results may wait to be written.
 const BACKLOG: usize = 64 << 20;
+/// And so many reports.
+const AT_ONCE: usize = 1_024;
 
 /// How a job came to its end.
 #[derive(Debug)]
@@ -30,19 +37,48 @@ pub(super) enum News {
     Doubtful,
 }
 
+/// A report on its way to be written, with its room.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) report: RunReport,
+    _room: OwnedSemaphorePermit,
+}
+
 /// What the worker calls, and where it is heard.
 ///
 /// Where rows cannot be written as fast as programs end (a pipe to a pager), the worker's settling waits here, and with it the
 /// next start: results neither pile up nor count against anybody's timeout.
-pub(super) fn channel(max_output: usize) -> (impl Fn(RunReport) + Send + Sync + 'static, mpsc::Receiver<RunReport>) {
-    let (sender, receiver) = mpsc::channel((BACKLOG / max_output.max(1)).clamp(8, 1_024));
-    let tell = move |report| {
-        if let Err(mpsc::error::TrySendError::Full(report)) = sender.try_send(report) {
-            // An error means that the run is over.
-            tokio::task::block_in_place(|| drop(sender.blocking_send(report)));
+pub(super) fn channel() -> (impl Fn(RunReport) + Send + Sync + 'static, mpsc::Receiver<Told>) {
+    let (sender, receiver) = mpsc::channel(AT_ONCE);
+    let backlog = Arc::new(Semaphore::new(BACKLOG));
+    let tell = move |report: RunReport| {
+        let bytes = weight(&report);
+        let told = match Arc::clone(&backlog).try_acquire_many_owned(bytes) {
+            Ok(room) => sender.try_send(Told { report, _room: room }).map_err(|error| error.into_inner().report),
+            Err(_) => Err(report),
+        };
+        // An error from here on means that the run is over.
+        if let Err(report) = told
+            && !sender.is_closed()
+        {
+            let later = async {
+                let Ok(room) = Arc::clone(&backlog).acquire_many_owned(bytes).await else { return };
+                let _ = sender.send(Told { report, _room: room }).await;
+            };
+            tokio::task::block_in_place(|| Handle::current().block_on(later));
         }
     };
     (tell, receiver)
+}
+
+/// The bytes of its result, about.
+fn weight(report: &RunReport) -> u32 {
+    const OVERHEAD: usize = 256;
+    let result = match &report.disposition {
+        Some(Disposition::Complete { result: Some(result) }) => result.len(),
+        _ => 0,
+    };
+    u32::try_from((result + OVERHEAD).min(BACKLOG)).unwrap_or(u32::MAX)
 }
 
 /// What became of a job.

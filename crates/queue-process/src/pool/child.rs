@@ -33,7 +33,8 @@ use crate::{
 /// How long a process whose stdout has ended may take to exit, for its status to be told.
 const LAST_BREATH: Duration = Duration::from_millis(500);
 /// A process that answers within this time is waited for on the spot: being put to sleep and woken takes as long.
-const PROMPT: Duration = Duration::from_micros(25);
+const PROMPT: Duration = Duration::from_micros(50);
+const MAX_CREDIT: u8 = 8;
 /// How long a killed process may take to be gone.
 const KILL_WAIT: Duration = Duration::from_secs(5);
 const CHUNK: usize = 8 << 10;
@@ -50,8 +51,8 @@ pub(crate) struct Child {
     heard: Vec<u8>,
     /// So much of it holds no line break.
     searched: usize,
-    /// Whether it answered its last job so soon that waiting on the spot costs less than being woken.
-    prompt: bool,
+    /// Earned by prompt answers and lost by others: whoever has any left is waited for on the spot.
+    credit: u8,
     answered: u64,
 }
 
@@ -90,7 +91,7 @@ impl Child {
         let stdout = stdout.transpose().map_err(exhausted)?;
         let stderr = Reader::new(group.child.stderr.take(), program.limits().max_stderr, Keep::Tail);
         let (heard, searched) = (Vec::new(), 0);
-        Ok(Self { group, watch, cell, stdin, stdout, stderr, heard, searched, prompt: true, answered: 0 })
+        Ok(Self { group, watch, cell, stdin, stdout, stderr, heard, searched, credit: MAX_CREDIT / 2, answered: 0 })
     }
 
     /// How many jobs it has answered.
@@ -115,20 +116,26 @@ impl Child {
         self.stderr.forget();
         let begun = Instant::now();
         let mut left = request.line.as_bytes();
-        if on_the_spot && self.prompt && !job.is_cancelled() {
+        if on_the_spot && self.credit > 0 && !job.is_cancelled() {
             left = &left[self.hand_over(left)..];
             if left.is_empty() && self.wait_on_the_spot() {
                 match self.understood(job, &request.id, limits) {
-                    Some(Ok(answer)) => return self.has_answered(answer, true),
+                    Some(Ok(answer)) => {
+                        self.credit = MAX_CREDIT.min(self.credit + 1);
+                        return self.has_answered(answer, true);
+                    }
                     Some(Err(why)) => return self.nonsense(&why),
                     None => {}
                 }
             }
         }
         let reply = self.hear(job, &request.id, left, begun, deadline, limits).await;
-        self.prompt = begun.elapsed() < PROMPT;
-        if self.prompt {
-            self.stdin.iter_mut().chain(&mut self.stdout).for_each(Pipe::unregister);
+        match begun.elapsed() < PROMPT {
+            true => {
+                self.credit = MAX_CREDIT.min(self.credit + 1);
+                self.stdin.iter_mut().chain(&mut self.stdout).for_each(Pipe::unregister);
+            }
+            false => self.credit = self.credit.saturating_sub(2),
         }
         reply
     }
