@@ -269,6 +269,22 @@ async fn a_fetcher_that_dies_is_reported_and_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_long_orderly_stop_is_nothing_unhealthy() {
+    let (queues, _) = queues();
+    let mut changes = listen(&queues).await;
+    let running = worker(&queues).drain_deadline(seconds(1_000)).register(async |_: Block| {
+        tokio::time::sleep(seconds(500)).await;
+        Ok::<u32, Failure>(0)
+    });
+    let running = running.start().await.unwrap();
+    queues.enqueue(Block { millis: 0 }).timeout(seconds(1_000)).await.unwrap();
+    tokio::time::sleep(seconds(1)).await;
+    assert_eq!(running.stop().await, DrainReport { done: 1, ..DrainReport::default() });
+    let told = tokio::time::timeout(seconds(1), changes.next()).await;
+    assert!(told.is_err(), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_panic_while_jobs_are_settled_loses_no_run() {
     let (queues, faults) = queues();
     let mut changes = listen(&queues).await;
