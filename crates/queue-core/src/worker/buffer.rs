@@ -191,3 +191,26 @@ impl Waiting {
         self.finished.len() == 1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_slots_that_sleep_are_asked_to_leave() {
+        let buffer = Arc::new(Buffer::default());
+        let sleeper = || {
+            let buffer = Arc::clone(&buffer);
+            tokio::spawn(async move { buffer.exchange(None).await.is_none() })
+        };
+        let sleepers = [sleeper(), sleeper(), sleeper()];
+        assert_eq!(buffer.retire(9), 0, "none sleeps yet");
+        tokio::task::yield_now().await;
+        assert_eq!((buffer.retire(1), buffer.idle()), (1, 2), "who leaves is not counted any more");
+        assert_eq!((buffer.retire(9), buffer.idle()), (2, 0));
+        for sleeper in sleepers {
+            assert!(sleeper.await.unwrap());
+        }
+        assert_eq!(buffer.retire(9), 0);
+    }
+}

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::{
+    task::{Id, JoinError, JoinSet},
+    time::Instant,
+};
 
 use super::{
     completer::complete,
@@ -20,8 +23,9 @@ pub(super) struct Crew {
     pool: Arc<Pool>,
     tasks: JoinSet<()>,
     roles: HashMap<Id, Role>,
-    /// Deaths so far: the more there were, the longer the next successor waits before it begins.
+    /// Deaths in a row: the more there were, the longer the next successor waits before it begins.
     deaths: u32,
+    last_death: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,16 +40,18 @@ enum Role {
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// but never longer than this: a provider that panics at every call must not make this a busy loop.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Deaths further apart are none in a row.
+const ROW: Duration = Duration::from_secs(60);
 
 impl Crew {
     /// A crew that has begun. Must be called inside the runtime it is to work on.
     pub(super) fn begin(pool: Arc<Pool>) -> Self {
-        let mut crew = Self { pool, tasks: JoinSet::new(), roles: HashMap::new(), deaths: 0 };
+        let mut crew = Self { pool, tasks: JoinSet::new(), roles: HashMap::new(), deaths: 0, last_death: None };
         crew.fill_up();
-        crew.start(Role::Fetcher);
-        crew.start(Role::Completer);
+        crew.start(Role::Fetcher, Duration::ZERO);
+        crew.start(Role::Completer, Duration::ZERO);
         if !crew.pool.setup.scaling.is_fixed() {
-            crew.start(Role::Scaler);
+            crew.start(Role::Scaler, Duration::ZERO);
         }
         crew
     }
@@ -83,27 +89,28 @@ impl Crew {
     /// As many slots as there should be.
     fn fill_up(&mut self) {
         for _ in self.pool.roster.sound()..self.pool.target() {
-            let number = self.pool.roster.enter();
-            self.spawn(Role::Slot(number), slot(Arc::clone(&self.pool), number));
+            self.add_slot(Duration::ZERO);
         }
     }
 
-    fn start(&mut self, role: Role) {
+    fn add_slot(&mut self, pause: Duration) {
+        let number = self.pool.roster.enter();
+        self.spawn(Role::Slot(number), pause, slot(Arc::clone(&self.pool), number));
+    }
+
+    fn start(&mut self, role: Role, pause: Duration) {
         let pool = Arc::clone(&self.pool);
         match role {
-            Role::Fetcher => self.spawn(role, fetch(pool)),
-            Role::Completer => self.spawn(role, complete(pool)),
-            Role::Scaler => self.spawn(role, scale(pool)),
+            Role::Fetcher => self.spawn(role, pause, fetch(pool)),
+            Role::Completer => self.spawn(role, pause, complete(pool)),
+            Role::Scaler => self.spawn(role, pause, scale(pool)),
+            Role::Slot(_) if pool.roster.sound() < pool.target() && !pool.is_stopping() => self.add_slot(pause),
             Role::Slot(_) => {}
         }
     }
 
-    fn spawn(&mut self, role: Role, work: impl Future<Output = ()> + Send + 'static) {
+    fn spawn(&mut self, role: Role, pause: Duration, work: impl Future<Output = ()> + Send + 'static) {
         let pool = Arc::clone(&self.pool);
-        let pause = match self.deaths {
-            0 => Duration::ZERO,
-            deaths => (FIRST_PAUSE * (1 << (deaths - 1).min(6))).min(LONGEST_PAUSE),
-        };
         let task = match pause.is_zero() {
             true => self.tasks.spawn(work),
             false => self.tasks.spawn(async move {
@@ -112,6 +119,14 @@ impl Crew {
             }),
         };
         self.roles.insert(task.id(), role);
+    }
+
+    /// How long the successor of one that dies now has to wait.
+    fn next_pause(&mut self) -> Duration {
+        let now = Instant::now();
+        let in_a_row = self.last_death.replace(now).is_some_and(|last| now - last < ROW);
+        self.deaths = if in_a_row { self.deaths.saturating_add(1) } else { 0 };
+        (FIRST_PAUSE * (1 << self.deaths.min(6))).min(LONGEST_PAUSE)
     }
 
     /// Waits for a task to end, and sees to what it leaves. Never resolves while there is none.
@@ -130,7 +145,7 @@ impl Crew {
     fn one_died(&mut self, error: &JoinError) {
         let Some(role) = self.roles.remove(&error.id()) else { return };
         let pool = Arc::clone(&self.pool);
-        self.deaths = self.deaths.saturating_add(1);
+        let pause = self.next_pause();
         match role {
             Role::Slot(number) => {
                 pool.roster.leave(number);
@@ -156,7 +171,7 @@ impl Crew {
             }
             Role::Scaler => pool.report(0, None, format!("the task that scales died: {error}")),
         }
-        self.start(role);
+        self.start(role, pause);
     }
 
     async fn ended(&mut self, role: Role) {

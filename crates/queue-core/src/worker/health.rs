@@ -60,7 +60,8 @@ fn look_after(pool: &Pool, limit: Duration) {
         // There may be room for the next job now: what a blocked slot holds does not count.
         pool.room.notify_one();
     }
-    if pool.call.call() {
+    // A crew that winds up answers no more.
+    if !pool.is_stopping() && pool.call.call() {
         let reason =
             format!("nothing has run on the worker's runtime for {:?}: handlers block all its threads", limit / 2);
         pool.report(0, None, reason);

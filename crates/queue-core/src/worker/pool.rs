@@ -184,15 +184,22 @@ impl Pool {
         leaving
     }
 
-    /// Tells the consumer how many jobs may be out, where that has changed.
+    /// Tells the consumer how many jobs may be out, where that has changed; again where it changes meanwhile, so that whoever
+    /// of two tells last tells what is.
     pub(super) async fn follow_demand(&self) {
-        let outstanding = self.outstanding();
-        if self.demanded.swap(outstanding, Ordering::Relaxed) == outstanding {
-            return;
-        }
-        if let Err(error) = self.consumer().demand(outstanding).await {
-            tracing::warn!(queue = %self.setup.spec.name, outstanding, %error, "cannot tell how many jobs may be out");
-            self.demanded.store(0, Ordering::Relaxed);
+        let mut told = self.demanded.load(Ordering::Relaxed);
+        loop {
+            let outstanding = self.outstanding();
+            if told == outstanding {
+                return;
+            }
+            self.demanded.store(outstanding, Ordering::Relaxed);
+            if let Err(error) = self.consumer().demand(outstanding).await {
+                tracing::warn!(queue = %self.setup.spec.name, outstanding, %error, "cannot tell how many jobs may be out");
+                self.demanded.store(0, Ordering::Relaxed);
+                return;
+            }
+            told = outstanding;
         }
     }
 
