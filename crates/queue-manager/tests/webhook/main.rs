@@ -63,6 +63,7 @@ fn json(received: &Received) -> Value {
 
 #[tokio::test]
 async fn an_event_is_posted_as_json() {
+    assert_eq!(post(&[Answer::LongHead(10 << 10)], |_| {}).await.1, Ok(()));
     let (received, said) = post(&[Answer::Status(204, "")], |config| {
         config.authorization = Some(Secret::new("Bearer b"));
     })
@@ -103,6 +104,7 @@ async fn what_may_pass_is_tried_again_as_often_as_configured() {
         (Answer::HangUp, "no answer: "),
         (Answer::Nonsense, "no answer: "),
         (Answer::EndlessHead, "no answer: "),
+        (Answer::LongHead(20 << 10), "no answer: "),
         (Answer::Slow(Duration::from_secs(60)), "no answer within 100ms"),
     ] {
         let (received, error) = post(std::slice::from_ref(&answer), |config| {

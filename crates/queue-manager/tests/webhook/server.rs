@@ -33,6 +33,8 @@ pub(crate) enum Answer {
     Endless,
     /// With a head that never ends.
     EndlessHead,
+    /// With 200 and so many bytes of head.
+    LongHead(usize),
     /// With what is no HTTP.
     Nonsense,
 }
@@ -124,6 +126,12 @@ async fn give(mut stream: TcpStream, answer: Answer, written: &Mutex<usize>) {
         Answer::Status(status, headers) => {
             let head = format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\n{headers}\r\n");
             let _ = stream.write_all(head.as_bytes()).await;
+        }
+        Answer::LongHead(bytes) => {
+            let head = format!("HTTP/1.1 200 X\r\nx: {}\r\ncontent-length: 0\r\n\r\n", "x".repeat(bytes));
+            let _ = stream.write_all(head.as_bytes()).await;
+            // Hung up on unread bytes, the other side would not hear the answer.
+            let _ = stream.shutdown().await;
         }
         Answer::Slow(time) => {
             tokio::spawn(async move {

@@ -165,6 +165,21 @@ fn a_queue_that_ends_jobs_is_not_still_however_they_end() {
 }
 
 #[test]
+fn only_jobs_that_could_be_taken_are_said_to_wait() {
+    let mut bench = Bench::new(|_| {});
+    bench.seconds = 400;
+    let mut stats = stats();
+    waiting(&mut stats);
+    stats.parked = 1;
+    let mut alerts = Vec::new();
+    for _ in 0..4 {
+        bench.seconds += 10;
+        alerts.extend(bench.judge.look(std::slice::from_ref(&stats), bench.now()));
+    }
+    assert_eq!(alerts[0].message, "2 jobs are ready, the oldest for 440s, and nobody takes them");
+}
+
+#[test]
 fn without_the_age_of_the_oldest_stillness_is_what_was_seen() {
     let mut bench = Bench::new(|_| {});
     let told: Vec<usize> = (0..40).filter(|_| !bench.look(|stats| stats.pending = 3).is_empty()).collect();

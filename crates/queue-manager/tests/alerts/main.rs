@@ -3,6 +3,8 @@
 #![cfg(feature = "memory")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
+mod shaky;
+
 use std::{
     sync::{
         Arc, Mutex,
@@ -26,6 +28,7 @@ use queue_manager::{
 };
 use queue_memory::MemoryProvider;
 use serde::{Deserialize, Serialize};
+use shaky::{Mode, Shaky};
 use tokio::time::sleep;
 use validator::Validate;
 
@@ -366,4 +369,85 @@ async fn it_looks_once_an_interval_and_a_provider_that_is_away_does_not_end_it()
     assert_eq!(looked(), 50_000);
     queues.stop_alerts().await;
     assert!(queues.alerts_status().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_is_one_call_and_one_that_hangs_or_fails_holds_up_nothing_else() {
+    let provider = Shaky::new(MemoryProvider::with_env(env()));
+    let queues = builder().provider(Arc::new(provider.clone())).connect().await.unwrap();
+    let (seen, sink) = seen();
+    let alerts = queues.alerts().sink(sink).configure(|alerts| {
+        alerts.backlog = Some(1);
+        alerts.every = SECOND;
+    });
+    alerts.start().await.unwrap();
+    for name in ["a", "b", "c"] {
+        queues.declare(QueueSpec::new(QueueName::from_static(name))).await.unwrap();
+    }
+    provider.asked();
+    sleep(SECOND * 10 - SECOND / 2).await;
+    assert_eq!(provider.asked(), 10, "one call for all queues, once an interval");
+
+    // Twice the patience of a health check, one after the other; events are heard meanwhile.
+    provider.become_(Mode::Hangs);
+    let worker = worker(&queues).await;
+    let late = queues.enqueue(Take { seconds: 4 }).sla(SlaClass::Urgent).await.unwrap();
+    sleep(31 * SECOND).await;
+    assert_eq!(provider.asked(), 4);
+    assert_eq!(take(&seen), [AlertKind::SlaBreach { job: late.id(), actual_ms: 4_000, target_ms: 3_000 }]);
+    worker.stop().await;
+
+    provider.become_(Mode::Fails);
+    submit(&queues, 2).await;
+    sleep(30 * SECOND).await;
+    assert_eq!(take(&seen), []);
+    provider.become_(Mode::Well);
+    sleep(2 * SECOND).await;
+    assert_eq!(take(&seen), [AlertKind::Backlog { waiting: 2, threshold: 1 }]);
+    queues.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_queues_cannot_be_listed_those_of_the_configuration_are_looked_at() {
+    let provider = Shaky::new(MemoryProvider::with_env(env()));
+    provider.become_(Mode::CannotList);
+    let variables = [("QUEUE__ALERTS__QUEUES__MAIL__BACKLOG", "1"), ("QUEUE__QUEUES__OTHER__MAX_LEN", "9")];
+    let builder = QueueManager::builder().env(env()).variables(variables).provider(Arc::new(provider));
+    let queues = builder.connect().await.unwrap();
+    let (seen, sink) = seen();
+    queues.alerts().sink(sink).configure(|alerts| alerts.backlog = Some(1)).start().await.unwrap();
+    submit(&queues, 2).await;
+    for name in ["other", "unheard_of"] {
+        for _ in 0..2 {
+            queues.enqueue(Take { seconds: 0 }).to(name).await.unwrap();
+        }
+    }
+    sleep(15 * SECOND).await;
+    let mut names: Vec<String> = seen.lock().unwrap().iter().map(|alert| alert.queue.to_string()).collect();
+    names.sort();
+    assert_eq!(names, ["mail", "other"]);
+    queues.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_that_wait_within_their_class_keep_no_alert_up() {
+    let queues = QueueManager::builder().env(env()).connect().await.unwrap();
+    let (seen, sink) = seen();
+    queues.alerts().sink(sink).start().await.unwrap();
+    let mut spec = QueueSpec::new(QueueName::from_static("mail"));
+    spec.sla = Some(SlaClass::High);
+    queues.declare(spec).await.unwrap();
+    for _ in 0..2 {
+        let worker = worker(&queues).await;
+        queues.enqueue(Take { seconds: 11 }).await.unwrap().result().await.unwrap();
+        worker.stop().await;
+        assert_eq!(take(&seen).len(), 1);
+        for _ in 0..20 {
+            submit(&queues, 1).await;
+            sleep(7 * SECOND).await;
+            queues.purge("mail").await.unwrap();
+        }
+        assert_eq!(take(&seen), []);
+    }
+    queues.close().await.unwrap();
 }
