@@ -201,7 +201,7 @@ impl Shared {
 
     /// Takes the queue out of the index, with its subscriptions, if `dissolve` dissolves it. Under the lock of the index, so
     /// that whoever finds it dissolved and looks again finds the next one.
-    fn remove(&self, name: &QueueName, dissolve: impl FnOnce(&Queue) -> bool) -> Result<(), ()> {
+    pub(crate) fn remove(&self, name: &QueueName, dissolve: impl FnOnce(&Queue) -> bool) -> Result<(), ()> {
         let _changing = self.changing.lock();
         let queue = self.find(name);
         if queue.as_ref().is_some_and(|queue| !dissolve(queue)) {

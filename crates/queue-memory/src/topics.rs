@@ -215,3 +215,44 @@ impl Topics for MemoryTopics {
         batch.outcomes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, time::Duration};
+
+    use queue_core::{
+        Env, QueueProvider,
+        job::{JobId, JobKind, Timestamp},
+    };
+
+    use super::*;
+
+    /// What goes into a queue that is being dropped would be accepted and lost.
+    #[test]
+    fn a_publish_that_meets_a_drop_waits_for_its_end() {
+        let start = Timestamp::from_millis(1_700_000_000_000);
+        let provider = MemoryProvider::with_env(Env::seeded(start, 1));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (topic, queue) = (QueueName::from_static("topic"), QueueName::from_static("q"));
+        let topics = provider.topics().unwrap();
+        runtime.block_on(topics.subscribe(&topic, &queue)).unwrap();
+        provider.shared.queue(&queue);
+        let (answer, answered) = mpsc::channel();
+        let mut publisher = None;
+        let dropped = provider.shared.remove(&queue, |queue| {
+            queue.with(State::dissolve);
+            publisher = Some(std::thread::spawn(move || {
+                let job =
+                    Envelope::builder(JobId::derive(b"job", 1), JobKind::from_static("k"), &b""[..], start).seal();
+                let outcomes = runtime.block_on(topics.publish(&topic, vec![job], &PublishOptions::default()));
+                answer.send(outcomes).unwrap();
+            }));
+            assert!(answered.recv_timeout(Duration::from_millis(200)).is_err(), "it did not wait");
+            true
+        });
+        assert!(dropped.is_ok());
+        let outcomes = answered.recv().unwrap();
+        assert!(matches!(&outcomes[..], [PublishOutcome::Rejected(Rejection::Unroutable)]), "{outcomes:?}");
+        publisher.unwrap().join().unwrap();
+    }
+}

@@ -270,6 +270,17 @@ async fn a_partition_that_is_not_there_is_refused_by_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_follow_up_goes_where_it_says() {
+    let rig = parted(&[("tight", capped(1))]).await;
+    let consumer = rig.consumer(10).await;
+    rig.publish([job(1)]).await;
+    let mut settlement = Settlement::new(take(&*consumer, 1).await[0].receipt, done());
+    settlement.then = (2..5).map(|n| FollowUp { queue: queue(), envelope: within(n, "tight") }).collect();
+    assert!(consumer.settle(&[settlement]).await[0].is_settled());
+    assert_eq!(rig::numbers(&take(&*consumer, 10).await), [2]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn headers_that_cannot_be_read_name_no_partition() {
     let rig = parted(&[("a", part(1))]).await;
     let raw = RawHeaders::from_wire(bytes::Bytes::from_static(b"{\"keys\":{\"partition\":")).unwrap();

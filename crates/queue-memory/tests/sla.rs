@@ -25,6 +25,8 @@ fn classed(n: u64, class: SlaClass) -> Envelope {
 async fn the_record_and_the_event_tell_the_same() {
     let rig = rig(|_| {}).await;
     let mut told = rig.store.watch(Watch::Queue(queue())).await.unwrap();
+    // Its submission counts, not when its submitter made it.
+    tokio::time::sleep(seconds(9)).await;
     rig.publish([classed(1, SlaClass::Urgent), classed(2, SlaClass::High), job(3), classed(4, SlaClass::Low)]).await;
     let consumer = rig.consumer(9).await;
     let held = consumer.fetch(9, Duration::ZERO).await.unwrap();

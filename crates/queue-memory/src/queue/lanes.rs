@@ -24,6 +24,7 @@ pub(crate) struct Lanes {
 
 impl Lanes {
     /// `rank` rises with each job that joins a tail; who returns to the head has the rank it had.
+    #[inline]
     pub(crate) fn push(&mut self, priority: Priority, line: Line, rank: u64, place: Place) {
         let level = usize::from(priority.level());
         let old = match line {
@@ -38,11 +39,13 @@ impl Lanes {
     }
 
     /// The first place of the highest occupied lane.
+    #[inline]
     pub(crate) fn pop(&mut self) -> Option<Place> {
         self.pop_lane(self.highest()?)
     }
 
     /// Takes the first place of this lane.
+    #[inline]
     pub(super) fn pop_lane(&mut self, level: usize) -> Option<Place> {
         let place = match self.returned[level].pop_first() {
             Some((_, place)) => Some(place),

@@ -28,6 +28,7 @@ impl Line {
     }
 
     /// The number of the partition that a job names; `None`: there is none of that name.
+    #[inline]
     pub(super) fn find(&self, named: Option<&str>) -> Option<u8> {
         match self {
             Self::Single(_) => named.is_none_or(|named| named == QueueSpec::DEFAULT_PARTITION).then_some(0),
@@ -36,6 +37,7 @@ impl Line {
     }
 
     /// Puts a place in line and says whether somebody may take it now.
+    #[inline]
     pub(super) fn push(
         &mut self,
         partition: u8,
@@ -55,6 +57,7 @@ impl Line {
     }
 
     /// Sees what the time has changed, before the claims of one call.
+    #[inline]
     pub(super) fn look(&mut self, now: Moment) {
         if let Self::Parted(partitions) = self {
             partitions.look(now);
@@ -62,6 +65,7 @@ impl Line {
     }
 
     /// Takes the next place; `rank_of` is `None` for an old one.
+    #[inline]
     pub(super) fn pop(&mut self, rank_of: impl Fn(Place) -> Option<u64>) -> Option<Place> {
         match self {
             Self::Single(lanes) => lanes.pop(),
@@ -70,6 +74,7 @@ impl Line {
     }
 
     /// Whether a claim would find a place, be it an old one.
+    #[inline]
     pub(super) fn any_ready(&self) -> bool {
         match self {
             Self::Single(lanes) => lanes.len() > 0,
@@ -78,6 +83,7 @@ impl Line {
     }
 
     /// Places, old ones included.
+    #[inline]
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Single(lanes) => lanes.len(),

@@ -73,6 +73,7 @@ impl Partitions {
     }
 
     /// The number of the partition that a job names.
+    #[inline(never)]
     pub(super) fn find(&self, named: Option<&str>) -> Option<u8> {
         let Some(named) = named else { return Some(self.default) };
         let found = self.names.binary_search_by(|name| (**name).cmp(named)).ok()?;
@@ -80,6 +81,7 @@ impl Partitions {
     }
 
     /// Puts a place in line and says whether somebody may take it now.
+    #[inline(never)]
     pub(super) fn push(
         &mut self,
         partition: u8,
@@ -99,6 +101,7 @@ impl Partitions {
     }
 
     /// Sees what is overdue by now.
+    #[inline(never)]
     pub(super) fn look(&mut self, now: Moment) {
         if let Some(ages) = &mut self.ages {
             ages.look(now);
@@ -106,6 +109,7 @@ impl Partitions {
     }
 
     /// Takes the next place; `rank_of` is `None` for an old one. Nothing is charged for it before [`Self::started`].
+    #[inline(never)]
     pub(super) fn pop(&mut self, rank_of: impl Fn(Place) -> Option<u64>) -> Option<Place> {
         loop {
             let next = self.lowest()?;
@@ -177,6 +181,7 @@ impl Partitions {
     }
 
     /// Places, old ones included.
+    #[inline(never)]
     pub(super) fn len(&self) -> usize {
         self.parts.iter().map(|part| part.lanes.len()).sum()
     }

@@ -283,11 +283,10 @@ impl State {
         }
     }
 
+    #[inline]
     fn line_up(&mut self, slot: u32, priority: queue_core::Priority, end: lifecycle::Line, now: Now) {
         if self.line.len() > self.line_limit {
-            let slots = &self.slots;
-            self.line.compact(|place| slots.get(place.slot).is_some_and(|entry| entry.stands_at(place)));
-            self.line_limit = 2 * self.line.len() + SLACK;
+            self.compact_line();
         }
         let Some(entry) = self.slots.get_mut(slot) else { return };
         if end == lifecycle::Line::Tail {
@@ -296,6 +295,13 @@ impl State {
         let place = Place { slot, ticket: entry.short_ticket() };
         let ready = self.line.push(entry.partition, priority, end, entry.rank, place, now.mono);
         self.signals.wake += usize::from(ready);
+    }
+
+    #[cold]
+    fn compact_line(&mut self) {
+        let slots = &self.slots;
+        self.line.compact(|place| slots.get(place.slot).is_some_and(|entry| entry.stands_at(place)));
+        self.line_limit = 2 * self.line.len() + SLACK;
     }
 
     /// Ends the job's present state at that moment.
