@@ -108,7 +108,7 @@ pub struct ProviderHealth {
 /// Something that does not work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthFault {
-    /// One of [`ErrorCode`]'s words.
+    /// One of [`queue_core::ErrorCode`]'s words.
     pub code: String,
     /// For people.
     pub message: String,
