@@ -137,7 +137,7 @@ async fn unparking_passes_over_jobs_that_went_on_by_themselves() {
     assert_eq!(numbers(&again), [1]);
     settle(&*consumer, &again[0], park(seconds(500))).await;
     assert_eq!(rig.provider.unpark(&queue(), &key, 1).await.unwrap(), 1);
-    assert_eq!(numbers(&consumer.fetch(10, Duration::ZERO).await.unwrap()), [3, 2]);
+    assert_eq!(numbers(&consumer.fetch(10, Duration::ZERO).await.unwrap()), [2, 3]);
     assert_eq!(rig.provider.unpark(&queue(), &key, 10).await.unwrap(), 1);
     assert_eq!(numbers(&consumer.fetch(10, Duration::ZERO).await.unwrap()), [1]);
 }
