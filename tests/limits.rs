@@ -371,9 +371,13 @@ async fn a_breaker_does_not_count_what_says_nothing_of_its_dependency() {
         _ => Work::Hangs,
     });
     let changes = rig.breaker_events().await;
-    rig.submit_retrying(10, keys(|keys| keys.breaker = Some("api".into())), RetryPolicy::never()).await;
+    rig.submit_retrying(12, keys(|keys| keys.breaker = Some("api".into())), RetryPolicy::never()).await;
     let worker = rig.worker(8).await;
-    tokio::time::sleep(seconds(30)).await;
+    tokio::time::sleep(seconds(1)).await;
+    // Dropped after their grace.
+    rig.cancel(10).await;
+    rig.cancel(11).await;
+    tokio::time::sleep(seconds(29)).await;
     assert!(changes.lock().unwrap().is_empty(), "one failure so far: the panic");
     // The one that hangs times out at 60 s, and is the second.
     tokio::time::sleep(seconds(31)).await;

@@ -199,6 +199,20 @@ fn idle_keys_are_forgotten_and_busy_ones_are_not() {
 }
 
 #[test]
+fn a_key_that_a_run_holds_is_not_forgotten_for_another() {
+    let (limiter, clock) = limiter();
+    let bucket = |key: &str| need(key, Limit::TokenBucket { rate: 1, per: S(10), burst: 1 });
+    let held = ask(0, &[bucket("held")]);
+    assert!(granted(&limiter, &held));
+    // It is full again, and many others come.
+    clock.forward(S(20));
+    let others: Vec<Ask> = (1..1_000).map(|number| ask(number, &[bucket(&format!("other:{number}"))])).collect();
+    others.iter().for_each(|other| assert!(granted(&limiter, other)));
+    release(&limiter, &held, RunEnd::Unused);
+    assert!(others.iter().all(|other| free(&limiter, &other.needs[0]) == 0), "nobody else got its token back");
+}
+
+#[test]
 fn a_breaker_that_nobody_asks_for_is_not_kept_for_ever() {
     let (limiter, clock) = limiter();
     let policy = BreakerPolicy { failures: 1, ..BreakerPolicy::default() };
