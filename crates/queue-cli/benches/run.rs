@@ -35,7 +35,8 @@ fn main() {
         return echo();
     }
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
-    let rows: [(&str, fn(&Path)); 3] =
+    type Bench = fn(&Path);
+    let rows: [(&str, Bench); 3] =
         [("oneshot_vs_xargs", oneshot_vs_xargs), ("pool_vs_oneshot", pool_vs_oneshot), ("pool_echo", pool_echo)];
     let scratch = tempfile::tempdir().unwrap();
     for (name, bench) in rows {

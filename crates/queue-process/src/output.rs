@@ -93,24 +93,30 @@ impl<P: AsyncRead + AsFd + Unpin> Reader<P> {
         self.dropped += surplus as u64;
     }
 
-    /// Keeps nothing of what was read so far.
+    /// Keeps nothing of what was written so far.
     pub(crate) fn forget(&mut self) {
+        self.take_what_is_there();
         self.data.clear();
         self.dropped = 0;
     }
 
+    /// Reads what was in the pipe when this was called.
+    fn take_what_is_there(&mut self) {
+        let there = self.pipe.as_ref().and_then(|pipe| rustix::io::ioctl_fionread(pipe).ok()).unwrap_or(0);
+        let mut left = usize::try_from(there).unwrap_or(0);
+        let mut chunk = vec![0; left.min(CHUNK)];
+        while let Some(pipe) = self.pipe.as_ref().filter(|_| left > 0) {
+            let wanted = left.min(CHUNK);
+            let Ok(read @ 1..) = rustix::io::read(pipe, &mut chunk[..wanted]) else { return };
+            self.data.extend_from_slice(&chunk[..read]);
+            left -= read;
+            self.trim();
+        }
+    }
+
     /// What is kept now, with what is in the pipe.
     pub(crate) fn so_far(&mut self) -> Tail {
-        if let Some(pipe) = &self.pipe {
-            let left = usize::try_from(rustix::io::ioctl_fionread(pipe).unwrap_or(0)).unwrap_or(0).min(self.limit);
-            let mut chunk = vec![0; left];
-            if left > 0
-                && let Ok(read) = rustix::io::read(pipe, &mut chunk)
-            {
-                self.data.extend_from_slice(&chunk[..read]);
-                self.trim();
-            }
-        }
+        self.take_what_is_there();
         let surplus = self.data.len().saturating_sub(self.limit);
         let bytes = Bytes::copy_from_slice(&self.data[surplus..]);
         Tail { bytes, dropped: self.dropped + surplus as u64 }

@@ -39,7 +39,8 @@ const HANDLER: &str = r#"
             stdin) exec <&-; sleep 77;;
             nonsense) echo 'Traceback (most recent call last)';;
             other) id=somebody; answer '"result":1';;
-            twice) answer '"result":1'; answer '"result":2';;
+            twice) printf '{"id":"%s","result":1}\n{"id":"%s","result":2}\n' "$id" "$id";;
+            mutter) echo earlier >&2; answer '"result":1';;
             long) head -c 70000 /dev/zero | tr '\0' x; sleep 77;;
             flood) while :; do answer '"log":"more"'; done;;
             hang) trap '' TERM; sleep 76 & echo $$ $! > "$PIDS"; sleep 77;;
@@ -183,6 +184,7 @@ async fn progress_logs_and_errors_are_the_jobs() {
     assert_eq!(record.progress.unwrap(), r#"{"percent":50.0,"stage":"half"}"#);
     let logs: Vec<String> = record.logs.iter().map(|line| format!("{line:?}")).collect();
     assert!(logs.len() == 2 && logs[0].contains("first") && logs[1].contains("second"), "{logs:?}");
+    bench.does("mutter").await;
     let job = bench.submit_as("refuse", ContentType::Text, MINUTE, 3).await;
     let record = bench.ended(&job).await;
     let error = record.error.unwrap();
@@ -234,17 +236,29 @@ async fn a_process_that_closes_its_stdin_is_replaced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_counts_whatever_comes_after_it() {
     let bench = Bench::one().await;
-    for (payload, result) in [("twice", "1"), ("last", "\"bye\"")] {
+    // It may take the next job into its pipe while it exits: then that one is retried.
+    for (payload, result, attempts) in [("twice", "1", 1), ("last", "\"bye\"", 2)] {
         let pid = bench.pid().await;
         let record = bench.does(payload).await;
         assert_eq!((record.state, record.result.unwrap()), (JobState::Completed, result.into()), "{payload}");
         // What came too much, or the end, is nothing to the next job.
-        let next = bench.submit_as("pid", ContentType::Text, MINUTE, 2).await;
+        let next = bench.submit_as("pid", ContentType::Text, MINUTE, attempts).await;
         let record = bench.ended(&next).await;
         assert_eq!(record.state, JobState::Completed, "{payload}: {:?}", record.error);
         assert_ne!(pids_in(&record.result.unwrap()), [pid], "{payload}");
     }
     bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_given_up_half_way_takes_its_process_with_it() {
+    let mut bench = Bench::one().await;
+    bench.submit("hang").await;
+    let pids = bench.pids_of_file().await;
+    drop(bench.worker.take());
+    assert!(gone(&pids).await, "{pids:?}");
+    assert_eq!(bench.pool.stats().broken, 0);
+    bench.pool.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

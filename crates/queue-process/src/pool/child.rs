@@ -65,6 +65,8 @@ pub(crate) enum Reply {
     AnsweredLast(Result<Bytes, JobError>),
     /// It stopped, or was killed, on request.
     Cancelled,
+    /// It had answered others and was gone before it could be given this one.
+    Gone,
     /// It was killed at the job's timeout.
     TimedOut(JobError),
     /// It broke, and so did the job.
@@ -129,7 +131,7 @@ impl Child {
                 }
             }
         }
-        let reply = self.hear(job, &request.id, left, begun, deadline, limits).await;
+        let reply = self.hear(job, request, left, begun, deadline, limits).await;
         match begun.elapsed() < PROMPT {
             true => {
                 self.credit = MAX_CREDIT.min(self.credit + 1);
@@ -163,7 +165,7 @@ impl Child {
     async fn hear(
         &mut self,
         job: &JobContext,
-        id: &str,
+        request: &Request,
         mut left: &[u8],
         begun: Instant,
         deadline: Instant,
@@ -199,12 +201,15 @@ impl Child {
                 }
                 Step::Exited if !stopping => self.hear_the_rest(limits.max_stdout),
                 Step::Exited | Step::Written(_) | Step::Read(_) | Step::Alarm if stopping => return Reply::Cancelled,
+                Step::Written(_) if left.len() == request.line.len() && self.answered > 0 && self.is_dying().await => {
+                    return Reply::Gone;
+                }
                 Step::Written(_) => return self.broken("closed its stdin", limits).await,
                 Step::Read(_) => return self.broken("closed its stdout", limits).await,
                 Step::Alarm => return self.timed_out(begun.elapsed(), limits).await,
                 Step::Exited => {}
             }
-            match self.understood(job, id, limits) {
+            match self.understood(job, &request.id, limits) {
                 Some(Ok(answer)) => {
                     // Before it has read all of its job it cannot know the answer, and the rest would be taken for another.
                     return self.has_answered(answer, !stopping && left.is_empty() && !matches!(step, Step::Exited));
@@ -246,9 +251,14 @@ impl Child {
         while self.heard.len() <= limit && matches!(pipe.read_now(&mut self.heard), Ok(1..)) {}
     }
 
+    /// Whether it exits by itself, now that it reads no more.
+    async fn is_dying(&mut self) -> bool {
+        timeout(LAST_BREATH, self.watch.exited()).await.is_ok()
+    }
+
     /// It will not answer any more: says how it ended, if it does.
     async fn broken(&mut self, what: &str, limits: &Limits) -> Reply {
-        let by_itself = timeout(LAST_BREATH, self.watch.exited()).await.is_ok();
+        let by_itself = self.is_dying().await;
         let allowed = limits.cpu_seconds();
         let used = allowed.and_then(|_| exit::cpu_seconds(self.group.leader()));
         let status = timeout(KILL_WAIT, self.group.finish()).await;

@@ -157,9 +157,14 @@ impl ProcessPool {
         let permit = ready(&job, deadline, seats.permits.acquire()).await?;
         let Ok(_permit) = permit else { return Err(Failure::Snooze(PUT_OFF)) };
         let mut place = Place { seats, seat: seats.take().unwrap_or_default(), asking: false };
-        place.provide(&job, deadline).await?;
-        let reply = place.ask(&job, &request, deadline, self.0.on_the_spot).await;
-        place.settle(reply, self.0.options.max_jobs)
+        loop {
+            place.provide(&job, deadline).await?;
+            match place.ask(&job, &request, deadline, self.0.on_the_spot).await {
+                // A fresh process has answered nobody, so this happens once.
+                Reply::Gone => seats.empty(&mut place.seat, true),
+                reply => return place.settle(reply, self.0.options.max_jobs),
+            }
+        }
     }
 }
 
@@ -246,7 +251,7 @@ impl Place<'_> {
                 seats.empty(seat, true);
                 Err(error)
             }
-            Reply::Cancelled => {
+            Reply::Cancelled | Reply::Gone => {
                 seats.empty(seat, false);
                 return Err(Failure::Cancel);
             }
