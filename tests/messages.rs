@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 mod faulty;
-mod topics;
+mod topicless;
 
 use std::{
     collections::BTreeMap,
@@ -28,7 +28,7 @@ use queue_memory::MemoryProvider;
 use queue_testkit::models::{Broker, LogModel, PushModel, Shape, VisibilityModel};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use topics::NativeTopics;
+use topicless::Topicless;
 use validator::{Validate, ValidationErrors};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Validate)]
@@ -63,6 +63,12 @@ fn env() -> Env {
 fn memory() -> JobScheduler {
     let env = env();
     JobScheduler::with_env(Arc::new(MemoryProvider::with_env(env.clone())), env)
+}
+
+/// Memory as a broker without topics.
+fn topicless() -> JobScheduler {
+    let env = env();
+    JobScheduler::with_env(Arc::new(Topicless(MemoryProvider::with_env(env.clone()))), env)
 }
 
 fn shapes() -> [Shape; 3] {
@@ -852,7 +858,7 @@ async fn drained(queues: &JobScheduler, queue: &str) -> Vec<u32> {
 
 #[tokio::test(start_paused = true)]
 async fn a_topic_reaches_every_subscribed_queue_and_messages_wait_for_absent_subscribers() {
-    for queues in everywhere().await {
+    for queues in shapes().map(|shape| on(shape).1).into_iter().chain([topicless()]) {
         let topic = queues.topic("order.placed");
         assert_eq!(topic.publish(&order(0)).await.unwrap_err().code(), ErrorCode::Unroutable);
         let nowhere = topic.publish_all(&[order(0)]).await;
@@ -883,7 +889,7 @@ async fn a_topic_reaches_every_subscribed_queue_and_messages_wait_for_absent_sub
 
 #[tokio::test(start_paused = true)]
 async fn a_queue_that_refuses_a_message_is_named_and_can_be_reached_later_without_doubling() {
-    let queues = memory();
+    let queues = topicless();
     let mut small = QueueSpec::new(QueueName::from_static("audit"));
     small.max_len = Some(1);
     queues.declare(small).await.unwrap();
@@ -913,7 +919,7 @@ async fn a_queue_that_refuses_a_message_is_named_and_can_be_reached_later_withou
 #[tokio::test(start_paused = true)]
 async fn a_provider_with_topics_of_its_own_keeps_the_subscriptions_for_every_process() {
     let env = env();
-    let provider: Arc<dyn QueueProvider> = Arc::new(NativeTopics::new(MemoryProvider::with_env(env.clone())));
+    let provider: Arc<dyn QueueProvider> = Arc::new(MemoryProvider::with_env(env.clone()));
     let here = JobScheduler::with_env(Arc::clone(&provider), env.clone());
     let there = JobScheduler::with_env(provider, env);
     assert_eq!(there.topic("order.placed").publish(&order(0)).await.unwrap_err().code(), ErrorCode::Unroutable);
@@ -955,7 +961,7 @@ impl Route for Split {
 #[tokio::test(start_paused = true)]
 async fn a_topic_s_queues_may_be_on_several_providers() {
     let env = env();
-    let native = Arc::new(NativeTopics::new(MemoryProvider::with_env(env.clone())));
+    let native = Arc::new(MemoryProvider::with_env(env.clone()));
     let (near, far) = (on(PushModel::default().into()).1, JobScheduler::with_env(native, env));
     let route: Arc<dyn Route> = Arc::new(Split { near: near.clone(), far: far.clone() });
     let topic = JobScheduler::topic_by(Arc::clone(&route), vec![near.clone(), far.clone()], "order.placed");
@@ -991,7 +997,7 @@ impl Job for Invoice {
 
 #[tokio::test(start_paused = true)]
 async fn a_job_published_to_a_topic_runs_in_each_subscribed_queue() {
-    let queues = memory();
+    let queues = topicless();
     let topic = queues.topic("invoices");
     topic.subscribe("billing").await.unwrap();
     topic.subscribe("archive").await.unwrap();

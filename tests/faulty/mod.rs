@@ -179,7 +179,8 @@ impl QueueProvider for Faulty {
     }
 
     fn topics(&self) -> Option<Arc<dyn Topics>> {
-        self.memory.topics()
+        // What is faulty is `publish`: topics go through it.
+        None
     }
 
     fn job_store(&self) -> Option<Arc<dyn JobStore>> {

@@ -34,7 +34,7 @@ fn machines_read_the_same() {
     let said: Value = serde_json::from_str(&text(&output)).unwrap();
     assert_eq!((&said["faults"], &said["health"]["status"]), (&json!([]), &json!("healthy")));
     assert_eq!(said["providers"][0]["capabilities"]["priority"], json!({"support": "native"}));
-    assert_eq!(said["providers"][0]["capabilities"]["topics"]["support"], "no");
+    assert_eq!(said["providers"][0]["capabilities"]["order by key"]["support"], "no");
     assert!(said["open_files"]["programs_at_once"].as_u64().unwrap() > 0);
 }
 

@@ -93,7 +93,7 @@ fn what_is_stuck_is_explained_when_asked_for() {
         assert!(said("line 2 runs for").ends_with("attempt 1"), "{ended:?}");
         let retried = said("line 1 waits: attempt 2 waits until 20");
         assert!(retried.contains("exit status 3"), "{ended:?}");
-        assert!(said("line 3 waits:").contains("busy"), "{ended:?}");
+        assert!(said("line 3 waits:").contains("it is fetched; the next free slot takes it"), "{ended:?}");
         assert!(said("line 4 waits: it is delayed until 20").contains('T'), "{ended:?}");
     }
 }

@@ -50,6 +50,7 @@ fn samples(key: &Key) -> (&'static str, Option<&'static str>) {
         (_, shape) if shape.starts_with("`none`, `fixed:") => "fixed:37s",
         (_, shape) if shape.starts_with("`relaxed`") => "interval:37s",
         (_, "`full` or `off`") => "off",
+        (_, "`true` or `false`") if key.default == "false" => "true",
         (_, "`true` or `false`") => "false",
         (_, shape) if shape.starts_with("`urgent` (3s)") => "medium",
         (_, "`dev`, `low-traffic` or `high-traffic`") => "low-traffic",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use queue_core::{JobScheduler, job::JobRef};
+use queue_core::{JobScheduler, job::JobRef, lifecycle::JobState};
 
 /// A line that does not run.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,7 +41,10 @@ pub(super) async fn explain(scheduler: JobScheduler, open: Open) -> Vec<String> 
     let explained = open.waiting.iter().map(|waiting| scheduler.explain(&waiting.job));
     for (waiting, explained) in open.waiting.iter().zip(futures_util::future::join_all(explained).await) {
         let why = match explained {
-            Ok(explanation) if explanation.reasons.is_empty() => "starts at any moment".to_owned(),
+            Ok(explanation) if explanation.state == Some(JobState::Running) => {
+                "it is fetched; the next free slot takes it".to_owned()
+            }
+            Ok(explanation) if explanation.reasons.is_empty() => "it starts at any moment".to_owned(),
             Ok(explanation) => {
                 let reasons: Vec<String> = explanation.reasons.iter().map(ToString::to_string).collect();
                 reasons.join("; ")

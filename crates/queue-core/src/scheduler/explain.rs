@@ -195,6 +195,10 @@ impl JobScheduler {
         if pools.iter().all(|pool| !pool.consuming) {
             return Some(WaitReason::WorkersSilent { since });
         }
+        // What is not due, or parked, waits for something else.
+        if record.state != JobState::Pending || record.parked.is_some() {
+            return None;
+        }
         let slots = pools.iter().map(|pool| pool.slots).sum();
         pools.iter().all(|pool| pool.busy >= pool.slots).then_some(WaitReason::WorkersBusy { slots })
     }
