@@ -127,7 +127,7 @@ async fn others_are_before_it() {
     let third = work(&queues).await.unwrap();
     let busy = WaitReason::WorkersBusy { slots: 1 };
     assert_eq!(why(&queues, &first).await, (Some(JobState::Running), vec![]));
-    assert_eq!(why(&queues, &second).await.1, [busy.clone()]);
+    assert_eq!(why(&queues, &second).await.1, std::slice::from_ref(&busy));
     assert_eq!(why(&queues, &third).await.1, [busy, WaitReason::Position { ahead: 1 }]);
     let words = queues.explain(third.job()).await.unwrap().to_string();
     assert!(words.ends_with("is pending: the only slot for it is busy; 1 job is before it"), "{words}");
