@@ -6,7 +6,10 @@
 mod front;
 mod limited;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use bytes::Bytes;
 use front::{Calls, Front, Mood, Moody};
@@ -143,4 +146,40 @@ async fn parked_jobs_leave_their_partition_its_room() {
     assert_eq!(rig.runs().iter().filter(|run| run.ended.is_some()).count(), 10);
     assert_eq!(rig.parked().await, 10);
     worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waited_in_vain_for_a_slot_goes_to_a_worker_that_has_one() {
+    let rig = Rig::new(&[]);
+    let one = Partition { max_concurrency: Some(1), ..Partition::default() };
+    let mut spec = QueueSpec::new(QueueName::from_static("jobs"));
+    spec.partitions.insert("a".into(), one);
+    rig.queues.provider().declare(&spec).await.unwrap();
+    rig.submit(1, keys(|_| {})).await;
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&runs);
+    let long = tower::service_fn(async |_| {
+        tokio::time::sleep(seconds(50)).await;
+        Ok::<_, Failure>(None)
+    });
+    let short = tower::service_fn(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        std::future::ready(Ok::<_, Failure>(None))
+    });
+    let busy = rig.queues.worker().queue("jobs", 1).prefetch(4).heartbeat_on_runtime().service("work", long);
+    let busy = busy.start().await.unwrap();
+    tokio::time::sleep(seconds(1)).await;
+    let idle = rig.queues.worker().queue("jobs", 3).prefetch(0).heartbeat_on_runtime().service("work", short);
+    let idle = idle.start().await.unwrap();
+    tokio::time::sleep(seconds(1)).await;
+    // The busy one takes the first, and with it all the room there is for them.
+    rig.submit(4, keys(|keys| keys.partition = Some("a".into()))).await;
+    tokio::time::sleep(seconds(45)).await;
+    assert_eq!(runs.load(Ordering::SeqCst), 4, "within a lease and a beat");
+    idle.stop().await;
+    // It is not deaf afterwards.
+    rig.submit(1, keys(|_| {})).await;
+    tokio::time::sleep(seconds(60)).await;
+    assert!(rig.records().await.iter().all(|record| record.state.as_str() == "completed"));
+    busy.stop().await;
 }
