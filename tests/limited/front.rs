@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -27,11 +27,16 @@ use queue_memory::MemoryProvider;
 
 /// Calls so far, of any kind but maintenance.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Calls(Arc<AtomicU64>);
+pub(crate) struct Calls(Arc<AtomicU64>, Arc<AtomicBool>);
 
 impl Calls {
     pub(crate) fn so_far(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// Nobody can be unparked.
+    pub(crate) fn refuse_unpark(&self, on: bool) {
+        self.1.store(on, Ordering::SeqCst);
     }
 
     fn count(&self) {
@@ -98,6 +103,9 @@ impl QueueProvider for Front {
 
     async fn unpark(&self, queue: &QueueName, key: &ParkKey, n: usize) -> Result<usize> {
         self.calls.count();
+        if self.calls.1.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorCode::Unavailable, "nobody is unparked").at("unpark"));
+        }
         self.memory.unpark(queue, key, n).await
     }
 

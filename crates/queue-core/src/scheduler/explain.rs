@@ -10,7 +10,7 @@ use crate::{
     event::BreakerState,
     job::{JobId, JobKind, JobRef, QueueName, Timestamp},
     lifecycle::JobState,
-    limit::{Limit, LimitRules, Need},
+    limit::{Limit, LimitRules, Need, Room},
     provider::ParkKey,
     store::{JobRecord, StoreScope},
     worker::PoolStatus,
@@ -150,7 +150,7 @@ impl JobScheduler {
         Ok(explanation)
     }
 
-    /// Every limit that has no room for it, and the one it is parked under first.
+    /// Every limit that has no room for it when it is due, and the one it is parked under first.
     async fn limited(&self, record: &JobRecord) -> Vec<WaitReason> {
         let rules = self.limits().unwrap_or_else(|| Arc::new(LimitRules::default()));
         let mut needs = rules.needs(&record.job.queue, &record.envelope);
@@ -159,12 +159,22 @@ impl JobScheduler {
         let rooms = within(async { Ok(self.limiter().room(&needs).await) }).await.unwrap_or_default();
         let now = self.env().now();
         let mut reasons = Vec::new();
-        for (Need { key, limit }, room) in needs.iter().zip(rooms) {
-            let Ok(room) = room else { continue };
+        let due = record.due_at.filter(|_| is_put_off(record.state));
+        for (index, Need { key, limit }) in needs.iter().enumerate() {
+            let room = match rooms.get(index) {
+                Some(Ok(room)) => *room,
+                // Nobody says when, but it is known to wait for that.
+                _ if parked == Some(key) => Room { free: 0, next: None, breaker: None },
+                _ => continue,
+            };
             if room.free > 0 && parked != Some(key) {
                 continue;
             }
             let (key, until) = (key.clone(), room.next.map(|next| now + next));
+            // What has room again before the job is due stands in nobody's way, and of what has no end yet nobody knows.
+            if is_put_off(record.state) && until <= due {
+                continue;
+            }
             reasons.push(match limit {
                 Limit::Breaker(_) => {
                     WaitReason::Breaker { key, state: room.breaker.unwrap_or(BreakerState::Open), until }
@@ -200,8 +210,15 @@ impl JobScheduler {
             return None;
         }
         let slots = pools.iter().map(|pool| pool.slots).sum();
-        pools.iter().all(|pool| pool.busy >= pool.slots).then_some(WaitReason::WorkersBusy { slots })
+        // Who is put off or parked needs no slot now.
+        let ready = record.state == JobState::Pending && record.parked.is_none();
+        (ready && pools.iter().all(|pool| pool.busy >= pool.slots)).then_some(WaitReason::WorkersBusy { slots })
     }
+}
+
+/// It is not due yet.
+const fn is_put_off(state: JobState) -> bool {
+    matches!(state, JobState::Scheduled | JobState::Retrying)
 }
 
 fn delay(record: &JobRecord) -> Option<WaitReason> {

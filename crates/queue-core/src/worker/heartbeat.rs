@@ -124,7 +124,7 @@ async fn beat_for_ever(pools: &[Arc<Pool>], bell: &Notify) {
                 next = tokio::time::Instant::now() + every;
                 // Side by side: one queue's broker that hangs must not cost the others their leases.
                 join_all(pools.iter().map(|pool| async {
-                    give_back(pool);
+                    give_back(pool).await;
                     pool.cancels.forget(pool.env().clock.monotonic().saturating_sub(pool.lease()));
                     beat_for(pool, pool.in_hand()).await;
                     gate::renew(pool).await;
@@ -176,9 +176,13 @@ impl Alarm {
 }
 
 /// What has waited for a slot for a whole lease goes back, for a worker that has one.
-fn give_back(pool: &Pool) {
+async fn give_back(pool: &Pool) {
     let before = pool.env().clock.monotonic().saturating_sub(pool.lease());
-    for held in pool.buffer.withdraw(before) {
+    let withdrawn = pool.buffer.withdraw(before);
+    if !withdrawn.is_empty() {
+        pool.clog().await;
+    }
+    for held in withdrawn {
         held.rise();
         let disposition = Disposition::Release { after: Duration::ZERO, reason: ReleaseReason::Busy };
         pool.buffer.put(Finished { held, disposition: Some(disposition), run: Duration::ZERO, tries: 0 });

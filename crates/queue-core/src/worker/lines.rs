@@ -127,6 +127,8 @@ pub(super) struct Plan {
     pub(super) jobs: usize,
     parks: u64,
     batch: u64,
+    /// Nobody waits for them to arrive: those behind them may follow at once.
+    unseen: bool,
 }
 
 impl Lines {
@@ -297,7 +299,6 @@ impl Lines {
             entry.more = room > jobs;
             let plans = entry.share(jobs, attended, arrivals, now, || self.batches.fetch_add(1, Ordering::AcqRel) + 1);
             if arrivals == Arrivals::Unseen {
-                entry.again = !plans.is_empty();
                 return plans;
             }
             let until = now.saturating_add(entry.patience);
@@ -315,6 +316,8 @@ impl Lines {
             let Some(entry) = book.keys.get_mut(key) else { return };
             let missing = plan.jobs.saturating_sub(jobs);
             if missing == 0 {
+                // Only now: a provider that refuses would be asked without end.
+                entry.again |= plan.unseen;
                 return;
             }
             entry.lines.retain(|line| line.queue != plan.queue || line.parks != plan.parks);
@@ -515,7 +518,8 @@ impl Entry {
         }
         let mut plan = |share: &Share<'_>| {
             let Line { queue, parks, .. } = share.line;
-            Plan { queue: queue.clone(), jobs: share.jobs as usize, parks: *parks, batch: number() }
+            let unseen = arrivals == Arrivals::Unseen;
+            Plan { queue: queue.clone(), jobs: share.jobs as usize, parks: *parks, batch: number(), unseen }
         };
         let plans: Vec<Plan> = shares.iter().filter(|share| share.jobs > 0).map(&mut plan).collect();
         // Who got the least is the first the next time.

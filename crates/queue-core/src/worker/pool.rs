@@ -68,6 +68,8 @@ pub(crate) struct Pool {
     target: AtomicUsize,
     /// What the consumer was told of it.
     demanded: AtomicUsize,
+    /// Something waited for a slot for a whole lease, and no run has ended since.
+    clogged: AtomicBool,
     /// Rung when the crew has to look after the slots.
     pub(super) muster: Notify,
     /// Who is asked from another thread whether the pool's runtime answers.
@@ -112,6 +114,7 @@ impl Pool {
             roster: Roster::default(),
             target: AtomicUsize::new(setup.scaling.initial),
             demanded: AtomicUsize::new(setup.options.outstanding),
+            clogged: AtomicBool::new(false),
             muster: Notify::new(),
             call: RollCall::default(),
             intake: Intake::new(setup.scheduler.env().clock.monotonic()),
@@ -160,7 +163,29 @@ impl Pool {
 
     /// How many jobs may wait for a slot.
     pub(super) fn spare(&self) -> usize {
-        spare(self.setup.prefetch, self.target())
+        if self.clogged.load(Ordering::Relaxed) { 0 } else { spare(self.setup.prefetch, self.target()) }
+    }
+
+    /// Has nobody wait for a slot until a run has ended: what goes back would come here again at once.
+    pub(super) async fn clog(&self) {
+        self.clogged.store(true, Ordering::Relaxed);
+        self.follow_demand_soon().await;
+    }
+
+    /// A run has ended: slots become free again.
+    pub(super) async fn unclog(&self) {
+        if self.clogged.load(Ordering::Relaxed) && self.clogged.swap(false, Ordering::Relaxed) {
+            self.room.notify_one();
+            self.follow_demand_soon().await;
+        }
+    }
+
+    /// A provider that does not answer keeps neither a slot nor the beats for long; it is told again before the next fetch.
+    async fn follow_demand_soon(&self) {
+        let patience = self.lease() / defaults::HEARTBEATS_PER_LEASE;
+        if tokio::time::timeout(patience, self.follow_demand()).await.is_err() {
+            self.demanded.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Slots and buffer together, and what slots hold that do not answer: they must not take it from those that do.

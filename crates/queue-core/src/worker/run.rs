@@ -68,6 +68,7 @@ pub(super) async fn slot(pool: Arc<Pool>, number: u64) {
         let run = ended.1.saturating_sub(begun.1);
         finished = Some(Finished { held, disposition, run, tries: 0 });
         last_end = Some(ended);
+        pool.unclog().await;
     }
     if let Some(finished) = finished {
         pool.buffer.put(finished);

@@ -88,10 +88,14 @@ impl Lanes {
         }
     }
 
-    /// The first live place of each lane.
+    /// The first live place of each lane, and of what returned to its head: who returned just now must not hide who waits
+    /// behind.
     pub(crate) fn heads(&self, is_live: impl Fn(Place) -> bool) -> impl Iterator<Item = Place> {
         let lanes = self.lanes.iter().zip(&self.returned);
-        lanes.filter_map(move |(lane, returned)| returned.values().chain(lane).copied().find(|place| is_live(*place)))
+        lanes.flat_map(move |(lane, returned)| {
+            let returned = returned.values().copied().find(|place| is_live(*place));
+            returned.into_iter().chain(lane.iter().copied().find(|place| is_live(*place)))
+        })
     }
 }
 
