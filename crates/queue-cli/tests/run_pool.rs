@@ -169,3 +169,22 @@ fn a_crowd_of_processes_stops_at_the_limit() {
         "{row}"
     );
 }
+
+#[test]
+fn a_handler_may_answer_with_any_code() {
+    let bench = Bench::new();
+    let handler = r#"while read -r line; do id=${line#*'"id":"'}; id=${id%%'"'*}
+        printf '{"id":"%s","error":{"code":"CONFIG","message":"no settings","retryable":false}}\n' "$id"; done"#;
+    let input = "{\"payload\":1}\n{\"payload\":2}\n";
+    let rows = bench.rows_of(input, &["--shell", "--exec", handler, "--exec-mode", "pool", "-j", "1"]);
+    assert_eq!(all(&rows, "status"), ["dead", "dead"], "it is the job's failure, and ends no run: {rows:?}");
+    assert_eq!(rows[0]["error"]["code"], "CONFIG");
+}
+
+#[test]
+fn explaining_all_the_time_leaves_time_for_the_run() {
+    let bench = Bench::new();
+    let args = ["-", "--lines", "--exec", "sleep 0.3", "-j", "1", "--explain=1us", "--results", "rows"];
+    let ended = bench.run_on(b"1\n2\n", &args);
+    assert_eq!(all(&bench.rows("rows"), "status"), ["completed", "completed"], "{ended:?}");
+}

@@ -40,6 +40,7 @@ const HANDLER: &str = r#"
             nonsense) echo 'Traceback (most recent call last)';;
             other) id=somebody; answer '"result":1';;
             twice) printf '{"id":"%s","result":1}\n{"id":"%s","result":2}\n' "$id" "$id";;
+            later) answer '"error":{"message":"no"}'; sleep 0.1; answer '"result":"late"';;
             mutter) echo earlier >&2; answer '"result":1';;
             long) head -c 70000 /dev/zero | tr '\0' x; sleep 77;;
             flood) while :; do answer '"log":"more"'; done;;
@@ -247,6 +248,16 @@ async fn an_answer_counts_whatever_comes_after_it() {
         assert_eq!(record.state, JobState::Completed, "{payload}: {:?}", record.error);
         assert_ne!(pids_in(&record.result.unwrap()), [pid], "{payload}");
     }
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_second_answer_is_nothing_to_the_next_job() {
+    let bench = Bench::one().await;
+    assert_eq!(bench.does("later").await.state, JobState::Dead);
+    tokio::time::sleep(SECOND / 2).await;
+    let record = bench.does("pid").await;
+    assert_eq!(record.state, JobState::Completed, "{:?}", record.error);
     bench.end().await;
 }
 

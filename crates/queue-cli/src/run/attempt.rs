@@ -42,6 +42,14 @@ impl Runner {
         }
     }
 
+    /// Whether a failure with `CONFIG` says that the program cannot be started. A process that stays may answer so too.
+    fn cannot_start(&self) -> bool {
+        match self {
+            Self::OneShot(_) => true,
+            Self::Pool(pool) => pool.was_unstartable(),
+        }
+    }
+
     /// Lets processes that stay end. After the worker has.
     pub(super) async fn shutdown(&self) {
         if let Self::Pool(pool) = self {
@@ -81,6 +89,7 @@ impl Service<JobRequest> for Attempt {
     fn call(&mut self, request: JobRequest) -> Self::Future {
         let (open, unstartable) = (self.open.clone(), Arc::clone(&self.unstartable));
         let (id, attempt) = (request.context.id(), request.context.attempt());
+        let runner = self.runner.clone();
         let run = match &mut self.runner {
             Runner::OneShot(handler) => handler.call(request),
             Runner::Pool(pool) => pool.call(request),
@@ -88,7 +97,7 @@ impl Service<JobRequest> for Attempt {
         Box::pin(async move {
             let running = open.start(id, attempt);
             match run.await {
-                Err(Failure::Never(error)) if error.code == ErrorCode::Config.as_str() => {
+                Err(Failure::Never(error)) if error.code == ErrorCode::Config.as_str() && runner.cannot_start() => {
                     running.never_mind();
                     unstartable.send_replace(Some(error.message));
                     Err(Failure::Snooze(PUT_OFF))

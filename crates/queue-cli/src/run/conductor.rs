@@ -149,7 +149,7 @@ impl Conductor {
             stop: watch::Sender::new(false),
             asked,
             why,
-            explain: args.explain.map(|every| interval_at(Instant::now() + every, every)),
+            explain: args.explain.map(every),
             explaining: None,
             interrupted: false,
             failed: false,
@@ -439,6 +439,14 @@ impl Conductor {
         };
         Outcome { summary: self.ledger.into_summary(), ending }
     }
+}
+
+/// Rings that often, but leaves time for the rest of the run.
+fn every(period: Duration) -> Interval {
+    let period = period.max(TICK);
+    let mut interval = interval_at(Instant::now() + period, period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
 }
 
 /// What is fetched ahead cannot be overtaken by what is more urgent. So it is little: as much as keeps the programs busy while

@@ -65,7 +65,7 @@ pub(crate) enum Reply {
     AnsweredLast(Result<Bytes, JobError>),
     /// It stopped, or was killed, on request.
     Cancelled,
-    /// It had answered others and was gone before it could be given this one.
+    /// It had answered others and was gone, or spoke out of turn, before it could be given this one.
     Gone,
     /// It was killed at the job's timeout.
     TimedOut(JobError),
@@ -115,6 +115,10 @@ impl Child {
         limits: &Limits,
         on_the_spot: bool,
     ) -> Reply {
+        if self.answered > 0 && self.has_more_to_say() {
+            // An answer to an earlier job, be it this one's last attempt, must not be taken for this one's.
+            return Reply::Gone;
+        }
         self.stderr.forget();
         let begun = Instant::now();
         let mut left = request.line.as_bytes();
@@ -140,6 +144,11 @@ impl Child {
             false => self.credit = self.credit.saturating_sub(2),
         }
         reply
+    }
+
+    /// Whether it wrote something that nobody asked for.
+    fn has_more_to_say(&self) -> bool {
+        self.stdout.as_ref().is_some_and(|pipe| rustix::io::ioctl_fionread(&pipe.end).is_ok_and(|there| there > 0))
     }
 
     /// As much of a line as goes into the pipe at once.

@@ -128,6 +128,13 @@ impl ProcessPool {
         PoolStats { started, broken }
     }
 
+    /// Whether the program could not be started, for a reason that does not pass. A job that fails with `CONFIG` may also have
+    /// been answered so.
+    #[must_use]
+    pub fn was_unstartable(&self) -> bool {
+        self.0.seats.was_unstartable()
+    }
+
     /// Waits for the jobs under way, ends the input of every process, and kills what has not ended after
     /// [`Limits::grace`](crate::Limits::grace). A job that comes later is put off.
     pub async fn shutdown(&self) {

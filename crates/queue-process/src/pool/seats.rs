@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -40,6 +40,8 @@ pub(super) struct Seats {
     pub(super) bell: Notify,
     started: AtomicU64,
     broke: AtomicU64,
+    /// Once it could not be started, for a reason that does not pass.
+    unstartable: AtomicBool,
 }
 
 impl Seats {
@@ -52,6 +54,7 @@ impl Seats {
             bell: Notify::new(),
             started: AtomicU64::new(0),
             broke: AtomicU64::new(0),
+            unstartable: AtomicBool::new(false),
         }
     }
 
@@ -128,7 +131,8 @@ impl Seats {
     pub(super) fn fill(&self, seat: &mut Seat) -> Result<(), StartError> {
         self.started.fetch_add(1, Ordering::Relaxed);
         let child = Child::start(&self.program);
-        if child.is_err() {
+        if let Err(error) = &child {
+            self.unstartable.fetch_or(!error.is_transient(), Ordering::Relaxed);
             self.empty(seat, true);
         }
         seat.child = Some(child?);
@@ -143,6 +147,10 @@ impl Seats {
             seat.has_broken();
         }
         self.bell.notify_one();
+    }
+
+    pub(super) fn was_unstartable(&self) -> bool {
+        self.unstartable.load(Ordering::Relaxed)
     }
 
     /// How many processes were started, and how many of them broke.
