@@ -32,7 +32,7 @@ impl QueueManager {
     pub fn topic(&self, name: impl AsRef<str>) -> Topic {
         JobScheduler::topic_by(
             self.as_route(),
-            self.providers().map(|(_, scheduler)| scheduler.clone()).collect(),
+            self.routes().distinct().map(|member| member.scheduler.clone()).collect(),
             name,
         )
     }

@@ -16,6 +16,10 @@
 //! - Memory is bounded: stdout by [`Limits::max_stdout`] (more kills the program), stderr by [`Limits::max_stderr`]
 //!   (its tail is kept).
 //! - The program inherits no descriptor but 0, 1 and 2.
+//! - What it takes beyond that is bounded where [`Limits`] say so, and a limit that cannot be kept is refused.
+//!
+//! [`ProcessHandler`] makes a worker's handler of it. Where starting a program costs more than its work, [`ProcessPool`] keeps
+//! some alive and hands them jobs, one line of JSON each, with the same guarantees for each process.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {

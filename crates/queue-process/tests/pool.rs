@@ -41,6 +41,7 @@ const HANDLER: &str = r#"
             other) id=somebody; answer '"result":1';;
             twice) printf '{"id":"%s","result":1}\n{"id":"%s","result":2}\n' "$id" "$id";;
             later) answer '"error":{"message":"no"}'; sleep 0.1; answer '"result":"late"';;
+            doze) sleep 0.05; answer '"result":1';;
             mutter) echo earlier >&2; answer '"result":1';;
             long) head -c 70000 /dev/zero | tr '\0' x; sleep 77;;
             flood) while :; do answer '"log":"more"'; done;;
@@ -411,6 +412,28 @@ async fn large_payloads_and_results_do_not_block_each_other() {
     let job = bench.submit_as(payload, ContentType::Json, MINUTE, 1).await;
     let record = bench.ended(&job).await;
     assert!(record.result.as_deref() == Some(payload.as_bytes()), "{:?}", record.error);
+    bench.end().await;
+}
+
+/// A prompt process shares a processor with who waits for it, and one that takes its time may go anywhere again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg(target_os = "linux")]
+async fn a_process_that_takes_its_time_is_bound_to_no_processor() {
+    let bench = Bench::one().await;
+    let pid = bench.pid().await;
+    let processors = |pid: i32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let masks = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed:")).unwrap().trim();
+        masks.split(',').map(|mask| u32::from_str_radix(mask, 16).unwrap().count_ones()).sum::<u32>()
+    };
+    for _ in 0..100 {
+        assert_eq!(bench.pid().await, pid);
+    }
+    let all = processors(std::process::id() as i32);
+    let near = processors(pid);
+    assert!(near == 1 || near == all, "{near} of {all}");
+    assert_eq!(bench.does("doze").await.state, JobState::Completed);
+    assert_eq!(processors(pid), all);
     bench.end().await;
 }
 

@@ -30,8 +30,8 @@ use super::{
 
 /// How long sinks may take for what still waits when the watcher is stopped.
 const FLUSH: Duration = Duration::from_secs(5);
-/// Alerts of its own that it may hear again.
-const OWN: usize = 256;
+/// Alerts of its own that it may hear again: as many as a scheduler's listeners may be behind, so that none is told twice.
+const OWN: usize = 4_096;
 
 /// A running watcher. Dropped, it stops by itself.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use super::{
+    near::Nearness,
     pipe::Pipe,
     protocol::{self, Request, Said},
 };
@@ -53,6 +54,7 @@ pub(crate) struct Child {
     searched: usize,
     /// Earned by prompt answers and lost by others: whoever has any left is waited for on the spot.
     credit: u8,
+    nearness: Nearness,
     answered: u64,
 }
 
@@ -93,7 +95,19 @@ impl Child {
         let stdout = stdout.transpose().map_err(exhausted)?;
         let stderr = Reader::new(group.child.stderr.take(), program.limits().max_stderr, Keep::Tail);
         let (heard, searched) = (Vec::new(), 0);
-        Ok(Self { group, watch, cell, stdin, stdout, stderr, heard, searched, credit: MAX_CREDIT / 2, answered: 0 })
+        Ok(Self {
+            group,
+            watch,
+            cell,
+            stdin,
+            stdout,
+            stderr,
+            heard,
+            searched,
+            credit: MAX_CREDIT / 2,
+            nearness: Nearness::default(),
+            answered: 0,
+        })
     }
 
     /// How many jobs it has answered.
@@ -123,6 +137,9 @@ impl Child {
         let begun = Instant::now();
         let mut left = request.line.as_bytes();
         if on_the_spot && self.credit > 0 && !job.is_cancelled() {
+            if self.credit == MAX_CREDIT {
+                self.nearness.come_near(self.group.leader());
+            }
             left = &left[self.hand_over(left)..];
             if left.is_empty() && self.wait_on_the_spot() {
                 match self.understood(job, &request.id, limits) {
@@ -135,6 +152,7 @@ impl Child {
                 }
             }
         }
+        self.nearness.let_go(self.group.leader());
         let reply = self.hear(job, request, left, begun, deadline, limits).await;
         match begun.elapsed() < PROMPT {
             true => {

@@ -1,6 +1,7 @@
 //! Programs that stay: N processes, one job each at a time, so that a start is paid once and not for every job.
 
 mod child;
+mod near;
 mod pipe;
 mod protocol;
 mod seats;
@@ -9,7 +10,10 @@ mod tend;
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -104,6 +108,8 @@ struct Inner {
     attendant: Attendant,
     /// Whether there are threads for all processes, so that one may be held up for microseconds without holding up another.
     on_the_spot: bool,
+    /// Jobs so far.
+    turns: AtomicU64,
 }
 
 impl ProcessPool {
@@ -118,7 +124,7 @@ impl ProcessPool {
         let runtime = Handle::current();
         let on_the_spot =
             runtime.runtime_flavor() == RuntimeFlavor::MultiThread && runtime.metrics().num_workers() >= options.size;
-        Ok(Self(Arc::new(Inner { seats, options, attendant, on_the_spot })))
+        Ok(Self(Arc::new(Inner { seats, options, attendant, on_the_spot, turns: AtomicU64::new(0) })))
     }
 
     /// What it has been through so far.
@@ -164,14 +170,19 @@ impl ProcessPool {
         let permit = ready(&job, deadline, seats.permits.acquire()).await?;
         let Ok(_permit) = permit else { return Err(Failure::Snooze(PUT_OFF)) };
         let mut place = Place { seats, seat: seats.take().unwrap_or_default(), asking: false };
-        loop {
+        let ended = loop {
             place.provide(&job, deadline).await?;
             match place.ask(&job, &request, deadline, self.0.on_the_spot).await {
                 // A fresh process has answered nobody, so this happens once.
                 Reply::Gone => seats.empty(&mut place.seat, true),
-                reply => return place.settle(reply, self.0.options.max_jobs),
+                reply => break place.settle(reply, self.0.options.max_jobs),
             }
+        };
+        // Jobs that are answered on the spot would keep this thread from everybody else's.
+        if self.0.on_the_spot && self.0.turns.fetch_add(1, Ordering::Relaxed).is_multiple_of(TURNS) {
+            tokio::task::yield_now().await;
         }
+        ended
     }
 }
 
@@ -198,6 +209,8 @@ impl Service<JobRequest> for ProcessPool {
 
 /// A job comes back that much later to a pool that has been shut down.
 const PUT_OFF: Duration = Duration::from_secs(1);
+/// After so many jobs a thread looks after other tasks.
+const TURNS: u64 = 64;
 const FAR: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 /// A seat in use; it goes back when it is dropped.
