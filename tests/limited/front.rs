@@ -35,6 +35,7 @@ impl Calls {
     }
 
     /// Nobody can be unparked.
+    #[allow(dead_code, reason = "each test program uses its part")]
     pub(crate) fn refuse_unpark(&self, on: bool) {
         self.1.store(on, Ordering::SeqCst);
     }
