@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use futures_util::StreamExt;
 use queue_core::{
-    ErrorCode, Event, Failure, JobId, JobRef, Priority, QueueSpec,
+    ErrorCode, Event, Failure, JobId, JobRef, Priority, QueueProvider, QueueSpec,
     event::JobEventKind,
     lifecycle::JobState,
     limit::{Limit, LimitRule},
@@ -264,4 +264,15 @@ async fn two_connections_to_the_same_jobs_count_them_once() {
     assert_eq!(audit.result().await.unwrap(), 2);
     assert_eq!(queues.workers()[0].pools.len(), 1);
     worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_provider_under_two_names_counts_its_jobs_once() {
+    let memory: Arc<dyn QueueProvider> = Arc::new(MemoryProvider::with_env(env()));
+    let builder = QueueManager::builder().env(env()).provider_named("one", Arc::clone(&memory));
+    let queues = builder.provider_named("other", memory).default_provider("one").connect().await.unwrap();
+    queues.enqueue(Report { page: 1 }).await.unwrap();
+    let statistics = queues.statistics().await;
+    assert_eq!((statistics.totals.pending, statistics.providers.len()), (1, 1));
+    queues.close().await.unwrap();
 }

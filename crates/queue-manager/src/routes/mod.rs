@@ -31,7 +31,7 @@ pub(crate) struct Member {
 #[derive(Debug)]
 pub(crate) struct Routes {
     members: Vec<Member>,
-    /// For each member the first one with the same URL and store: the same jobs, which are not to be counted twice.
+    /// For each member the first one that is the same provider, or has the same URL and store: the same jobs, which are not to be counted twice.
     same: Vec<usize>,
     /// In the order in which they are looked at.
     rules: Vec<Rule>,
@@ -48,7 +48,11 @@ impl Routes {
         let store = |member: &Member| Some((member.url.clone()?, member.scheduler.store().ok()?.id()));
         let first = |(place, member): (usize, &Member)| {
             let own = store(member);
-            let known = members[..place].iter().position(|other| own.is_some() && store(other) == own);
+            let provider = |member: &Member| Arc::clone(member.scheduler.provider());
+            let is_same = |other: &Member| {
+                Arc::ptr_eq(&provider(other), &provider(member)) || (own.is_some() && store(other) == own)
+            };
+            let known = members[..place].iter().position(is_same);
             known.unwrap_or(place)
         };
         let same = members.iter().enumerate().map(first).collect();
