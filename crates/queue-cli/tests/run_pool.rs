@@ -164,10 +164,9 @@ fn a_crowd_of_processes_stops_at_the_limit() {
     }
     let row = &bench.rows("rows")[0];
     assert_eq!(row["error"]["code"], "PROCESS_LIMIT", "{row}");
-    assert!(
-        row["error"]["message"].as_str().unwrap().starts_with("exit status 3; it was refused another process"),
-        "{row}"
-    );
+    // Status 3, or 2 where the first shell itself was refused: whoever comes when the crowd is full.
+    let message = row["error"]["message"].as_str().unwrap();
+    assert!(message.contains("; it was refused another process") && message.ends_with("at its limit of 12"), "{row}");
 }
 
 #[test]
