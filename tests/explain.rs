@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use queue_core::{
     Env, ErrorCode, Failure, Job, JobContext, JobHandle, JobScheduler, QueueName, Timestamp, Worker,
@@ -10,6 +10,7 @@ use queue_core::{
     job::JobKind,
     lifecycle::JobState,
     limit::{BreakerPolicy, Limit, LimitRule},
+    queue_spec::{Partition, QueueSpec},
     scheduler::{Enqueue, WaitReason},
 };
 use queue_memory::MemoryProvider;
@@ -135,6 +136,26 @@ async fn others_are_before_it() {
     assert!(words.ends_with("is pending: the only slot for it is busy; 1 job is before it"), "{words}");
     sleep(seconds(60)).await;
     assert_eq!(why(&queues, &third).await, (Some(JobState::Completed), vec![]));
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn its_partition_is_full() {
+    let queues = scheduler();
+    let mut spec = QueueSpec::new(QueueName::from_static("q"));
+    spec.partitions = BTreeMap::from([("bulk".into(), Partition { weight: 1, max_concurrency: Some(1) })]);
+    queues.declare(spec).await.unwrap();
+    let worker = worker(&queues, 4).await;
+    work(&queues).partition("bulk").await.unwrap();
+    sleep(seconds(1)).await;
+    let held = work(&queues).partition("bulk").await.unwrap();
+    let free = work(&queues).await.unwrap();
+    sleep(seconds(1)).await;
+    assert_eq!(why(&queues, &free).await, (Some(JobState::Running), vec![]));
+    let full = WaitReason::PartitionFull { partition: "bulk".into(), running: 1 };
+    assert_eq!(why(&queues, &held).await, (Some(JobState::Pending), vec![full]));
+    let words = queues.explain(held.job()).await.unwrap().to_string();
+    assert!(words.ends_with("its partition `bulk` has 1 running, as many as may"), "{words}");
     worker.stop().await;
 }
 

@@ -5,7 +5,7 @@
 mod faulty;
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -19,6 +19,7 @@ use queue_core::{
     Env, Error, Event, Failure, Job, JobContext, JobScheduler, QueueName, Timestamp, Worker,
     event::PoolChange,
     provider::PublishOptions,
+    queue_spec::{Partition, QueueSpec},
     scheduler::NewJob,
     store::Watched,
     worker::{PoolStatus, Scaling, WorkerBuilder},
@@ -308,4 +309,25 @@ async fn a_scaling_that_makes_no_sense_is_refused_at_the_start_and_names_its_fie
     names(start(short).await, "sign_of_life");
     let just = worker(&queues, scaling()).health_interval(seconds(30)).sign_of_life(seconds(20));
     just.register(sleep).start().await.unwrap().stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_behind_a_full_partition_call_for_no_slots() {
+    let (queues, _) = queues();
+    let mut spec = QueueSpec::new(QueueName::from_static("q"));
+    let capped = Partition { weight: 1, max_concurrency: Some(1) };
+    spec.partitions = BTreeMap::from([("bulk".into(), capped)]);
+    queues.declare(spec).await.unwrap();
+    let mut waits = scaling();
+    waits.up_wait = Some(seconds(10));
+    let worker = worker(&queues, waits).register(sleep).start().await.unwrap();
+    for _ in 0..50 {
+        queues.enqueue(Sleep { millis: 3_600_000 }).timeout(seconds(10_000)).partition("bulk").await.unwrap();
+    }
+    tokio::time::sleep(seconds(600)).await;
+    assert_eq!(pool(&worker).slots, 2, "one job may run, whatever waits behind it");
+    submit(&queues, 30, 60_000).await;
+    tokio::time::sleep(seconds(20)).await;
+    assert!(pool(&worker).slots > 2, "others still do");
+    worker.stop().await;
 }

@@ -1,5 +1,7 @@
 //! How a queue is doing.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::job::{QueueName, Timestamp};
@@ -36,6 +38,39 @@ pub struct QueueStats {
     pub failed_total: u64,
     /// When the pending job that waits longest became ready.
     pub oldest_pending: Option<Timestamp>,
+    /// Its partitions, by name. Empty where the queue declares none, or the provider cannot tell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub partitions: Vec<PartitionStats>,
+}
+
+/// How a partition of a queue is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct PartitionStats {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Ready to be claimed, parked ones left out.
+    pub ready: u64,
+    /// Leased.
+    pub running: u64,
+    /// How many may be leased at a time, if that is bounded.
+    pub max_concurrency: Option<u32>,
+    /// When the one of its ready jobs that waits longest became ready.
+    pub oldest_ready: Option<Timestamp>,
+}
+
+impl PartitionStats {
+    /// A partition in which nothing is.
+    #[must_use]
+    pub const fn empty(name: Arc<str>) -> Self {
+        Self { name, ready: 0, running: 0, max_concurrency: None, oldest_ready: None }
+    }
+
+    /// Whether as many of its jobs run as may: more workers would not help it.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.max_concurrency.is_some_and(|most| self.running >= u64::from(most))
+    }
 }
 
 impl QueueStats {
@@ -57,6 +92,7 @@ impl QueueStats {
             completed_total: 0,
             failed_total: 0,
             oldest_pending: None,
+            partitions: Vec::new(),
         }
     }
 
@@ -64,5 +100,29 @@ impl QueueStats {
     #[must_use]
     pub const fn waiting(&self) -> u64 {
         self.pending + self.scheduled + self.retrying
+    }
+
+    /// What a worker with room could claim: pending, neither parked nor in a partition that is full.
+    #[must_use]
+    pub fn claimable(&self) -> u64 {
+        let held_back: u64 = self.full().map(|partition| partition.ready).sum();
+        self.pending.saturating_sub(self.parked).saturating_sub(held_back)
+    }
+
+    /// When the one of these that waits longest became ready.
+    #[must_use]
+    pub fn oldest_claimable(&self) -> Option<Timestamp> {
+        if self.full().next().is_none() {
+            return self.oldest_pending;
+        }
+        self.partitions
+            .iter()
+            .filter(|partition| !partition.is_full())
+            .filter_map(|partition| partition.oldest_ready)
+            .min()
+    }
+
+    fn full(&self) -> impl Iterator<Item = &PartitionStats> {
+        self.partitions.iter().filter(|partition| partition.is_full())
     }
 }

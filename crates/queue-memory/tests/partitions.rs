@@ -14,6 +14,7 @@ use queue_core::{
         Settlement,
     },
     queue_spec::Partition,
+    stats::QueueStats,
 };
 use rig::{Rig, done, job, queue, rig, seconds, settle};
 
@@ -302,4 +303,44 @@ async fn partitions_age_apart_from_each_other() {
     rig.publish([ranked(4, "a", 9), ranked(5, "b", 9), ranked(6, "b", 1)]).await;
     let consumer = rig.consumer(10).await;
     assert_eq!(rig::numbers(&take(&*consumer, 10).await), [1, 3, 2, 5, 4, 6]);
+}
+
+async fn stats_of(rig: &Rig) -> QueueStats {
+    rig.provider.admin().stats(&[queue()]).await.remove(0).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_numbers_of_each_partition_are_told_at_every_step() {
+    let rig = parted(&[("a", capped(2)), ("b", part(3))]).await;
+    let consumer = rig.consumer(100).await;
+    // (ready, running, full) of a, b and the default one, and what could be claimed.
+    let told = async || {
+        let stats = stats_of(&rig).await;
+        let of = |n: usize| (stats.partitions[n].ready, stats.partitions[n].running, stats.partitions[n].is_full());
+        (of(0), of(1), of(2), stats.claimable())
+    };
+    rig.publish((0..5).map(|n| within(n, "a"))).await;
+    rig.publish((5..8).map(|n| within(n, "b"))).await;
+    rig.publish((8..9).map(job)).await;
+    assert_eq!(told().await, ((5, 0, false), (3, 0, false), (1, 0, false), 9));
+    let got = take(&*consumer, 100).await;
+    assert_eq!(told().await, ((3, 2, true), (0, 3, false), (0, 1, false), 0));
+    assert_eq!(stats_of(&rig).await.oldest_claimable(), None);
+    assert!(stats_of(&rig).await.oldest_pending.is_some());
+    let of = |partition: &str| got.iter().filter(|delivery| name(&delivery.envelope) == partition).collect::<Vec<_>>();
+    let (a, b) = (of("a"), of("b"));
+    settle(&*consumer, a[0], done()).await;
+    assert_eq!(told().await, ((3, 1, false), (0, 3, false), (0, 1, false), 3));
+    let key = ParkKey("k".into());
+    settle(&*consumer, a[1], Disposition::Park { key: key.clone(), at_most: seconds(60) }).await;
+    let retry = Disposition::Retry { after: seconds(1), error: JobError::custom("BAD", "no") };
+    settle(&*consumer, b[0], retry).await;
+    let back = Disposition::Release { after: Duration::ZERO, reason: ReleaseReason::Shutdown };
+    settle(&*consumer, b[1], back).await;
+    assert_eq!(told().await, ((3, 0, false), (1, 1, false), (0, 1, false), 4));
+    rig.provider.unpark(&queue(), &key, 1).await.unwrap();
+    tokio::time::sleep(seconds(2)).await;
+    assert_eq!(told().await, ((4, 0, false), (2, 1, false), (0, 1, false), 6));
+    rig.provider.admin().purge(&queue()).await.unwrap();
+    assert_eq!(told().await, ((0, 0, false), (0, 1, false), (0, 1, false), 0));
 }

@@ -12,6 +12,8 @@ use crate::{
     lifecycle::JobState,
     limit::{Limit, LimitRules, Need, Room},
     provider::ParkKey,
+    queue_spec::QueueSpec,
+    stats::QueueStats,
     store::{JobRecord, StoreScope},
     worker::PoolStatus,
 };
@@ -96,6 +98,13 @@ pub enum WaitReason {
         /// How many slots.
         slots: usize,
     },
+    /// As many jobs of its partition run as may.
+    PartitionFull {
+        /// Which partition.
+        partition: Arc<str>,
+        /// How many run.
+        running: u64,
+    },
     /// Others are before it.
     Position {
         /// How many.
@@ -133,12 +142,14 @@ impl JobScheduler {
         {
             reasons.push(WaitReason::StoreAway { error: error.message().to_owned() });
         }
-        if within(self.stats(&job.queue)).await.is_ok_and(|stats| stats.paused) {
+        let stats = within(self.stats(&job.queue)).await.ok();
+        if stats.as_ref().is_some_and(|stats| stats.paused) {
             reasons.push(WaitReason::Paused);
         }
         if let Ok(record) = &record {
             reasons.extend(delay(record));
             reasons.extend(self.limited(record).await);
+            reasons.extend(stats.and_then(|stats| crowded(record, &stats)));
             reasons.extend(self.workers_missing(record));
         }
         if state == Some(JobState::Pending)
@@ -233,6 +244,17 @@ fn delay(record: &JobRecord) -> Option<WaitReason> {
     }
 }
 
+/// It is ready, and as many of its partition run as may.
+fn crowded(record: &JobRecord, stats: &QueueStats) -> Option<WaitReason> {
+    if record.state != JobState::Pending || record.parked.is_some() {
+        return None;
+    }
+    let named = record.envelope.partition();
+    let named = named.as_deref().unwrap_or(QueueSpec::DEFAULT_PARTITION);
+    let full = stats.partitions.iter().find(|partition| *partition.name == *named && partition.is_full())?;
+    Some(WaitReason::PartitionFull { partition: Arc::clone(&full.name), running: full.running })
+}
+
 async fn within<T>(answer: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(PATIENCE, answer)
         .await
@@ -283,6 +305,9 @@ impl fmt::Display for WaitReason {
             Self::WorkersSilent { since } => write!(f, "its workers have fetched nothing for {} s", since.as_secs()),
             Self::WorkersBusy { slots: 1 } => f.write_str("the only slot for it is busy"),
             Self::WorkersBusy { slots } => write!(f, "all {slots} slots for it are busy"),
+            Self::PartitionFull { partition, running } => {
+                write!(f, "its partition `{partition}` has {running} running, as many as may")
+            }
             Self::Position { ahead: 1 } => f.write_str("1 job is before it"),
             Self::Position { ahead } => write!(f, "{ahead} jobs are before it"),
         }

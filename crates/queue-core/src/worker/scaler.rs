@@ -70,8 +70,8 @@ async fn look(pool: &Pool, scaling: &Scaling) -> Result<Seen> {
     let (now, monotonic) = pool.env().clock.read();
     Ok(Seen {
         now: monotonic,
-        ready: stats.pending.saturating_sub(stats.parked),
-        oldest: stats.oldest_pending.map(|oldest| now - oldest),
+        ready: stats.claimable(),
+        oldest: stats.oldest_claimable().map(|oldest| now - oldest),
         paused: stats.paused,
         slots: pool.target(),
         idle: pool.buffer.idle(),

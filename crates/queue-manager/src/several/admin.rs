@@ -59,6 +59,18 @@ pub(crate) fn merge_stats(mut one: QueueStats, other: QueueStats) -> QueueStats 
     one.completed_total += other.completed_total;
     one.failed_total += other.failed_total;
     one.oldest_pending = [one.oldest_pending, other.oldest_pending].into_iter().flatten().min();
+    // Each part counts for itself what may run; together they may run as many as both.
+    for theirs in other.partitions {
+        match one.partitions.iter_mut().find(|own| own.name == theirs.name) {
+            None => one.partitions.push(theirs),
+            Some(own) => {
+                own.ready += theirs.ready;
+                own.running += theirs.running;
+                own.max_concurrency = own.max_concurrency.zip(theirs.max_concurrency).map(|(a, b)| a.saturating_add(b));
+                own.oldest_ready = [own.oldest_ready, theirs.oldest_ready].into_iter().flatten().min();
+            }
+        }
+    }
     one
 }
 

@@ -99,13 +99,16 @@ impl Line {
         }
     }
 
-    /// The first live place of each lane.
-    pub(super) fn heads(&self, is_live: impl Fn(Place) -> bool) -> impl Iterator<Item = Place> {
+    /// The first live place of each lane, with its partition's number.
+    pub(super) fn heads(&self, is_live: impl Fn(Place) -> bool) -> impl Iterator<Item = (usize, Place)> {
         let (single, parted) = match self {
             Self::Single(lanes) => (Some(lanes), None),
             Self::Parted(partitions) => (None, Some(partitions)),
         };
         let lanes = single.into_iter().chain(parted.into_iter().flat_map(|partitions| partitions.lanes()));
-        lanes.flat_map(move |lanes| lanes.heads(&is_live).collect::<Vec<_>>())
+        let heads = move |(number, lanes): (usize, &Lanes)| {
+            lanes.heads(&is_live).map(|place| (number, place)).collect::<Vec<_>>()
+        };
+        lanes.enumerate().flat_map(heads)
     }
 }

@@ -10,6 +10,7 @@ use queue_core::{
     job::Priority,
     lifecycle::Line,
     queue_spec::{Order, QueueSpec},
+    stats::PartitionStats,
 };
 
 use super::{
@@ -38,6 +39,8 @@ struct Part {
     turn: Turn,
     weight: u32,
     pass: u128,
+    /// Its places that are live.
+    ready: u64,
     running: u32,
     most: u32,
 }
@@ -63,6 +66,7 @@ impl Partitions {
             turn: Turn::default(),
             weight: partition.weight.max(1),
             pass: 0,
+            ready: 0,
             running: 0,
             most: partition.max_concurrency.unwrap_or(u32::MAX),
         });
@@ -96,6 +100,7 @@ impl Partitions {
         }
         let Some(part) = self.parts.get_mut(usize::from(partition)) else { return false };
         part.lanes.push(priority, line, rank, place);
+        part.ready += 1;
         self.admit(partition);
         self.is_ready(partition)
     }
@@ -125,6 +130,24 @@ impl Partitions {
                 return place;
             }
         }
+    }
+
+    /// A job that stood in line does so no longer.
+    pub(super) fn left(&mut self, partition: u8) {
+        if let Some(part) = self.parts.get_mut(usize::from(partition)) {
+            part.ready -= 1;
+        }
+    }
+
+    /// What each of them has, by number; who waits longest is for the queue to find.
+    pub(super) fn stats(&self) -> impl Iterator<Item = PartitionStats> {
+        self.names.iter().zip(&self.parts).map(|(name, part)| {
+            let mut stats = PartitionStats::empty(Arc::clone(name));
+            stats.ready = part.ready;
+            stats.running = u64::from(part.running);
+            stats.max_concurrency = Some(part.most).filter(|most| *most < u32::MAX);
+            stats
+        })
     }
 
     /// A job that was popped was given out.

@@ -234,11 +234,14 @@ impl State {
         }
         let (holder, partition, rank) = (entry.holder, entry.partition, entry.rank);
         let unparked = entry.take_parked(transition.from);
-        if let Some(key) = unparked {
-            self.leave_key(&key, rank);
+        if let Some(key) = &unparked {
+            self.leave_key(key, rank);
         }
         self.recount(transition, holder);
         if let Line::Parted(partitions) = &mut self.line {
+            if transition.from == JobState::Pending && unparked.is_none() {
+                partitions.left(partition);
+            }
             if transition.to == JobState::Running {
                 partitions.started(partition, self.slots.get(slot)?.envelope.priority);
             }
@@ -436,8 +439,17 @@ impl State {
         stats.completed_total = self.completed_total;
         stats.failed_total = self.failed_total;
         let stands = |place: Place| self.slots.get(place.slot).is_some_and(|entry| entry.stands_at(place));
-        let heads = self.line.heads(stands).filter_map(|place| self.slots.get(place.slot));
-        stats.oldest_pending = heads.map(|entry| entry.changed_at).min();
+        if let Line::Parted(partitions) = &self.line {
+            stats.partitions.extend(partitions.stats());
+        }
+        for (partition, place) in self.line.heads(stands) {
+            let Some(since) = self.slots.get(place.slot).map(|entry| entry.changed_at) else { continue };
+            let earlier = |known: Option<Timestamp>| Some(known.map_or(since, |known| known.min(since)));
+            stats.oldest_pending = earlier(stats.oldest_pending);
+            if let Some(part) = stats.partitions.get_mut(partition) {
+                part.oldest_ready = earlier(part.oldest_ready);
+            }
+        }
         stats
     }
 }
