@@ -4,6 +4,8 @@ use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result};
 
+use super::redis;
+
 /// A broker that tests may need.
 #[derive(Debug)]
 pub(crate) struct Broker {
@@ -24,17 +26,27 @@ pub(crate) trait Kit: std::fmt::Debug + Sync {
     /// The Debian packages that bring it.
     fn packages(&self) -> &'static [&'static str];
 
-    /// The service in `xtask/compose.yaml` and the port it listens on in its container.
-    fn service(&self) -> (&'static str, u16);
+    /// The service in `xtask/compose.yaml` and the port it listens on in its container. `None`: only natively.
+    fn service(&self) -> Option<(&'static str, u16)>;
 
-    /// Starts it in the foreground on 127.0.0.1, with its data in `home`, which exists and is empty.
-    fn command(&self, home: &Path, port: u16) -> Command;
+    /// How many free ports it needs.
+    fn ports(&self) -> usize {
+        1
+    }
+
+    /// Its processes, each in the foreground on 127.0.0.1, with their data in `home`, which exists and is empty.
+    fn commands(&self, home: &Path, ports: &[u16]) -> Result<Vec<Command>>;
+
+    /// Makes one broker of its processes. Tried again until it succeeds: they may not listen yet.
+    fn form(&self, _ports: &[u16]) -> Result<()> {
+        Ok(())
+    }
 
     /// Where it is then.
-    fn url(&self, port: u16) -> String;
+    fn url(&self, ports: &[u16]) -> String;
 
-    /// One round trip in the broker's own protocol.
-    fn ping(&self, port: u16) -> Result<()>;
+    /// Whether all of it is there, asked in the broker's own protocol.
+    fn ping(&self, ports: &[u16]) -> Result<()>;
 
     /// How long it may take to answer after its start.
     fn patience(&self) -> Duration {
@@ -43,8 +55,20 @@ pub(crate) trait Kit: std::fmt::Debug + Sync {
 }
 
 /// All of them.
-pub(crate) static ALL: [Broker; 4] = [
-    Broker { name: "redis", provider: "queue-redis", url_var: "QUEUE_TEST_REDIS_URL", kit: Some(&super::redis::Redis) },
+pub(crate) static ALL: [Broker; 6] = [
+    Broker { name: "redis", provider: "queue-redis", url_var: "QUEUE_TEST_REDIS_URL", kit: Some(&redis::Redis) },
+    Broker {
+        name: "redis-sentinel",
+        provider: "queue-redis",
+        url_var: "QUEUE_TEST_REDIS_SENTINEL_URL",
+        kit: Some(&redis::RedisSentinel),
+    },
+    Broker {
+        name: "redis-cluster",
+        provider: "queue-redis",
+        url_var: "QUEUE_TEST_REDIS_CLUSTER_URL",
+        kit: Some(&redis::RedisCluster),
+    },
     Broker { name: "rabbitmq", provider: "queue-rabbitmq", url_var: "QUEUE_TEST_RABBITMQ_URL", kit: None },
     Broker { name: "kafka", provider: "queue-kafka", url_var: "QUEUE_TEST_KAFKA_URL", kit: None },
     Broker { name: "sqs", provider: "queue-sqs", url_var: "QUEUE_TEST_SQS_URL", kit: None },
@@ -65,15 +89,16 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for broker in &ALL {
             assert!(seen.insert(broker.name) && seen.insert(broker.url_var), "{broker:?}");
-            assert_eq!(broker.url_var, format!("QUEUE_TEST_{}_URL", broker.name.to_uppercase()));
-            assert_eq!(broker.provider, format!("queue-{}", broker.name));
+            assert_eq!(broker.url_var, format!("QUEUE_TEST_{}_URL", broker.name.to_uppercase().replace('-', "_")));
+            let family = broker.name.split('-').next().unwrap();
+            assert_eq!(broker.provider, format!("queue-{family}"));
         }
     }
 
     #[test]
     fn every_kit_has_its_service_in_the_compose_file() {
         let compose = include_str!("../../compose.yaml");
-        for (service, port) in ALL.iter().filter_map(|broker| broker.kit).map(Kit::service) {
+        for (service, port) in ALL.iter().filter_map(|broker| broker.kit).filter_map(Kit::service) {
             assert!(compose.contains(&format!("\n  {service}:\n")), "{service}");
             assert!(compose.contains(&format!("\"127.0.0.1::{port}\"")), "{service}: {port}");
         }
@@ -81,6 +106,11 @@ mod tests {
 
     #[test]
     fn an_unknown_name_lists_the_known_ones() {
-        assert!(find("reddis").unwrap_err().to_string().contains("redis, rabbitmq, kafka, sqs"));
+        assert!(
+            find("reddis")
+                .unwrap_err()
+                .to_string()
+                .contains("redis, redis-sentinel, redis-cluster, rabbitmq, kafka, sqs")
+        );
     }
 }

@@ -50,7 +50,7 @@ impl Docker {
 
     /// Starts a broker's service and waits until it answers. What half started is taken away again.
     pub(crate) fn up(&self, broker: &str, kit: &dyn Kit, folder: &Path) -> Result<Running> {
-        let (service, inner) = kit.service();
+        let (service, inner) = kit.service().context("its processes run natively only")?;
         let project = project(folder, broker);
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/compose.yaml");
         let compose = |words: &[&str]| {
@@ -67,7 +67,7 @@ impl Docker {
             Ok(port)
         };
         match start() {
-            Ok(port) => Ok(Running { url: kit.url(port), port, how: How::Compose { project } }),
+            Ok(port) => Ok(Running { url: kit.url(&[port]), ports: vec![port], how: How::Compose { project } }),
             Err(error) => {
                 let _ = self.down(&project);
                 Err(error)
@@ -101,7 +101,7 @@ fn await_answer(kit: &dyn Kit, port: u16) -> Result<()> {
     let start = Instant::now();
     loop {
         interrupt::check()?;
-        match kit.ping(port) {
+        match kit.ping(&[port]) {
             Ok(()) => return Ok(()),
             Err(error) if start.elapsed() > kit.patience() => return Err(error.context("it does not answer")),
             Err(_) => thread::sleep(Duration::from_millis(100)),
@@ -155,7 +155,7 @@ pub(crate) mod tests {
         std::thread::spawn(move || listener.accept().unwrap().0.write_all(b"+PONG\r\n").unwrap());
         let script = format!("case \"$*\" in *' port redis 6379') echo 127.0.0.1:{port};; esac");
         let running = played(folder.path(), &script).up("redis", &Redis, Path::new("/w")).unwrap();
-        assert_eq!((running.port, running.url), (port, format!("redis://127.0.0.1:{port}/")));
+        assert_eq!((running.ports, running.url), (vec![port], format!("redis://127.0.0.1:{port}/")));
         assert_eq!(running.how, How::Compose { project: project(Path::new("/w"), "redis") });
     }
 

@@ -35,7 +35,7 @@ pub(crate) struct Options {
 /// any shell, and only what was started here is ever stopped.
 #[derive(Debug, clap::Subcommand)]
 #[command(
-    after_help = "Brokers: redis, rabbitmq, kafka, sqs. Without a name: those whose provider crate exists.\n\nExamples:\n  \
+    after_help = "Brokers: redis, redis-sentinel, redis-cluster, rabbitmq, kafka, sqs. Without a name: those whose provider crate exists.\n\nExamples:\n  \
     cargo xtask brokers up                       what the tests need, to stay up between test runs\n  \
     cargo xtask brokers up redis --install       as root, installs redis-server where it is missing\n  \
     eval \"$(cargo xtask brokers up redis)\"       and exports its URL to this shell\n  \
@@ -123,7 +123,10 @@ fn status(workspace: &Workspace, home: &Home, names: &[String]) -> Result<()> {
             (None, Some(running)) => format!("{} ({})", running.url, life(broker, running)),
             (None, None) => "down".to_owned(),
         };
-        println!("{:<9} {place}\n          {need} {}; another: {}=…", broker.name, broker.provider, broker.url_var);
+        println!(
+            "{:<14} {place}\n               {need} {}; another: {}=…",
+            broker.name, broker.provider, broker.url_var
+        );
     }
     Ok(())
 }
@@ -131,8 +134,14 @@ fn status(workspace: &Workspace, home: &Home, names: &[String]) -> Result<()> {
 fn life(broker: &Broker, running: &Running) -> String {
     let alive = supply::is_alive(broker, running);
     match &running.how {
-        How::Native { pid, .. } if alive => format!("native, pid {pid}"),
-        How::Native { pid, .. } => format!("gone: pid {pid} is no longer ours; `down` forgets it"),
+        How::Native { processes } => {
+            let pids: Vec<String> = processes.iter().map(|one| one.pid.to_string()).collect();
+            let (plural, pids) = (if pids.len() == 1 { "" } else { "s" }, pids.join(", "));
+            match alive {
+                true => format!("native, pid{plural} {pids}"),
+                false => format!("gone: pid{plural} {pids} no longer ours, or silent; `down` forgets it"),
+            }
+        }
         How::Compose { project } if alive => format!("Docker Compose project {project}"),
         How::Compose { project } => format!("Docker Compose project {project}, does not answer"),
     }

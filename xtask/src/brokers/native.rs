@@ -5,7 +5,7 @@ use std::{
     net::TcpListener,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use super::{
     catalogue::{Broker, Kit},
     process,
-    state::{Home, How, Running},
+    state::{Home, How, Process, Running},
 };
 use crate::interrupt;
 
@@ -51,24 +51,19 @@ fn start_once(broker: &Broker, kit: &dyn Kit, home: &Home) -> Result<Running> {
     fs::create_dir_all(&folder)?;
     let log = home.folder().join(format!("{}.log", broker.name));
     let output = File::create(&log)?;
-
-    let port = free_port()?;
-    let mut command = kit.command(&folder, port);
-    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-    // Out of this process's group: Ctrl-C on the tests must leave it to us to take it down.
-    command.process_group(0).current_dir(&folder);
-    let mut child = command.spawn().with_context(|| format!("`{}` cannot be started", kit.program()))?;
-    let pid = i32::try_from(child.id()).context("a process id beyond 31 bits")?;
-
-    match process::born(pid)
-        .context("it ended at once")
-        .and_then(|born| await_answer(kit, port, &mut child).map(|()| born))
-    {
-        Ok(born) => Ok(Running { url: kit.url(port), port, how: How::Native { pid, born } }),
+    let ports = free_ports(kit.ports())?;
+    let mut children = Children::default();
+    let up = children.start(kit.commands(&folder, &ports)?, &folder, &output).and_then(|processes| {
+        await_answer(kit, &ports, &mut children)?;
+        Ok(processes)
+    });
+    match up {
+        Ok(processes) => {
+            children.0.clear();
+            Ok(Running { url: kit.url(&ports), ports, how: How::Native { processes } })
+        }
         Err(error) => {
-            // Ours, and not yet waited for: the id cannot have passed to another.
-            let _ = child.kill();
-            let _ = child.wait();
+            drop(children);
             let said = fs::read_to_string(&log).unwrap_or_default();
             let said = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing").to_owned();
             Err(error.context(format!("its log {} ends in: {said}", log.display())))
@@ -76,17 +71,57 @@ fn start_once(broker: &Broker, kit: &dyn Kit, home: &Home) -> Result<Running> {
     }
 }
 
-fn await_answer(kit: &dyn Kit, port: u16, child: &mut Child) -> Result<()> {
+/// Processes that were started and are not yet all of a broker that is up; dropping them kills them.
+#[derive(Debug, Default)]
+struct Children(Vec<Child>);
+
+impl Children {
+    fn start(&mut self, commands: Vec<Command>, folder: &Path, output: &File) -> Result<Vec<Process>> {
+        let mut processes = Vec::new();
+        for mut command in commands {
+            command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
+            // Out of this process's group: Ctrl-C on the tests must leave it to us to take it down.
+            command.process_group(0).current_dir(folder);
+            let child =
+                command.spawn().with_context(|| format!("`{}` cannot be started", crate::run::line(&command)))?;
+            let pid = i32::try_from(child.id()).context("a process id beyond 31 bits")?;
+            self.0.push(child);
+            processes.push(Process { pid, born: process::born(pid).context("it ended at once")? });
+        }
+        Ok(processes)
+    }
+
+    fn all_run(&mut self) -> Result<()> {
+        for child in &mut self.0 {
+            if let Some(status) = child.try_wait()? {
+                bail!("it ended at once ({status})");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            // Ours, and not yet waited for: the id cannot have passed to another.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn await_answer(kit: &dyn Kit, ports: &[u16], children: &mut Children) -> Result<()> {
     let start = Instant::now();
+    let mut formed = false;
     loop {
         interrupt::check()?;
-        if let Some(status) = child.try_wait()? {
-            bail!("it ended at once ({status})");
-        }
-        match kit.ping(port) {
+        children.all_run()?;
+        let answer = if formed { kit.ping(ports) } else { kit.form(ports) };
+        match answer {
+            Ok(()) if !formed => formed = true,
             // Somebody else may answer on that port while ours fails to bind it.
-            Ok(()) if child.try_wait()?.is_none() => return Ok(()),
-            Ok(()) => bail!("another process answers on port {port}"),
+            Ok(()) => return children.all_run().context("another process answers on one of its ports"),
             Err(error) if start.elapsed() > kit.patience() => {
                 return Err(error.context(format!("no answer after {:?}", kit.patience())));
             }
@@ -95,19 +130,19 @@ fn await_answer(kit: &dyn Kit, port: u16, child: &mut Child) -> Result<()> {
     }
 }
 
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0").context("no free port")?.local_addr()?.port())
+/// Different ones: each is held until all are found.
+fn free_ports(count: usize) -> Result<Vec<u16>> {
+    let held: std::io::Result<Vec<TcpListener>> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect();
+    held.and_then(|held| held.iter().map(|one| Ok(one.local_addr()?.port())).collect()).context("no free port")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::Command;
-
     /// A broker that a shell plays.
     #[derive(Debug)]
     struct Played {
-        script: &'static str,
+        scripts: &'static [&'static str],
         answers: bool,
     }
 
@@ -118,18 +153,21 @@ mod tests {
         fn packages(&self) -> &'static [&'static str] {
             &[]
         }
-        fn service(&self) -> (&'static str, u16) {
-            ("played", 1)
+        fn service(&self) -> Option<(&'static str, u16)> {
+            Some(("played", 1))
         }
-        fn command(&self, _: &Path, _: u16) -> Command {
-            let mut command = Command::new("sh");
-            command.args(["-c", self.script]);
-            command
+        fn commands(&self, _: &Path, _: &[u16]) -> Result<Vec<Command>> {
+            let script = |script| {
+                let mut command = Command::new("sh");
+                command.args(["-c", script]);
+                command
+            };
+            Ok(self.scripts.iter().map(|one| script(one)).collect())
         }
-        fn url(&self, port: u16) -> String {
-            format!("played://127.0.0.1:{port}")
+        fn url(&self, ports: &[u16]) -> String {
+            format!("played://127.0.0.1:{}", ports[0])
         }
-        fn ping(&self, _: u16) -> Result<()> {
+        fn ping(&self, _: &[u16]) -> Result<()> {
             if self.answers { Ok(()) } else { bail!("silence") }
         }
         fn patience(&self) -> Duration {
@@ -150,17 +188,21 @@ mod tests {
         let (_folder, home) = home();
         let old = home.data("played").join("left over");
         fs::create_dir_all(&old).unwrap();
-        let running = start(&BROKER, &Played { script: "exec sleep 60", answers: true }, &home).unwrap();
+        let running =
+            start(&BROKER, &Played { scripts: &["exec sleep 60", "exec sleep 61"], answers: true }, &home).unwrap();
         assert!(!old.exists(), "data of an earlier run would leak into the tests");
-        let How::Native { pid, born } = running.how else { panic!("native") };
-        assert!(process::lives(pid, &born));
-        assert!(process::stop(pid, &born).unwrap());
+        let How::Native { processes } = running.how else { panic!("native") };
+        assert_eq!(processes.len(), 2);
+        for Process { pid, born } in processes {
+            assert!(process::lives(pid, &born));
+            assert!(process::stop(pid, &born).unwrap());
+        }
     }
 
     #[test]
     fn one_that_ends_tells_its_last_word() {
         let (_folder, home) = home();
-        let kit = Played { script: "echo wrong option >&2; sleep 0.1; exit 1", answers: false };
+        let kit = Played { scripts: &["echo wrong option >&2; sleep 0.1; exit 1"], answers: false };
         let error = format!("{:#}", start(&BROKER, &kit, &home).unwrap_err());
         assert!(error.contains("ended at once") && error.contains("wrong option"), "{error}");
     }
@@ -168,9 +210,18 @@ mod tests {
     #[test]
     fn one_that_never_answers_is_stopped() {
         let (folder, home) = home();
-        let kit = Played { script: "echo $$ > ../pid; exec sleep 60", answers: false };
+        let kit = Played { scripts: &["echo $$ > ../pid; exec sleep 60"], answers: false };
         let error = format!("{:#}", start(&BROKER, &kit, &home).unwrap_err());
         assert!(error.contains("no answer"), "{error}");
+        let pid = fs::read_to_string(folder.path().join(".brokers/pid")).unwrap();
+        assert_eq!(process::born(pid.trim().parse().unwrap()), None);
+    }
+    #[test]
+    fn where_one_of_several_ends_all_do() {
+        let (folder, home) = home();
+        let kit = Played { scripts: &["echo $$ > ../pid; exec sleep 60", "sleep 0.1; exit 7"], answers: false };
+        let error = format!("{:#}", start(&BROKER, &kit, &home).unwrap_err());
+        assert!(error.contains("exit status: 7"), "{error}");
         let pid = fs::read_to_string(folder.path().join(".brokers/pid")).unwrap();
         assert_eq!(process::born(pid.trim().parse().unwrap()), None);
     }

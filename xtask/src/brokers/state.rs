@@ -23,7 +23,8 @@ pub(crate) struct State {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Running {
     pub(crate) url: String,
-    pub(crate) port: u16,
+    /// Every port of its own.
+    pub(crate) ports: Vec<u16>,
     #[serde(flatten)]
     pub(crate) how: How,
 }
@@ -32,14 +33,15 @@ pub(crate) struct Running {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "how", rename_all = "snake_case")]
 pub(crate) enum How {
-    Native {
-        pid: i32,
-        /// See [`super::process::born`].
-        born: String,
-    },
-    Compose {
-        project: String,
-    },
+    Native { processes: Vec<Process> },
+    Compose { project: String },
+}
+
+/// A process, and when it began: see [`super::process::born`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    pub(crate) born: String,
 }
 
 /// The folder of brokers of a workspace.
@@ -137,8 +139,8 @@ mod tests {
         let _held = home.lock().unwrap();
         let native = Running {
             url: "redis://127.0.0.1:7000/".into(),
-            port: 7000,
-            how: How::Native { pid: 12, born: "boot 34".into() },
+            ports: vec![7000],
+            how: How::Native { processes: vec![Process { pid: 12, born: "boot 34".into() }] },
         };
         let compose = Running { how: How::Compose { project: "queue-1".into() }, ..native.clone() };
         home.change(|state| {

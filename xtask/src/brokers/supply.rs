@@ -7,7 +7,7 @@ use super::{
     catalogue::{Broker, Kit, find},
     compose::Docker,
     debian, native, process,
-    state::{Home, How, Running},
+    state::{Home, How, Process, Running},
 };
 use crate::interrupt::Interrupted;
 
@@ -115,17 +115,17 @@ pub(crate) fn given(broker: &Broker) -> Option<String> {
 /// Whether what was started is still that, and answers.
 pub(crate) fn is_alive(broker: &Broker, running: &Running) -> bool {
     let ours = match &running.how {
-        How::Native { pid, born } => process::lives(*pid, born),
+        How::Native { processes } => processes.iter().all(|one| process::lives(one.pid, &one.born)),
         How::Compose { .. } => true,
     };
-    ours && broker.kit.is_some_and(|kit| kit.ping(running.port).is_ok())
+    ours && broker.kit.is_some_and(|kit| kit.ping(&running.ports).is_ok())
 }
 
 /// Stops what was started under this name and forgets it. `false`: it was gone already.
 pub(crate) fn take_down(home: &Home, name: &str) -> Result<bool> {
     let Some(running) = home.load()?.brokers.remove(name) else { return Ok(false) };
     let was_there = match &running.how {
-        How::Native { pid, born } => process::stop(*pid, born)?,
+        How::Native { processes } => stop_all(processes)?,
         How::Compose { project } => {
             let there = find(name).is_ok_and(|broker| is_alive(broker, &running));
             Docker::on_path().down(project)?;
@@ -134,6 +134,19 @@ pub(crate) fn take_down(home: &Home, name: &str) -> Result<bool> {
     };
     home.change(|state| drop(state.brokers.remove(name)))?;
     Ok(was_there)
+}
+
+/// In the order in which they were started reversed: who watches goes before what it watches. Says whether all were there.
+fn stop_all(processes: &[Process]) -> Result<bool> {
+    let mut stopped = Ok(true);
+    for one in processes.iter().rev() {
+        // The others are stopped even where one cannot be.
+        stopped = match (process::stop(one.pid, &one.born), stopped) {
+            (Ok(was_there), Ok(all)) => Ok(was_there && all),
+            (Err(error), _) | (_, Err(error)) => Err(error),
+        };
+    }
+    stopped
 }
 
 #[cfg(test)]
@@ -154,18 +167,18 @@ mod tests {
         fn packages(&self) -> &'static [&'static str] {
             &["sleeper-server"]
         }
-        fn service(&self) -> (&'static str, u16) {
-            ("sleeper", 1)
+        fn service(&self) -> Option<(&'static str, u16)> {
+            Some(("sleeper", 1))
         }
-        fn command(&self, _: &Path, _: u16) -> Command {
+        fn commands(&self, _: &Path, _: &[u16]) -> Result<Vec<Command>> {
             let mut command = Command::new(self.program);
             command.arg("60");
-            command
+            Ok(vec![command])
         }
-        fn url(&self, port: u16) -> String {
-            format!("sleeper://127.0.0.1:{port}")
+        fn url(&self, ports: &[u16]) -> String {
+            format!("sleeper://127.0.0.1:{}", ports[0])
         }
-        fn ping(&self, _: u16) -> Result<()> {
+        fn ping(&self, _: &[u16]) -> Result<()> {
             Ok(())
         }
     }
@@ -189,11 +202,12 @@ mod tests {
         let Had::Started(url) = supply.have(&broker).unwrap() else { panic!("started") };
         assert_eq!(supply.have(&broker).unwrap(), Had::Up(url));
 
-        let How::Native { pid, born } = supply.home.load().unwrap().brokers["sleeper"].how.clone() else {
+        let How::Native { processes } = supply.home.load().unwrap().brokers["sleeper"].how.clone() else {
             panic!("native")
         };
+        let [Process { pid, born }] = &processes[..] else { panic!("{processes:?}") };
         assert!(take_down(&supply.home, "sleeper").unwrap());
-        assert!(!process::lives(pid, &born));
+        assert!(!process::lives(*pid, born));
         assert!(!take_down(&supply.home, "sleeper").unwrap());
     }
 
@@ -203,7 +217,11 @@ mod tests {
         let supply = supply(folder.path(), "exit 1");
         let broker = broker(&Sleeper { program: "sleep" });
         let me = i32::try_from(std::process::id()).unwrap();
-        let stale = Running { url: "x".into(), port: 1, how: How::Native { pid: me, born: "an earlier boot".into() } };
+        let stale = Running {
+            url: "x".into(),
+            ports: vec![1],
+            how: How::Native { processes: vec![Process { pid: me, born: "an earlier boot".into() }] },
+        };
         supply.home.change(|state| drop(state.brokers.insert("sleeper".into(), stale))).unwrap();
 
         assert!(matches!(supply.have(&broker).unwrap(), Had::Started(_)));
