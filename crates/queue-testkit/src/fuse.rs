@@ -56,12 +56,14 @@ pub struct Fuse(Arc<Inner>);
 struct Inner {
     state: Mutex<State>,
     burnt: Notify,
+    released: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     left: Option<usize>,
     burnt: bool,
+    held: Option<&'static str>,
     calls: Vec<&'static str>,
 }
 
@@ -80,6 +82,17 @@ impl Fuse {
     /// Lets everything through, and forgets which calls were made so far.
     pub fn mend(&self) {
         *self.state() = State::default();
+    }
+
+    /// Makes calls of this name wait, before they are made, until [`Fuse::release`].
+    pub fn hold_at(&self, name: &'static str) {
+        self.state().held = Some(name);
+    }
+
+    /// Lets go what is held.
+    pub fn release(&self) {
+        self.state().held = None;
+        self.0.released.notify_waiters();
     }
 
     /// Returns as soon as a call was not let through.
@@ -127,7 +140,13 @@ impl Fuse {
             passes
         };
         if passes {
-            return call.await;
+            loop {
+                let released = self.0.released.notified();
+                if self.state().held != Some(name) {
+                    return call.await;
+                }
+                released.await;
+            }
         }
         self.0.burnt.notify_waiters();
         std::future::pending().await
