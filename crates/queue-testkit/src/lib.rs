@@ -12,4 +12,5 @@ pub mod faults;
 pub mod harness;
 pub mod models;
 pub mod saboteur;
+pub mod simulation;
 pub mod testing;
