@@ -286,25 +286,30 @@ async fn tend(
         let mut living = tokio::spawn(role.live(life.clone(), provider, plan, stop.clone()));
         let killed = life.dice().chance(sim.weather().doomed / 4.0);
         let moment = life.dice().millis(200, 9_000);
-        tokio::select! {
+        let ended = tokio::select! {
             biased;
-            () = life.death() => {}
+            () = life.death() => false,
             ended = &mut living => {
                 if let Err(error) = ended {
                     sim.judge(|shadow, _| shadow.wrong(format!("{name} panicked: {error}")));
                 }
+                true
             }
             () = tokio::time::sleep(moment), if killed => {
-                if sim.is_stormy() {
+                let strikes = sim.is_stormy();
+                if strikes {
                     life.die("at a moment of its own");
                 } else {
                     let _ = (&mut living).await;
                 }
+                !strikes
             }
+        };
+        if !ended {
+            living.abort();
+            // Its tasks are dropped before another life begins.
+            let _ = living.await;
         }
-        living.abort();
-        // Its tasks are dropped before another life begins.
-        let _ = living.await;
         tokio::task::yield_now().await;
         if *stop.borrow() {
             return;

@@ -17,7 +17,7 @@ impl Shadow {
             self.claims += 1;
             self.claim(at, (consumer, life), &queue, delivery);
         }
-        let held = self.holds_of(consumer, at);
+        let held = self.holds_of(consumer, |hold| hold.stands(at));
         if held > demand && self.promises.atomic {
             self.wrong(format!("a consumer holds {held} jobs of {queue} and asked for {demand} at most"));
         }
@@ -134,7 +134,7 @@ impl Job {
             State::Waiting => {}
         }
         let end = self.envelope.expires_at.filter(|_| !self.ttl_lifted);
-        if end.is_some_and(|end| end < at.wall) {
+        if end.is_some_and(|end| end < at.wall) && !self.blurred {
             wrongs.push("given out after its time to live".to_owned());
         }
         wrongs

@@ -16,6 +16,9 @@ use queue_core::{
 use super::{At, Job, Offer, Shadow, State, claim::ended};
 use crate::{checker::End, simulation::words};
 
+/// A leader that died leads for so long, and its successor looks within a tick of it.
+const LEASES_LOOKED_AT: Duration = Duration::from_secs(20);
+
 /// Events that were told, by job and kind.
 #[derive(Debug, Default)]
 pub(super) struct Told {
@@ -58,12 +61,23 @@ impl Shadow {
         (accepted.clone().count(), accepted.filter(|job| job.is_over()).count())
     }
 
-    /// Looks whether somebody sleeps who should be awake.
+    /// Looks whether somebody sleeps who should be awake, and whether somebody dead holds on to something.
     pub(in crate::simulation) fn look(&mut self, at: At) {
         let patience = self.promises.wakes_within;
         let long = |since: Duration| since + patience < at.mono;
         let mut wrongs = Vec::new();
         for (id, job) in &self.jobs {
+            let flows = self.lines.get(&job.queue).is_none_or(|line| !line.paused && long(line.running_since));
+            let until = match &job.state {
+                State::Held(hold) if !hold.shaken => hold.until,
+                _ => None,
+            };
+            if until.is_some_and(|until| until + LEASES_LOOKED_AT < at.mono) && job.doubts.is_empty() && !job.cancel {
+                let reachable = self.reachable_since + LEASES_LOOKED_AT < at.mono;
+                if flows && reachable && !job.may_have_expired(at) && self.any_idle(&job.queue, at) {
+                    wrongs.push((*id, format!("its lease ended {LEASES_LOOKED_AT:?} ago, and nobody took it back")));
+                }
+            }
             let ready = job.offer == Offer::Accepted
                 && matches!(job.state, State::Waiting)
                 && job.doubts.is_empty()
@@ -71,13 +85,13 @@ impl Shadow {
                 && long(job.due.mono.max(job.accepted_at))
                 && job.due.wall.is_none_or(|due| due + patience < at.wall)
                 && !job.may_have_expired(at);
-            let flows = self.lines.get(&job.queue).is_none_or(|line| !line.paused && long(line.running_since));
             if !ready || !flows || self.promises.rebalances {
                 continue;
             }
             let idle = self.consumers.iter().find(|(number, consumer)| {
                 let waits = consumer.fetching.is_some_and(long);
-                let room = consumer.demand > self.holds_of(**number, at);
+                // What it does not know of fills it too, until somebody looks at the leases.
+                let room = consumer.demand > self.holds_of(**number, |_| true);
                 !consumer.gone && consumer.queue == job.queue && waits && room
             });
             if let Some((_, consumer)) = idle {
@@ -88,6 +102,14 @@ impl Shadow {
         for (id, wrong) in wrongs {
             self.wrong_with(id, wrong);
         }
+    }
+
+    fn any_idle(&self, queue: &queue_core::QueueName, at: At) -> bool {
+        let idle = |(_, consumer): (&u64, &super::Consumer)| {
+            let waits = consumer.fetching.is_some_and(|since| since + Duration::from_secs(2) < at.mono);
+            !consumer.gone && consumer.queue == *queue && waits
+        };
+        self.consumers.iter().any(idle)
     }
 
     /// A worker has stopped in good order: it has nothing in its hands.

@@ -96,6 +96,8 @@ struct Job {
     runs: u32,
     /// A time to live that was lifted by a redrive.
     ttl_lifted: bool,
+    /// It was asked for twice, at different times, and nobody knows which of them counts.
+    blurred: bool,
 }
 
 /// When something is due.
@@ -159,9 +161,10 @@ pub(super) struct Shadow {
     settled: BTreeMap<(JobId, u64, u64), Disposition>,
     dead_lives: BTreeSet<u64>,
     /// By life and job: how long a worker may believe in its lease.
-    believed: BTreeMap<(u64, JobId), runs::Belief>,
-    running: BTreeMap<(u64, JobId), Duration>,
+    believed: BTreeMap<(u64, JobId), Vec<runs::Belief>>,
+    running: BTreeSet<(u64, JobId)>,
     leads: BTreeMap<String, runs::Lead>,
+    reachable_since: Duration,
     told: end::Told,
     wrongs: Vec<String>,
     /// Counted for the report.
@@ -183,8 +186,9 @@ impl Shadow {
             settled: BTreeMap::new(),
             dead_lives: BTreeSet::new(),
             believed: BTreeMap::new(),
-            running: BTreeMap::new(),
+            running: BTreeSet::new(),
             leads: BTreeMap::new(),
+            reachable_since: Duration::ZERO,
             told: end::Told::default(),
             wrongs: Vec::new(),
             claims: 0,
@@ -222,7 +226,7 @@ impl Shadow {
             consumer.gone = true;
             consumer.fetching = None;
         }
-        self.running.retain(|(runner, _), _| *runner != life);
+        self.running.retain(|(runner, _)| *runner != life);
         self.believed.retain(|(believer, _), _| *believer != life);
         self.shake(|hold| hold.until.is_none() && hold.life == life);
         if self.promises.rebalances {
@@ -291,6 +295,7 @@ impl Shadow {
 
     /// Nothing could be reached until now, or the broker has only now come up.
     pub(super) fn reachable_again(&mut self, at: At) {
+        self.reachable_since = at.mono;
         for consumer in self.consumers.values_mut() {
             if consumer.fetching.is_some() {
                 consumer.fetching = Some(at.mono);
@@ -298,8 +303,8 @@ impl Shadow {
         }
     }
 
-    fn holds_of(&self, consumer: u64, at: At) -> usize {
-        let held = |job: &&Job| matches!(&job.state, State::Held(hold) if hold.consumer == consumer && hold.stands(at));
+    fn holds_of(&self, consumer: u64, counts: impl Fn(&Hold) -> bool) -> usize {
+        let held = |job: &&Job| matches!(&job.state, State::Held(hold) if hold.consumer == consumer && counts(hold));
         self.jobs.values().filter(held).count()
     }
 }

@@ -12,7 +12,16 @@ impl Shadow {
     /// Jobs are on their way: they may be claimed before anybody is answered.
     pub(in crate::simulation) fn offered(&mut self, at: At, queue: &QueueName, batch: &[Envelope]) {
         for envelope in batch {
-            self.jobs.entry(envelope.id).or_insert_with(|| Job::offered(at, queue, envelope));
+            match self.jobs.get_mut(&envelope.id) {
+                None => {
+                    self.jobs.insert(envelope.id, Job::offered(at, queue, envelope));
+                }
+                // It is surely not there: this one counts.
+                Some(job) if job.offer == Offer::Refused => *job = Job::offered(at, queue, envelope),
+                // Either may be the one that counts.
+                Some(job) if job.offer == Offer::Unknown => job.blur(Due::of(at, envelope)),
+                Some(_) => {}
+            }
         }
     }
 
@@ -52,7 +61,7 @@ impl Shadow {
         job.offer = Offer::Accepted;
         job.place = place;
         job.accepted_at = at.mono;
-        if !claimed_before {
+        if !claimed_before && !job.blurred {
             job.due = Due::of(at, envelope);
         }
         self.next_place += 1;
@@ -158,7 +167,15 @@ impl Job {
             redrives: 0,
             runs: 0,
             ttl_lifted: false,
+            blurred: false,
         }
+    }
+
+    fn blur(&mut self, due: Due) {
+        self.blurred = true;
+        self.fresh = false;
+        self.due.mono = self.due.mono.min(due.mono);
+        self.due.wall = self.due.wall.zip(due.wall).map(|(one, other)| one.min(other));
     }
 }
 
