@@ -347,7 +347,8 @@ async fn trouble(sim: Sim, plan: Arc<Plan>, promises: Promises, backend: Arc<dyn
                 sim.judge(|shadow, _| shadow.restarted());
             }
             Kind::Jump => {
-                let by = i64::try_from(dice.between(0, 7_200_000)).unwrap_or(0) - 3_600_000;
+                // What was to start at a time of the wall clock waits for it: no longer than patience lasts.
+                let by = i64::try_from(dice.between(0, 180_000)).unwrap_or(0) - 90_000;
                 sim.note("STAGE", 7, || format!("the wall clock is set by {by} ms"));
                 sim.clock().jump(by);
             }

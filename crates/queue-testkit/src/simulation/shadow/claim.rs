@@ -62,7 +62,7 @@ impl Shadow {
             life,
             consumer,
             until: delivery.lease.remaining.map(|rest| at.mono + rest.saturating_sub(slack)),
-            shaken: false,
+            shaken: self.promises.rebalances,
             marked: false,
         });
     }

@@ -51,8 +51,9 @@ impl Shadow {
         let place = self.next_place;
         let dedup = self.promises.dedup;
         let Some(job) = self.jobs.get_mut(&envelope.id) else { return };
-        if job.offer == Offer::Accepted {
-            if !dedup {
+        // Claimed before its publisher was answered, its place is not known yet.
+        if job.place != u64::MAX {
+            if !dedup && job.offer == Offer::Accepted {
                 self.wrong_with(envelope.id, "published twice where ids are not deduplicated: a fault of the simulation");
             }
             return;

@@ -89,7 +89,7 @@ impl Shadow {
         self.running.insert((life, id));
         // A handler does not say by which of several deliveries it runs.
         let beliefs = self.believed.entry((life, id)).or_default();
-        match beliefs.iter_mut().find(|belief| belief.objection(at, attempt).is_none()) {
+        match beliefs.iter_mut().rev().find(|belief| belief.objection(at, attempt).is_none()) {
             Some(belief) => belief.started = true,
             None => {
                 let objection = beliefs.last().and_then(|belief| belief.objection(at, attempt));
@@ -105,7 +105,7 @@ impl Shadow {
             return;
         }
         let beliefs = self.believed.get(&(life, id)).map_or(&[][..], Vec::as_slice);
-        let ends = beliefs.iter().filter(|belief| belief.started).map(|belief| belief.until.unwrap_or(Duration::MAX));
+        let ends = beliefs.iter().map(|belief| belief.until.unwrap_or(Duration::MAX));
         if let Some(until) = ends.max().filter(|until| until.saturating_add(GRACE) < at.mono) {
             let late = at.mono.saturating_sub(until);
             self.wrong_with(id, format!("its handler ran on for {late:?} after its lease had ended"));
