@@ -7,7 +7,8 @@ use bytes::Bytes;
 use queue_core::{
     Consumer, Envelope, JobError, JobScheduler, QueueSpec,
     provider::{
-        Beat, BeatOutcome, ConsumeOptions, Delivery, Disposition, FollowUp, ParkKey, ReleaseReason, Settlement,
+        Beat, BeatOutcome, ConsumeOptions, Delivery, Disposition, FollowUp, ParkKey, ReleaseReason, SettleOutcome,
+        Settlement,
     },
     scheduler::{Verdict, decide_start},
 };
@@ -18,6 +19,8 @@ use crate::simulation::{dice::Dice, life::Life, plan::Plan, words};
 
 /// A job has so many generations of follow-ups at most.
 const MOST_FOLLOW_UPS: u64 = 2;
+/// A minute without an answer, and it gives up.
+const MOST_TRIES: usize = 400;
 
 pub(super) async fn handle(life: &Life, scheduler: &JobScheduler, plan: &Plan, mut stop: watch::Receiver<bool>) {
     let dice = life.dice();
@@ -73,6 +76,8 @@ impl Hand<'_> {
                 continue;
             }
             if delivery.redelivered && !self.mark(&delivery).await {
+                let busy = Disposition::Release { after: Duration::from_secs(1), reason: ReleaseReason::Busy };
+                batch.push(Settlement::new(delivery.receipt, busy));
                 continue;
             }
             tokio::time::sleep(dice.millis(0, 300)).await;
@@ -96,9 +101,17 @@ impl Hand<'_> {
             };
             self.consumer.settle(&batch.iter().map(other).collect::<Vec<_>>()).await;
         }
-        // Who is not answered asks again, as a worker does.
-        tokio::time::sleep(dice.millis(1, 50)).await;
-        self.consumer.settle(&batch).await;
+        // Who is not answered asks again, as a worker does: a session would hold it for ever.
+        for _ in 0..MOST_TRIES {
+            tokio::time::sleep(dice.millis(1, 300)).await;
+            let outcomes = self.consumer.settle(&batch).await;
+            let open = |outcome: &SettleOutcome| {
+                matches!(outcome, SettleOutcome::Unknown(_) | SettleOutcome::NotSettled { .. })
+            };
+            if !outcomes.iter().any(open) {
+                break;
+            }
+        }
     }
 
     fn is_calm(&self) -> bool {
