@@ -18,7 +18,7 @@ fn main() {
             campaign.stop_at_first = true;
             let tally = campaign.run();
             match tally.failures.first() {
-                Some(failure) => { found += 1; println!("{soil:?} {:<24} seed {:>4}  {}", defect.name(), failure.seed, failure.wrongs[0]); }
+                Some(failure) => { if only.is_some() { println!("{}", failure.trace.join("\n")); } found += 1; println!("{soil:?} {:<24} seed {:>4}  {}", defect.name(), failure.seed, failure.wrongs[0]); }
                 None => missed.push(defect.name()),
             }
         }

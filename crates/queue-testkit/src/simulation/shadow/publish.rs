@@ -1,5 +1,7 @@
 //! What was put in.
 
+use std::time::Duration;
+
 use queue_core::{
     Envelope, JobId, QueueName,
     provider::{PublishOutcome, Rejection},
@@ -25,10 +27,11 @@ impl Shadow {
         }
     }
 
-    /// The provider answered.
+    /// The provider answered a call that began then: whatever waited for room was carried out some time between.
     pub(in crate::simulation) fn published(
         &mut self,
         at: At,
+        began: Duration,
         queue: &QueueName,
         batch: &[Envelope],
         outcomes: &[PublishOutcome],
@@ -38,8 +41,8 @@ impl Shadow {
         }
         for (envelope, outcome) in batch.iter().zip(outcomes) {
             match outcome {
-                PublishOutcome::Accepted { .. } => self.accepted(at, queue, envelope),
-                PublishOutcome::Duplicate { existing } => self.duplicate(at, queue, envelope, existing.id),
+                PublishOutcome::Accepted { .. } => self.accepted(at, began, queue, envelope),
+                PublishOutcome::Duplicate { existing } => self.duplicate((at, began), queue, envelope, existing.id),
                 PublishOutcome::Rejected(rejection) => self.refused(envelope.id, rejection),
                 PublishOutcome::Unknown(_) => self.publish_in_doubt(std::slice::from_ref(envelope)),
             }
@@ -47,7 +50,7 @@ impl Shadow {
     }
 
     /// A job is there, as far as its submitter was told or because it follows from another.
-    pub(super) fn accepted(&mut self, at: At, queue: &QueueName, envelope: &Envelope) {
+    pub(super) fn accepted(&mut self, at: At, began: Duration, queue: &QueueName, envelope: &Envelope) {
         let place = self.next_place;
         let dedup = self.promises.dedup;
         let Some(job) = self.jobs.get_mut(&envelope.id) else { return };
@@ -65,17 +68,23 @@ impl Shadow {
         if !claimed_before && !job.blurred {
             job.due = Due::of(at, envelope);
         }
+        // Who waited came in some time before the answer, and nobody knows when.
+        let at_once = began == at.mono;
+        job.fresh &= at_once;
         self.next_place += 1;
-        self.take_key(at, queue, envelope);
+        self.take_key(at, queue, envelope, at_once);
     }
 
-    pub(super) fn take_key(&mut self, at: At, queue: &QueueName, envelope: &Envelope) {
+    pub(super) fn take_key(&mut self, at: At, queue: &QueueName, envelope: &Envelope, at_once: bool) {
         let Some(unique) = envelope.unique.as_deref().filter(|_| self.promises.records) else { return };
         let name = (queue.clone(), unique.key.clone());
         if let Some(holder) = self.keys.get(&name).cloned()
             && holder.job != envelope.id
             && self.surely_holds(at, &holder)
         {
+            if !at_once {
+                return;
+            }
             let text = format!("accepted while {} holds its unique key", words::job(holder.job));
             self.wrong_with(envelope.id, text);
         }
@@ -90,7 +99,7 @@ impl Shadow {
         self.jobs.get(&holder.job).is_some_and(|job| !job.may_be_over(at))
     }
 
-    fn duplicate(&mut self, at: At, queue: &QueueName, envelope: &Envelope, existing: JobId) {
+    fn duplicate(&mut self, (at, began): (At, Duration), queue: &QueueName, envelope: &Envelope, existing: JobId) {
         if let Some(job) = self.jobs.get_mut(&envelope.id) {
             job.offer = job.offer.max(Offer::Refused);
         }
@@ -106,10 +115,10 @@ impl Shadow {
             && holder.envelope.unique.as_deref().is_some_and(|theirs| theirs.key == unique.key);
         let name = (queue.clone(), unique.key.clone());
         let window = self.keys.get(&name).filter(|hold| hold.job == existing).and_then(|hold| hold.until);
-        // An answer may be late in a world where it is not one step; the holder may have ended since.
+        // Who waited may have been answered long before, and the holder may have ended since.
         let free = match window {
-            Some(until) => at.mono > until,
-            None => holder.is_over() && holder.doubts.is_empty(),
+            Some(until) => began > until,
+            None => holder.is_over() && holder.doubts.is_empty() && began == at.mono,
         };
         if !same {
             self.wrong_with(envelope.id, format!("{} does not have its unique key", words::job(existing)));

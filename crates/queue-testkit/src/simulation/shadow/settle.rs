@@ -54,7 +54,7 @@ impl Shadow {
             self.take_effect(at, receipt.id, disposition);
             for follow_up in then {
                 if self.key_is_free(at, &follow_up.queue, &follow_up.envelope) {
-                    self.accepted(at, &follow_up.queue, &follow_up.envelope);
+                    self.accepted(at, at.mono, &follow_up.queue, &follow_up.envelope);
                 }
             }
         }
@@ -228,7 +228,7 @@ impl Shadow {
         if !was_dead && !doubted {
             self.wrong_with(id, "redriven, and it was not dead");
         }
-        self.take_key(at, &queue, &envelope);
+        self.take_key(at, &queue, &envelope, true);
     }
 
     /// Jobs parked under the key may run.

@@ -86,11 +86,14 @@ impl QueueProvider for Witness {
     }
 
     async fn publish(&self, queue: &QueueName, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
-        self.sim.judge(|shadow, at| shadow.offered(at, queue, &batch));
+        let began = self.sim.judge(|shadow, at| {
+            shadow.offered(at, queue, &batch);
+            at.mono
+        });
         let doubt = Doubt::unless_answered(&self.sim, |shadow| shadow.publish_in_doubt(&batch));
         let outcomes = self.inner.publish(queue, batch.clone(), options).await;
         doubt.answered();
-        self.sim.judge(|shadow, at| shadow.published(at, queue, &batch, &outcomes));
+        self.sim.judge(|shadow, at| shadow.published(at, began, queue, &batch, &outcomes));
         outcomes
     }
 
