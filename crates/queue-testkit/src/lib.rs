@@ -13,4 +13,5 @@ pub mod fuse;
 pub mod harness;
 pub mod models;
 pub mod saboteur;
+pub mod simulation;
 pub mod testing;

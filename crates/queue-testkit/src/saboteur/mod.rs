@@ -23,7 +23,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use queue_core::{Env, Envelope, JobId, JobRef, QueueName, QueueProvider, Result, job::UniqueKey, provider::Receipt};
 
-use crate::harness::{Factory, Facts, Harness};
+use crate::{
+    harness::{Factory, Facts, Harness},
+    simulation::{Graft, Plant},
+};
 use provider::SabotagedProvider;
 
 /// The same provider with a defect; `None`: the layer alone, which must change nothing.
@@ -38,6 +41,23 @@ pub fn sabotaged(factory: &Factory<dyn Harness>, defect: Option<Defect>) -> Fact
             Ok(Arc::new(SabotagedHarness { inner, shared, connections: Mutex::default() }) as Arc<dyn Harness>)
         }
     })
+}
+
+/// A defect to be planted in a simulated world: see [`crate::simulation::Plant`].
+impl Plant for Defect {
+    fn sow(&self) -> Arc<dyn Graft> {
+        Arc::new(Saboteur(Arc::new(Shared { defect: Some(*self), state: Mutex::default() })))
+    }
+}
+
+/// One defect, around every connection of one broker.
+#[derive(Debug)]
+struct Saboteur(Arc<Shared>);
+
+impl Graft for Saboteur {
+    fn around(&self, provider: Arc<dyn QueueProvider>) -> Arc<dyn QueueProvider> {
+        Arc::new(SabotagedProvider { inner: provider, shared: Arc::clone(&self.0) })
+    }
 }
 
 /// What the connections of one broker share.

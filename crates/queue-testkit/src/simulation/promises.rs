@@ -1,0 +1,63 @@
+//! What a world promises, and so what the judge may demand of it.
+
+use std::time::Duration;
+
+/// See each field. [`Promises::strict`] and [`Promises::bare`] are where worlds begin.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Promises {
+    /// Jobs have records: they can be looked up, cancelled and told of, and unique keys are kept.
+    pub records: bool,
+    /// Every call is one step, carried out when it is answered. Otherwise what a dead process asked for last may or may not
+    /// have happened, and a lease may end a little before or after the time the caller was told.
+    pub atomic: bool,
+    /// Jobs are claimed by priority, then first in, first out.
+    pub ordered: bool,
+    /// What a consumer holds may be taken away without a fault: others join and leave.
+    pub rebalances: bool,
+    /// Marked starts are counted exactly.
+    pub counts_starts: bool,
+    /// Publishing an id twice is one job.
+    pub dedup: bool,
+    /// A broker can be restarted.
+    pub restarts: bool,
+    /// A restart ends every lease.
+    pub restart_ends_leases: bool,
+    /// How much earlier than a caller was told a lease may end.
+    pub slack: Duration,
+    /// An idle consumer gets what is due within that time.
+    pub wakes_within: Duration,
+}
+
+impl Promises {
+    /// All of it: a provider in which jobs and records change in one step.
+    #[must_use]
+    pub fn strict() -> Self {
+        Self {
+            records: true,
+            atomic: true,
+            ordered: true,
+            rebalances: false,
+            counts_starts: true,
+            dedup: true,
+            restarts: false,
+            restart_ends_leases: false,
+            slack: Duration::ZERO,
+            wakes_within: Duration::from_millis(1_500),
+        }
+    }
+
+    /// A transport without records.
+    #[must_use]
+    pub fn bare() -> Self {
+        Self {
+            records: false,
+            ordered: false,
+            counts_starts: false,
+            dedup: false,
+            restarts: true,
+            wakes_within: Duration::from_secs(15),
+            ..Self::strict()
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What was given out.
+
+use queue_core::{JobId, QueueName, provider::Delivery};
+
+use super::{At, Hold, Job, Offer, Shadow, State};
+use crate::{checker::End, simulation::words};
+
+impl Shadow {
+    /// A fetch was answered by the provider.
+    pub(in crate::simulation) fn claimed(&mut self, at: At, consumer: u64, deliveries: &[Delivery]) {
+        let Some(taker) = self.consumers.get(&consumer) else { return };
+        let (life, queue, demand) = (taker.life, taker.queue.clone(), taker.demand);
+        if self.lines.get(&queue).is_some_and(|line| line.paused) && !deliveries.is_empty() {
+            self.wrong(format!("{} were given out of {queue} while it was paused", deliveries.len()));
+        }
+        for delivery in deliveries {
+            self.claims += 1;
+            self.claim(at, (consumer, life), &queue, delivery);
+        }
+        let held = self.holds_of(consumer, |hold| hold.stands(at));
+        if held > demand && self.promises.atomic {
+            self.wrong(format!("a consumer holds {held} jobs of {queue} and asked for {demand} at most"));
+        }
+    }
+
+    fn claim(&mut self, at: At, (consumer, life): (u64, u64), queue: &QueueName, delivery: &Delivery) {
+        let id = delivery.envelope.id;
+        let Some(job) = self.jobs.get(&id) else {
+            return self.wrong_with(id, "given out, and nobody published it");
+        };
+        let mut wrongs = job.check_travel(queue, delivery);
+        wrongs.extend(job.check_turn(at, delivery));
+        wrongs.extend(job.check_counts(delivery, self.promises.counts_starts));
+        if self.promises.records && job.cancel && delivery.lease.cancel.is_none() {
+            wrongs.push("given out without a word of the cancel that was asked for".to_owned());
+        }
+        if self.promises.ordered {
+            wrongs.extend(self.overtaken(at, id));
+        }
+        if self.calm && matches!(&job.state, State::Held(hold) if !hold.shaken) {
+            wrongs.push("its lease was lost, and nothing had gone wrong".to_owned());
+        }
+        for wrong in wrongs {
+            self.wrong_with(id, wrong);
+        }
+        let slack = self.promises.slack;
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if let State::Held(hold) = &job.state {
+            job.started_lost += u32::from(hold.marked);
+            job.orphaned = true;
+            job.losses += 1;
+        }
+        // What is given out was not ended by anybody, and what it was asked to become shows in its number.
+        job.offer = Offer::Accepted;
+        job.doubts.clear();
+        job.attempt = delivery.attempt;
+        job.claims += 1;
+        job.fresh = false;
+        job.parked = None;
+        job.state = State::Held(Hold {
+            receipt: delivery.receipt,
+            life,
+            consumer,
+            until: delivery.lease.remaining.map(|rest| at.mono + rest.saturating_sub(slack)),
+            shaken: self.promises.rebalances,
+            marked: false,
+        });
+    }
+
+    /// Who should have been first.
+    fn overtaken(&self, at: At, id: JobId) -> Option<String> {
+        let taken = self.jobs.get(&id)?;
+        let priority = taken.envelope.priority;
+        let before = self.jobs.iter().find(|(other, job)| {
+            let ready = job.offer == Offer::Accepted
+                && matches!(job.state, State::Waiting)
+                && job.doubts.is_empty()
+                && job.parked.is_none()
+                && job.due.mono < at.mono
+                && !job.may_have_expired(at);
+            let higher = job.envelope.priority > priority;
+            let sooner = job.envelope.priority == priority && job.fresh && taken.fresh && job.place < taken.place;
+            **other != id && job.queue == taken.queue && ready && (higher || sooner)
+        })?;
+        let (other, job) = before;
+        Some(format!(
+            "given out before {}, which was ready (priorities {} and {})",
+            words::job(*other),
+            priority.level(),
+            job.envelope.priority.level()
+        ))
+    }
+}
+
+impl Job {
+    /// What was given out must be what was put in.
+    fn check_travel(&self, queue: &QueueName, delivery: &Delivery) -> Vec<String> {
+        let (ours, theirs) = (&self.envelope, &delivery.envelope);
+        let mut wrongs = Vec::new();
+        if self.offer == Offer::Refused {
+            wrongs.push("given out although it was refused".to_owned());
+        }
+        if self.queue != *queue {
+            wrongs.push(format!("published to {} and given out of {queue}", self.queue));
+        }
+        let same = [
+            ("payload", ours.payload == theirs.payload),
+            ("kind", ours.kind == theirs.kind),
+            ("priority", ours.priority == theirs.priority),
+            ("headers", ours.headers == theirs.headers),
+            ("timeout", ours.timeout == theirs.timeout),
+            ("unique key", ours.unique == theirs.unique),
+        ];
+        wrongs.extend(same.iter().filter(|(_, same)| !same).map(|(field, _)| format!("another {field} came out")));
+        wrongs
+    }
+
+    /// Whether anybody may have it now.
+    fn check_turn(&self, at: At, delivery: &Delivery) -> Vec<String> {
+        let mut wrongs = Vec::new();
+        match &self.state {
+            State::Ended(end) => wrongs.push(format!("given out after it was {}", ended(*end))),
+            State::Held(hold) if hold.stands(at) => wrongs.push(format!(
+                "given out a second time while its lease stands{}",
+                hold.until.map_or_else(String::new, |until| format!(" for {:?}", until.saturating_sub(at.mono)))
+            )),
+            State::Held(_) if !delivery.redelivered => {
+                wrongs.push("its last lease was lost, and nothing says that it was given out before".to_owned());
+            }
+            State::Held(_) => {}
+            State::Waiting if self.due.is_early(at) => {
+                wrongs.push(format!("given out {:?} too early", self.due.mono.saturating_sub(at.mono)));
+            }
+            State::Waiting => {}
+        }
+        let end = self.envelope.expires_at.filter(|_| !self.ttl_lifted);
+        if end.is_some_and(|end| end < at.wall) && !self.blurred {
+            wrongs.push("given out after its time to live".to_owned());
+        }
+        wrongs
+    }
+
+    /// Whether it carries the right numbers.
+    fn check_counts(&self, delivery: &Delivery, exact: bool) -> Vec<String> {
+        let mut wrongs = Vec::new();
+        let doubted = self.doubts.iter().any(|doubt| End::of(doubt) == End::Retried);
+        let expected = self.attempt..=self.attempt + u32::from(doubted);
+        if !expected.contains(&delivery.attempt) {
+            wrongs.push(format!("given out as attempt {}, where {} is due", delivery.attempt, self.attempt));
+        }
+        let lost = match &self.state {
+            State::Held(hold) => self.started_lost + u32::from(hold.marked),
+            _ => self.started_lost,
+        };
+        if exact && delivery.started_before != lost {
+            let counted = delivery.started_before;
+            wrongs.push(format!("{lost} starts of it ended in a lost lease, and {counted} are counted"));
+        }
+        wrongs
+    }
+}
+
+pub(super) const fn ended(end: End) -> &'static str {
+    match end {
+        End::Completed => "completed",
+        End::Dead => "dead",
+        End::Cancelled => "cancelled",
+        End::Expired => "expired",
+        End::Retried => "retried",
+        End::Released => "released",
+    }
+}

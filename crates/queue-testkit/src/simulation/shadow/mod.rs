@@ -1,0 +1,341 @@
+//! The judge: what the queue must look like, from nothing but the calls that were carried out.
+//!
+//! It keeps a plain model of every job beside the real thing and compares each answer with it. What it finds is kept as a
+//! sentence; one is enough to fail the run.
+
+mod claim;
+mod end;
+mod publish;
+mod runs;
+mod settle;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use queue_core::{
+    Envelope, JobId, QueueName, Timestamp,
+    job::UniqueKey,
+    provider::{Disposition, ParkKey, Receipt},
+};
+
+use super::{promises::Promises, words};
+use crate::checker::End;
+
+pub(super) use end::Truth;
+
+/// When something happened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct At {
+    pub(super) mono: Duration,
+    pub(super) wall: Timestamp,
+    /// The latest time that the wall ever showed.
+    pub(super) latest: Timestamp,
+}
+
+/// What became of the submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Offer {
+    /// Not answered (yet): it may be there.
+    Unknown,
+    Refused,
+    Accepted,
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    /// It may be claimed once it is due.
+    Waiting,
+    Held(Hold),
+    Ended(End),
+}
+
+#[derive(Debug, Clone)]
+struct Hold {
+    receipt: Receipt,
+    life: u64,
+    consumer: u64,
+    /// `None`: as long as the session lives.
+    until: Option<Duration>,
+    /// Its session ended, or may have: it may be given to another.
+    shaken: bool,
+    /// Its start was marked.
+    marked: bool,
+}
+
+#[derive(Debug)]
+struct Job {
+    queue: QueueName,
+    envelope: Envelope,
+    offer: Offer,
+    /// A former request to publish it was not answered.
+    asked_before: bool,
+    state: State,
+    attempt: u32,
+    /// The order of acceptance.
+    place: u64,
+    /// When it may be claimed, on either clock: where they disagree the later one excuses a delay, and the earlier one a claim.
+    due: Due,
+    accepted_at: Duration,
+    /// Joined the tail once, and was never claimed: its place in line is known.
+    fresh: bool,
+    parked: Option<ParkKey>,
+    cancel: bool,
+    /// Started deliveries that ended in a lost lease.
+    started_lost: u32,
+    /// A lease of it was lost since its last settlement.
+    orphaned: bool,
+    /// Dispositions that were asked for and not answered: each may have taken.
+    doubts: Vec<Disposition>,
+    claims: u32,
+    retries: u32,
+    releases: u32,
+    losses: u32,
+    redrives: u32,
+    runs: u32,
+    /// A time to live that was lifted by a redrive.
+    ttl_lifted: bool,
+    /// It was asked for twice, at different times, and nobody knows which of them counts.
+    blurred: bool,
+}
+
+/// When something is due.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    mono: Duration,
+    wall: Option<Timestamp>,
+}
+
+impl Due {
+    fn now(at: At) -> Self {
+        Self { mono: at.mono, wall: None }
+    }
+
+    fn after(at: At, delay: Duration) -> Self {
+        Self { mono: at.mono + delay, wall: None }
+    }
+
+    /// Early by every clock there is.
+    fn is_early(self, at: At) -> bool {
+        at.mono < self.mono && self.wall.is_none_or(|wall| at.wall < wall)
+    }
+}
+
+#[derive(Debug)]
+struct Consumer {
+    life: u64,
+    queue: QueueName,
+    demand: usize,
+    /// Since when a fetch waits, with room for so many.
+    fetching: Option<Duration>,
+    gone: bool,
+}
+
+#[derive(Debug, Default)]
+struct Line {
+    paused: bool,
+    /// Since when it runs (again).
+    running_since: Duration,
+}
+
+#[derive(Debug, Clone)]
+struct KeyHold {
+    job: JobId,
+    until: Option<Duration>,
+}
+
+/// The judge of one run.
+#[derive(Debug)]
+pub(super) struct Shadow {
+    promises: Promises,
+    /// Nothing goes wrong in this run.
+    calm: bool,
+    jobs: BTreeMap<JobId, Job>,
+    keys: BTreeMap<(QueueName, UniqueKey), KeyHold>,
+    lines: BTreeMap<QueueName, Line>,
+    consumers: BTreeMap<u64, Consumer>,
+    next_consumer: u64,
+    next_place: u64,
+    /// What each receipt was settled as.
+    settled: BTreeMap<(JobId, u64, u64), Disposition>,
+    dead_lives: BTreeSet<u64>,
+    /// By life and job: how long a worker may believe in its lease.
+    believed: BTreeMap<(u64, JobId), Vec<runs::Belief>>,
+    running: BTreeSet<(u64, JobId)>,
+    leads: BTreeMap<String, runs::Lead>,
+    reachable_since: Duration,
+    told: end::Told,
+    wrongs: Vec<String>,
+    /// Counted for the report.
+    pub(super) claims: u64,
+    pub(super) settlements: u64,
+}
+
+impl Shadow {
+    pub(super) fn new(promises: Promises, calm: bool) -> Self {
+        Self {
+            promises,
+            calm,
+            jobs: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            consumers: BTreeMap::new(),
+            next_consumer: 0,
+            next_place: 0,
+            settled: BTreeMap::new(),
+            dead_lives: BTreeSet::new(),
+            believed: BTreeMap::new(),
+            running: BTreeSet::new(),
+            leads: BTreeMap::new(),
+            reachable_since: Duration::ZERO,
+            told: end::Told::default(),
+            wrongs: Vec::new(),
+            claims: 0,
+            settlements: 0,
+        }
+    }
+
+    /// What was found wrong.
+    pub(super) fn wrongs(&self) -> &[String] {
+        &self.wrongs
+    }
+
+    /// More sentences about the same run help nobody.
+    const MOST: usize = 12;
+
+    pub(super) fn wrong(&mut self, what: impl Into<String>) {
+        if self.wrongs.len() < Self::MOST {
+            self.wrongs.push(what.into());
+        }
+    }
+
+    fn wrong_with(&mut self, job: JobId, what: impl AsRef<str>) {
+        let text = format!("{}: {}", words::job(job), what.as_ref());
+        self.wrong(text);
+    }
+
+    fn line(&mut self, queue: &QueueName) -> &mut Line {
+        self.lines.entry(queue.clone()).or_default()
+    }
+
+    /// A process is dead: what it holds ends with its session, or with its lease.
+    pub(super) fn life_ended(&mut self, _: At, life: u64) {
+        self.dead_lives.insert(life);
+        for consumer in self.consumers.values_mut().filter(|consumer| consumer.life == life) {
+            consumer.gone = true;
+            consumer.fetching = None;
+        }
+        self.running.retain(|(runner, _)| *runner != life);
+        self.believed.retain(|(believer, _), _| *believer != life);
+        self.shake(|hold| hold.until.is_none() && hold.life == life);
+        if self.promises.rebalances {
+            self.shake(|hold| hold.until.is_none());
+        }
+    }
+
+    /// The broker was restarted.
+    pub(super) fn restarted(&mut self) {
+        let all = self.promises.restart_ends_leases;
+        self.shake(|hold| all || hold.until.is_none());
+    }
+
+    fn shake(&mut self, struck: impl Fn(&Hold) -> bool) {
+        for job in self.jobs.values_mut() {
+            if let State::Held(hold) = &mut job.state
+                && struck(hold)
+            {
+                hold.shaken = true;
+            }
+        }
+    }
+
+    /// A consumer is open.
+    pub(super) fn opened(&mut self, life: u64, queue: &QueueName, demand: usize) -> u64 {
+        self.next_consumer += 1;
+        let consumer = Consumer { life, queue: queue.clone(), demand, fetching: None, gone: false };
+        self.consumers.insert(self.next_consumer, consumer);
+        if self.promises.rebalances {
+            self.shake(|hold| hold.until.is_none());
+        }
+        self.next_consumer
+    }
+
+    pub(super) fn demanded(&mut self, consumer: u64, demand: usize) {
+        if let Some(consumer) = self.consumers.get_mut(&consumer) {
+            consumer.demand = demand;
+        }
+    }
+
+    /// A consumer was closed, or dropped.
+    pub(super) fn closed(&mut self, consumer: u64) {
+        if let Some(closed) = self.consumers.get_mut(&consumer) {
+            closed.gone = true;
+            closed.fetching = None;
+        }
+        if self.promises.rebalances {
+            self.shake(|hold| hold.until.is_none());
+        }
+        self.shake(|hold| hold.until.is_none() && hold.consumer == consumer);
+    }
+
+    pub(super) fn fetching(&mut self, consumer: u64, since: Option<Duration>) {
+        if let Some(consumer) = self.consumers.get_mut(&consumer) {
+            consumer.fetching = since;
+        }
+    }
+
+    pub(super) fn paused(&mut self, at: At, queue: &QueueName, paused: bool) {
+        let line = self.line(queue);
+        if line.paused && !paused {
+            line.running_since = at.mono;
+        }
+        line.paused = paused;
+    }
+
+    /// Nothing could be reached until now, or the broker has only now come up.
+    pub(super) fn reachable_again(&mut self, at: At) {
+        self.reachable_since = at.mono;
+        for consumer in self.consumers.values_mut() {
+            if consumer.fetching.is_some() {
+                consumer.fetching = Some(at.mono);
+            }
+        }
+    }
+
+    fn holds_of(&self, consumer: u64, counts: impl Fn(&Hold) -> bool) -> usize {
+        let held = |job: &&Job| matches!(&job.state, State::Held(hold) if hold.consumer == consumer && counts(hold));
+        self.jobs.values().filter(held).count()
+    }
+}
+
+impl Hold {
+    /// Nobody else may have it.
+    fn stands(&self, at: At) -> bool {
+        !self.shaken && self.until.is_none_or(|until| at.mono < until)
+    }
+}
+
+impl Job {
+    fn is_over(&self) -> bool {
+        matches!(self.state, State::Ended(_))
+    }
+
+    /// It may be over: as far as anybody was told, or because its time ran out.
+    fn may_be_over(&self, at: At) -> bool {
+        let doubted = self.doubts.iter().any(|doubt| End::of(doubt).is_final());
+        let cancelled = self.cancel && (self.orphaned || !self.stands(at));
+        self.is_over() || self.offer != Offer::Accepted || doubted || cancelled || self.may_have_expired(at)
+    }
+
+    fn stands(&self, at: At) -> bool {
+        matches!(&self.state, State::Held(hold) if hold.stands(at))
+    }
+
+    /// By either clock.
+    fn may_have_expired(&self, at: At) -> bool {
+        let Some(end) = self.envelope.expires_at.filter(|_| !self.ttl_lifted) else { return false };
+        let ttl = self.envelope.created_at.until(end);
+        end <= at.latest || self.accepted_at + ttl <= at.mono + Duration::from_millis(1)
+    }
+}

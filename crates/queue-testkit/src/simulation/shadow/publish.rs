@@ -1,0 +1,199 @@
+//! What was put in.
+
+use std::time::Duration;
+
+use queue_core::{
+    Envelope, JobId, QueueName,
+    provider::{PublishOutcome, Rejection},
+};
+
+use super::{At, Due, Job, KeyHold, Offer, Shadow, State};
+use crate::simulation::words;
+
+impl Shadow {
+    /// Jobs are on their way: they may be claimed before anybody is answered.
+    pub(in crate::simulation) fn offered(&mut self, at: At, queue: &QueueName, batch: &[Envelope]) {
+        for envelope in batch {
+            match self.jobs.get_mut(&envelope.id) {
+                None => {
+                    self.jobs.insert(envelope.id, Job::offered(at, queue, envelope));
+                }
+                // It is surely not there: this one counts.
+                Some(job) if job.offer == Offer::Refused => *job = Job::offered(at, queue, envelope),
+                // Either may be the one that counts.
+                Some(job) if job.offer == Offer::Unknown => job.blur(Due::of(at, envelope)),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// The provider answered a call that began then: whatever waited for room was carried out some time between.
+    pub(in crate::simulation) fn published(
+        &mut self,
+        at: At,
+        began: Duration,
+        queue: &QueueName,
+        batch: &[Envelope],
+        outcomes: &[PublishOutcome],
+    ) {
+        if batch.len() != outcomes.len() {
+            self.wrong(format!("{} jobs were published and {} answered", batch.len(), outcomes.len()));
+        }
+        for (envelope, outcome) in batch.iter().zip(outcomes) {
+            match outcome {
+                PublishOutcome::Accepted { .. } => self.accepted(at, began, queue, envelope),
+                PublishOutcome::Duplicate { existing } => self.duplicate((at, began), queue, envelope, existing.id),
+                PublishOutcome::Rejected(rejection) => self.refused(envelope.id, rejection),
+                PublishOutcome::Unknown(_) => self.publish_in_doubt(std::slice::from_ref(envelope)),
+            }
+        }
+    }
+
+    /// A job is there, as far as its submitter was told or because it follows from another.
+    pub(super) fn accepted(&mut self, at: At, began: Duration, queue: &QueueName, envelope: &Envelope) {
+        let place = self.next_place;
+        let dedup = self.promises.dedup;
+        let Some(job) = self.jobs.get_mut(&envelope.id) else { return };
+        // Claimed before its publisher was answered, its place is not known yet.
+        if job.place != u64::MAX {
+            if !dedup && job.offer == Offer::Accepted {
+                self.wrong_with(envelope.id, "published twice where ids are not deduplicated: a fault of the simulation");
+            }
+            return;
+        }
+        let claimed_before = job.claims > 0;
+        job.offer = Offer::Accepted;
+        job.place = place;
+        job.accepted_at = at.mono;
+        if !claimed_before && !job.blurred {
+            job.due = Due::of(at, envelope);
+        }
+        // Who waited came in some time before the answer, and nobody knows when.
+        let at_once = began == at.mono;
+        job.fresh &= at_once;
+        self.next_place += 1;
+        self.take_key(at, queue, envelope, at_once);
+    }
+
+    pub(super) fn take_key(&mut self, at: At, queue: &QueueName, envelope: &Envelope, at_once: bool) {
+        let Some(unique) = envelope.unique.as_deref().filter(|_| self.promises.records) else { return };
+        let name = (queue.clone(), unique.key.clone());
+        if let Some(holder) = self.keys.get(&name).cloned()
+            && holder.job != envelope.id
+            && self.surely_holds(at, &holder)
+        {
+            if !at_once {
+                return;
+            }
+            let text = format!("accepted while {} holds its unique key", words::job(holder.job));
+            self.wrong_with(envelope.id, text);
+        }
+        let until = unique.window.map(|window| at.mono + window);
+        self.keys.insert(name, KeyHold { job: envelope.id, until });
+    }
+
+    fn surely_holds(&self, at: At, holder: &KeyHold) -> bool {
+        if let Some(until) = holder.until {
+            return at.mono < until && self.jobs.get(&holder.job).is_some_and(|job| job.offer == Offer::Accepted);
+        }
+        self.jobs.get(&holder.job).is_some_and(|job| !job.may_be_over(at))
+    }
+
+    fn duplicate(&mut self, (at, began): (At, Duration), queue: &QueueName, envelope: &Envelope, existing: JobId) {
+        if let Some(job) = self.jobs.get_mut(&envelope.id) {
+            job.offer = job.offer.max(Offer::Refused);
+        }
+        let Some(unique) = envelope.unique.as_deref() else {
+            self.wrong_with(envelope.id, "refused as a duplicate, and has no unique key");
+            return;
+        };
+        let Some(holder) = self.jobs.get(&existing).filter(|_| existing != envelope.id) else {
+            self.wrong_with(envelope.id, "its duplicate is no other job");
+            return;
+        };
+        let same = holder.queue == *queue
+            && holder.envelope.unique.as_deref().is_some_and(|theirs| theirs.key == unique.key);
+        let name = (queue.clone(), unique.key.clone());
+        let window = self.keys.get(&name).filter(|hold| hold.job == existing).and_then(|hold| hold.until);
+        // Who waited may have been answered long before, and the holder may have ended since.
+        let free = match window {
+            Some(until) => began > until,
+            None => holder.is_over() && holder.doubts.is_empty() && began == at.mono,
+        };
+        if !same {
+            self.wrong_with(envelope.id, format!("{} does not have its unique key", words::job(existing)));
+        } else if free && self.promises.atomic {
+            self.wrong_with(envelope.id, format!("{} has ended and still holds the unique key", words::job(existing)));
+        }
+    }
+
+    fn refused(&mut self, id: JobId, rejection: &Rejection) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        // A refusal of a repetition says nothing of the first.
+        if job.offer == Offer::Unknown && !job.asked_before {
+            job.offer = Offer::Refused;
+        }
+        if !matches!(rejection, Rejection::Full | Rejection::Unavailable(_)) {
+            let text = format!("refused for no reason: {rejection:?}");
+            self.wrong_with(id, text);
+        }
+    }
+
+    /// The call that was to publish them is not answered to anybody any more.
+    pub(in crate::simulation) fn publish_in_doubt(&mut self, batch: &[Envelope]) {
+        for envelope in batch {
+            if let Some(job) = self.jobs.get_mut(&envelope.id) {
+                job.asked_before = true;
+                if job.offer == Offer::Refused {
+                    job.offer = Offer::Unknown;
+                }
+            }
+        }
+    }
+}
+
+impl Job {
+    fn offered(at: At, queue: &QueueName, envelope: &Envelope) -> Self {
+        Self {
+            queue: queue.clone(),
+            attempt: envelope.attempt,
+            due: Due::of(at, envelope),
+            fresh: envelope.not_before.is_none(),
+            envelope: envelope.clone(),
+            offer: Offer::Unknown,
+            asked_before: false,
+            state: State::Waiting,
+            place: u64::MAX,
+            accepted_at: at.mono,
+            parked: None,
+            cancel: false,
+            started_lost: 0,
+            orphaned: false,
+            doubts: Vec::new(),
+            claims: 0,
+            retries: 0,
+            releases: 0,
+            losses: 0,
+            redrives: 0,
+            runs: 0,
+            ttl_lifted: false,
+            blurred: false,
+        }
+    }
+
+    fn blur(&mut self, due: Due) {
+        self.blurred = true;
+        self.fresh = false;
+        self.due.mono = self.due.mono.min(due.mono);
+        self.due.wall = self.due.wall.zip(due.wall).map(|(one, other)| one.min(other));
+    }
+}
+
+impl Due {
+    fn of(at: At, envelope: &Envelope) -> Self {
+        match envelope.not_before {
+            Some(due) => Self { mono: at.mono + at.wall.until(due), wall: Some(due) },
+            None => Self::now(at),
+        }
+    }
+}

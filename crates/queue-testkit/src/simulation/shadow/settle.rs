@@ -1,0 +1,253 @@
+//! What was given back.
+
+use queue_core::{
+    JobId, QueueName,
+    provider::{Beat, BeatOutcome, Disposition, ParkKey, Receipt, SettleOutcome, Settlement},
+    store::CancelOutcome,
+};
+
+use super::{At, Due, Shadow, State};
+use crate::{checker::End, simulation::words};
+
+impl Shadow {
+    /// Follow-ups are on their way.
+    pub(in crate::simulation) fn settling(&mut self, at: At, batch: &[Settlement]) {
+        for follow_up in batch.iter().flat_map(|settlement| &settlement.then) {
+            self.offered(at, &follow_up.queue, std::slice::from_ref(&follow_up.envelope));
+        }
+    }
+
+    /// The provider answered.
+    pub(in crate::simulation) fn settled(&mut self, at: At, batch: &[Settlement], outcomes: &[SettleOutcome]) {
+        if batch.len() != outcomes.len() {
+            self.wrong(format!("{} deliveries were settled and {} answered", batch.len(), outcomes.len()));
+        }
+        for (settlement, outcome) in batch.iter().zip(outcomes) {
+            self.settlements += 1;
+            match outcome {
+                SettleOutcome::Settled => self.won(at, settlement),
+                SettleOutcome::AlreadySettled | SettleOutcome::Conflict => self.repeated(at, settlement, outcome),
+                SettleOutcome::LeaseLost => self.lost(at, settlement),
+                SettleOutcome::NotSettled { .. } => {}
+                SettleOutcome::Unknown(_) => self.settle_in_doubt(std::slice::from_ref(settlement)),
+            }
+        }
+    }
+
+    fn holds(&self, receipt: &Receipt) -> Option<&super::Hold> {
+        match &self.jobs.get(&receipt.id)?.state {
+            State::Held(hold) if hold.receipt == *receipt => Some(hold),
+            _ => None,
+        }
+    }
+
+    fn won(&mut self, at: At, settlement: &Settlement) {
+        let Settlement { receipt, disposition, then } = settlement;
+        let past = self.settled.get(&key(receipt)).cloned();
+        let what = words::disposition(disposition);
+        if past.is_some() {
+            self.wrong_with(receipt.id, format!("settled twice by the same receipt, now as {what}"));
+        } else if self.holds(receipt).is_none() {
+            self.wrong_with(receipt.id, format!("settled as {what} by a receipt that was stale"));
+        } else {
+            self.settled.insert(key(receipt), disposition.clone());
+            self.take_effect(at, receipt.id, disposition);
+            for follow_up in then {
+                if self.key_is_free(at, &follow_up.queue, &follow_up.envelope) {
+                    self.accepted(at, at.mono, &follow_up.queue, &follow_up.envelope);
+                }
+            }
+        }
+    }
+
+    /// A follow-up whose key is held counts as done.
+    fn key_is_free(&self, _: At, queue: &QueueName, envelope: &queue_core::Envelope) -> bool {
+        let Some(unique) = envelope.unique.as_deref() else { return true };
+        !self.keys.contains_key(&(queue.clone(), unique.key.clone()))
+    }
+
+    fn take_effect(&mut self, at: At, id: JobId, disposition: &Disposition) {
+        let records = self.promises.records;
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.orphaned = false;
+        job.doubts.clear();
+        let mut end = End::of(disposition);
+        // A job that was asked to stop does not come back.
+        if records && job.cancel && !end.is_final() {
+            end = End::Cancelled;
+        }
+        if end.is_final() {
+            job.state = State::Ended(end);
+            return;
+        }
+        job.state = State::Waiting;
+        match disposition {
+            Disposition::Retry { after, .. } => {
+                job.attempt += 1;
+                job.retries += 1;
+                job.due = Due::after(at, *after);
+            }
+            Disposition::Release { after, .. } => {
+                job.releases += 1;
+                job.due = Due::after(at, *after);
+            }
+            Disposition::Park { key, .. } => {
+                job.releases += 1;
+                job.parked = records.then(|| key.clone());
+                job.due = Due::now(at);
+            }
+            _ => {}
+        }
+    }
+
+    fn repeated(&mut self, _: At, settlement: &Settlement, outcome: &SettleOutcome) {
+        let past = self.settled.get(&key(&settlement.receipt));
+        let same = past == Some(&settlement.disposition);
+        let doubted = self.jobs.get(&settlement.receipt.id).is_some_and(|job| !job.doubts.is_empty());
+        let conflict = matches!(outcome, SettleOutcome::Conflict);
+        let what = words::disposition(&settlement.disposition);
+        // Where an answer was lost beneath, this is the first that anybody hears of it.
+        if past.is_none() && doubted {
+            if !conflict {
+                let disposition = settlement.disposition.clone();
+                self.settled.insert(key(&settlement.receipt), disposition);
+            }
+        } else if conflict == same {
+            let said = if conflict { "contradicted" } else { "settled already" };
+            self.wrong_with(settlement.receipt.id, format!("told that {what} was {said}, which it was not"));
+        }
+    }
+
+    fn lost(&mut self, at: At, settlement: &Settlement) {
+        if self.holds(&settlement.receipt).is_some_and(|hold| hold.stands(at)) {
+            self.wrong_with(settlement.receipt.id, "told that its lease is lost, which stands");
+        }
+    }
+
+    /// Nobody hears what became of it.
+    pub(in crate::simulation) fn settle_in_doubt(&mut self, batch: &[Settlement]) {
+        for settlement in batch {
+            let current = self.holds(&settlement.receipt).is_some();
+            if let Some(job) = self.jobs.get_mut(&settlement.receipt.id)
+                && current
+                && !job.doubts.contains(&settlement.disposition)
+            {
+                job.doubts.push(settlement.disposition.clone());
+            }
+            let then: Vec<_> = settlement.then.iter().map(|follow_up| follow_up.envelope.clone()).collect();
+            self.publish_in_doubt(&then);
+        }
+    }
+
+    /// A sign of life was answered.
+    pub(in crate::simulation) fn beaten(&mut self, at: At, beats: &[Beat], outcomes: &[BeatOutcome]) {
+        if beats.len() != outcomes.len() {
+            self.wrong(format!("{} beats were sent and {} answered", beats.len(), outcomes.len()));
+        }
+        let (slack, records) = (self.promises.slack, self.promises.records);
+        for (beat, outcome) in beats.iter().zip(outcomes) {
+            let id = beat.receipt.id;
+            let hold = self.holds(&beat.receipt).map(|hold| hold.stands(at));
+            match (outcome, hold) {
+                (BeatOutcome::Lost, Some(true)) => self.wrong_with(id, "a beat says lost, and its lease stands"),
+                (BeatOutcome::Held(_), None) => self.wrong_with(id, "a beat says held, by a receipt that was stale"),
+                (BeatOutcome::Held(lease), Some(_)) => {
+                    let Some(job) = self.jobs.get_mut(&id) else { continue };
+                    let untold = records && job.cancel && lease.cancel.is_none();
+                    if let State::Held(hold) = &mut job.state {
+                        hold.marked |= beat.started;
+                        hold.until = lease.remaining.map(|rest| at.mono + rest.saturating_sub(slack));
+                    }
+                    if untold {
+                        self.wrong_with(id, "a beat says nothing of the cancel that was asked for");
+                    }
+                    let short = beat.extend.is_some_and(|extend| lease.remaining.is_some_and(|rest| rest < extend));
+                    if short && self.promises.atomic {
+                        self.wrong_with(id, "a beat gives less than the lease that was asked for");
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Somebody asked a job to stop, and was answered.
+    pub(in crate::simulation) fn cancelled(&mut self, at: At, id: JobId, outcome: CancelOutcome) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        match outcome {
+            CancelOutcome::Cancelled => {
+                let over = job.is_over();
+                let stands = job.stands(at);
+                job.state = State::Ended(End::Cancelled);
+                if over {
+                    self.wrong_with(id, "cancelled after it had ended");
+                } else if stands {
+                    self.wrong_with(id, "cancelled as if it waited, and its lease stands");
+                }
+            }
+            CancelOutcome::Requested => {
+                job.cancel = true;
+                if !matches!(job.state, State::Held(_)) && self.promises.atomic {
+                    self.wrong_with(id, "asked to stop as if it ran, and nobody has it");
+                }
+            }
+            CancelOutcome::AlreadyTerminal => {
+                if !job.may_be_over(at) && job.doubts.is_empty() {
+                    self.wrong_with(id, "said to have ended, and it has not");
+                }
+            }
+            CancelOutcome::NotFound => {
+                if job.offer == super::Offer::Accepted {
+                    self.wrong_with(id, "said not to be there, and it was accepted");
+                }
+            }
+        }
+    }
+
+    /// A cancel whose answer nobody hears: it may be asked for.
+    pub(in crate::simulation) fn cancel_in_doubt(&mut self, id: JobId) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.doubts.push(Disposition::Cancelled);
+        }
+    }
+
+    /// A dead job got another life.
+    pub(in crate::simulation) fn redriven(&mut self, at: At, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let was_dead = matches!(job.state, State::Ended(End::Dead));
+        let doubted = !job.doubts.is_empty();
+        job.state = State::Waiting;
+        job.attempt = 1;
+        job.started_lost = 0;
+        job.orphaned = false;
+        job.cancel = false;
+        job.redrives += 1;
+        job.due = Due::now(at);
+        job.ttl_lifted |= job.envelope.expires_at.is_some_and(|end| end <= at.wall);
+        let (queue, envelope) = (job.queue.clone(), job.envelope.clone());
+        if !was_dead && !doubted {
+            self.wrong_with(id, "redriven, and it was not dead");
+        }
+        self.take_key(at, &queue, &envelope, true);
+    }
+
+    /// Jobs parked under the key may run.
+    pub(in crate::simulation) fn unparked(&mut self, queue: &QueueName, key: &ParkKey, n: usize) {
+        let parked = |job: &&mut super::Job| job.queue == *queue && job.parked.as_ref() == Some(key);
+        let mut count = 0;
+        for job in self.jobs.values_mut().filter(parked) {
+            count += 1;
+            if n > 0 {
+                // Nobody says which.
+                job.fresh = false;
+            }
+        }
+        if n > count && self.promises.atomic {
+            self.wrong(format!("{n} jobs were unparked of {queue}, and {count} were parked"));
+        }
+    }
+}
+
+fn key(receipt: &Receipt) -> (JobId, u64, u64) {
+    (receipt.id, receipt.slot, receipt.epoch)
+}
