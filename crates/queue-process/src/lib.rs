@@ -40,15 +40,19 @@ compile_error!("queue-process needs process groups and signals: it builds on Uni
 mod descriptors;
 mod error;
 mod limits;
+#[cfg(target_os = "linux")]
+mod prepared;
 mod program;
 mod resolve;
 
 // One run: who is killed, when it is over, what it said.
+mod bare;
 mod cgroup;
 mod confine;
 mod exit;
 mod group;
 mod output;
+mod pipes;
 mod run;
 
 // What the run means for the job.
