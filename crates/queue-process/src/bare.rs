@@ -83,6 +83,7 @@ mod tests {
     use super::*;
     use crate::group::Group;
 
+    #[allow(clippy::zombie_processes, reason = "what is tested reaps it")]
     fn sleeper() -> Pid {
         use std::os::unix::process::CommandExt as _;
         let child = std::process::Command::new("sleep").arg("89").process_group(0).spawn().unwrap();
