@@ -64,7 +64,7 @@ async fn a_grandchild_that_holds_the_pipes_delays_nothing() {
 
     // It takes from stdout, by its name, what the program wrote before.
     let thief =
-        "setsid sh -c 'echo $$ >&2; exec timeout 5 cat /proc/self/fd/3 3>&1 >/dev/null' & sleep 0.002; printf result";
+        "setsid timeout 5 sh -c 'echo $$ >&2; exec cat /proc/self/fd/3 3>&1 >/dev/null' & sleep 0.002; printf result";
     for script in ["setsid sh -c 'echo $$ >&2; exec sleep 5' & sleep 0.002; printf result", thief] {
         let (elapsed, finished) = stopwatch(run(&limited(sh(script), 5_000), "payload")).await;
         assert_eq!(finished.end, End::Exited(0));
