@@ -6,7 +6,10 @@ use std::{
     io,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rustix::{fs::Access, process::Pid};
@@ -43,6 +46,8 @@ pub struct Program {
 struct Kept {
     /// Where it was found in `PATH`.
     found: OnceLock<Option<PathBuf>>,
+    /// Whether the last run wrote much.
+    wrote_much: AtomicBool,
     /// The variables that it sees in every run.
     variables: OnceLock<BTreeMap<OsString, OsString>>,
     /// Where it can be started the cheap way.
@@ -196,6 +201,17 @@ impl Program {
         cancel: impl Future<Output = ()>,
     ) -> Result<Finished, StartError> {
         run::run(self, execution, cancel).await
+    }
+
+    pub(crate) fn wrote_much(&self) -> bool {
+        self.kept.wrote_much.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn writes_much(&self, much: bool) {
+        // Written only where it changes: many runs at once read it.
+        if self.wrote_much() != much {
+            self.kept.wrote_much.store(much, Ordering::Relaxed);
+        }
     }
 
     /// The program as it was named, for messages.

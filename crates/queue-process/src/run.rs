@@ -32,8 +32,11 @@ use crate::{
 
 /// How long a killed leader may take to be gone. Only one stuck inside the kernel, or running as another user, does.
 const KILL_WAIT: Duration = Duration::from_secs(5);
-/// A program that is over by then is not waited for at its pipes. One that fills a pipe before is held up until then.
-const FIRST_MOMENT: Duration = Duration::from_millis(5);
+/// A program that is over by then is not waited for at its pipes. One that fills a pipe before is held up until then, once:
+/// its next run is waited for from the start.
+const FIRST_MOMENT: Duration = Duration::from_millis(10);
+/// A program that writes that much may fill a pipe.
+const MUCH: u64 = 16 << 10;
 
 /// What one run gets.
 #[derive(Debug, Clone, Default)]
@@ -108,12 +111,13 @@ pub(crate) async fn run(
     let exhausted = |source| StartError::Exhausted { program: program.name().into(), source };
     let (mut pipes, theirs) = Pipes::new(execution.input, limits).map_err(exhausted)?;
     let Started { group, watch, cell } = start_once(program, execution.variables, theirs)?;
-    if pipes.must_flow() {
+    if pipes.must_flow() || program.wrote_much() {
         pipes.flow().map_err(exhausted)?;
     }
     let run = Run { group, watch, pipes, grace: limits.grace, cpu_seconds: limits.cpu_seconds(), cell };
     let Ended { end, limit, pipes } = run.see_through(begun, timeout, pin!(cancel)).await.map_err(exhausted)?;
     let (stdout, stderr) = pipes.into_output();
+    program.writes_much(stdout.len() as u64 + stderr.bytes.len() as u64 + stderr.dropped > MUCH);
     Ok(Finished { end, stdout, stderr, limit, run_time: begun.elapsed() })
 }
 
