@@ -1,9 +1,11 @@
 //! `queue run` against what it replaces: `cargo xtask bench run`.
 //!
 //! Each row is the median of runs that alternate with their baseline's, as machines are noisy; both sides work on the same
-//! lines with the same number of processes.
+//! lines, and but for the first row with the same number of processes.
 //!
-//! - `oneshot_vs_xargs`: a program a line, against `xargs -P2 -n1`.
+//! - `oneshot_vs_xargs`: a program a line, as many at once as there are by default (the processors and one more), against
+//!   `xargs -P2 -n1`.
+//! - `oneshot_j2_vs_xargs`: the same with two at once.
 //! - `pool_vs_oneshot`: a Python handler that does next to nothing, kept alive, against started for each line.
 //! - `pool_echo`: a native handler that echoes, against a bare loop that writes a line to such a process and reads its answer,
 //!   one line under way each.
@@ -36,8 +38,12 @@ fn main() {
     }
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     type Bench = fn(&Path);
-    let rows: [(&str, Bench); 3] =
-        [("oneshot_vs_xargs", oneshot_vs_xargs), ("pool_vs_oneshot", pool_vs_oneshot), ("pool_echo", pool_echo)];
+    let rows: [(&str, Bench); 4] = [
+        ("oneshot_vs_xargs", |scratch| oneshot_vs_xargs("oneshot_vs_xargs", scratch, queue_by_default)),
+        ("oneshot_j2_vs_xargs", |scratch| oneshot_vs_xargs("oneshot_j2_vs_xargs", scratch, queue)),
+        ("pool_vs_oneshot", pool_vs_oneshot),
+        ("pool_echo", pool_echo),
+    ];
     let scratch = tempfile::tempdir().unwrap();
     for (name, bench) in rows {
         if wanted.as_deref().is_none_or(|wanted| wanted == name) {
@@ -46,14 +52,14 @@ fn main() {
     }
 }
 
-fn oneshot_vs_xargs(scratch: &Path) {
+fn oneshot_vs_xargs(name: &str, scratch: &Path, queue: fn(&str, u64, &[&str]) -> f64) {
     const LINES: u64 = 4_000;
     let file = lines(scratch, "lines", LINES, |n| n.to_string());
     let xargs = || {
         let input = std::fs::File::open(&file).unwrap();
         rate(LINES, Command::new("xargs").args(["-P", &PROCESSES.to_string(), "-n1", "true"]).stdin(input))
     };
-    compare("oneshot_vs_xargs", 5, || queue(&file, LINES, &["--lines", "--exec", "true"]), xargs);
+    compare(name, 5, || queue(&file, LINES, &["--lines", "--exec", "true"]), xargs);
 }
 
 fn pool_vs_oneshot(scratch: &Path) {
@@ -122,9 +128,11 @@ fn lines(scratch: &Path, name: &str, count: u64, line: impl Fn(u64) -> String) -
 
 /// Lines a second of `queue run`, with its own start and end.
 fn queue(file: &str, count: u64, args: &[&str]) -> f64 {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_queue"));
-    command.args(["run", file, "--quiet", "-j", &PROCESSES.to_string()]).args(args);
-    rate(count, &mut command)
+    queue_by_default(file, count, &[&["-j", &PROCESSES.to_string()], args].concat())
+}
+
+fn queue_by_default(file: &str, count: u64, args: &[&str]) -> f64 {
+    rate(count, Command::new(env!("CARGO_BIN_EXE_queue")).args(["run", file, "--quiet"]).args(args))
 }
 
 fn rate(count: u64, command: &mut Command) -> f64 {

@@ -91,7 +91,7 @@ impl Plan {
         let program = program(&args)?;
         let retry = values::retry_policy(args.max_attempts.get(), args.backoff.clone());
         retry.validate().map_err(Unusable::Retry)?;
-        let concurrency = args.concurrency.map_or_else(processors, |number| number as usize);
+        let concurrency = args.concurrency.map_or_else(|| programs(args.exec_mode), |number| number as usize);
         reserve_descriptors(concurrency, OTHER_DESCRIPTORS)?;
         let (input, in_use) = Input::open(&args.file)?;
         let (results, dead) = outputs(&args, in_use)?;
@@ -138,8 +138,14 @@ fn option_of(error: &LimitError) -> &'static str {
     }
 }
 
-fn processors() -> usize {
-    available_parallelism().map_or(1, usize::from)
+/// As many as keep the processors busy. While one program ends and the next one starts, a processor would have nothing to do but
+/// for one more; processes that stay have their next job at once.
+fn programs(mode: ExecMode) -> usize {
+    let processors = available_parallelism().map_or(1, usize::from);
+    match mode {
+        ExecMode::Oneshot => processors + 1,
+        ExecMode::Pool => processors,
+    }
 }
 
 impl Input {
@@ -216,6 +222,16 @@ mod tests {
         plan.input.source.read_to_string(&mut text).unwrap();
         assert_eq!(text, "{}\n");
         assert!(directory.path().join("r").exists() && plan.dead.is_none());
+    }
+
+    #[test]
+    fn one_program_more_than_processors_unless_they_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("jobs"), "").unwrap();
+        let processors = available_parallelism().unwrap().get();
+        let concurrency =
+            |mode| plan(directory.path(), &["@/jobs", "--exec", "cat", "--exec-mode", mode]).unwrap().concurrency;
+        assert_eq!((concurrency("oneshot"), concurrency("pool")), (processors + 1, processors));
     }
 
     #[test]

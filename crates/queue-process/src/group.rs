@@ -5,10 +5,13 @@ use std::{io, process::ExitStatus};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::process::{Child, Command};
 
+use crate::bare::Bare;
+
+/// Of a child that was started by tokio, or of one of which no more than its number is kept.
 #[derive(Debug)]
-pub(crate) struct Group {
-    /// Dropped unreaped, it goes to the runtime's orphan queue, which reaps it.
-    pub(crate) child: Child,
+pub(crate) struct Group<C = Child> {
+    /// Dropped unreaped, it goes to somebody who reaps it.
+    pub(crate) child: C,
     leader: Pid,
     reaped: bool,
 }
@@ -23,6 +26,35 @@ impl Group {
         }
     }
 
+    /// Kills what the leader left behind, then takes the status of the leader, which must have exited.
+    pub(crate) async fn finish(&mut self) -> io::Result<ExitStatus> {
+        self.kill();
+        let status = match self.child.try_wait() {
+            Ok(None) => self.child.wait().await,
+            Ok(Some(status)) => Ok(status),
+            Err(error) => Err(error),
+        };
+        self.reaped = true;
+        status
+    }
+}
+
+impl Group<Bare> {
+    /// Of a child of this process that was started to lead a group, and that nobody else will reap.
+    pub(crate) fn led_by(leader: Pid) -> Self {
+        Self { child: Bare::new(leader), leader, reaped: false }
+    }
+
+    /// Kills what the leader left behind, then takes the status of the leader, which must have exited.
+    pub(crate) async fn finish(&mut self) -> io::Result<ExitStatus> {
+        self.kill();
+        let status = self.child.reap().await;
+        self.reaped = true;
+        status
+    }
+}
+
+impl<C> Group<C> {
     pub(crate) fn leader(&self) -> Pid {
         self.leader
     }
@@ -45,21 +77,9 @@ impl Group {
             let _ = kill_process(self.leader, signal);
         }
     }
-
-    /// Kills what the leader left behind, then takes the status of the leader, which must have exited.
-    pub(crate) async fn finish(&mut self) -> io::Result<ExitStatus> {
-        self.kill();
-        let status = match self.child.try_wait() {
-            Ok(None) => self.child.wait().await,
-            Ok(Some(status)) => Ok(status),
-            Err(error) => Err(error),
-        };
-        self.reaped = true;
-        status
-    }
 }
 
-impl Drop for Group {
+impl<C> Drop for Group<C> {
     fn drop(&mut self) {
         self.kill();
     }

@@ -11,8 +11,8 @@
 //!   given the same number.
 //! - **Pipes are closed at the exit**: what the program had written by then is read, and a descendant that still holds
 //!   a pipe open delays nothing.
-//! - Payload and output flow at the same time, so neither side can block the other. A program that does not read its
-//!   stdin is no error.
+//! - Payload and output flow at the same time, so neither side can block the other: from the start where the payload is larger
+//!   than a pipe or the last run wrote much, else once a run is 10 ms old. A program that does not read its stdin is no error.
 //! - Memory is bounded: stdout by [`Limits::max_stdout`] (more kills the program), stderr by [`Limits::max_stderr`]
 //!   (its tail is kept).
 //! - The program inherits no descriptor but 0, 1 and 2.
@@ -40,15 +40,19 @@ compile_error!("queue-process needs process groups and signals: it builds on Uni
 mod descriptors;
 mod error;
 mod limits;
+#[cfg(target_os = "linux")]
+mod prepared;
 mod program;
 mod resolve;
 
 // One run: who is killed, when it is over, what it said.
+mod bare;
 mod cgroup;
 mod confine;
 mod exit;
 mod group;
 mod output;
+mod pipes;
 mod run;
 
 // What the run means for the job.

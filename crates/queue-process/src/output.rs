@@ -38,6 +38,12 @@ impl<P: AsyncRead + AsFd + Unpin> Reader<P> {
         Self { pipe, data: BytesMut::new(), limit, keep, dropped: 0 }
     }
 
+    /// Makes another of the pipe, if it is open.
+    pub(crate) fn change_pipe(&mut self, change: impl FnOnce(P) -> io::Result<P>) -> io::Result<()> {
+        self.pipe = self.pipe.take().map(change).transpose()?;
+        Ok(())
+    }
+
     /// One read. Never returns once the pipe is closed; loses nothing if it is dropped.
     pub(crate) async fn read(&mut self) -> Reading {
         let Some(pipe) = &mut self.pipe else { return std::future::pending().await };
@@ -54,6 +60,10 @@ impl<P: AsyncRead + AsFd + Unpin> Reader<P> {
     pub(crate) fn close(&mut self) -> Reading {
         let Some(pipe) = self.pipe.take() else { return Reading::Fine };
         let mut left = usize::try_from(rustix::io::ioctl_fionread(&pipe).unwrap_or(0)).unwrap_or(usize::MAX);
+        // Whoever opens the pipe by its name in /proc may take from it what was there.
+        if left > 0 && rustix::io::ioctl_fionbio(&pipe, true).is_err() {
+            return Reading::Fine;
+        }
         let mut chunk = vec![0; left.min(CHUNK)];
         while left > 0 {
             let wanted = left.min(CHUNK);

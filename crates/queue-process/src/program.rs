@@ -1,19 +1,27 @@
 //! What to run.
 
 use std::{
+    collections::BTreeMap,
     ffi::{OsStr, OsString},
+    io,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use rustix::fs::Access;
+use rustix::{fs::Access, process::Pid};
 use tokio::process::Command;
 
+#[cfg(target_os = "linux")]
+use crate::prepared::Prepared;
 use crate::{
     confine::Confinement,
     error::{CommandLineError, StartError},
     limits::{LimitError, Limits},
+    pipes::Theirs,
     resolve,
     run::{self, Execution, Finished},
 };
@@ -30,11 +38,25 @@ pub struct Program {
     limits: Limits,
     /// Made when it is first needed, and shared by its clones.
     confinement: Arc<OnceLock<Result<Confinement, LimitError>>>,
-    /// Where it was found in `PATH`.
-    found: Arc<OnceLock<Option<PathBuf>>>,
+    /// What was found out about it when it first ran, and is used in every run.
+    kept: Arc<Kept>,
 }
 
-/// Which variables of this process a program sees. What is set on the program or the execution comes on top.
+#[derive(Debug, Default)]
+struct Kept {
+    /// Where it was found in `PATH`.
+    found: OnceLock<Option<PathBuf>>,
+    /// Whether the last run wrote much.
+    wrote_much: AtomicBool,
+    /// The variables that it sees in every run.
+    variables: OnceLock<BTreeMap<OsString, OsString>>,
+    /// Where it can be started the cheap way.
+    #[cfg(target_os = "linux")]
+    prepared: OnceLock<Option<Prepared>>,
+}
+
+/// Which variables of this process a program sees, with the values that they have when it first runs. What is set on the
+/// program or the execution comes on top.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Environment {
     /// All.
@@ -71,7 +93,7 @@ impl Program {
             user: None,
             limits: Limits::default(),
             confinement: Arc::default(),
-            found: Arc::default(),
+            kept: Arc::default(),
         }
     }
 
@@ -101,13 +123,14 @@ impl Program {
     #[must_use]
     pub fn args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         self.args.extend(args.into_iter().map(Into::into));
+        self.kept = Arc::default();
         self
     }
 
     /// Chooses what is passed on of this process's environment.
     #[must_use]
     pub fn environment(mut self, environment: Environment) -> Self {
-        (self.environment, self.found) = (environment, Arc::default());
+        (self.environment, self.kept) = (environment, Arc::default());
         self
     }
 
@@ -115,14 +138,14 @@ impl Program {
     #[must_use]
     pub fn variable(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.variables.push((name.into(), value.into()));
-        self.found = Arc::default();
+        self.kept = Arc::default();
         self
     }
 
     /// Runs it there. A relative program path with a slash is then taken from there too.
     #[must_use]
     pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
-        (self.directory, self.found) = (Some(directory.into()), Arc::default());
+        (self.directory, self.kept) = (Some(directory.into()), Arc::default());
         self
     }
 
@@ -180,6 +203,17 @@ impl Program {
         run::run(self, execution, cancel).await
     }
 
+    pub(crate) fn wrote_much(&self) -> bool {
+        self.kept.wrote_much.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn writes_much(&self, much: bool) {
+        // Written only where it changes: many runs at once read it.
+        if self.wrote_much() != much {
+            self.kept.wrote_much.store(much, Ordering::Relaxed);
+        }
+    }
+
     /// The program as it was named, for messages.
     pub(crate) fn name(&self) -> &OsStr {
         &self.command
@@ -210,23 +244,64 @@ impl Program {
         if let Some(user) = self.user {
             command.uid(user.uid).gid(user.gid);
         }
-        if let Environment::Only(names) = &self.environment {
-            command.env_clear();
-            command.envs(names.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
-        }
-        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.env_clear().envs(self.all_variables());
         command
+    }
+
+    fn all_variables(&self) -> &BTreeMap<OsString, OsString> {
+        self.kept.variables.get_or_init(|| {
+            let mut all: BTreeMap<_, _> = match &self.environment {
+                Environment::Inherit => std::env::vars_os().collect(),
+                Environment::Only(names) => {
+                    names.iter().filter_map(|name| Some((name.clone(), std::env::var_os(name)?))).collect()
+                }
+            };
+            all.extend(self.variables.iter().cloned());
+            all
+        })
+    }
+
+    /// Starts it for one run, with these variables of the run's own and these pipes, as the leader of a process group.
+    pub(crate) fn spawn(&self, shim: Option<&str>, variables: &[(&str, String)], ends: Theirs) -> io::Result<Pid> {
+        #[cfg(target_os = "linux")]
+        if let Some(prepared) = self.prepared().filter(|_| shim.is_none()) {
+            return prepared.spawn(variables, &ends);
+        }
+        let mut command = self.to_command(shim).into_std();
+        command.stdin(ends.stdin).stdout(ends.stdout).stderr(ends.stderr);
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
+        let pid = command.spawn()?.id();
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        pid.ok_or_else(|| io::Error::other("the child has no process id"))
+    }
+
+    /// `None` where it is not a matter of one file and its words, or the file is not there any more.
+    #[cfg(target_os = "linux")]
+    fn prepared(&self) -> Option<&Prepared> {
+        if self.directory.is_some() || self.user.is_some() {
+            return None;
+        }
+        let file = match self.is_path() {
+            true => Path::new(&self.command),
+            false => self.found()?,
+        };
+        let words = || std::iter::once(&self.command).chain(&self.args);
+        let variables = || self.all_variables().iter().map(|(name, value)| (name.clone(), value.clone()));
+        self.kept.prepared.get_or_init(|| Prepared::new(file.as_os_str(), words(), variables())).as_ref()
+    }
+
+    fn is_path(&self) -> bool {
+        self.command.as_encoded_bytes().contains(&b'/')
     }
 
     /// The file that was found in `PATH`, if it is there still: looking it up each time costs the system a failed start for each
     /// directory before its own.
     fn found(&self) -> Option<&Path> {
         let look = || {
-            let in_path = !self.command.as_encoded_bytes().contains(&b'/');
-            let found = in_path.then(|| self.look_up().ok()).flatten();
+            let found = (!self.is_path()).then(|| self.look_up().ok()).flatten();
             found.filter(|found| found.is_absolute())
         };
-        let found = self.found.get_or_init(look).as_deref()?;
+        let found = self.kept.found.get_or_init(look).as_deref()?;
         rustix::fs::access(found, Access::EXEC_OK).is_ok().then_some(found)
     }
 

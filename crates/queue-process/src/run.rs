@@ -9,27 +9,34 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use rustix::process::Signal;
 use tokio::{
-    io::AsyncWriteExt as _,
-    process::{ChildStderr, ChildStdin, ChildStdout, Command},
+    process::Child,
     time::{Instant, Sleep, sleep_until},
 };
 
 use crate::{
+    bare::{self, Bare},
     cgroup::Cell,
+    confine::Confinement,
     descriptors,
     error::StartError,
     exit::{self, Watch},
     group::Group,
-    limits::{Limit, Limits},
-    output::{Keep, Reader, Reading, Tail},
+    limits::Limit,
+    output::{Reading, Tail},
+    pipes::{Pipes, Theirs},
     program::Program,
 };
 
 /// How long a killed leader may take to be gone. Only one stuck inside the kernel, or running as another user, does.
 const KILL_WAIT: Duration = Duration::from_secs(5);
+/// A program that is over by then is not waited for at its pipes. One that fills a pipe before is held up until then, once:
+/// its next run is waited for from the start.
+const FIRST_MOMENT: Duration = Duration::from_millis(10);
+/// A program that writes that much may fill a pipe.
+const MUCH: u64 = 16 << 10;
 
 /// What one run gets.
 #[derive(Debug, Clone, Default)]
@@ -101,30 +108,52 @@ pub(crate) async fn run(
     let begun = Instant::now();
     let limits = program.limits();
     let timeout = execution.timeout.unwrap_or(limits.timeout);
-    let Started { mut group, watch, cell } = start(program, execution.variables)?;
-    let pipes = Pipes::take(&mut group, execution.input, limits);
+    let exhausted = |source| StartError::Exhausted { program: program.name().into(), source };
+    let (mut pipes, theirs) = Pipes::new(execution.input, limits).map_err(exhausted)?;
+    let Started { group, watch, cell } = start_once(program, execution.variables, theirs)?;
+    if pipes.must_flow() || program.wrote_much() {
+        pipes.flow().map_err(exhausted)?;
+    }
     let run = Run { group, watch, pipes, grace: limits.grace, cpu_seconds: limits.cpu_seconds(), cell };
-    let Ended { end, limit, pipes } = run.see_through(begun, timeout, pin!(cancel)).await;
-    let (stdout, stderr) = (pipes.stdout.into_head(), pipes.stderr.into_tail());
+    let Ended { end, limit, pipes } = run.see_through(begun, timeout, pin!(cancel)).await.map_err(exhausted)?;
+    let (stdout, stderr) = pipes.into_output();
+    program.writes_much(stdout.len() as u64 + stderr.bytes.len() as u64 + stderr.dropped > MUCH);
     Ok(Finished { end, stdout, stderr, limit, run_time: begun.elapsed() })
 }
 
 /// A program that was just started, limited and watched.
-pub(crate) struct Started {
-    pub(crate) group: Group,
+pub(crate) struct Started<C = Child> {
+    pub(crate) group: Group<C>,
     pub(crate) watch: Watch,
     /// After the group, so that it is emptied when the group was killed.
     pub(crate) cell: Option<Cell>,
 }
 
+/// Starts one that stays.
 pub(crate) fn start(program: &Program, variables: &[(&str, String)]) -> Result<Started, StartError> {
-    let confinement = program.confinement()?;
+    start_by(program, |shim| {
+        let mut command = program.to_command(shim);
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
+        Group::spawn(&mut command)
+    })
+}
+
+/// Starts one for a single run, with these pipes.
+fn start_once(program: &Program, variables: &[(&str, String)], ends: Theirs) -> Result<Started<Bare>, StartError> {
+    bare::reap_the_left();
+    start_by(program, |shim| program.spawn(shim, variables, ends).map(Group::led_by))
+}
+
+fn start_by<C>(
+    program: &Program,
+    spawn: impl FnOnce(Option<&str>) -> io::Result<Group<C>>,
+) -> Result<Started<C>, StartError> {
+    let confinement: &Confinement = program.confinement()?;
     let exhausted = |source| StartError::Exhausted { program: program.name().into(), source };
     let cell = confinement.enter().map_err(exhausted)?;
     descriptors::close_on_exec();
-    let mut command: Command = program.to_command(confinement.shim(cell.as_ref()).as_deref());
-    command.envs(variables.iter().map(|(name, value)| (name, value)));
-    let group = Group::spawn(&mut command).map_err(|error| explain(program, error))?;
+    let shim = confinement.shim(cell.as_ref());
+    let group = spawn(shim.as_deref()).map_err(|error| explain(program, error))?;
     // Where anything fails from here on, dropping the group kills what was just started: it cannot be looked after.
     confinement
         .bind(group.leader())
@@ -147,7 +176,7 @@ fn explain(program: &Program, error: io::Error) -> StartError {
 
 /// A started program and what is needed to see it through.
 struct Run {
-    group: Group,
+    group: Group<Bare>,
     watch: Watch,
     pipes: Pipes,
     grace: Duration,
@@ -167,8 +196,9 @@ impl Run {
         begun: Instant,
         timeout: Duration,
         mut cancel: Pin<&mut impl Future<Output = ()>>,
-    ) -> Ended {
-        let mut alarm = pin!(sleep_until(far(begun, timeout)));
+    ) -> io::Result<Ended> {
+        let deadline = far(begun, timeout);
+        let mut alarm = pin!(sleep_until(deadline.min(far(begun, FIRST_MOMENT))));
         let mut phase = Phase::Running;
         loop {
             // In this order: an exit beats the alarm that rings with it, and output cannot keep either from being seen.
@@ -178,14 +208,19 @@ impl Run {
                 () = alarm.as_mut() => match phase {
                     // It may have exited while this task waited for its turn.
                     Phase::Running | Phase::Stopping if exit::has_exited(self.group.leader()) => break,
+                    Phase::Running if alarm.deadline() < deadline => {
+                        self.pipes.flow()?;
+                        alarm.as_mut().reset(deadline);
+                    }
                     Phase::Running => phase = self.kill(End::TimedOut, alarm.as_mut()),
                     Phase::Stopping => phase = self.kill(End::Cancelled, alarm.as_mut()),
-                    Phase::Killed(end) => return Ended { end, limit: None, pipes: self.pipes },
+                    Phase::Killed(end) => return Ok(Ended { end, limit: None, pipes: self.pipes }),
                 },
                 () = cancel.as_mut(), if phase == Phase::Running => {
                     phase = Phase::Stopping;
                     self.group.terminate();
-                    let until = far(Instant::now(), self.grace).min(alarm.deadline());
+                    self.pipes.flow()?;
+                    let until = far(Instant::now(), self.grace).min(deadline);
                     alarm.as_mut().reset(until);
                 }
                 reading = self.pipes.move_on() => if reading == Reading::TooMuch && phase == Phase::Running {
@@ -204,7 +239,7 @@ impl Run {
             (Phase::Running, Err(_)) => End::Lost,
         };
         let refused = self.cell.as_ref().map_or(0, Cell::refused);
-        Ended { end, limit: limit_of(end, cpu_time.zip(self.cpu_seconds), refused), pipes: self.pipes }
+        Ok(Ended { end, limit: limit_of(end, cpu_time.zip(self.cpu_seconds), refused), pipes: self.pipes })
     }
 
     fn kill(&self, end: End, alarm: Pin<&mut Sleep>) -> Phase {
@@ -241,64 +276,5 @@ pub(crate) fn by_itself(status: ExitStatus) -> End {
         (Some(code), _) => End::Exited(code),
         (None, Some(signal)) => End::Signalled(signal),
         (None, None) => End::Lost,
-    }
-}
-
-/// The three pipes, moved on together so that none can block another.
-struct Pipes {
-    stdin: Option<ChildStdin>,
-    input: Bytes,
-    stdout: Reader<ChildStdout>,
-    stderr: Reader<ChildStderr>,
-}
-
-impl Pipes {
-    fn take(group: &mut Group, input: Bytes, limits: &Limits) -> Self {
-        let child = &mut group.child;
-        let mut pipes = Self {
-            stdin: child.stdin.take(),
-            input,
-            stdout: Reader::new(child.stdout.take(), limits.max_stdout, Keep::Head),
-            stderr: Reader::new(child.stderr.take(), limits.max_stderr, Keep::Tail),
-        };
-        pipes.close_spent_stdin();
-        pipes
-    }
-
-    /// One step on any of them; never returns once all are closed. Loses nothing if it is dropped.
-    async fn move_on(&mut self) -> Reading {
-        tokio::select! {
-            reading = self.stdout.read() => reading,
-            reading = self.stderr.read() => reading,
-            written = write(self.stdin.as_mut(), &self.input) => {
-                match written {
-                    Ok(written) => self.input.advance(written),
-                    // It does not want (the rest of) its input, which is its right.
-                    Err(_) => self.input.clear(),
-                }
-                self.close_spent_stdin();
-                Reading::Fine
-            }
-        }
-    }
-
-    fn close_spent_stdin(&mut self) {
-        if self.input.is_empty() {
-            self.stdin = None;
-        }
-    }
-
-    /// Takes what is left in the pipes and closes them.
-    fn close(&mut self) -> Reading {
-        self.stdin = None;
-        self.stderr.close();
-        self.stdout.close()
-    }
-}
-
-async fn write(pipe: Option<&mut ChildStdin>, input: &[u8]) -> io::Result<usize> {
-    match pipe {
-        Some(pipe) => pipe.write(input).await,
-        None => std::future::pending().await,
     }
 }
