@@ -7,6 +7,7 @@ mod look;
 mod open;
 mod queue;
 mod reports;
+mod runs;
 mod signals;
 mod submit;
 mod why;
