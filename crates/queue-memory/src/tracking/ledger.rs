@@ -15,21 +15,22 @@ use queue_core::{
 use super::{
     TrackingLimits,
     record::{Agenda, Copy, Tracked},
-    room::Room,
+    records::{Records, Row},
+    room::{Room, Rooms},
     tombstones::Tombstones,
 };
 use crate::{
     events::Hub,
-    queue::{Alarm, Entry, Moment, Now, Slots, Timer, Timers},
+    queue::{Alarm, Entry, Moment, Now, Timer, Timers},
 };
 
 #[derive(Debug)]
 pub(super) struct Ledger {
-    pub(super) slots: Slots<Tracked>,
+    pub(super) slots: Records,
     /// By id alone, because that is what a fence names; two queues may hold the same id.
     ids: HashTable<u32>,
     hasher: DefaultHashBuilder,
-    pub(super) rooms: HashMap<QueueName, Room>,
+    pub(super) rooms: Rooms,
     /// Delays and times to live; what the sweep must see stands in the two sets below.
     timers: Timers,
     timers_limit: usize,
@@ -47,18 +48,19 @@ pub(super) struct Ledger {
 const SLACK: usize = 1_024;
 
 impl Ledger {
-    pub(super) fn new(limits: TrackingLimits, hub: Hub) -> Self {
+    /// No records. Every change of what comes is noted, for a journal to take, if `noted`.
+    pub(super) fn new(limits: TrackingLimits, hub: Hub, noted: bool) -> Self {
         Self {
-            slots: Slots::default(),
+            slots: Records::new(noted),
             ids: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
-            rooms: HashMap::new(),
+            rooms: Rooms::new(noted),
             timers: Timers::default(),
             timers_limit: SLACK,
             owed: BTreeSet::new(),
             leases: BTreeSet::new(),
             parked: HashMap::new(),
-            tombstones: Tombstones::new(limits.tombstone_age, limits.max_tombstones),
+            tombstones: Tombstones::new(limits.tombstone_age, limits.max_tombstones, noted),
             max_waiting: limits.max_waiting,
             ticket: 0,
             born: 0,
@@ -83,7 +85,7 @@ impl Ledger {
     }
 
     pub(super) fn room(&mut self, queue: &QueueName) -> &mut Room {
-        self.rooms.entry_ref(queue).or_default()
+        self.rooms.get_mut(queue)
     }
 
     /// Who, other than the job itself, holds its unique key.
@@ -112,7 +114,12 @@ impl Ledger {
             claimed,
             due: None,
             announced: false,
+            lease: Duration::ZERO,
             listed: None,
+            suspect: false,
+            row: Row { number: self.ticket, revised: false },
+            kept: None,
+            changed: false,
         };
         let slot = self.slots.insert(record)?;
         let Self { ids, slots, hasher, .. } = self;
@@ -175,7 +182,10 @@ impl Ledger {
 
     /// A parked job leaves its key's line with whatever happens to it.
     fn leave_line(&mut self, slot: u32) {
-        let Some(record) = self.slots.get_mut(slot).filter(|record| record.is_parked()) else { return };
+        if !self.slots.get(slot).is_some_and(Tracked::is_parked) {
+            return;
+        }
+        let Some(record) = self.slots.get_mut(slot) else { return };
         let ticket = record.job.ticket;
         let Some(key) = record.job.details_mut().parked.take() else { return };
         if let Some(line) = self.parked.get_mut(&key) {
@@ -188,7 +198,7 @@ impl Ledger {
 
     /// Keeps the sweep's lists true. Whoever changes a copy, a lease or a state calls it.
     pub(super) fn relist(&mut self, slot: u32) {
-        let Some(record) = self.slots.get_mut(slot) else { return };
+        let Some(record) = self.slots.get_mut_unnoted(slot) else { return };
         let (old, new) = (record.listed, record.appointment());
         if old == new {
             return;
@@ -258,8 +268,12 @@ impl Ledger {
 
     /// Tells of a submission once it is certain that the job stands.
     pub(super) fn announce(&mut self, slot: u32, now: Now) {
-        let Some(record) = self.slots.get_mut(slot).filter(|record| !record.announced) else { return };
-        record.announced = true;
+        if self.slots.get(slot).is_none_or(|record| record.announced) {
+            return;
+        }
+        if let Some(record) = self.slots.get_mut(slot) {
+            record.announced = true;
+        }
         self.emit(slot, JobEventKind::Submitted, None, now);
     }
 

@@ -3,6 +3,7 @@
 mod claim;
 mod ledger;
 mod record;
+mod records;
 mod retain;
 mod room;
 mod settle;
@@ -77,7 +78,7 @@ impl MemoryTracking {
     #[must_use]
     pub fn with_limits(env: Env, limits: TrackingLimits) -> Self {
         let hub = Hub::new();
-        let ledger = Mutex::new(Ledger::new(limits, hub.clone()));
+        let ledger = Mutex::new(Ledger::new(limits, hub.clone(), false));
         let shared = Shared { id: StoreId::fresh(&env), env, hub, leaders: Leaders::default(), ledger };
         Self { shared: Arc::new(shared), provider: None }
     }

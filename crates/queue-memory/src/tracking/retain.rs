@@ -46,7 +46,7 @@ impl Ledger {
     /// Takes the next job to be forgotten out of its queue's line.
     fn next_over(&mut self, queue: &queue_core::QueueName, retention: &Retention, now: Now) -> Option<u32> {
         let Self { rooms, slots, .. } = self;
-        let room = rooms.get_mut(queue)?;
+        let room = rooms.get_mut_unnoted(queue)?;
         if let Some(slot) = room.finished.front().copied()
             && let Some(job) = slots.get(slot).map(|record| &record.job)
         {

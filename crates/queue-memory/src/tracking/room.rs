@@ -7,14 +7,54 @@ use std::{
 
 use hashbrown::HashMap;
 use queue_core::{
-    job::{JobId, Timestamp, Unique, UniqueKey},
+    job::{JobId, QueueName, Timestamp, Unique, UniqueKey},
     store::QueueControl,
 };
 
 use crate::queue::{Moment, Now};
 
+/// The rooms by queue, and which of them may differ from what the journal was given.
+#[derive(Debug, Default)]
+pub(super) struct Rooms {
+    rooms: HashMap<QueueName, Room>,
+    /// Somebody takes what changed.
+    noted: bool,
+    changed: Vec<QueueName>,
+}
+
+impl Rooms {
+    pub(super) fn new(noted: bool) -> Self {
+        Self { noted, ..Self::default() }
+    }
+
+    pub(super) fn get(&self, queue: &QueueName) -> Option<&Room> {
+        self.rooms.get(queue)
+    }
+
+    /// A queue's room, to be changed: what the journal keeps of it is looked at.
+    pub(super) fn get_mut(&mut self, queue: &QueueName) -> &mut Room {
+        let room = self.rooms.entry_ref(queue).or_insert_with(|| Room { noted: self.noted, ..Room::default() });
+        if self.noted && !room.changed {
+            room.changed = true;
+            self.changed.push(queue.clone());
+        }
+        room
+    }
+
+    /// A queue's room, to change in it only what follows from its records.
+    pub(super) fn get_mut_unnoted(&mut self, queue: &QueueName) -> Option<&mut Room> {
+        self.rooms.get_mut(queue)
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Room {
+    noted: bool,
+    changed: bool,
+    /// Keys that were taken or freed since the journal was told.
+    moved: Vec<UniqueKey>,
+    /// The version of the switches that the journal has.
+    kept: u64,
     pub(super) control: QueueControl,
     /// Jobs that wait, which are bounded.
     pub(super) waiting: u64,
@@ -50,6 +90,7 @@ impl Room {
         }
         let until = unique.window.map(|window| now.after(window));
         self.keys.insert(unique.key.clone(), Hold { id, until });
+        self.note(&unique.key);
         if let Some(until) = until {
             self.windows.push(Reverse((until, unique.key.clone())));
         }
@@ -59,6 +100,7 @@ impl Room {
     pub(super) fn free(&mut self, unique: &Unique, id: JobId) {
         if self.keys.get(&unique.key).is_some_and(|hold| hold.id == id && hold.until.is_none()) {
             self.keys.remove(&unique.key);
+            self.note(&unique.key);
         }
     }
 
@@ -66,6 +108,7 @@ impl Room {
     pub(super) fn withdraw(&mut self, unique: &Unique, id: JobId) {
         if self.keys.get(&unique.key).is_some_and(|hold| hold.id == id) {
             self.keys.remove(&unique.key);
+            self.note(&unique.key);
         }
     }
 
@@ -74,7 +117,14 @@ impl Room {
             let Some(Reverse((until, key))) = self.windows.pop() else { return };
             if self.keys.get(&key).is_some_and(|hold| hold.until == Some(until)) {
                 self.keys.remove(&key);
+                self.note(&key);
             }
+        }
+    }
+
+    fn note(&mut self, key: &UniqueKey) {
+        if self.noted {
+            self.moved.push(key.clone());
         }
     }
 }

@@ -58,7 +58,7 @@ impl Ledger {
         let Some(successor) = item.successor.as_ref() else { return };
         let Some(record) = self.slots.get_mut(slot).filter(|record| record.job.state.is_waiting()) else { return };
         record.job.envelope = successor.clone();
-        record.copy = Copy::Staged { until: now.after(lease), origin: Origin::Promised };
+        record.copy = Copy::Staged { until: now.after(lease), lease, origin: Origin::Promised };
         self.relist(slot);
     }
 
@@ -85,7 +85,7 @@ impl Ledger {
             return;
         }
         let due = envelope.not_before.map_or(now.mono, |due| now.moment_of(due));
-        let copy = Copy::Staged { until: now.after(lease).max(due), origin: Origin::Promised };
+        let copy = Copy::Staged { until: now.after(lease).max(due), lease, origin: Origin::Promised };
         let newcomer =
             Newcomer { job: &job, envelope: envelope.clone(), provider: provider.cloned(), hold: None, copy };
         if let Some(slot) = self.admit(newcomer, now) {

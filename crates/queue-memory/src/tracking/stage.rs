@@ -39,7 +39,7 @@ impl Ledger {
             return StageOutcome::Rejected(Rejection::Full);
         }
         let until = now.after(hold.unwrap_or(lease));
-        let copy = Copy::Staged { until, origin: Origin::Fresh };
+        let copy = Copy::Staged { until, lease, origin: Origin::Fresh };
         let newcomer = Newcomer { job, envelope: envelope.clone(), provider: provider.cloned(), hold: *hold, copy };
         let Some(slot) = self.admit(newcomer, now) else { return StageOutcome::Rejected(Rejection::Full) };
         if hold.is_some() {
@@ -56,9 +56,10 @@ impl Ledger {
             return self.stage_redriven(slot, staged, lease, now);
         }
         match &mut record.copy {
-            Copy::Staged { until, origin } if generation == offered && record.job.state.is_waiting() => {
+            Copy::Staged { until, lease: term, origin } if generation == offered && record.job.state.is_waiting() => {
                 // Two publishers may be at it: what one is refused the other may have published.
                 *origin = Origin::Promised;
+                *term = lease;
                 *until = now.after(lease).max(*until);
                 self.announce(slot, now);
                 self.relist(slot);
@@ -83,7 +84,7 @@ impl Ledger {
         if let Some(record) = self.slots.get_mut(slot) {
             record.job.envelope = envelope.clone();
             let until = now.after(hold.unwrap_or(lease));
-            record.copy = Copy::Staged { until, origin: Origin::Redriven };
+            record.copy = Copy::Staged { until, lease, origin: Origin::Redriven };
         }
         self.relist(slot);
         StageOutcome::Staged
