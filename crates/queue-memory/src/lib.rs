@@ -6,6 +6,7 @@ mod events;
 mod factory;
 mod provider;
 mod queue;
+mod rows;
 mod store;
 mod topics;
 mod tracking;
