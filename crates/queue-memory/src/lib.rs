@@ -9,6 +9,7 @@ mod factory;
 mod journal;
 mod provider;
 mod queue;
+mod rows;
 mod store;
 mod topics;
 mod tracking;

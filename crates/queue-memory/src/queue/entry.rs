@@ -11,6 +11,7 @@ use queue_core::{
 };
 
 use super::{Now, lanes::Place, timers::Moment};
+use crate::rows::StateRow;
 
 /// One job. What few jobs have stands behind `details`, so that a waiting job stays small.
 #[derive(Debug)]
@@ -46,20 +47,29 @@ pub(crate) struct Entry {
 }
 
 /// What answered the last settlement, so that a repetition is told from a contradiction.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Settled {
     pub(crate) ticket: u64,
     print: u64,
 }
 
 impl Settled {
+    pub(crate) fn new(ticket: u64, print: u64) -> Self {
+        Self { ticket, print }
+    }
+
+    /// The ticket and the print, to be kept.
+    pub(crate) fn parts(self) -> (u64, u64) {
+        (self.ticket, self.print)
+    }
+
     /// Whether it was this disposition, as far as can be told without the result.
     pub(crate) fn is(&self, disposition: &Disposition) -> bool {
         self.print == print(disposition)
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct Details {
     pub(crate) parked: Option<ParkKey>,
     pub(crate) cancel: Option<Cancel>,
@@ -68,6 +78,12 @@ pub(crate) struct Details {
     pub(crate) error: Option<JobError>,
     pub(crate) history: Vec<PastFailure>,
     pub(crate) logs: Vec<Bytes>,
+}
+
+impl Details {
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Entry {
@@ -92,6 +108,22 @@ impl Entry {
             worker: 0,
             details: None,
         }
+    }
+
+    /// As it was kept. Who has it, or had it last, is for the caller to say.
+    pub(crate) fn restored(envelope: Envelope, submitted_at: Timestamp, row: StateRow, born: u32, now: Now) -> Self {
+        let mut entry = Self::new(envelope, row.state, row.ticket, born, submitted_at);
+        entry.rank = row.rank;
+        entry.marked = row.marked;
+        entry.orphaned = row.orphaned;
+        entry.attempt = row.attempt;
+        entry.started_count = row.started_count;
+        entry.turn_at = row.turn_at.map_or(0, |time| now.moment_of(time));
+        entry.settled = row.settled;
+        entry.changed_at = row.changed_at;
+        entry.started_at = row.started_at;
+        entry.details = row.details;
+        entry
     }
 
     pub(crate) fn details(&self) -> Option<&Details> {

@@ -28,7 +28,7 @@ use queue_core::{
 use tokio::sync::Notify;
 
 pub(crate) use claim::Claimed;
-pub(crate) use entry::Entry;
+pub(crate) use entry::{Details, Entry, Settled};
 pub(crate) use publish::{Named, Taken, Verdict};
 pub(crate) use settle::{keep_outcome, trigger_of};
 pub(crate) use slots::Slots;
@@ -44,10 +44,23 @@ pub(crate) struct Now {
     pub(crate) mono: Moment,
 }
 
+/// The clock's zero on the line of moments: what was before it (a job that became ready in an earlier process) is on the line
+/// too, 36 years of it.
+const ZERO: Moment = 1 << 60;
+
 impl Now {
     pub(crate) fn read(env: &Env) -> Self {
         let (wall, monotonic) = env.clock.read();
-        Self { wall, mono: nanos(monotonic) }
+        Self { wall, mono: ZERO.saturating_add(nanos(monotonic)) }
+    }
+
+    /// The wall-clock time of a moment, for what outlives the process. Of one that comes it is never early, though
+    /// wall-clock times have no parts of a millisecond.
+    pub(crate) fn time_of(&self, moment: Moment) -> Timestamp {
+        match moment.checked_sub(self.mono) {
+            Some(left) => self.wall + Duration::from_nanos(left) + Duration::from_millis(1),
+            None => Timestamp::from_millis(self.wall.as_millis().saturating_sub((self.mono - moment) / 1_000_000)),
+        }
     }
 
     /// When a wall-clock time comes on the monotonic line, so that a jump of the wall clock moves no delay.
