@@ -10,6 +10,7 @@ use queue_core::{
 };
 
 use super::{
+    Told,
     ledger::{Ledger, Newcomer},
     record::{Copy, Tracked},
 };
@@ -18,9 +19,9 @@ use crate::queue::{Moment, Now};
 impl Ledger {
     /// The verdict, and when it may be told. A first claim may be told at once: should it be lost with the process, the job
     /// is a suspect. Who drops a copy, runs one without a record, or runs one again, does what a crash must not undo.
-    pub(super) fn claim(&mut self, claim: &Claim, provider: Option<&Arc<str>>, now: Now) -> (Verdict, Told) {
+    pub(super) fn claim(&mut self, claim: &Claim, now: Now) -> (Verdict, Told) {
         let known = self.find(&claim.job.queue, claim.job.id);
-        let Some(slot) = known.or_else(|| self.adopt(claim, provider, now)) else {
+        let Some(slot) = known.or_else(|| self.adopt(claim, now)) else {
             return (Verdict::Drop, Told::OnceKept);
         };
         self.announce(slot, now);
@@ -38,13 +39,13 @@ impl Ledger {
     }
 
     /// Begins the record of a job that was published while the store was away. `None` where it was here before.
-    fn adopt(&mut self, claim: &Claim, provider: Option<&Arc<str>>, now: Now) -> Option<u32> {
+    fn adopt(&mut self, claim: &Claim, now: Now) -> Option<u32> {
         if self.tombstones.kind(&claim.job.queue, claim.job.id).is_some() {
             return None;
         }
         let envelope = claim.envelope.clone();
-        let newcomer =
-            Newcomer { job: &claim.job, envelope, provider: provider.cloned(), hold: None, copy: Copy::Sent };
+        let provider = Arc::clone(&claim.provider);
+        let newcomer = Newcomer { job: &claim.job, envelope, provider, hold: None, copy: Copy::Sent };
         self.admit(newcomer, now)
     }
 
@@ -92,6 +93,7 @@ impl Ledger {
 
     fn run(&mut self, slot: u32, claim: &Claim, now: Now) -> Option<Verdict> {
         let record = self.slots.get_mut(slot)?;
+        record.place = claim.job.place;
         record.job.marked = false;
         record.job.started_at = Some(now.wall);
         record.worker = Some(Arc::clone(&claim.worker));
@@ -153,14 +155,6 @@ impl Ledger {
         }
         BeatOutcome::Held(Lease { remaining: Some(left(end, now)), cancel })
     }
-}
-
-/// When an answer may be given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
-    AtOnce,
-    /// Not before the journal has it.
-    OnceKept,
 }
 
 /// Whether a beat says more than that its worker lives.

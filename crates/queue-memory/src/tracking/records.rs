@@ -73,15 +73,15 @@ impl Records {
         self.slots.iter_from(start)
     }
 
-    /// Shows every record that changed since the last call, and the rows of those that are gone.
+    /// Shows every record that changed since the last call, and gives the rows of those that are gone.
     #[cfg(feature = "journal")]
-    pub(super) fn take_changes(&mut self, mut changed: impl FnMut(&mut Tracked), mut gone: impl FnMut(Row)) {
+    pub(super) fn take_changes(&mut self, mut changed: impl FnMut(&mut Tracked)) -> Vec<Row> {
         for slot in self.changed.drain(..) {
             if let Some(record) = self.slots.get_mut(slot).filter(|record| record.changed) {
                 record.changed = false;
                 changed(record);
             }
         }
-        self.gone.drain(..).for_each(&mut gone);
+        std::mem::take(&mut self.gone)
     }
 }

@@ -57,6 +57,7 @@ impl Tombstones {
 
     pub(super) fn lay(&mut self, job: JobRef, kind: Kind, now: Now) {
         self.laid += 1;
+        let job = placeless(&job);
         let former = self.stones.insert(job.clone(), Stone { serial: self.laid, kind });
         if let Some(former) = former {
             self.note(former.serial, now.mono, &job);
@@ -68,14 +69,14 @@ impl Tombstones {
 
     /// The job has a record again.
     pub(super) fn lift(&mut self, job: &JobRef) {
-        if let Some(stone) = self.stones.remove(job) {
+        if let Some(stone) = self.stones.remove(&placeless(job)) {
             self.note(stone.serial, 0, job);
         }
     }
 
     fn note(&mut self, serial: u64, laid: Moment, job: &JobRef) {
         if self.noted {
-            self.moved.push((serial, laid, job.clone()));
+            self.moved.push((serial, laid, placeless(job)));
         }
     }
 
@@ -91,7 +92,37 @@ impl Tombstones {
 
     /// Whether this very job has a stone; the watermark says nothing of a job that is only now being published.
     pub(super) fn stone(&self, job: &JobRef) -> Option<Kind> {
-        self.stones.get(job).map(|stone| stone.kind)
+        self.stones.get(&placeless(job)).map(|stone| stone.kind)
+    }
+
+    #[cfg(feature = "journal")]
+    pub(super) fn take_moved(&mut self) -> Vec<(u64, Moment, JobRef)> {
+        std::mem::take(&mut self.moved)
+    }
+
+    #[cfg(feature = "journal")]
+    pub(super) fn take_raised(&mut self) -> Vec<(QueueName, Timestamp)> {
+        let raised = std::mem::take(&mut self.raised).into_iter();
+        raised.filter_map(|queue| self.watermarks.get(&queue).map(|mark| (queue.clone(), *mark))).collect()
+    }
+
+    /// What the stone of this number says; `None` where it is gone.
+    #[cfg(feature = "journal")]
+    pub(super) fn kind_of(&self, serial: u64, job: &JobRef) -> Option<Kind> {
+        self.stones.get(job).filter(|stone| stone.serial == serial).map(|stone| stone.kind)
+    }
+
+    /// As it was laid, one after the other.
+    #[cfg(feature = "journal")]
+    pub(super) fn restore(&mut self, serial: u64, job: JobRef, kind: Kind, laid: Moment) {
+        self.laid = self.laid.max(serial);
+        self.stones.insert(job.clone(), Stone { serial, kind });
+        self.line.push_back((serial, laid, job));
+    }
+
+    #[cfg(feature = "journal")]
+    pub(super) fn restore_watermark(&mut self, queue: QueueName, mark: Timestamp) {
+        self.watermarks.insert(queue, mark);
     }
 
     /// Forgets stones that are too old or too many, and raises the watermark by them.
@@ -116,4 +147,9 @@ impl Tombstones {
             }
         }
     }
+}
+
+/// A job is the same one wherever the transport keeps it.
+fn placeless(job: &JobRef) -> JobRef {
+    JobRef::new(job.queue.clone(), job.id)
 }
