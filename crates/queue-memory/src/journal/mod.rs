@@ -13,7 +13,10 @@ mod batch;
 mod buffer;
 mod error;
 mod file;
+mod medium;
+mod reading;
 mod record;
+mod totals;
 mod writer;
 
 use std::{fmt, path::Path, sync::Arc, time::Duration};
@@ -21,9 +24,11 @@ use std::{fmt, path::Path, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use queue_core::Result;
 
+#[allow(unused_imports, reason = "for whoever keeps jobs here")]
 pub(crate) use batch::{Batch, Table, key, parts};
 use buffer::Shared;
-use file::{Medium, Store};
+use file::Store;
+use medium::Medium;
 
 /// How a journal behaves. The defaults serve everybody but tests.
 #[derive(Debug, Clone)]

@@ -1,7 +1,9 @@
 use super::*;
 
+type Rows = Vec<(Table, Vec<u8>, Vec<u8>)>;
+
 /// Opens the folder's journal and answers its rows too.
-fn open(dir: &Path) -> Result<(Journal, Recovered, Vec<(Table, Vec<u8>, Vec<u8>)>)> {
+fn open(dir: &Path) -> Result<(Journal, Recovered, Rows)> {
     let mut rows = Vec::new();
     let (journal, recovered) = Journal::open(dir, &Options::default(), |row| {
         rows.push((row.table, row.key.to_vec(), row.value.to_vec()));
