@@ -2,6 +2,8 @@
 
 mod admin;
 mod consumer;
+#[cfg(feature = "journal")]
+mod disk;
 mod events;
 mod factory;
 #[cfg(feature = "journal")]
@@ -14,6 +16,8 @@ mod store;
 mod topics;
 mod tracking;
 
+#[cfg(feature = "journal")]
+pub use disk::Disk;
 pub use factory::register;
 pub use provider::MemoryProvider;
 pub use tracking::{MemoryTracking, TrackingLimits};

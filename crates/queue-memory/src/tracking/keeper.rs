@@ -29,7 +29,12 @@ impl Keeper {
 
     /// Whether new work may be taken: asked before anything changes in memory.
     pub(super) fn ready(&self) -> Result<()> {
-        self.0.as_ref().map_or(Ok(()), Journal::ready)
+        let Some(journal) = &self.0 else { return Ok(()) };
+        journal.ready().or_else(|_| {
+            // Where nobody commits but those who wait, nobody else would find that the disk takes it again.
+            journal.pump();
+            journal.ready()
+        })
     }
 
     /// Appends what changed. Called under the ledger's lock, so that the order of the batches is that of the changes.
@@ -61,6 +66,13 @@ impl Keeper {
         match (&self.0, mark.0) {
             (Some(journal), Some(ticket)) => journal.committed(ticket).await,
             _ => Ok(()),
+        }
+    }
+
+    /// Ends as a crash would: what is not on disk is lost.
+    pub(super) fn abandon(&self) {
+        if let Some(journal) = &self.0 {
+            journal.abandon();
         }
     }
 

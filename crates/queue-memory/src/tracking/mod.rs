@@ -4,6 +4,9 @@ mod admin;
 mod claim;
 #[cfg(feature = "journal")]
 mod keeper;
+#[cfg(not(feature = "journal"))]
+#[path = "unkept.rs"]
+mod keeper;
 mod ledger;
 #[cfg(feature = "journal")]
 mod open;
@@ -19,10 +22,9 @@ mod settle;
 mod stage;
 mod store;
 mod sweep;
+#[cfg(all(test, feature = "journal"))]
+mod tests;
 mod tombstones;
-#[cfg(not(feature = "journal"))]
-#[path = "unkept.rs"]
-mod keeper;
 #[cfg(feature = "journal")]
 mod write;
 
@@ -122,11 +124,7 @@ impl MemoryTracking {
     }
 
     /// As [`MemoryTracking::kept`], and at once where the answer is none of those that a crash must not undo.
-    async fn kept_if<R>(
-        &self,
-        waits: impl FnOnce(&R) -> bool,
-        act: impl FnOnce(&mut Ledger, Now) -> R,
-    ) -> Result<R> {
+    async fn kept_if<R>(&self, waits: impl FnOnce(&R) -> bool, act: impl FnOnce(&mut Ledger, Now) -> R) -> Result<R> {
         self.shared.keeper.ready()?;
         let (answer, mark) = self.noted(|ledger, now| {
             let answer = act(ledger, now);

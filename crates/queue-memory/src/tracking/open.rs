@@ -13,8 +13,9 @@ use super::{
     rows::{OWNER, OwnerRow},
 };
 use crate::{
+    Disk,
     events::Hub,
-    journal::{Batch, Journal, Options, Recovered, Row, Table, Urgency},
+    journal::{Batch, Journal, Mode, Options, Recovered, Row, Table, Urgency},
     queue::Now,
     store::Leaders,
 };
@@ -38,6 +39,23 @@ impl MemoryTracking {
         let (store, journal) = tokio::task::spawn_blocking(opening).await.map_err(lost)??;
         store.begin(&journal).await?;
         Ok(store)
+    }
+
+    /// Opens the store on a disk in memory. Nothing of it blocks or runs by itself.
+    ///
+    /// # Errors
+    /// As [`MemoryTracking::open`].
+    pub async fn open_on(disk: &Disk, env: Env, limits: TrackingLimits) -> Result<Self> {
+        let (store, journal) = Self::recover("memory", env, limits, |rows| {
+            Journal::in_backend(disk.backend(), Mode::Inline, &Options::default(), rows)
+        })?;
+        store.begin(&journal).await?;
+        Ok(store)
+    }
+
+    /// Ends as `kill -9` would, for tests: what is not on disk is lost, and every call from now on is refused.
+    pub fn crash(&self) {
+        self.shared.keeper.abandon();
     }
 
     /// Reads all of a journal. The store may not be used before [`MemoryTracking::begin`].

@@ -67,12 +67,14 @@ impl Rows {
     pub(super) fn owner(&self, name: &str) -> Result<Option<OwnerRow>> {
         let refuse = |code, message| Err(Error::new(code, message).at("open").by("memory"));
         match (self.owner, self.broken) {
-            (None, _) if self.any => {
-                refuse(ErrorCode::Config, format!("the journal in {name} is no tracking store: give each its own folder"))
-            }
-            (_, Some(Broken::Newer(_))) => {
-                refuse(ErrorCode::Unsupported, format!("a newer version of this program wrote the journal in {name}: use it"))
-            }
+            (None, _) if self.any => refuse(
+                ErrorCode::Config,
+                format!("the journal in {name} is no tracking store: give each its own folder"),
+            ),
+            (_, Some(Broken::Newer(_))) => refuse(
+                ErrorCode::Unsupported,
+                format!("a newer version of this program wrote the journal in {name}: use it"),
+            ),
             (_, Some(broken)) => refuse(
                 ErrorCode::Undecodable,
                 format!("the journal in {name} is damaged ({broken}): restore it from a copy, or move the folder away"),
@@ -83,14 +85,7 @@ impl Rows {
 
     /// The records with all that follows from them. What was leased keeps its fence for one full lease from now. Tickets go
     /// on after `ticket`. A `suspect` may have been claimed without the journal's knowing.
-    pub(super) fn into_ledger(
-        self,
-        limits: TrackingLimits,
-        hub: Hub,
-        ticket: u64,
-        suspect: bool,
-        now: Now,
-    ) -> Ledger {
+    pub(super) fn into_ledger(self, limits: TrackingLimits, hub: Hub, ticket: u64, suspect: bool, now: Now) -> Ledger {
         let mut ledger = Ledger::new(limits, hub, true);
         ledger.begin_at(ticket);
         for (queue, row) in self.queues {

@@ -169,6 +169,11 @@ impl Room {
         (self.submitted, self.completed, self.failed) = (row.submitted, row.completed, row.failed);
     }
 
+    #[cfg(all(test, feature = "journal"))]
+    pub(super) fn holds(&self) -> impl Iterator<Item = (&UniqueKey, JobId, Option<Moment>)> {
+        self.keys.iter().map(|(key, hold)| (key, hold.id, hold.until))
+    }
+
     /// As it was held.
     #[cfg(feature = "journal")]
     pub(super) fn restore_hold(&mut self, key: UniqueKey, id: JobId, until: Option<Moment>) {

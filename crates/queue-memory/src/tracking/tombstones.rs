@@ -120,6 +120,12 @@ impl Tombstones {
         self.line.push_back((serial, laid, job));
     }
 
+    #[cfg(all(test, feature = "journal"))]
+    pub(super) fn words(&self) -> impl Iterator<Item = (String, String)> {
+        let stones = self.stones.iter().map(|(job, stone)| (format!("stone {job}"), format!("{stone:?}")));
+        stones.chain(self.watermarks.iter().map(|(queue, mark)| (format!("mark {queue}"), format!("{mark:?}"))))
+    }
+
     #[cfg(feature = "journal")]
     pub(super) fn restore_watermark(&mut self, queue: QueueName, mark: Timestamp) {
         self.watermarks.insert(queue, mark);
