@@ -144,9 +144,13 @@ impl TrackingStore for MemoryTracking {
     async fn confirm(&self, jobs: &[(JobRef, u32)]) -> Vec<Result<()>> {
         // Not waited for: should it be lost, a second copy is published, and dropped at its claim. So a disk that refuses
         // does not stand in its way either.
-        self.each(jobs, |ledger, (job, generation), now| {
-            ledger.confirm(job, *generation, now);
-            Ok(())
+        let closed = self.shared.keeper.ready().err().filter(|error| error.code() == ErrorCode::Closed);
+        self.each(jobs, |ledger, (job, generation), now| match &closed {
+            Some(error) => Err(error.clone()),
+            None => {
+                ledger.confirm(job, *generation, now);
+                Ok(())
+            }
         })
     }
 
