@@ -4,6 +4,9 @@ mod admin;
 mod consumer;
 mod events;
 mod factory;
+#[cfg(feature = "journal")]
+#[allow(dead_code, reason = "not everything has a caller yet")]
+mod journal;
 mod provider;
 mod queue;
 mod rows;
