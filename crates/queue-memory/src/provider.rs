@@ -298,6 +298,23 @@ impl Shared {
         }
     }
 
+    /// Changes a queue and answers once that is on disk, as far as the queue's durability says.
+    pub(crate) async fn change<R>(
+        &self,
+        queue: &Queue,
+        operation: &'static str,
+        act: impl FnOnce(&mut State) -> R,
+    ) -> Result<R> {
+        let away = |error: Error| error.at(operation).on(&queue.name);
+        self.ready().map_err(away)?;
+        let (result, ticket) = queue.with_kept(|state| {
+            state.rely(None);
+            act(state)
+        });
+        self.kept(ticket).await.map_err(away)?;
+        Ok(result)
+    }
+
     /// Ends the journal in order.
     async fn finish(&self) -> Result<()> {
         let Some(journal) = &self.journal else { return Ok(()) };
@@ -388,8 +405,7 @@ impl QueueProvider for MemoryProvider {
         can.started_count = Support::Native;
         can.max_encoded_len = spec.map_or(usize::MAX, |spec| spec.max_encoded_len);
         can.broker_clock = true;
-        can.durability =
-            if self.shared.journal.is_some() { &["synced", "interval", "relaxed"] } else { &["relaxed"] };
+        can.durability = if self.shared.journal.is_some() { &["synced", "interval", "relaxed"] } else { &["relaxed"] };
         if spec.is_some_and(|spec| spec.tracking == Tracking::Off) {
             // Without records there is no index to find a job in.
             let tracked = Support::Unsupported { instead: "declare the queue with tracking" };
