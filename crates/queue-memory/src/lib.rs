@@ -14,5 +14,8 @@ mod topics;
 mod tracking;
 
 pub use factory::register;
+#[cfg(feature = "journal")]
+#[doc(hidden)]
+pub use journal::ModelDisk;
 pub use provider::MemoryProvider;
 pub use tracking::{MemoryTracking, TrackingLimits};
