@@ -4,12 +4,12 @@ mod admin;
 mod consumer;
 mod events;
 mod factory;
-#[cfg(not(feature = "journal"))]
-#[path = "absent.rs"]
-#[allow(dead_code, reason = "as above")]
-mod journal;
 #[cfg(feature = "journal")]
 #[allow(dead_code, reason = "not everything has a caller yet")]
+mod journal;
+#[cfg(not(feature = "journal"))]
+#[path = "absent.rs"]
+#[allow(dead_code, reason = "nothing here is ever called")]
 mod journal;
 mod notes;
 #[cfg(feature = "journal")]
@@ -22,6 +22,9 @@ mod topics;
 mod tracking;
 
 pub use factory::register;
+#[cfg(feature = "journal")]
+#[doc(hidden)]
+pub use journal::ModelDisk;
 #[cfg(feature = "journal")]
 pub use opening::{JournalOptions, Recovery};
 pub use provider::MemoryProvider;
