@@ -57,7 +57,7 @@ impl From<redb::Error> for Fault {
     fn from(error: redb::Error) -> Self {
         match error {
             redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => Self::InUse,
-            redb::Error::Io(error) => Self::Io(error),
+            redb::Error::Io(error) => error.into(),
             redb::Error::PreviousIo => Self::Io(io::Error::other("an earlier write failed")),
             other => Self::damaged(other),
         }
@@ -66,7 +66,11 @@ impl From<redb::Error> for Fault {
 
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
-        Self::Io(error)
+        match error.kind() {
+            // A file that is not the library's, or ends early.
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::damaged(error),
+            _ => Self::Io(error),
+        }
     }
 }
 
