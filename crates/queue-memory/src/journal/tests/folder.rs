@@ -169,6 +169,41 @@ fn an_error_of_whoever_reads_the_rows_ends_the_opening_and_frees_the_folder() {
     let refuse = |_: Row<'_>| Err(queue_core::Error::new(ErrorCode::Validation, "not mine"));
     assert_eq!(Journal::open(dir.path(), &Options::default(), refuse).unwrap_err().code(), ErrorCode::Validation);
     let panics = |_: Row<'_>| panic!("a defect");
-    assert_eq!(Journal::open(dir.path(), &Options::default(), panics).unwrap_err().code(), ErrorCode::Undecodable);
+    assert_eq!(Journal::open(dir.path(), &Options::default(), panics).unwrap_err().code(), ErrorCode::Internal);
     assert_eq!(in_folder(dir.path()).unwrap().2.len(), 1);
+}
+
+/// On a real file system that is really full: `QUEUE_JOURNAL_SMALL_DISK` names a folder on one of a few MiB.
+#[tokio::test]
+async fn a_full_file_system_loses_nothing() {
+    let Some(small) = std::env::var_os("QUEUE_JOURNAL_SMALL_DISK") else { return };
+    let dir = tempfile::tempdir_in(&small).unwrap();
+    let ballast = tempfile::NamedTempFile::new_in(&small).unwrap();
+    std::fs::write(&ballast, vec![1; 1 << 20]).unwrap();
+    let options =
+        Options { retry: Duration::from_millis(10), retry_max: Duration::from_millis(50), ..Options::default() };
+    let (journal, _) = Journal::open(dir.path(), &options, |_| Ok(())).unwrap();
+    let mut batch = Batch::new();
+    let (mut taken, mut acknowledged) = (0, 0);
+    for n in 0.. {
+        batch.clear();
+        (0..10).for_each(|of| batch.put(Table::Jobs, &key(n, of), &[n as u8; 1_000]));
+        taken += 10;
+        if journal.committed(journal.append(&batch, Urgency::Now)).await.is_err() {
+            break;
+        }
+        acknowledged += 10;
+    }
+    let error = journal.ready().unwrap_err();
+    assert!(error.message().contains("is full"), "{error}");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(journal.ready().is_err());
+    eprintln!("full after {acknowledged} rows of 1 kB: {error}");
+    drop(ballast);
+    while journal.ready().is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    journal.close().await.unwrap();
+    let (_, recovered, rows) = in_folder(dir.path()).unwrap();
+    assert_eq!((recovered.clean, rows.len()), (true, taken));
 }
