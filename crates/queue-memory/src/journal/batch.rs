@@ -133,13 +133,13 @@ impl Batch {
         Ops(&self.bytes)
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.ops = 0;
     }
 
     /// Gives back what one large batch took.
-    pub(super) fn shrink_to(&mut self, bytes: usize) {
+    pub(crate) fn shrink_to(&mut self, bytes: usize) {
         self.bytes.shrink_to(bytes);
     }
 }

@@ -13,8 +13,6 @@ use super::{
     totals::Totals,
 };
 
-/// A file below this size, in bytes, is left as it is.
-const COMPACT_FROM: u64 = 4 << 20;
 /// The file is compacted when it is so many times what its rows take. What that costs goes by the rows alone.
 const COMPACT_TIMES: u64 = 4;
 /// What a retry asks the disk for beside twice the batch, in bytes: the library grows its file in steps.
@@ -161,7 +159,7 @@ impl Store {
     fn compact(&mut self) -> Result<(), Fault> {
         let len = self.medium.len()?;
         if let Some(database) = &mut self.database
-            && len > COMPACT_FROM.max(self.totals.bytes.saturating_mul(COMPACT_TIMES))
+            && len > self.options.compact_from.max(self.totals.bytes.saturating_mul(COMPACT_TIMES))
         {
             database.compact()?;
         }

@@ -10,7 +10,7 @@ use queue_core::{
     store::{JobRecord, PastFailure},
 };
 
-use super::{Now, lanes::Place, timers::Moment};
+use super::{Now, changes::Row, lanes::Place, timers::Moment};
 use crate::rows::StateRow;
 
 /// One job. What few jobs have stands behind `details`, so that a waiting job stays small.
@@ -43,6 +43,8 @@ pub(crate) struct Entry {
     pub(crate) started_at: Option<Timestamp>,
     /// Who has it, or had it last: a number of the queue's [`super::state::Workers`].
     pub(crate) worker: u32,
+    /// Where it stands in the journal, if there is one.
+    pub(crate) row: Row,
     details: Option<Box<Details>>,
 }
 
@@ -106,6 +108,7 @@ impl Entry {
             changed_at: at,
             started_at: None,
             worker: 0,
+            row: Row::default(),
             details: None,
         }
     }
@@ -113,17 +116,24 @@ impl Entry {
     /// As it was kept. Who has it, or had it last, is for the caller to say.
     pub(crate) fn restored(envelope: Envelope, submitted_at: Timestamp, row: StateRow, born: u32, now: Now) -> Self {
         let mut entry = Self::new(envelope, row.state, row.ticket, born, submitted_at);
-        entry.rank = row.rank;
-        entry.marked = row.marked;
-        entry.orphaned = row.orphaned;
-        entry.attempt = row.attempt;
-        entry.started_count = row.started_count;
-        entry.turn_at = row.turn_at.map_or(0, |time| now.moment_of(time));
-        entry.settled = row.settled;
-        entry.changed_at = row.changed_at;
-        entry.started_at = row.started_at;
-        entry.details = row.details;
+        entry.restore(row, now);
         entry
+    }
+
+    /// What became of it since it was published. Who has it, or had it last, is for the caller to say.
+    pub(crate) fn restore(&mut self, row: StateRow, now: Now) {
+        self.state = row.state;
+        self.ticket = row.ticket;
+        self.rank = row.rank;
+        self.marked = row.marked;
+        self.orphaned = row.orphaned;
+        self.attempt = row.attempt;
+        self.started_count = row.started_count;
+        self.turn_at = row.turn_at.map_or(0, |time| now.moment_of(time));
+        self.settled = row.settled;
+        self.changed_at = row.changed_at;
+        self.started_at = row.started_at;
+        self.details = row.details;
     }
 
     pub(crate) fn details(&self) -> Option<&Details> {

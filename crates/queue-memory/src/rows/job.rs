@@ -16,14 +16,12 @@ pub(crate) struct JobRow {
 }
 
 impl JobRow {
-    pub(crate) fn encode(submitted_at: Timestamp, partition: u8, envelope: &Envelope) -> Bytes {
-        let frame = envelope.encode();
-        let mut out = Writer::with_capacity(10 + frame.len());
-        out.byte(VERSION);
-        out.byte(partition);
-        out.long(submitted_at.as_millis());
-        out.raw(&frame);
-        out.freeze()
+    pub(crate) fn write(submitted_at: Timestamp, partition: u8, envelope: &Envelope, out: &mut Vec<u8>) {
+        let mut row = Writer(out);
+        row.byte(VERSION);
+        row.byte(partition);
+        row.long(submitted_at.as_millis());
+        envelope.encode_into(out);
     }
 
     pub(crate) fn decode(row: Bytes) -> Result<Self, Broken> {

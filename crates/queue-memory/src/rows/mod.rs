@@ -4,9 +4,11 @@
 //! nothing is copied that can be a slice.
 
 mod job;
+mod queue;
 mod state;
 mod wire;
 
 pub(crate) use job::JobRow;
+pub(crate) use queue::{GoneRow, QueueRow, WindowRow, subscription, subscription_key};
 pub(crate) use state::StateRow;
 pub(crate) use wire::{Broken, Reader, Writer};

@@ -42,8 +42,8 @@ pub(crate) struct StateRow {
 
 impl StateRow {
     /// `worker` is who has the job, or had it last.
-    pub(crate) fn encode(entry: &Entry, worker: Option<&str>, now: Now) -> Bytes {
-        let mut out = Writer::with_capacity(96);
+    pub(crate) fn write(entry: &Entry, worker: Option<&str>, now: Now, out: &mut Vec<u8>) {
+        let mut out = Writer(out);
         out.byte(VERSION);
         out.byte(entry.state as u8);
         let details = entry.details().filter(|details| !details.is_empty());
@@ -73,7 +73,6 @@ impl StateRow {
         if let Some(details) = details {
             put_details(&mut out, details);
         }
-        out.freeze()
     }
 
     pub(crate) fn decode(row: Bytes) -> Result<Self, Broken> {
@@ -110,7 +109,7 @@ impl StateRow {
     }
 }
 
-fn put_details(out: &mut Writer, details: &Details) {
+fn put_details(out: &mut Writer<'_>, details: &Details) {
     out.maybe(details.parked.as_ref().map(|key| key.0.as_bytes()));
     out.maybe(details.cancel.as_ref().map(|cancel| cancel.by.as_bytes()));
     if let Some(cancel) = &details.cancel {
@@ -153,7 +152,7 @@ fn details(row: &mut Reader) -> Result<Details, Broken> {
     Ok(Details { parked, cancel, progress, result, error, history, logs })
 }
 
-fn put_error(out: &mut Writer, error: &JobError) {
+fn put_error(out: &mut Writer<'_>, error: &JobError) {
     out.bytes(error.code.as_bytes());
     out.bytes(error.message.as_bytes());
     out.byte(u8::from(error.retryable));

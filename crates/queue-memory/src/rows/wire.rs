@@ -1,6 +1,6 @@
 //! Little-endian numbers and texts behind their lengths.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use queue_core::job::Timestamp;
 
 /// Why bytes are not what was written.
@@ -14,14 +14,11 @@ pub(crate) enum Broken {
     Record(&'static str),
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Writer(BytesMut);
+/// Appends to what it is given.
+#[derive(Debug)]
+pub(crate) struct Writer<'a>(pub(crate) &'a mut Vec<u8>);
 
-impl Writer {
-    pub(crate) fn with_capacity(bytes: usize) -> Self {
-        Self(BytesMut::with_capacity(bytes))
-    }
-
+impl Writer<'_> {
     pub(crate) fn byte(&mut self, value: u8) {
         self.0.put_u8(value);
     }
@@ -54,10 +51,6 @@ impl Writer {
         if let Some(bytes) = bytes {
             self.bytes(bytes);
         }
-    }
-
-    pub(crate) fn freeze(self) -> Bytes {
-        self.0.freeze()
     }
 }
 
@@ -125,6 +118,10 @@ impl Reader {
     pub(crate) fn count(&mut self, most: usize) -> Result<usize, Broken> {
         let count = usize::try_from(self.word()?).unwrap_or(usize::MAX);
         if count > most { Err(Broken::Record("more than are ever kept")) } else { Ok(count) }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// All that is left.
