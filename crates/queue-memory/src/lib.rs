@@ -2,8 +2,6 @@
 
 mod admin;
 mod consumer;
-#[cfg(feature = "journal")]
-mod disk;
 mod events;
 mod factory;
 #[cfg(feature = "journal")]
@@ -23,8 +21,6 @@ mod store;
 mod topics;
 mod tracking;
 
-#[cfg(feature = "journal")]
-pub use disk::Disk;
 pub use factory::register;
 #[cfg(feature = "journal")]
 #[doc(hidden)]

@@ -686,7 +686,7 @@ impl MemoryProvider {
         let (journal, deadline) = (self.shared.journal.as_ref()?, confirming.until?);
         let until = match options.on_full {
             OnFull::Wait => deadline,
-            OnFull::Reject => deadline.min(tokio::time::Instant::now() + MOMENT),
+            OnFull::Reject | OnFull::Exceed => deadline.min(tokio::time::Instant::now() + MOMENT),
         };
         loop {
             let refusal = match self.ensure_open("publish").and_then(|()| journal.ready()) {

@@ -5,14 +5,10 @@
 
 mod reference_store;
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
-use futures_util::future::BoxFuture;
 use queue_core::{Env, Result, Timestamp, store::TrackingStore};
-use queue_memory::{Disk, MemoryTracking, TrackingLimits};
+use queue_memory::{JournalOptions, MemoryTracking, ModelDisk, TrackingLimits};
 use queue_testkit::{
     conformance::tracking::run_tracking_suite,
     harness::{Ending, Factory, Restart, StoreUnderTest},
@@ -41,49 +37,32 @@ fn factory(name: &'static str, make: fn(Env) -> Arc<dyn TrackingStore>) -> Facto
 
 /// On a disk in memory, in virtual time.
 fn disk() -> Factory<StoreUnderTest> {
-    Factory::new("disk", true, || async {
-        let (env, disk) = (env(), Disk::new());
-        let inside = env.clone();
-        tested(env, move || {
-            let (disk, env) = (disk.clone(), inside.clone());
-            Box::pin(async move { MemoryTracking::open_on(&disk, env, TrackingLimits::default()).await })
-        })
-        .await
-    })
+    Factory::new("disk", true, || async { tested(env(), &JournalOptions::on_disk(&ModelDisk::new(), true), ()) })
 }
 
 /// In a folder, with its own thread, in real time.
 fn folder() -> Factory<StoreUnderTest> {
     Factory::new("folder", false, || async {
-        let (env, dir) = (Env::system(), Arc::new(tempfile::tempdir().unwrap()));
-        let inside = env.clone();
-        tested(env, move || {
-            // It goes with the last store in it.
-            let (dir, env) = (Arc::clone(&dir), inside.clone());
-            Box::pin(
-                async move { MemoryTracking::open(PathBuf::from(dir.path()), env, TrackingLimits::default()).await },
-            )
-        })
-        .await
+        let dir = tempfile::tempdir().unwrap();
+        tested(Env::system(), &JournalOptions::folder(dir.path()), dir)
     })
 }
 
-async fn tested(
-    env: Env,
-    open: impl Fn() -> BoxFuture<'static, Result<MemoryTracking>> + Send + Sync + 'static,
-) -> Result<Arc<StoreUnderTest>> {
-    let first = open().await?;
-    let (current, open) = (Arc::new(Mutex::new(first.clone())), Arc::new(open));
+/// What the store stands on goes with its last restart.
+fn tested<T: Send + Sync + 'static>(env: Env, journal: &JournalOptions, ground: T) -> Result<Arc<StoreUnderTest>> {
+    let first = MemoryTracking::open(journal, env.clone(), TrackingLimits::default())?;
+    let current = Arc::new((Mutex::new(first.clone()), ground));
+    let (journal, inside) = (journal.clone(), env.clone());
     let restart: Restart = Arc::new(move |ending| {
-        let (current, open) = (Arc::clone(&current), Arc::clone(&open));
+        let (current, journal, env) = (Arc::clone(&current), journal.clone(), inside.clone());
         Box::pin(async move {
-            let old = current.lock().unwrap().clone();
+            let old = current.0.lock().unwrap().clone();
             match ending {
                 Ending::Orderly => old.close().await?,
-                Ending::Crash => old.crash(),
+                Ending::Crash => old.abandon(),
             }
-            let next = open().await?;
-            *current.lock().unwrap() = next.clone();
+            let next = MemoryTracking::open(&journal, env, TrackingLimits::default())?;
+            *current.0.lock().unwrap() = next.clone();
             Ok(Arc::new(next) as Arc<dyn TrackingStore>)
         })
     });

@@ -15,7 +15,14 @@ const RIDE: Duration = Duration::from_secs(1);
 
 /// Keeps a store on disk, if there is one.
 #[derive(Debug, Default)]
-pub(super) struct Keeper(Option<Journal>);
+pub(super) struct Keeper(Option<Kept>);
+
+#[derive(Debug)]
+struct Kept {
+    journal: Journal,
+    /// That it was opened: no fence is given out before that is on disk, or it might be given out again.
+    begun: Ticket,
+}
 
 /// What an answer waits for; nothing in memory.
 #[derive(Debug)]
@@ -23,13 +30,13 @@ pub(super) struct Keeper(Option<Journal>);
 pub(super) struct Mark(Option<Ticket>);
 
 impl Keeper {
-    pub(super) fn new(journal: Journal) -> Self {
-        Self(Some(journal))
+    pub(super) fn new(journal: Journal, begun: Ticket) -> Self {
+        Self(Some(Kept { journal, begun }))
     }
 
     /// Whether new work may be taken: asked before anything changes in memory.
     pub(super) fn ready(&self) -> Result<()> {
-        let Some(journal) = &self.0 else { return Ok(()) };
+        let Some(Kept { journal, .. }) = &self.0 else { return Ok(()) };
         journal.ready().or_else(|_| {
             // Where nobody commits but those who wait, nobody else would find that the disk takes it again.
             journal.pump();
@@ -41,7 +48,7 @@ impl Keeper {
     ///
     /// An answer also waits for the changes of others that it rests on: a job that is known, a key that is held.
     pub(super) fn append(&self, ledger: &mut Ledger, told: Told, now: Now) -> Mark {
-        let Some(journal) = &self.0 else { return Mark(None) };
+        let Some(Kept { journal, begun }) = &self.0 else { return Mark(None) };
         if told == Told::AtOnce && journal.ready().is_err() {
             // It stays noted, and goes with the next batch that is taken.
             return Mark(None);
@@ -50,12 +57,12 @@ impl Keeper {
         ledger.write(&mut batch, now);
         if told == Told::AtOnce {
             let _ = journal.append(&batch, Urgency::Within(RIDE));
-            return Mark(None);
+            return Mark((!journal.is_committed(*begun)).then_some(*begun));
         }
         let mut ticket = journal.append(&batch, Urgency::Now);
         if batch.is_empty() && !journal.is_committed(ticket) {
             // What it rests on has time; this answer has not.
-            batch.delete(Table::Notes, b"");
+            batch.delete(Table::Stages, b"");
             ticket = journal.append(&batch, Urgency::Now);
         }
         Mark(Some(ticket))
@@ -64,21 +71,21 @@ impl Keeper {
     /// Waits until it is on disk.
     pub(super) async fn committed(&self, mark: Mark) -> Result<()> {
         match (&self.0, mark.0) {
-            (Some(journal), Some(ticket)) => journal.committed(ticket).await,
+            (Some(Kept { journal, .. }), Some(ticket)) => journal.committed(ticket).await,
             _ => Ok(()),
         }
     }
 
     /// Ends as a crash would: what is not on disk is lost.
     pub(super) fn abandon(&self) {
-        if let Some(journal) = &self.0 {
+        if let Some(Kept { journal, .. }) = &self.0 {
             journal.abandon();
         }
     }
 
     pub(super) async fn close(&self) -> Result<()> {
         match &self.0 {
-            Some(journal) => journal.close().await,
+            Some(Kept { journal, .. }) => journal.close().await,
             None => Ok(()),
         }
     }

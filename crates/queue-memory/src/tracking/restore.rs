@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use queue_core::{
     Error, ErrorCode, Result,
-    job::{QueueName, Timestamp},
+    job::{QueueName, Timestamp, UniqueKey},
     lifecycle::JobState,
 };
 
@@ -12,7 +12,7 @@ use super::{
     ledger::Ledger,
     record::{Copy, Tracked},
     records,
-    rows::{Aside, BirthRow, OWNER, OwnerRow, QueueRow, RecordRow, queue},
+    rows::{BirthRow, HoldRow, OWNER, OwnerRow, Place, QueueRow, RecordRow, StoneRow, number, watermark},
 };
 use crate::{
     events::Hub,
@@ -27,7 +27,9 @@ pub(super) struct Rows {
     owner: Option<OwnerRow>,
     queues: Vec<(QueueName, QueueRow)>,
     records: Vec<(u64, BirthRow, bool)>,
-    asides: Vec<Aside>,
+    holds: Vec<(QueueName, UniqueKey, HoldRow)>,
+    stones: Vec<(u64, StoneRow)>,
+    watermarks: Vec<(QueueName, Timestamp)>,
     /// Why one of them could not be read.
     broken: Option<Broken>,
     any: bool,
@@ -44,40 +46,48 @@ impl Rows {
 
     fn read(&mut self, table: Table, key: &[u8], value: Bytes) -> Result<(), Broken> {
         match table {
-            Table::Notes if key == OWNER => self.owner = Some(OwnerRow::decode(value)?),
-            Table::Queues => {
-                let name = std::str::from_utf8(key).map_err(|_| Broken::Record("a queue's name"))?;
-                self.queues.push((queue(name)?, QueueRow::decode(value)?));
-            }
-            Table::Jobs => self.records.push((number(key)?, BirthRow::decode(value)?, false)),
-            Table::States => {
-                let (number, row) = (number(key)?, RecordRow::decode(value)?);
-                let at = self.records.binary_search_by_key(&number, |(number, ..)| *number);
-                let (_, birth, revised) =
-                    at.ok().and_then(|at| self.records.get_mut(at)).ok_or(Broken::Record("a state of no job"))?;
-                (birth.record, *revised) = (row, true);
-            }
-            Table::Keys => self.asides.push(Aside::decode(key, value)?),
+            Table::Records if key == OWNER => self.owner = Some(OwnerRow::decode(value)?),
+            Table::Records => self.records.push((number(key)?, BirthRow::decode(value)?, false)),
+            Table::Stages => self.beside(Place::read(key)?, value)?,
             _ => return Err(Broken::Record("a table that a tracking store has not")),
         }
         Ok(())
     }
 
+    fn beside(&mut self, place: Place, value: Bytes) -> Result<(), Broken> {
+        match place {
+            Place::State(number) => {
+                let at = self.records.binary_search_by_key(&number, |(number, ..)| *number);
+                let found = at.ok().and_then(|at| self.records.get_mut(at));
+                let (_, birth, revised) = found.ok_or(Broken::Record("a state of no job"))?;
+                (birth.record, *revised) = (RecordRow::decode(value)?, true);
+            }
+            Place::Queue(queue) => self.queues.push((queue, QueueRow::decode(value)?)),
+            Place::Unique(queue, key) => self.holds.push((queue, key, HoldRow::decode(value)?)),
+            Place::Stone(serial) => self.stones.push((serial, StoneRow::decode(value)?)),
+            Place::Watermark(queue) => self.watermarks.push((queue, watermark(value)?)),
+        }
+        Ok(())
+    }
+
     /// Whose rows they are; `None` where there are none.
-    pub(super) fn owner(&self, name: &str) -> Result<Option<OwnerRow>> {
-        let refuse = |code, message| Err(Error::new(code, message).at("open").by("memory"));
+    pub(super) fn owner(&self) -> Result<Option<OwnerRow>> {
+        let refuse = |code, message: String| Err(Error::new(code, message).at("open").by("memory"));
         match (self.owner, self.broken) {
-            (None, _) if self.any => refuse(
-                ErrorCode::Config,
-                format!("the journal in {name} is no tracking store: give each its own folder"),
-            ),
-            (_, Some(Broken::Newer(_))) => refuse(
+            (None, _) if self.any => {
+                let message =
+                    "the journal is of something else, such as a memory provider: give each a folder of its own";
+                refuse(ErrorCode::Config, message.to_owned())
+            }
+            (_, Some(broken @ Broken::Newer(_))) => refuse(
                 ErrorCode::Unsupported,
-                format!("a newer version of this program wrote the journal in {name}: use it"),
+                format!("the journal holds {broken}: open it with the program that wrote it, or a newer one"),
             ),
-            (_, Some(broken)) => refuse(
+            (_, Some(broken @ Broken::Record(_))) => refuse(
                 ErrorCode::Undecodable,
-                format!("the journal in {name} is damaged ({broken}): restore it from a copy, or move the folder away"),
+                format!(
+                    "the journal holds {broken}: restore the folder from a copy, or move it away to start with an empty one"
+                ),
             ),
             (owner, None) => Ok(owner),
         }
@@ -91,16 +101,14 @@ impl Rows {
         for (queue, row) in self.queues {
             ledger.room(&queue).restore(row);
         }
-        for aside in self.asides {
-            match aside {
-                Aside::Unique { queue, key, id, until } => {
-                    ledger.room(&queue).restore_hold(key, id, until.map(|until| now.moment_of(until)));
-                }
-                Aside::Stone { serial, job, kind, laid } => {
-                    ledger.tombstones.restore(serial, job, kind, past(laid, now));
-                }
-                Aside::Watermark { queue, mark } => ledger.tombstones.restore_watermark(queue, mark),
-            }
+        for (queue, key, HoldRow { id, until }) in self.holds {
+            ledger.room(&queue).restore_hold(key, id, until.map(|until| now.moment_of(until)));
+        }
+        for (serial, StoneRow { job, kind, laid }) in self.stones {
+            ledger.tombstones.restore(serial, job, kind, past(laid, now));
+        }
+        for (queue, mark) in self.watermarks {
+            ledger.tombstones.restore_watermark(queue, mark);
         }
         let mut finished: Vec<(u64, u32)> = Vec::new();
         for (number, birth, revised) in self.records {
@@ -124,10 +132,6 @@ impl Rows {
 /// When it was, on the monotonic line.
 fn past(time: Timestamp, now: Now) -> Moment {
     now.mono.saturating_sub(nanos(time.until(now.wall)))
-}
-
-fn number(key: &[u8]) -> Result<u64, Broken> {
-    key.try_into().map(u64::from_be_bytes).map_err(|_| Broken::Record("a job's number"))
 }
 
 fn tracked(birth: BirthRow, row: records::Row, born: u32, suspect: bool, now: Now) -> Tracked {

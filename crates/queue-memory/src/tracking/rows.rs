@@ -1,5 +1,8 @@
 //! What the journal keeps of a tracking store, row by row.
 //!
+//! The records as they were staged are a table of their own, which begins with whose they are: so that neither a memory
+//! provider nor a tracking store mistakes the other's journal for its own. All the rest is in the table beside it.
+//!
 //! Times are wall-clock times, as everywhere in the journal. A record is one row as it was staged; what became of it since is
 //! a second one, which is written anew with every change, and never without what it says being whole.
 
@@ -19,16 +22,11 @@ use crate::{
 
 const VERSION: u8 = 1;
 
-/// Whose journal it is, under this key among the notes.
-pub(super) const OWNER: &[u8] = b"tracking";
+/// Whose journal it is: before all records.
+pub(super) const OWNER: &[u8] = b"";
 
 const ANNOUNCED: u8 = 1;
 const STAGED: u8 = 2;
-
-/// What begins the key of a unique key, of a tombstone, of a watermark.
-const UNIQUE: u8 = b'k';
-const STONE: u8 = b't';
-const WATERMARK: u8 = b'w';
 
 fn start(row: Bytes) -> Result<Reader, Broken> {
     let mut row = Reader::new(row);
@@ -39,8 +37,8 @@ fn start(row: Bytes) -> Result<Reader, Broken> {
     }
 }
 
-fn writer(capacity: usize) -> Writer {
-    let mut out = Writer::with_capacity(1 + capacity);
+fn begin(out: &mut Vec<u8>) -> Writer<'_> {
+    let mut out = Writer(out);
     out.byte(VERSION);
     out
 }
@@ -53,11 +51,10 @@ pub(super) struct OwnerRow {
 }
 
 impl OwnerRow {
-    pub(super) fn encode(self) -> Bytes {
-        let mut out = writer(16);
+    pub(super) fn write(self, out: &mut Vec<u8>) {
+        let mut out = begin(out);
         out.long(self.id.0.get());
         out.long(self.opened);
-        out.freeze()
     }
 
     pub(super) fn decode(row: Bytes) -> Result<Self, Broken> {
@@ -80,14 +77,13 @@ pub(super) struct QueueRow {
 }
 
 impl QueueRow {
-    pub(super) fn encode(self) -> Bytes {
-        let mut out = writer(33);
+    pub(super) fn write(self, out: &mut Vec<u8>) {
+        let mut out = begin(out);
         out.long(self.version);
         out.byte(u8::from(self.paused));
         out.long(self.submitted);
         out.long(self.completed);
         out.long(self.failed);
-        out.freeze()
     }
 
     pub(super) fn decode(row: Bytes) -> Result<Self, Broken> {
@@ -118,15 +114,14 @@ pub(super) struct RecordRow {
 }
 
 impl RecordRow {
-    pub(super) fn encode(record: &Tracked, now: Now) -> Bytes {
-        let state = StateRow::encode(&record.job, record.worker.as_deref(), now);
-        let mut out = writer(50 + state.len());
+    pub(super) fn write(record: &Tracked, now: Now, bytes: &mut Vec<u8>) {
+        let mut out = begin(bytes);
         let staged = match record.copy {
             Copy::Staged { until, lease, origin } => Some((until, lease, origin)),
             Copy::Sent => None,
         };
         let flags = [(ANNOUNCED, record.announced), (STAGED, staged.is_some())];
-        out.byte(flags.iter().filter(|(_, set)| *set).map(|(flag, _)| flag).sum());
+        out.byte(flags.iter().filter(|(_, set)| *set).map(|(flag, _)| flag).sum::<u8>());
         if let Some((until, lease, origin)) = staged {
             out.time(Some(now.time_of(until)));
             out.long(nanos(lease));
@@ -140,8 +135,7 @@ impl RecordRow {
         out.word(record.claimed);
         out.time(record.due);
         out.long(nanos(record.lease));
-        out.raw(&state);
-        out.freeze()
+        StateRow::write(&record.job, record.worker.as_deref(), now, bytes);
     }
 
     pub(super) fn decode(row: Bytes) -> Result<Self, Broken> {
@@ -187,16 +181,15 @@ pub(super) struct BirthRow {
 }
 
 impl BirthRow {
-    pub(super) fn encode(record: &Tracked, now: Now) -> Bytes {
-        let state = RecordRow::encode(record, now);
-        let frame = record.job.envelope.encode();
-        let mut out = writer(40 + record.queue.as_str().len() + record.provider.len() + state.len() + frame.len());
+    pub(super) fn write(record: &Tracked, now: Now, bytes: &mut Vec<u8>) {
+        let mut state = Vec::with_capacity(128);
+        RecordRow::write(record, now, &mut state);
+        let mut out = begin(bytes);
         out.bytes(record.queue.as_str().as_bytes());
         out.bytes(record.provider.as_bytes());
         out.time(Some(record.job.submitted_at));
         out.bytes(&state);
-        out.raw(&frame);
-        out.freeze()
+        out.raw(&record.job.envelope.encode());
     }
 
     pub(super) fn decode(row: Bytes) -> Result<Self, Broken> {
@@ -210,88 +203,108 @@ impl BirthRow {
     }
 }
 
-/// What is kept beside the records, each under a key of its own.
+/// Where a row lies among those that are not of the records as they were staged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Aside {
-    Unique { queue: QueueName, key: UniqueKey, id: JobId, until: Option<Timestamp> },
-    Stone { serial: u64, job: JobRef, kind: Kind, laid: Timestamp },
-    Watermark { queue: QueueName, mark: Timestamp },
+pub(super) enum Place {
+    /// What became of a record.
+    State(u64),
+    Queue(QueueName),
+    Unique(QueueName, UniqueKey),
+    Stone(u64),
+    Watermark(QueueName),
 }
 
-pub(super) fn unique_key(queue: &QueueName, key: &UniqueKey) -> Vec<u8> {
-    let mut row = queue_key(UNIQUE, queue);
-    // No queue's name has a zero in it.
-    row.push(0);
-    row.extend_from_slice(key.as_str().as_bytes());
-    row
-}
-
-pub(super) fn stone_key(serial: u64) -> Vec<u8> {
-    [&[STONE][..], &serial.to_be_bytes()].concat()
-}
-
-pub(super) fn watermark_key(queue: &QueueName) -> Vec<u8> {
-    queue_key(WATERMARK, queue)
-}
-
-fn queue_key(kind: u8, queue: &QueueName) -> Vec<u8> {
-    [&[kind], queue.as_str().as_bytes()].concat()
-}
-
-impl Aside {
-    pub(super) fn encode(&self) -> (Vec<u8>, Bytes) {
-        let mut out = writer(64);
-        let key = match self {
-            Self::Unique { queue, key, id, until } => {
-                out.raw(id.as_bytes());
-                out.time(*until);
-                unique_key(queue, key)
-            }
-            Self::Stone { serial, job, kind, laid } => {
-                out.raw(job.id.as_bytes());
-                out.time(Some(*laid));
-                out.byte(match kind {
-                    Kind::Evicted => 0,
-                    Kind::Withdrawn => 1,
-                });
-                out.raw(job.queue.as_str().as_bytes());
-                stone_key(*serial)
-            }
-            Self::Watermark { queue, mark } => {
-                out.time(Some(*mark));
-                watermark_key(queue)
-            }
-        };
-        (key, out.freeze())
-    }
-
-    pub(super) fn decode(key: &[u8], row: Bytes) -> Result<Self, Broken> {
-        let mut row = start(row)?;
-        let (kind, key) = key.split_first().ok_or(Broken::Record("a row without a key"))?;
-        match *kind {
-            UNIQUE => {
-                let nonsense = Broken::Record("a key of a queue");
-                let at = key.iter().position(|byte| *byte == 0).ok_or(nonsense)?;
-                let unique = UniqueKey::new(text(&key[at + 1..])?).map_err(|_| nonsense)?;
-                let (id, until) = (id(&mut row)?, row.time()?);
-                row.end()?;
-                Ok(Self::Unique { queue: queue(text(&key[..at])?)?, key: unique, id, until })
-            }
-            STONE => {
-                let serial = key.try_into().map(u64::from_be_bytes).map_err(|_| Broken::Record("a stone's number"))?;
-                let id = id(&mut row)?;
-                let laid = row.time()?.ok_or(Broken::Record("a stone without a date"))?;
-                let kind = if row.flag()? { Kind::Withdrawn } else { Kind::Evicted };
-                Ok(Self::Stone { serial, job: JobRef::new(queue(text(&row.rest())?)?, id), kind, laid })
-            }
-            WATERMARK => {
-                let mark = row.time()?.ok_or(Broken::Record("a watermark without a date"))?;
-                row.end()?;
-                Ok(Self::Watermark { queue: queue(text(key)?)?, mark })
-            }
-            _ => Err(Broken::Record("there is no such kind of key")),
+impl Place {
+    pub(super) fn key(&self) -> Vec<u8> {
+        match self {
+            Self::State(number) => [&b"s"[..], &number.to_be_bytes()].concat(),
+            Self::Queue(queue) => [&b"q"[..], queue.as_str().as_bytes()].concat(),
+            // No queue's name has a zero in it.
+            Self::Unique(queue, key) => [b"u", queue.as_str().as_bytes(), &[0], key.as_str().as_bytes()].concat(),
+            Self::Stone(serial) => [&b"t"[..], &serial.to_be_bytes()].concat(),
+            Self::Watermark(queue) => [&b"w"[..], queue.as_str().as_bytes()].concat(),
         }
     }
+
+    pub(super) fn read(key: &[u8]) -> Result<Self, Broken> {
+        let (kind, key) = key.split_first().ok_or(Broken::Record("a row without a key"))?;
+        Ok(match kind {
+            b's' => Self::State(number(key)?),
+            b'q' => Self::Queue(queue(text(key)?)?),
+            b'u' => {
+                let nonsense = Broken::Record("a unique key");
+                let at = key.iter().position(|byte| *byte == 0).ok_or(nonsense)?;
+                let unique = UniqueKey::new(text(&key[at + 1..])?).map_err(|_| nonsense)?;
+                Self::Unique(queue(text(&key[..at])?)?, unique)
+            }
+            b't' => Self::Stone(number(key)?),
+            b'w' => Self::Watermark(queue(text(key)?)?),
+            _ => return Err(Broken::Record("there is no such kind of row")),
+        })
+    }
+}
+
+/// Who holds a unique key, and until when if that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct HoldRow {
+    pub(super) id: JobId,
+    pub(super) until: Option<Timestamp>,
+}
+
+impl HoldRow {
+    pub(super) fn write(self, out: &mut Vec<u8>) {
+        let mut out = begin(out);
+        out.raw(self.id.as_bytes());
+        out.time(self.until);
+    }
+
+    pub(super) fn decode(row: Bytes) -> Result<Self, Broken> {
+        let mut row = start(row)?;
+        let found = Self { id: id(&mut row)?, until: row.time()? };
+        row.end()?;
+        Ok(found)
+    }
+}
+
+/// A tombstone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct StoneRow {
+    pub(super) job: JobRef,
+    pub(super) kind: Kind,
+    pub(super) laid: Timestamp,
+}
+
+impl StoneRow {
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        let mut out = begin(out);
+        out.raw(self.job.id.as_bytes());
+        out.time(Some(self.laid));
+        out.byte(u8::from(self.kind == Kind::Withdrawn));
+        out.raw(self.job.queue.as_str().as_bytes());
+    }
+
+    pub(super) fn decode(row: Bytes) -> Result<Self, Broken> {
+        let mut row = start(row)?;
+        let id = id(&mut row)?;
+        let laid = row.time()?.ok_or(Broken::Record("a stone without a date"))?;
+        let kind = if row.flag()? { Kind::Withdrawn } else { Kind::Evicted };
+        Ok(Self { job: JobRef::new(queue(text(&row.rest())?)?, id), kind, laid })
+    }
+}
+
+pub(super) fn write_watermark(mark: Timestamp, out: &mut Vec<u8>) {
+    begin(out).time(Some(mark));
+}
+
+pub(super) fn watermark(row: Bytes) -> Result<Timestamp, Broken> {
+    let mut row = start(row)?;
+    let mark = row.time()?.ok_or(Broken::Record("a watermark without a date"))?;
+    row.end()?;
+    Ok(mark)
+}
+
+pub(super) fn number(key: &[u8]) -> Result<u64, Broken> {
+    key.try_into().map(u64::from_be_bytes).map_err(|_| Broken::Record("a number"))
 }
 
 fn id(row: &mut Reader) -> Result<JobId, Broken> {
@@ -303,6 +316,6 @@ fn text(bytes: &[u8]) -> Result<&str, Broken> {
     std::str::from_utf8(bytes).map_err(|_| Broken::Record("a text is not UTF-8"))
 }
 
-pub(super) fn queue(name: &str) -> Result<QueueName, Broken> {
+fn queue(name: &str) -> Result<QueueName, Broken> {
     QueueName::new(name).map_err(|_| Broken::Record("a queue's name"))
 }

@@ -1,13 +1,13 @@
 //! What changed, as one batch of the journal.
 
-use queue_core::job::Envelope;
+use queue_core::job::{Envelope, QueueName};
 
 use super::{
     ledger::Ledger,
     record::Tracked,
     records::Records,
     room::{Room, Rooms},
-    rows::{Aside, BirthRow, QueueRow, RecordRow, stone_key, unique_key, watermark_key},
+    rows::{BirthRow, HoldRow, Place, RecordRow, StoneRow, write_watermark},
     tombstones::Tombstones,
 };
 use crate::{
@@ -28,25 +28,24 @@ impl Records {
     fn write(&mut self, batch: &mut Batch, now: Now) {
         let gone = self.take_changes(|record| write_record(record, batch, now));
         for row in gone {
-            let key = row.number.to_be_bytes();
-            batch.delete(Table::Jobs, &key);
+            batch.delete(Table::Records, &row.number.to_be_bytes());
             if row.revised {
-                batch.delete(Table::States, &key);
+                batch.delete(Table::Stages, &Place::State(row.number).key());
             }
         }
     }
 }
 
 fn write_record(record: &mut Tracked, batch: &mut Batch, now: Now) {
-    let key = record.row.number.to_be_bytes();
+    let number = record.row.number;
     if record.kept.as_ref().is_some_and(|kept| is_same(kept, &record.job.envelope)) {
-        batch.put(Table::States, &key, &RecordRow::encode(record, now));
+        batch.put_with(Table::Stages, &Place::State(number).key(), |out| RecordRow::write(record, now, out));
         record.row.revised = true;
         return;
     }
-    batch.put(Table::Jobs, &key, &BirthRow::encode(record, now));
+    batch.put_with(Table::Records, &number.to_be_bytes(), |out| BirthRow::write(record, now, out));
     if std::mem::take(&mut record.row.revised) {
-        batch.delete(Table::States, &key);
+        batch.delete(Table::Stages, &Place::State(number).key());
     }
     record.kept = Some(record.job.envelope.clone());
 }
@@ -60,52 +59,53 @@ impl Rooms {
     fn write(&mut self, batch: &mut Batch, now: Now) {
         let (dropped, changed) = self.take_changes();
         for (queue, keys) in dropped {
-            batch.delete(Table::Queues, queue.as_str().as_bytes());
             for key in keys {
-                batch.delete(Table::Keys, &unique_key(&queue, &key));
+                batch.delete(Table::Stages, &Place::Unique(queue.clone(), key).key());
             }
+            batch.delete(Table::Stages, &Place::Queue(queue).key());
         }
         for queue in changed {
             if let Some(room) = self.get_mut_unnoted(&queue) {
-                write_room(&queue, room, batch, now);
+                write_room(queue, room, batch, now);
             }
         }
     }
 }
 
-fn write_room(queue: &queue_core::QueueName, room: &mut Room, batch: &mut Batch, now: Now) {
+fn write_room(queue: QueueName, room: &mut Room, batch: &mut Batch, now: Now) {
+    for key in room.take_moved() {
+        let hold = room.hold_of(&key);
+        let place = Place::Unique(queue.clone(), key).key();
+        match hold {
+            Some((id, until)) => {
+                let row = HoldRow { id, until: until.map(|until| now.time_of(until)) };
+                batch.put_with(Table::Stages, &place, |out| row.write(out));
+            }
+            None => batch.delete(Table::Stages, &place),
+        }
+    }
     let row = room.row();
     if room.kept != row {
         room.kept = row;
-        batch.put(Table::Queues, queue.as_str().as_bytes(), &QueueRow::encode(row));
-    }
-    for key in room.take_moved() {
-        match room.hold_of(&key) {
-            Some((id, until)) => {
-                let until = until.map(|until| now.time_of(until));
-                let (key, row) = Aside::Unique { queue: queue.clone(), key, id, until }.encode();
-                batch.put(Table::Keys, &key, &row);
-            }
-            None => batch.delete(Table::Keys, &unique_key(queue, &key)),
-        }
+        batch.put_with(Table::Stages, &Place::Queue(queue).key(), |out| row.write(out));
     }
 }
 
 impl Tombstones {
     fn write(&mut self, batch: &mut Batch, now: Now) {
         for (serial, laid, job) in self.take_moved() {
+            let place = Place::Stone(serial).key();
             match self.kind_of(serial, &job) {
                 Some(kind) => {
-                    let (key, row) = Aside::Stone { serial, job, kind, laid: now.time_of(laid) }.encode();
-                    batch.put(Table::Keys, &key, &row);
+                    let row = StoneRow { job, kind, laid: now.time_of(laid) };
+                    batch.put_with(Table::Stages, &place, |out| row.write(out));
                 }
-                None => batch.delete(Table::Keys, &stone_key(serial)),
+                None => batch.delete(Table::Stages, &place),
             }
         }
         for (queue, mark) in self.take_raised() {
-            let key = watermark_key(&queue);
-            let (_, row) = Aside::Watermark { queue, mark }.encode();
-            batch.put(Table::Keys, &key, &row);
+            let place = Place::Watermark(queue).key();
+            batch.put_with(Table::Stages, &place, |out| write_watermark(mark, out));
         }
     }
 }

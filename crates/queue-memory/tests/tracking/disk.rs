@@ -8,9 +8,13 @@ use queue_core::{
     queue_spec::Retention,
     store::{JobQuery, Watch, Watched},
 };
-use queue_memory::Disk;
+use queue_memory::{JournalOptions, ModelDisk};
 
 use super::*;
+
+fn open(disk: &ModelDisk, env: &Env, limits: TrackingLimits) -> MemoryTracking {
+    MemoryTracking::open(&JournalOptions::on_disk(disk, true), env.clone(), limits).unwrap()
+}
 
 impl Bed {
     pub(super) async fn on_disk() -> Self {
@@ -18,8 +22,8 @@ impl Bed {
     }
 
     async fn on_disk_bounded(limits: TrackingLimits) -> Self {
-        let (env, disk) = (Env::seeded(START, 1), Disk::new());
-        let store = MemoryTracking::open_on(&disk, env.clone(), limits).await.unwrap();
+        let (env, disk) = (Env::seeded(START, 1), ModelDisk::new());
+        let store = open(&disk, &env, limits);
         Self { env, store, disk }
     }
 
@@ -30,11 +34,11 @@ impl Bed {
 
     async fn reopen_bounded(&mut self, dies: bool, limits: TrackingLimits) {
         if dies {
-            self.store.crash();
+            self.store.abandon();
         } else {
             self.store.close().await.unwrap();
         }
-        self.store = MemoryTracking::open_on(&self.disk, self.env.clone(), limits).await.unwrap();
+        self.store = open(&self.disk, &self.env, limits);
     }
 }
 
@@ -47,7 +51,7 @@ async fn a_full_disk_is_no_success_and_loses_nothing_when_there_is_room_again() 
     let mut bed = Bed::on_disk().await;
     let (held, first, second) = (bed.job(), bed.job(), bed.job());
     let fence = bed.running(&held).await;
-    bed.disk.fill(true);
+    bed.disk.refuse(Some(std::io::ErrorKind::StorageFull));
     assert!(matches!(bed.stage(&first).await, StageOutcome::Unknown(_)), "written in memory and not on disk");
     assert!(matches!(bed.stage(&second).await, StageOutcome::Unknown(_)), "refused beforehand");
     assert!(matches!(bed.look(&second).await, Lookup::NotFound), "nothing changed");
@@ -61,7 +65,7 @@ async fn a_full_disk_is_no_success_and_loses_nothing_when_there_is_room_again() 
     let refused = bed.store.unstage(&[(reference(&first), 0)]).await.remove(0);
     assert_eq!(refused.unwrap_err().code(), ErrorCode::Unavailable);
 
-    bed.disk.fill(false);
+    bed.disk.refuse(None);
     assert!(matches!(bed.stage(&first).await, StageOutcome::Known), "it was confirmed");
     assert!(matches!(bed.stage(&second).await, StageOutcome::Staged));
     assert!(matches!(bed.settle(fence, done()).await, SettleOutcome::Settled));
@@ -77,12 +81,12 @@ async fn nothing_is_answered_that_rests_on_what_is_not_on_disk() {
     let mut bed = Bed::on_disk().await;
     let job = bed.job();
     let fence = bed.running(&job).await;
-    bed.disk.fill(true);
+    bed.disk.refuse(Some(std::io::ErrorKind::StorageFull));
     assert!(matches!(bed.settle(fence, done()).await, SettleOutcome::Unknown(_)));
     assert_eq!(bed.state(&job).await, JobState::Completed, "in memory");
     assert!(matches!(bed.settle(fence, done()).await, SettleOutcome::Unknown(_)), "settled, and not yet for good");
     assert!(matches!(bed.claim(&job).await, Verdict::Unknown(_)), "its copy must not be acknowledged");
-    bed.disk.fill(false);
+    bed.disk.refuse(None);
     assert!(matches!(bed.settle(fence, done()).await, SettleOutcome::AlreadySettled));
     bed.reopen(true).await;
     assert!(matches!(bed.claim(&job).await, Verdict::Drop));
@@ -95,10 +99,10 @@ async fn what_a_crash_undoes_was_not_answered() {
     let mut bed = Bed::on_disk().await;
     let (known, lost) = (bed.job(), bed.job());
     bed.published(&known).await;
-    bed.disk.fill(true);
+    bed.disk.refuse(Some(std::io::ErrorKind::StorageFull));
     assert!(matches!(bed.stage(&lost).await, StageOutcome::Unknown(_)));
-    bed.store.crash();
-    bed.disk.fill(false);
+    bed.store.abandon();
+    bed.disk.refuse(None);
     bed.reopen(true).await;
     assert!(matches!(bed.look(&lost).await, Lookup::NotFound));
     assert_eq!(bed.state(&known).await, JobState::Pending);
@@ -329,7 +333,7 @@ async fn retention_bounds_the_disk() {
         bed.store.settle(&settlements, STAGE).await;
         assert_eq!(bed.store.evict(&queue(), &Retention::none(), 1_000).await.unwrap(), 250);
         if round % 6 == 5 {
-            sizes.push(bed.disk.size());
+            sizes.push(bed.disk.contents().len());
         }
     }
     assert!(sizes[3] <= sizes[0] * 3 / 2, "it grows: {sizes:?}");
@@ -348,7 +352,7 @@ async fn who_is_closed_refuses_and_keeps_all_it_had() {
     let refused = bed.store.confirm(&[(reference(&job), 0)]).await.remove(0).unwrap_err();
     assert_eq!(refused.code(), ErrorCode::Closed);
     drop(clone);
-    bed.store = MemoryTracking::open_on(&bed.disk, bed.env.clone(), TrackingLimits::default()).await.unwrap();
+    bed.store = open(&bed.disk, &bed.env, TrackingLimits::default());
     pass(STAGE).await;
     assert!(bed.due().await.is_empty(), "the confirm is there");
 }
@@ -357,18 +361,21 @@ async fn who_is_closed_refuses_and_keeps_all_it_had() {
 async fn a_folder_is_opened_once_and_holds_what_a_dropped_store_had() {
     let dir = tempfile::tempdir().unwrap();
     let env = Env::system();
-    let open = async || MemoryTracking::open(dir.path().join("jobs"), env.clone(), TrackingLimits::default()).await;
-    let bed = Bed { store: open().await.unwrap(), env: env.clone(), disk: Disk::new() };
+    let open = |name: &str| {
+        let folder = JournalOptions::folder(dir.path().join(name));
+        MemoryTracking::open(&folder, env.clone(), TrackingLimits::default())
+    };
+    let bed = Bed { store: open("jobs").unwrap(), env: env.clone(), disk: ModelDisk::new() };
     let job = bed.job();
     bed.published(&job).await;
-    assert_eq!(open().await.unwrap_err().code(), ErrorCode::StoreInUse);
+    assert_eq!(open("jobs").unwrap_err().code(), ErrorCode::StoreInUse);
     let id = bed.store.id();
     drop(bed);
-    let store = open().await.unwrap();
+    let store = open("jobs").unwrap();
     assert_eq!(store.id(), id);
     let page = store.list(&JobQuery::default(), None, 9).await.unwrap();
     assert_eq!(page.items.iter().map(|record| record.job.id).collect::<Vec<_>>(), [job.id]);
     store.close().await.unwrap();
-    let other = MemoryTracking::open(dir.path().join("others"), env.clone(), TrackingLimits::default()).await.unwrap();
+    let other = open("others").unwrap();
     assert_ne!(other.id(), id);
 }

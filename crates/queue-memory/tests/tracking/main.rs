@@ -35,7 +35,7 @@ struct Bed {
     env: Env,
     store: MemoryTracking,
     #[cfg(feature = "journal")]
-    disk: queue_memory::Disk,
+    disk: queue_memory::ModelDisk,
 }
 
 fn queue() -> QueueName {
@@ -115,7 +115,7 @@ impl Bed {
             store: MemoryTracking::with_limits(env.clone(), limits),
             env,
             #[cfg(feature = "journal")]
-            disk: queue_memory::Disk::new(),
+            disk: queue_memory::ModelDisk::new(),
         }
     }
 

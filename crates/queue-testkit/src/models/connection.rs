@@ -121,13 +121,7 @@ impl Link {
         outcome
     }
 
-    fn try_publish(
-        &self,
-        state: &mut State,
-        name: &QueueName,
-        envelope: &Envelope,
-        on_full: OnFull,
-    ) -> PublishOutcome {
+    fn try_publish(&self, state: &mut State, name: &QueueName, envelope: &Envelope, on_full: OnFull) -> PublishOutcome {
         let refused = (|| {
             self.usable(state, "publish").map_err(Rejection::Unavailable)?;
             state.check(name, envelope)?;

@@ -9,17 +9,15 @@ use queue_core::{
     Env, JobId, QueueName, Timestamp,
     clock::{Random as _, SeededRandom},
     job::{Envelope, JobError, JobKind, JobRef, Unique, UniqueKey},
-    lifecycle::JobState,
     provider::{Beat, BeatOutcome, Cancel, Disposition, FollowUp, ParkKey, Receipt, ReleaseReason, Settlement},
     queue_spec::Retention,
     store::{
-        Claim, Fence, JobStore, Lookup, QueueControl, Scope, StageOutcome, StagedJob, TrackedSettle, TrackingStore,
-        Verdict,
+        Claim, Fence, JobStore, QueueControl, Scope, StageOutcome, StagedJob, TrackedSettle, TrackingStore, Verdict,
     },
 };
 
 use super::{MemoryTracking, Told, TrackingLimits};
-use crate::{Disk, queue::Now};
+use crate::{JournalOptions, ModelDisk};
 use portrait::{Portrait, compare, portrait};
 
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -33,11 +31,11 @@ impl MemoryTracking {
     }
 
     /// What somebody finds who opens the disk after a power failure.
-    async fn check_journal(&self, disk: &Disk, limits: TrackingLimits) {
+    async fn check_journal(&self, disk: &ModelDisk, limits: TrackingLimits) {
         let lived = self.portrait().await;
         let (found, _) = {
-            let image = disk.image();
-            let found = Self::open_on(&image, self.shared.env.clone(), limits).await.unwrap();
+            let image = JournalOptions::on_disk(&ModelDisk::with(disk.contents()), true);
+            let found = Self::open(&image, self.shared.env.clone(), limits).unwrap();
             found.noted(|ledger, now| (portrait(ledger, now), Told::AtOnce))
         };
         compare(&lived, &found);

@@ -11,7 +11,7 @@ const LIMITS: TrackingLimits =
 struct Walk {
     random: SeededRandom,
     env: Env,
-    disk: Disk,
+    disk: ModelDisk,
     store: MemoryTracking,
     /// Every copy that somebody may publish, deliver or ask for.
     copies: Vec<(QueueName, Envelope)>,
@@ -21,8 +21,8 @@ struct Walk {
 
 impl Walk {
     async fn new(seed: u64) -> Self {
-        let (env, disk) = (Env::seeded(START, seed), Disk::new());
-        let store = MemoryTracking::open_on(&disk, env.clone(), LIMITS).await.unwrap();
+        let (env, disk) = (Env::seeded(START, seed), ModelDisk::new());
+        let store = MemoryTracking::open(&JournalOptions::on_disk(&disk, true), env.clone(), LIMITS).unwrap();
         let random = SeededRandom::new(seed);
         Self { random, env, disk, store, copies: Vec::new(), fences: Vec::new(), done: [0; 20] }
     }
@@ -256,11 +256,12 @@ impl Walk {
     async fn restart(&mut self) {
         match self.below(3) {
             0 => self.store.close().await.unwrap(),
-            1 => self.store.crash(),
+            1 => self.store.abandon(),
             _ => {}
         }
-        self.store.crash();
-        self.store = MemoryTracking::open_on(&self.disk, self.env.clone(), LIMITS).await.unwrap();
+        self.store.abandon();
+        self.store =
+            MemoryTracking::open(&JournalOptions::on_disk(&self.disk, true), self.env.clone(), LIMITS).unwrap();
     }
 }
 
