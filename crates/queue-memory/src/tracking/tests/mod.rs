@@ -1,6 +1,7 @@
 //! What is recovered is what was there, whatever happened: every change of a record is in the journal.
 
 mod portrait;
+mod refusals;
 mod walk;
 
 use std::time::Duration;

@@ -275,14 +275,14 @@ fn receipt(fence: Fence) -> Receipt {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_recovered_is_what_was_there() {
-    let seeds = std::env::var("TRACKING_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(6);
+    let seeds = std::env::var("TRACKING_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(3);
     let mut restarts = 0;
     for seed in 0..seeds {
         let mut walk = Walk::new(seed).await;
-        for step in 0..500 {
+        for step in 0..400 {
             walk.step().await;
             // Several calls share a batch as often as not.
-            if walk.one_in(3) {
+            if walk.one_in(4) {
                 eprintln!("seed {seed}, step {step}");
                 walk.store.check_journal(&walk.disk, LIMITS).await;
             }
