@@ -4,12 +4,28 @@ mod admin;
 mod consumer;
 mod events;
 mod factory;
+#[cfg(feature = "journal")]
+#[allow(dead_code, reason = "not everything has a caller yet")]
+mod journal;
+#[cfg(not(feature = "journal"))]
+#[path = "absent.rs"]
+#[allow(dead_code, reason = "nothing here is ever called")]
+mod journal;
+mod notes;
+#[cfg(feature = "journal")]
+mod opening;
 mod provider;
 mod queue;
+mod rows;
 mod store;
 mod topics;
 mod tracking;
 
 pub use factory::register;
+#[cfg(feature = "journal")]
+#[doc(hidden)]
+pub use journal::ModelDisk;
+#[cfg(feature = "journal")]
+pub use opening::{JournalOptions, Recovery};
 pub use provider::MemoryProvider;
 pub use tracking::{MemoryTracking, TrackingLimits};
