@@ -115,7 +115,9 @@ async fn dead_and_finished_jobs_keep_their_records_and_redrive_theirs() {
     let error = JobError::custom("E", "why").with_detail("more");
     let dies = Disposition::DeadLetter { error: error.clone() };
     assert!(settle(&*consumer, &deliveries[0], dies.clone()).await.is_settled());
-    assert!(settle(&*consumer, &deliveries[1], Disposition::Complete { result: Some("yes".into()) }).await.is_settled());
+    assert!(
+        settle(&*consumer, &deliveries[1], Disposition::Complete { result: Some("yes".into()) }).await.is_settled()
+    );
     let rig = rig.crash();
     let stats = rig.stats().await;
     assert_eq!((stats.dead, stats.finished, stats.pending, stats.completed_total), (1, 1, 1, 1));
@@ -267,10 +269,7 @@ async fn a_settlement_and_what_follows_from_it_are_one() {
     rig.accepted([job(1)]).await;
     let consumer = rig.consumer(9).await;
     let delivery = consumer.fetch(1, Duration::ZERO).await.unwrap().remove(0);
-    let then = vec![
-        FollowUp { queue: other.clone(), envelope: job(2) },
-        FollowUp { queue: queue(), envelope: job(3) },
-    ];
+    let then = vec![FollowUp { queue: other.clone(), envelope: job(2) }, FollowUp { queue: queue(), envelope: job(3) }];
     let settlement = Settlement { then, ..Settlement::new(delivery.receipt, done()) };
     assert!(consumer.settle(&[settlement]).await[0].is_settled());
     let rig = rig.crash();
