@@ -122,6 +122,14 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_jobs: Option<u64>,
 
+    /// Keep the run in this directory: after a crash, a kill or Ctrl-C, the same command goes on where it was
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub journal: Option<PathBuf>,
+
+    /// With --journal: forget the run that the directory holds, and begin anew
+    #[arg(long, requires = "journal")]
+    pub fresh: bool,
+
     /// Stop at the first invalid line
     #[arg(long)]
     pub strict: bool,

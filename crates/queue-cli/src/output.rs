@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, Metadata, OpenOptions},
-    io::{self, BufWriter, Write as _},
+    io::{self, BufWriter, Seek as _, SeekFrom, Write as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -40,6 +40,9 @@ pub enum OutputError {
         /// What the system said.
         source: io::Error,
     },
+    /// What was written cannot be looked at.
+    #[error("cannot look at what was written: {0}")]
+    Look(io::Error),
     /// The disk is full, or worse.
     #[error("cannot write to {path:?} after {rows} rows: {source}")]
     Write {
@@ -96,12 +99,39 @@ impl Output {
         options.write(true);
         match (special, force) {
             (true, _) => {}
-            (false, true) => drop(options.create(true).truncate(true)),
+            (false, true) => drop(options.read(true).create(true).truncate(true)),
             // Refuses a file that somebody made since the check, too.
-            (false, false) => drop(options.create_new(true)),
+            (false, false) => drop(options.read(true).create_new(true)),
         }
         let file = options.open(path).map_err(failed)?;
         Ok(Self { path: path.to_owned(), file: BufWriter::with_capacity(64 << 10, file), rows: 0 })
+    }
+
+    /// Goes on with a file behind so many bytes; what follows them is cut off. One that is missing is made.
+    ///
+    /// # Errors
+    /// It is in use, or cannot be opened.
+    pub fn resume(path: &Path, length: u64, in_use: &[InUse]) -> Result<Self, OutputError> {
+        Self::check(path, true, in_use)?;
+        let mut options = OpenOptions::new();
+        let opened = options.read(true).write(true).create(true).truncate(false).open(path);
+        let cut = opened.and_then(|mut file| {
+            file.set_len(length)?;
+            file.seek(SeekFrom::End(0))?;
+            Ok(file)
+        });
+        let file = cut.map_err(|source| OutputError::Open { path: path.to_owned(), source })?;
+        Ok(Self { path: path.to_owned(), file: BufWriter::with_capacity(64 << 10, file), rows: 0 })
+    }
+
+    /// Every row so far is on disk when this returns; the file, to look at.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn sync(&mut self) -> Result<&File, OutputError> {
+        let synced = self.file.flush().and_then(|()| self.file.get_ref().sync_data());
+        self.said(synced)?;
+        Ok(self.file.get_ref())
     }
 
     /// So that no other output takes it.

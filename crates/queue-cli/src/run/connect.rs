@@ -1,7 +1,20 @@
 //! From `--provider` to a scheduler.
 
+use std::{path::Path, sync::Arc};
+
 use queue_core::{JobScheduler, QueueName, Result};
 use queue_manager::QueueManager;
+
+use crate::resume::journal::Journal;
+
+/// Opens a journal that nobody else has open.
+///
+/// # Errors
+/// The provider's, with what to do.
+pub(super) async fn open_journal(directory: &Path) -> Result<(JobScheduler, Arc<dyn Journal>)> {
+    let _ = directory;
+    todo!()
+}
 
 /// Connects to the provider of a URL.
 ///
