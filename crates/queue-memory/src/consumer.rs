@@ -103,7 +103,7 @@ impl MemoryConsumer {
         if self.queue.with(|state| state.is_closed(self.holder)) {
             return Ok(Vec::new());
         }
-        self.provider.open("fetch").map(|()| Vec::new()).map_err(|error| error.on(&self.queue.name))
+        self.provider.ensure_open("fetch").map(|()| Vec::new()).map_err(|error| error.on(&self.queue.name))
     }
 
     fn dropped(&self) -> Error {

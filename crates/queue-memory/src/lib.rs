@@ -1,15 +1,28 @@
 #![doc = include_str!("docs/crate.md")]
 
+#[cfg(not(feature = "journal"))]
+#[path = "absent.rs"]
+#[allow(dead_code, reason = "as above")]
+mod journal;
 mod admin;
 mod consumer;
 mod events;
 mod factory;
+#[cfg(feature = "journal")]
+#[allow(dead_code, reason = "not everything has a caller yet")]
+mod journal;
+mod notes;
+#[cfg(feature = "journal")]
+mod opening;
 mod provider;
 mod queue;
+mod rows;
 mod store;
 mod topics;
 mod tracking;
 
 pub use factory::register;
+#[cfg(feature = "journal")]
+pub use opening::{JournalOptions, Recovery};
 pub use provider::MemoryProvider;
 pub use tracking::{MemoryTracking, TrackingLimits};

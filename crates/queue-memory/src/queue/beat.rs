@@ -2,7 +2,7 @@
 
 use queue_core::{
     event::JobEventKind,
-    provider::{Beat, BeatOutcome, Lease},
+    provider::{Beat, BeatOutcome, Durability, Lease},
 };
 
 use super::{Now, State};
@@ -11,6 +11,7 @@ impl State {
     pub(crate) fn beat(&mut self, beat: &Beat, now: Now) -> BeatOutcome {
         let Some(slot) = self.held(beat.receipt) else { return BeatOutcome::Lost };
         let Some(entry) = self.slots.get_mut(slot) else { return BeatOutcome::Lost };
+        let orphaned = entry.orphaned;
         if beat.started {
             entry.mark_started();
         }
@@ -21,10 +22,20 @@ impl State {
             entry.details_mut().progress = Some(progress.clone());
         }
         let cancel = entry.cancel_requested().cloned();
+        let end = entry.turn_at;
+        if beat.started || beat.progress.is_some() || !beat.logs.is_empty() {
+            self.note(slot);
+        }
+        if beat.started && orphaned {
+            // Whoever asks runs the job once this is known, also if the job ends the process.
+            self.rely(Some(Durability::Synced));
+        }
         if let Some(extend) = beat.extend {
+            let earlier = now.after(extend) < end;
             let end = now.after(extend);
-            let earlier = end < entry.turn_at;
-            entry.turn_at = end;
+            if let Some(entry) = self.slots.get_mut(slot) {
+                entry.turn_at = end;
+            }
             if earlier {
                 // The timer that is set would come too late.
                 self.turn(slot, end);

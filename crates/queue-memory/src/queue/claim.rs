@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use queue_core::{
     lifecycle::{JobState, Trigger},
-    provider::{Delivery, Lease, Receipt},
+    provider::{Delivery, Durability, Lease, Receipt},
 };
 
 use super::{Moment, Now, State, lanes::Place, state::Holder};
@@ -105,6 +105,10 @@ impl State {
         entry.marked = false;
         entry.started_at = Some(now.wall);
         entry.worker = worker;
+        if entry.row.take_suspicion() {
+            // It may have ended the process before: what shows that it was given out is on disk first.
+            self.rely(Some(Durability::Synced));
+        }
         self.apply(slot, Trigger::Claim, now)?;
         self.turn(slot, now.after(lease));
         let entry = self.slots.get(slot)?;
