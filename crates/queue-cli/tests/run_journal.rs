@@ -10,7 +10,7 @@ use bench::{Bench, Ended, all, finish, signal, statuses};
 use killed::{Campaign, Dice};
 use serde_json::{Value, json};
 
-const COUNT: &str = "cat >> ran; echo >> ran";
+const COUNT: &str = "read -r n; echo $n >> ran";
 
 fn jobs(numbers: std::ops::RangeInclusive<u64>) -> String {
     numbers.map(|n| format!("{{\"payload\": {n}}}\n")).collect()
@@ -32,6 +32,8 @@ fn killed_after(bench: &Bench, exec: &str, file: &str, started: usize, more: &[&
     let args = ["jobs", "--journal", "journal", "--results", "rows", "--shell", "--exec", exec, "-j", "2"];
     let child = bench.spawn(&[&args[..], more].concat());
     bench.lines_appear(file, started);
+    // What has ended by now is to be on disk.
+    thread::park_timeout(Duration::from_millis(500));
     signal(child.id(), "KILL");
     assert_eq!(finish(child).code, None);
 }

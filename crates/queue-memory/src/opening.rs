@@ -152,7 +152,8 @@ impl Found {
             Table::Keys => self.side(row.key, row.value),
             Table::Notes => self.named(row.key, row.value),
             Table::Records | Table::Stages => {
-                let message = "the journal holds the records of another broker's jobs: give this one a folder of its own";
+                let message =
+                    "the journal holds the records of another broker's jobs: give this one a folder of its own";
                 return Err(Error::new(ErrorCode::Config, message).at("connect").by("memory"));
             }
         };
@@ -250,10 +251,9 @@ impl Found {
 fn refuse(broken: Broken) -> Error {
     let (code, what) = match broken {
         Broken::Newer(_) => (ErrorCode::Unsupported, "open it with the program that wrote it, or a newer one"),
-        Broken::Record(_) => (
-            ErrorCode::Undecodable,
-            "restore the folder from a copy, or move it away to start with an empty one",
-        ),
+        Broken::Record(_) => {
+            (ErrorCode::Undecodable, "restore the folder from a copy, or move it away to start with an empty one")
+        }
     };
     Error::new(code, format!("the journal holds {broken}: {what}")).at("connect").by("memory")
 }

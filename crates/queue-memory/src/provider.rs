@@ -388,8 +388,7 @@ impl QueueProvider for MemoryProvider {
         can.started_count = Support::Native;
         can.max_encoded_len = spec.map_or(usize::MAX, |spec| spec.max_encoded_len);
         can.broker_clock = true;
-        can.durability =
-            if self.shared.journal.is_some() { &["synced", "interval", "relaxed"] } else { &["relaxed"] };
+        can.durability = if self.shared.journal.is_some() { &["synced", "interval", "relaxed"] } else { &["relaxed"] };
         if spec.is_some_and(|spec| spec.tracking == Tracking::Off) {
             // Without records there is no index to find a job in.
             let tracked = Support::Unsupported { instead: "declare the queue with tracking" };

@@ -2,13 +2,18 @@
 
 use std::{collections::HashSet, fmt::Debug};
 
-use queue_core::{JobId, QueueName};
+use futures_util::FutureExt as _;
+use queue_core::{Error, ErrorCode, JobId, QueueName, Result, provider::Durability};
+use queue_memory::MemoryProvider;
 
 /// A journal, as far as it holds more than jobs. Everything is written in the order in which it is asked for, together with
 /// what happens to jobs; nothing here waits for the disk.
 pub trait Journal: Debug + Send + Sync + 'static {
     /// Keeps a value in the place of the last one under the key.
-    fn note(&self, key: &'static str, value: Vec<u8>);
+    ///
+    /// # Errors
+    /// Nothing can be written now, and this was not: see [`Journal::trouble`].
+    fn note(&self, key: &'static str, value: Vec<u8>) -> Result<()>;
 
     /// What was noted in earlier lives.
     fn notes(&self) -> Vec<(String, Vec<u8>)>;
@@ -18,4 +23,24 @@ pub trait Journal: Debug + Send + Sync + 'static {
 
     /// Why nothing can be written now, for people. It goes on by itself when that is mended.
     fn trouble(&self) -> Option<String>;
+}
+
+impl Journal for MemoryProvider {
+    fn note(&self, key: &'static str, value: Vec<u8>) -> Result<()> {
+        // A relaxed note waits for nothing.
+        let noted = Self::note(self, key, value, Durability::Relaxed).now_or_never();
+        noted.unwrap_or_else(|| Err(Error::new(ErrorCode::Internal, "a relaxed note waited").at("note")))
+    }
+
+    fn notes(&self) -> Vec<(String, Vec<u8>)> {
+        Self::notes(self).into_iter().map(|(key, value)| (key, value.to_vec())).collect()
+    }
+
+    fn forget(&self, queue: &QueueName, jobs: &HashSet<JobId>) {
+        Self::forget(self, queue, jobs);
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.ready().err().map(|error| error.message().to_owned())
+    }
 }

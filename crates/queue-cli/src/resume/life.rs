@@ -6,13 +6,13 @@ use std::{
     time::Duration,
 };
 
-use queue_core::JobId;
+use queue_core::{JobId, Result};
 use tokio::time::Instant;
 
 use super::{
     identity::check,
     journal::Journal,
-    notes::{self, Begun, Notes, Place, READ, ROWS, Read, Rows, Written},
+    notes::{self, BEGUN, Begun, Notes, Place, READ, ROWS, Read, Rows, Written},
     recover::Recovered,
     tail,
 };
@@ -61,7 +61,7 @@ impl Safe {
     ///
     /// # Errors
     /// The disk's.
-    pub fn of(ledger: &mut Ledger) -> Result<Self, OutputError> {
+    pub fn of(ledger: &mut Ledger) -> std::result::Result<Self, OutputError> {
         let [results, dead] = ledger.sync()?.map(|file| file.map(tail::written).transpose());
         let (results, dead) = (results.map_err(OutputError::Look)?, dead.map_err(OutputError::Look)?);
         let summary = ledger.summary();
@@ -94,12 +94,15 @@ pub struct Life {
 
 impl Life {
     /// A run that begins, or begins anew. Nothing of an earlier one may be left.
-    #[must_use]
-    pub fn begin(journal: Arc<dyn Journal>, begun: Begun) -> Self {
-        journal.note(notes::BEGUN, notes::written(&begun));
-        journal.note(READ, notes::written(&Read::default()));
-        journal.note(ROWS, notes::written(&Rows::default()));
-        Self::with(journal, begun)
+    ///
+    /// # Errors
+    /// The journal takes no notes.
+    pub fn begin(journal: Arc<dyn Journal>, begun: Begun) -> Result<Self> {
+        journal.note(READ, notes::written(&Read::default()))?;
+        journal.note(ROWS, notes::written(&Rows::default()))?;
+        // Last: without it the others are not looked at.
+        journal.note(BEGUN, notes::written(&begun))?;
+        Ok(Self::with(journal, begun))
     }
 
     /// A run that goes on.
@@ -179,7 +182,8 @@ impl Life {
         }
         self.read = self.reading();
         if !self.dirty {
-            self.journal.note(READ, notes::written(&self.read));
+            // Where it fails the next one says it, and until then lines are known by their ids.
+            let _ = self.journal.note(READ, notes::written(&self.read));
         }
     }
 
@@ -210,8 +214,8 @@ impl Life {
     /// Whether rows wait to be made safe, and may: a row of a line that is not known to be in the journal must wait for that.
     #[must_use]
     pub fn wants_safety(&self) -> bool {
-        let enough = self.rows >= MANY || self.bytes >= HEAVY || self.due <= Instant::now();
-        self.rows > 0 && enough && self.may_be_safe()
+        let enough = (self.rows >= MANY || self.bytes >= HEAVY) && self.journal.trouble().is_none();
+        self.rows > 0 && (enough || self.due <= Instant::now()) && self.may_be_safe()
     }
 
     /// Whether every row is one of a line in front of the noted place.
@@ -229,10 +233,12 @@ impl Life {
         let counts = Status::ALL.map(|status| safe.counts[status]);
         let (results, dead) = (safe.results, safe.dead);
         let rows = Rows { read: self.read, counts, attempts: safe.attempts, results, dead, listed, finished };
-        self.journal.note(ROWS, notes::written(&rows));
-        // Behind the note: whoever finds them gone finds them listed.
-        self.journal.forget(&self.begun.queue, &jobs);
-        self.pending.retain(|_, pending| !pending.written);
-        (self.dirty, self.rows, self.bytes, self.due) = (false, 0, 0, Instant::now() + EVERY);
+        self.due = Instant::now() + EVERY;
+        if self.journal.note(ROWS, notes::written(&rows)).is_ok() {
+            // Behind the note: whoever finds them gone finds them listed.
+            self.journal.forget(&self.begun.queue, &jobs);
+            self.pending.retain(|_, pending| !pending.written);
+            (self.dirty, self.rows, self.bytes) = (false, 0, 0);
+        }
     }
 }

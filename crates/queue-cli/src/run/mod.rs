@@ -76,7 +76,7 @@ async fn supervise(args: RunArgs) -> u8 {
         ended = conducting => match ended {
             Ok(outcome) => {
                 if let Some(directory) = journal.filter(|_| !quiet) {
-                    tell_what_is_left(&outcome, &directory);
+                    tell_what_is_left(&outcome, &directory, json);
                 }
                 conclude(&outcome, begun.elapsed(), json, quiet)
             }
@@ -167,12 +167,14 @@ fn conclude(outcome: &Outcome, elapsed: Duration, json: bool, quiet: bool) -> u8
 }
 
 /// How to go on with a run that was cut off.
-fn tell_what_is_left(outcome: &Outcome, directory: &Path) {
+fn tell_what_is_left(outcome: &Outcome, directory: &Path, json: bool) {
+    let (lines, summary) = (outcome.left.unwrap_or_default(), &outcome.summary);
     if outcome.ending != exit::Ending::Finished {
-        let lines = outcome.left.unwrap_or_default();
         say(format_args!(
             "the run is kept in {directory:?}, with {lines} lines under way: the same command goes on where it was"
         ));
+    } else if !json && summary.earlier() > 0 && summary.earlier() == summary.counts().total() {
+        say("nothing was left to run: all of it was done before (--fresh begins anew)");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use queue_core::{ErrorCode, JobScheduler};
+use queue_core::{Error, ErrorCode, JobScheduler};
 use tokio::sync::watch;
 
 use super::{
@@ -47,9 +47,9 @@ pub(super) async fn begin(
 ) -> Result<Conductor, String> {
     if plan.args.fresh && journal.notes().iter().any(|(key, _)| key == BEGUN) {
         // An empty note: what follows may be cut off, and the next life is to do it again.
-        journal.note(BEGUN, Vec::new());
+        journal.note(BEGUN, Vec::new()).map_err(said)?;
     }
-    let others = scheduler.admin().queues("", None, 1).await.map_err(|error| error.to_string())?;
+    let others = scheduler.admin().queues("", None, 1).await.map_err(said)?;
     let Some(file) = plan.input.file.clone() else { return Err(Refused::NoFile("no file").to_string()) };
     let start = blocking({
         let (journal, args, file) = (Arc::clone(&journal), plan.args.clone(), Arc::clone(&file));
@@ -59,15 +59,15 @@ pub(super) async fn begin(
         Start::Begin(begun) => {
             plan.check_outputs().map_err(|error| error.to_string())?;
             drop_what_is_left(scheduler, &begun).await?;
-            let life = Life::begin(journal, begun);
+            let life = Life::begin(journal, begun).map_err(said)?;
             // Returns when it is on disk, and then so is what was noted before it.
             let queue = open(&plan, scheduler, &life).await?;
             let plan = blocking(move || plan.make_outputs()).await?;
             Conductor::new(plan, queue, asked, why, Some(life), None)
         }
         Start::Resume(notes) => {
-            let store = scheduler.store().map_err(|error| error.to_string())?;
-            let records = recover::records(&**store, &notes.begun.queue).await.map_err(|error| error.to_string())?;
+            let store = scheduler.store().map_err(said)?;
+            let records = recover::records(&**store, &notes.begun.queue).await.map_err(said)?;
             let read = {
                 let (notes, results, dead) = (notes.clone(), plan.args.results.clone(), plan.args.dead.clone());
                 move || -> Result<Recovered, Refused> {
@@ -92,13 +92,17 @@ pub(super) async fn begin(
 
 async fn open(plan: &Plan, scheduler: &JobScheduler, life: &Life) -> Result<RunQueue, String> {
     let opened = RunQueue::open(scheduler.clone(), &plan.args, plan.retry.clone(), Some(life.begun())).await;
-    opened.map_err(|error| format!("--journal: {}", error.message()))
+    opened.map_err(said)
+}
+
+fn said(error: Error) -> String {
+    format!("--journal: {}", error.message())
 }
 
 /// A run that was begun anew and cut off may have left its jobs.
 async fn drop_what_is_left(scheduler: &JobScheduler, begun: &Begun) -> Result<(), String> {
     match scheduler.provider().drop_queue(&begun.queue, false).await {
-        Err(error) if error.code() != ErrorCode::NotFound => Err(format!("--journal: {}", error.message())),
+        Err(error) if error.code() != ErrorCode::NotFound => Err(said(error)),
         _ => Ok(()),
     }
 }

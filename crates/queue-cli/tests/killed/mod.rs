@@ -57,6 +57,8 @@ fn runs(line: u64) -> u64 {
 
 /// Says in a file that nobody truncates that it runs, works a little, and says what came of it.
 const ONE_SHOT: &str = r#"read -r n
+    # Nobody lived to say which.
+    [ -n "$n" ] || exit 1
     echo "$n" >> "$RUNS"
     [ $((n % 50)) = 7 ] || [ $((n % 40)) != 3 ] || exit 65
     [ $((n % 30)) != 5 ] || [ "$QUEUE_ATTEMPT" != 1 ] || exit 1
@@ -152,7 +154,11 @@ impl Campaign {
         let concurrency = self.concurrency.to_string();
         let mut args = vec!["jobs", "--journal", &places[0], "--results", &places[1], "--dead", &places[2]];
         args.extend(["-j", &concurrency, "--backoff", "none", "--max-attempts", "3", "--shell", "--json"]);
-        args.extend(if self.pool { ["--exec-mode", "pool", "--exec", POOL] } else { ["--exec-mode", "oneshot", "--exec", ONE_SHOT] });
+        args.extend(if self.pool {
+            ["--exec-mode", "pool", "--exec", POOL]
+        } else {
+            ["--exec-mode", "oneshot", "--exec", ONE_SHOT]
+        });
         let mut command = bench.command(&args);
         let stderr = fs::OpenOptions::new().append(true).open(bench.path("stderr")).unwrap();
         command.env("RUNS", bench.path("runs")).stderr(stderr).stdout(std::process::Stdio::null()).process_group(0);
@@ -162,11 +168,13 @@ impl Campaign {
     /// Kills and resumes until it is done, then checks everything.
     pub(crate) fn fight(&self, bench: &Bench, dice: &mut Dice) -> Tally {
         self.write_input(bench);
-        let mut fight = Fight { campaign: self, bench, tally: Tally { jobs: self.jobs, ..Tally::default() }, done: HashSet::new() };
+        let mut fight =
+            Fight { campaign: self, bench, tally: Tally { jobs: self.jobs, ..Tally::default() }, done: HashSet::new() };
         loop {
             let mut life = self.start(bench);
             fight.tally.lives += 1;
-            let until = (fight.tally.kills < self.kills).then(|| Duration::from_micros(dice.below(self.longest.as_micros() as u64)));
+            let until = (fight.tally.kills < self.kills)
+                .then(|| Duration::from_micros(dice.below(self.longest.as_micros() as u64)));
             match life.wait(until) {
                 Some(status) => {
                     fight.ended(status);

@@ -340,7 +340,9 @@ impl State {
 
     /// The rows of everything that was noted.
     fn write_rows(&mut self) {
-        let Self { changes: Some(changes), slots, workers, spec, control, ticket, dissolved, .. } = self else { return };
+        let Self { changes: Some(changes), slots, workers, spec, control, ticket, dissolved, .. } = self else {
+            return;
+        };
         let Changes { batch, number, dirty, queue, tickets, env, .. } = &mut **changes;
         if *ticket + TICKETS / 2 > *tickets && !*dissolved {
             (*tickets, *queue) = (*ticket + TICKETS, true);

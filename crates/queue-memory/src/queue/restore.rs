@@ -8,12 +8,7 @@ use queue_core::{
     lifecycle::{self, JobState, Trigger},
 };
 
-use super::{
-    Alarm, Changes, Now, State, Timer,
-    changes::Row,
-    entry::Entry,
-    lanes::Place,
-};
+use super::{Alarm, Changes, Now, State, Timer, changes::Row, entry::Entry, lanes::Place};
 use crate::rows::{Broken, GoneRow, JobRow, QueueRow, StateRow, WindowRow};
 
 /// Takes rows in the order in which the journal gives them: jobs, then their states, then what is beside them.
