@@ -12,6 +12,10 @@ mod journal;
 #[cfg(feature = "journal")]
 #[allow(dead_code, reason = "not everything has a caller yet")]
 mod journal;
+#[cfg(not(feature = "journal"))]
+#[path = "absent.rs"]
+#[allow(dead_code, reason = "nothing here is ever called")]
+mod journal;
 mod notes;
 #[cfg(feature = "journal")]
 mod opening;
@@ -23,6 +27,9 @@ mod topics;
 mod tracking;
 
 pub use factory::register;
+#[cfg(feature = "journal")]
+#[doc(hidden)]
+pub use journal::ModelDisk;
 #[cfg(feature = "journal")]
 pub use opening::{JournalOptions, Recovery};
 pub use provider::MemoryProvider;

@@ -298,6 +298,23 @@ impl Shared {
         }
     }
 
+    /// Changes a queue and answers once that is on disk, as far as the queue's durability says.
+    pub(crate) async fn change<R>(
+        &self,
+        queue: &Queue,
+        operation: &'static str,
+        act: impl FnOnce(&mut State) -> R,
+    ) -> Result<R> {
+        let away = |error: Error| error.at(operation).on(&queue.name);
+        self.ready().map_err(away)?;
+        let (result, ticket) = queue.with_kept(|state| {
+            state.rely(None);
+            act(state)
+        });
+        self.kept(ticket).await.map_err(away)?;
+        Ok(result)
+    }
+
     /// Ends the journal in order.
     async fn finish(&self) -> Result<()> {
         let Some(journal) = &self.journal else { return Ok(()) };

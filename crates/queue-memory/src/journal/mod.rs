@@ -11,9 +11,13 @@
 
 mod batch;
 mod buffer;
+mod disk;
 mod error;
 mod file;
+mod medium;
+mod reading;
 mod record;
+mod totals;
 mod writer;
 
 use std::{fmt, path::Path, sync::Arc, time::Duration};
@@ -21,9 +25,12 @@ use std::{fmt, path::Path, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use queue_core::Result;
 
+#[allow(unused_imports, reason = "for whoever keeps jobs here")]
 pub(crate) use batch::{Batch, Table, key, parts};
 use buffer::Shared;
-use file::{Medium, Store};
+pub use disk::ModelDisk;
+use file::Store;
+use medium::Medium;
 
 /// How a journal behaves. The defaults serve everybody but tests.
 #[derive(Debug, Clone)]
@@ -39,6 +46,8 @@ pub(crate) struct Options {
     pub(crate) patience: Duration,
     /// Two-phase commits. Without, a flipped bit may silently undo the newest commit of an unclean stop.
     pub(crate) two_phase: bool,
+    /// A file below this size, in bytes, is never compacted.
+    pub(crate) compact_from: u64,
 }
 
 impl Default for Options {
@@ -50,6 +59,7 @@ impl Default for Options {
             retry_max: Duration::from_secs(5),
             patience: Duration::from_secs(5),
             two_phase: true,
+            compact_from: 4 << 20,
         }
     }
 }
@@ -125,14 +135,14 @@ impl Journal {
         Self::start(Medium::folder(dir)?, Mode::Thread, options, rows)
     }
 
-    /// As [`Journal::open`], on a disk of the caller's.
+    /// As [`Journal::open`], on a disk of the caller's. Nothing tells which its newest commit was.
     pub(crate) fn in_backend(
         backend: Arc<dyn redb::StorageBackend>,
         mode: Mode,
         options: &Options,
         rows: impl FnMut(Row<'_>) -> Result<()>,
     ) -> Result<(Self, Recovered)> {
-        Self::start(Medium::Backend(backend), mode, options, rows)
+        Self::start(Medium::Backend { backend, marked: Arc::default() }, mode, options, rows)
     }
 
     fn start(

@@ -99,6 +99,15 @@ impl State {
         Claimed::Jobs(jobs)
     }
 
+    /// A job that was claimed and not handed out after all stands where it stood, as suspect as it was.
+    pub(crate) fn take_back(&mut self, receipt: Receipt, now: Now) {
+        let Some(slot) = self.held(receipt) else { return };
+        if let Some(entry) = self.slots.get_mut(slot) {
+            entry.row.suspect();
+        }
+        self.apply(slot, Trigger::Release, now);
+    }
+
     fn lease(&mut self, slot: u32, holder: u32, worker: u32, lease: Duration, now: Now) -> Option<Delivery> {
         let entry = self.slots.get_mut(slot)?;
         entry.holder = holder;

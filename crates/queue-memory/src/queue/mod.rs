@@ -11,6 +11,7 @@ mod line;
 mod partitions;
 mod position;
 mod publish;
+#[cfg(feature = "journal")]
 mod restore;
 mod retain;
 mod settle;
@@ -29,10 +30,13 @@ use queue_core::{
 };
 use tokio::sync::Notify;
 
-pub(crate) use changes::{Changes, Row, Side, keep_together};
+#[cfg(feature = "journal")]
+pub(crate) use changes::Side;
+pub(crate) use changes::{Changes, keep_together};
 pub(crate) use claim::Claimed;
 pub(crate) use entry::{Details, Entry, Settled};
 pub(crate) use publish::{Named, Taken, Verdict};
+#[cfg(feature = "journal")]
 pub(crate) use restore::Restoring;
 pub(crate) use settle::{keep_outcome, trigger_of};
 pub(crate) use slots::Slots;

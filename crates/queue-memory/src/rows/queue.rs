@@ -134,7 +134,8 @@ mod tests {
     #[test]
     fn what_is_kept_of_a_queue_comes_back_as_it_was() {
         let name = QueueName::from_static("mail");
-        let spec = QueueSpec { max_len: Some(7), ..QueueSpec::new(name.clone()) };
+        let mut spec = QueueSpec::new(name.clone());
+        spec.max_len = Some(7);
         let control = QueueControl { version: 3, paused: true, ..QueueControl::default() };
         let mut bytes = Vec::new();
         QueueRow::write(&spec, &control, 9, &mut bytes);
