@@ -98,6 +98,17 @@ impl Ledger {
         results.and(attempt(&mut self.dead, Output::flush))
     }
 
+    /// From now on a full disk is waited for; see [`Output::be_patient`].
+    pub fn be_patient(&mut self) {
+        [&mut self.results, &mut self.dead].into_iter().flatten().for_each(Output::be_patient);
+    }
+
+    /// Why rows wait in memory, for people.
+    #[must_use]
+    pub fn is_full(&self) -> Option<String> {
+        [&self.results, &self.dead].into_iter().flatten().find_map(Output::is_full)
+    }
+
     /// Counts and times so far.
     #[must_use]
     pub fn summary(&self) -> &Summary {

@@ -7,7 +7,7 @@ mod killed;
 use std::{collections::BTreeMap, fs, process::Stdio, thread, time::Duration};
 
 use bench::{Bench, Ended, all, finish, signal, statuses};
-use killed::{Campaign, Dice};
+use killed::{Campaign, Dice, SmallDisk};
 use serde_json::{Value, json};
 
 const COUNT: &str = "read -r n; echo $n >> ran";
@@ -48,6 +48,49 @@ fn killed_ten_times_it_loses_nothing_and_repeats_nothing() {
         let tally = campaign.fight(&bench, &mut dice);
         println!("{tally:?}");
     }
+}
+
+#[test]
+fn a_full_disk_is_waited_for_and_nothing_is_lost() {
+    let Some(disk) = SmallDisk::new(24) else { return };
+    let bench = Bench::new();
+    let campaign = Campaign {
+        jobs: 200,
+        concurrency: 3,
+        pool: false,
+        longest: Duration::from_millis(500),
+        kills: 4,
+        disk: Some(disk.path().to_owned()),
+        look: false,
+    };
+    let tally = campaign.fight(&bench, &mut Dice::new());
+    println!("{tally:?}: {}", bench.read("stderr"));
+}
+
+#[test]
+fn a_full_disk_is_said_and_the_run_goes_on_by_itself() {
+    let Some(disk) = SmallDisk::new(24) else { return };
+    let bench = Bench::new();
+    bench.write("jobs", jobs(1..=60));
+    let at = |name: &str| disk.path().join(name).display().to_string();
+    let script = "read -r n; echo $n >> ran; sleep 0.05; echo $n";
+    let args = ["jobs", "--journal", &at("journal"), "--results", &at("rows"), "--shell", "--exec", script, "-j", "2"];
+    let child = bench.spawn(&args);
+    bench.lines_appear("ran", 10);
+    let filler = fs::File::create(at("filler")).unwrap();
+    let mut out = std::io::BufWriter::with_capacity(1, filler);
+    while std::io::Write::write_all(&mut out, &[b'x'; 4096]).is_ok() {}
+    thread::park_timeout(Duration::from_secs(3));
+    let ran = bench.read("ran").lines().count();
+    assert!(ran < 30, "nothing new is started: {ran}");
+    fs::remove_file(at("filler")).unwrap();
+    let ended = finish(child);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("waiting: ") && ended.stderr.contains("full"), "{ended:?}");
+    assert!(ended.stderr.contains("going on: "), "{ended:?}");
+    assert_eq!(bench.read("ran").lines().count(), 60, "nothing ran twice");
+    let rows = fs::read_to_string(at("rows")).unwrap();
+    assert_eq!(rows.lines().count(), 60);
 }
 
 #[test]

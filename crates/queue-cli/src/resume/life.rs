@@ -215,7 +215,9 @@ impl Life {
     #[must_use]
     pub fn wants_safety(&self) -> bool {
         let enough = (self.rows >= MANY || self.bytes >= HEAVY) && self.journal.trouble().is_none();
-        self.rows > 0 && (enough || self.due <= Instant::now()) && self.may_be_safe()
+        // A place behind a line that is no job is noted only with its row.
+        let some = self.dirty || self.rows > 0;
+        some && (self.dirty || enough || self.due <= Instant::now()) && self.may_be_safe()
     }
 
     /// Whether every row is one of a line in front of the noted place.

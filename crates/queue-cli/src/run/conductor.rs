@@ -80,6 +80,8 @@ pub(super) struct Conductor {
     /// With a journal: what the next life has to know.
     pub(super) life: Option<Life>,
     pub(super) troubled: bool,
+    /// Rows wait for room on their disk.
+    pub(super) full: bool,
     quiet: bool,
     window: Window,
     feed: mpsc::Receiver<Result<Fed, FeedError>>,
@@ -105,10 +107,10 @@ pub(super) struct Conductor {
     explain: Option<Interval>,
     explaining: Pending<Vec<String>>,
     interrupted: bool,
-    failed: bool,
+    pub(super) failed: bool,
     /// Whether the run is to end, and whether that has begun.
     leaving: bool,
-    drained: bool,
+    pub(super) drained: bool,
 }
 
 impl Conductor {
@@ -137,6 +139,9 @@ impl Conductor {
         }
         let window = Window::default();
         let mut ledger = Ledger::new(how, results, dead);
+        if life.is_some() {
+            ledger.be_patient();
+        }
         let past = left.map(|left| resumed::take_over(left, &queue, &open, &mut ledger, &window));
         let past = past.transpose().map_err(|error| error.to_string())?.unwrap_or_default();
         let bytes_read = past.offset;
@@ -150,6 +155,7 @@ impl Conductor {
             progress: Progress::new(input.length, !args.quiet && !args.json),
             life,
             troubled: false,
+            full: false,
             quiet: args.quiet,
             window,
             feed,
@@ -190,7 +196,7 @@ impl Conductor {
                 Ok(()) = self.why.changed() => self.explain(),
                 () = turn(&mut self.explain) => self.explain(),
                 Ok(()) = self.unstartable.changed() => self.cannot_start(),
-                heard = self.reports.recv_many(&mut told, HEARD), if !self.reported => {
+                heard = self.reports.recv_many(&mut told, HEARD), if self.hears() => {
                     self.reported = heard == 0;
                     for report in told.drain(..) {
                         self.hear(report);
@@ -203,7 +209,7 @@ impl Conductor {
                 told = done(&mut self.explaining) => told.iter().for_each(|line| self.progress.say(line)),
                 _ = left(&mut self.crew) => {}
                 () = until(self.head_start), if self.is_lining_up() => self.start().await,
-                lines = self.feed.recv_many(&mut fed, BATCH), if self.reading && self.submitting.is_none() => {
+                lines = self.feed.recv_many(&mut fed, BATCH), if self.reads() => {
                     self.reading = lines > 0;
                     let fed = std::mem::take(&mut fed);
                     self.take_in(fed);
@@ -226,11 +232,20 @@ impl Conductor {
         if self.is_lining_up() && submitted && lined_up && !self.leaving {
             self.start().await;
         }
-        let nothing_left = !self.reading && submitted && self.open.is_empty();
+        let nothing_left = !self.reading && submitted && self.open.is_empty() && self.rows_are_out();
         if (nothing_left || self.leaving) && !self.drained {
             self.drain().await;
         }
         !(matches!(self.crew, Crew::Leaving(None)) && submitted && self.reported)
+    }
+
+    /// While no row can be written, reports wait, and with them the worker; but not its end.
+    fn hears(&self) -> bool {
+        !self.reported && (self.leaving || !self.full)
+    }
+
+    fn reads(&self) -> bool {
+        self.reading && self.submitting.is_none() && !self.full
     }
 
     fn is_lining_up(&self) -> bool {
@@ -351,7 +366,8 @@ impl Conductor {
     }
 
     /// A row that is lost here is written by the next life, if there is one.
-    fn heed(&mut self, written: Result<(), OutputError>) {
+    pub(super) fn heed(&mut self, written: Result<(), OutputError>) {
+        self.full = self.life.is_some() && self.ledger.is_full().is_some();
         if let Err(error) = written {
             self.life.iter_mut().for_each(Life::be_unsure);
             self.fail(error);
@@ -361,6 +377,7 @@ impl Conductor {
     fn tick(&mut self) {
         self.window.give_back();
         self.progress.update(self.bytes_read, self.open.running(), self.ledger.summary().counts());
+        self.look_for_room();
         if self.next_look > Instant::now() {
             return;
         }
@@ -368,7 +385,7 @@ impl Conductor {
         let flushed = self.ledger.flush();
         self.heed(flushed);
         self.make_safe_if_due();
-        self.watch_the_journal();
+        self.watch_the_disk();
         match self.queue.store() {
             Some(store) if self.looking.is_none() => {
                 self.looking = Some(Box::pin(look::look(store, self.open.clone())));

@@ -31,6 +31,9 @@ impl Conductor {
     /// Brings the rows to the disk, and notes that they are there.
     pub(super) fn make_safe(&mut self, finished: bool) {
         let Some(life) = self.life.as_mut().filter(|life| life.may_be_safe()) else { return };
+        if self.full && !self.drained {
+            return;
+        }
         match tokio::task::block_in_place(|| Safe::of(&mut self.ledger)) {
             Ok(safe) => life.be_safe(&safe, finished),
             Err(error) => {
@@ -40,15 +43,33 @@ impl Conductor {
         }
     }
 
-    /// Says that the journal takes nothing, and when it does again.
-    pub(super) fn watch_the_journal(&mut self) {
+    /// Says that journal or rows cannot be written, and when they can again.
+    pub(super) fn watch_the_disk(&mut self) {
         let Some(life) = &self.life else { return };
-        match (life.trouble(), self.troubled) {
+        match (life.trouble().or_else(|| self.ledger.is_full()), self.troubled) {
             (Some(trouble), false) => self.progress.say(&format!("waiting: {trouble}")),
-            (None, true) => self.progress.say("going on: the journal can be written again"),
+            (None, true) => self.progress.say("going on: there is room on the disk again"),
             _ => return,
         }
         self.troubled = !self.troubled;
+    }
+
+    /// A run that could go on when there is room does not end for want of it.
+    pub(super) fn rows_are_out(&mut self) -> bool {
+        if self.life.is_some() && !self.failed {
+            let flushed = self.ledger.flush();
+            self.heed(flushed);
+        }
+        !self.full || self.failed
+    }
+
+    /// Tries again to write the rows that wait.
+    pub(super) fn look_for_room(&mut self) {
+        if self.full {
+            let flushed = self.ledger.flush();
+            self.heed(flushed);
+        }
+        self.full = self.ledger.is_full().is_some();
     }
 
     /// What is still open stays in the journal, for the next life. Says how many lines there are, if any may be.

@@ -6,6 +6,7 @@ mod journal;
 use std::{
     collections::{BTreeMap, HashSet},
     fs,
+    io::Write as _,
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus},
@@ -89,7 +90,7 @@ pub(crate) struct Campaign {
     pub(crate) longest: Duration,
     /// Stop killing after so many, and let it end.
     pub(crate) kills: usize,
-    /// Where journal and outputs are; the directory of the test unless given.
+    /// Where journal and outputs are, and full at times; the directory of the test unless given.
     pub(crate) disk: Option<PathBuf>,
     /// Whether what happens to be committed is looked at after each kill.
     pub(crate) look: bool,
@@ -100,6 +101,9 @@ pub(crate) struct Campaign {
 pub(crate) struct Tally {
     pub(crate) lives: usize,
     pub(crate) kills: usize,
+    /// How often the disk was full, and how many lives ended for that by themselves.
+    pub(crate) full: usize,
+    pub(crate) gave_up: usize,
     pub(crate) jobs: u64,
     /// Runs that there had to be.
     pub(crate) wanted: u64,
@@ -108,6 +112,49 @@ pub(crate) struct Tally {
     pub(crate) allowed: u64,
     /// Ends that were known to be on disk at some kill, summed over the kills.
     pub(crate) committed: u64,
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.lives += other.lives;
+        self.kills += other.kills;
+        self.full += other.full;
+        self.gave_up += other.gave_up;
+        self.jobs += other.jobs;
+        self.wanted += other.wanted;
+        self.runs += other.runs;
+        self.allowed += other.allowed;
+        self.committed += other.committed;
+    }
+}
+
+/// A small disk of its own, for root.
+pub(crate) struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// Of so many MiB; `None` where none can be had.
+    pub(crate) fn new(mebibytes: u32) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "tmpfs"]).arg(directory.path());
+        match mount.output() {
+            Ok(output) if output.status.success() => Some(Self(directory)),
+            failed => {
+                eprintln!("LEFT OUT: no small disk can be mounted here (that takes root): {failed:?}");
+                None
+            }
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
 }
 
 /// Numbers that nobody chose; the seed is told with every failure.
@@ -173,17 +220,27 @@ impl Campaign {
         loop {
             let mut life = self.start(bench);
             fight.tally.lives += 1;
-            let until = (fight.tally.kills < self.kills)
-                .then(|| Duration::from_micros(dice.below(self.longest.as_micros() as u64)));
-            match life.wait(until) {
-                Some(status) => {
-                    fight.ended(status);
-                    break;
+            let at_random = |dice: &mut Dice| Duration::from_micros(dice.below(self.longest.as_micros() as u64));
+            if fight.tally.kills >= self.kills {
+                let status = life.wait(None).unwrap();
+                assert_eq!(status.code(), Some(1), "some are dead and some invalid: {}", bench.read("stderr"));
+                break;
+            }
+            let fills = self.disk.is_some() && dice.below(2) == 0;
+            let mut ended = life.wait(Some(at_random(dice)));
+            if ended.is_none() && fills {
+                fight.fill();
+                ended = life.wait(Some(2 * at_random(dice)));
+                // Half of them are killed while it is full, the others a little later.
+                if ended.is_none() && dice.below(2) == 0 {
+                    fight.make_room();
+                    ended = life.wait(Some(at_random(dice)));
                 }
-                None => {
-                    life.kill(dice.below(2) == 0);
-                    fight.killed();
-                }
+            }
+            let over = fight.life_ended(&mut life, ended, dice);
+            fight.make_room();
+            if over {
+                break;
             }
         }
         fight.check()
@@ -271,8 +328,39 @@ impl Fight<'_> {
         self.done.extend(done.into_iter().map(|line| (line, runs)));
     }
 
-    fn ended(&self, status: ExitStatus) {
-        assert_eq!(status.code(), Some(1), "some are dead and some invalid: {}", self.bench.read("stderr"));
+    /// Kills it unless it has ended. Says whether the run is over.
+    fn life_ended(&mut self, life: &mut Life, ended: Option<ExitStatus>, dice: &mut Dice) -> bool {
+        match ended.map(|status| status.code()) {
+            None => {
+                life.kill(dice.below(2) == 0);
+                self.killed();
+                false
+            }
+            // It says that it can be resumed.
+            Some(Some(2)) if self.tally.full > 0 => {
+                self.tally.gave_up += 1;
+                false
+            }
+            Some(code) => {
+                assert_eq!(code, Some(1), "some are dead and some invalid: {}", self.bench.read("stderr"));
+                true
+            }
+        }
+    }
+
+    fn fill(&mut self) {
+        self.tally.full += 1;
+        let path = self.campaign.place(self.bench, "filler");
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        for chunk in [1 << 20, 64 << 10, 4 << 10, 1] {
+            while file.write_all(&vec![b'x'; chunk]).is_ok() {}
+        }
+    }
+
+    fn make_room(&self) {
+        if self.campaign.disk.is_some() {
+            let _ = fs::remove_file(self.campaign.place(self.bench, "filler"));
+        }
     }
 
     fn check(mut self) -> Tally {
@@ -288,7 +376,7 @@ impl Fight<'_> {
         let lines = self.campaign.jobs;
         self.tally.runs = runs.len() as u64;
         self.tally.wanted = (1..=lines).map(|line| self::runs(line)).sum();
-        self.tally.allowed = (2 * self.campaign.concurrency * self.tally.kills) as u64;
+        self.tally.allowed = (2 * self.campaign.concurrency * (self.tally.kills + self.tally.gave_up)) as u64;
         assert!(self.tally.runs >= self.tally.wanted, "{:?}", self.tally);
         assert!(self.tally.runs <= self.tally.wanted + self.tally.allowed, "{:?}", self.tally);
         self.check_rows();
