@@ -77,9 +77,7 @@ fn a_full_disk_is_said_and_the_run_goes_on_by_itself() {
     let args = ["jobs", "--journal", &at("journal"), "--results", &at("rows"), "--shell", "--exec", script, "-j", "2"];
     let child = bench.spawn(&args);
     bench.lines_appear("ran", 10);
-    let filler = fs::File::create(at("filler")).unwrap();
-    let mut out = std::io::BufWriter::with_capacity(1, filler);
-    while std::io::Write::write_all(&mut out, &[b'x'; 4096]).is_ok() {}
+    killed::fill(&disk.path().join("filler"));
     thread::park_timeout(Duration::from_secs(3));
     let ran = bench.read("ran").lines().count();
     assert!(ran < 30, "nothing new is started: {ran}");

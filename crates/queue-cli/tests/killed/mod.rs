@@ -351,10 +351,7 @@ impl Fight<'_> {
     fn fill(&mut self) {
         self.tally.full += 1;
         let path = self.campaign.place(self.bench, "filler");
-        let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-        for chunk in [1 << 20, 64 << 10, 4 << 10, 1] {
-            while file.write_all(&vec![b'x'; chunk]).is_ok() {}
-        }
+        fill(&path);
     }
 
     fn make_room(&self) {
@@ -406,6 +403,14 @@ impl Fight<'_> {
         assert!(missing.is_empty(), "no row: {missing:?}");
         let failed = (1..=self.campaign.jobs).filter(|line| matches!(kind(*line), Kind::Dead | Kind::Invalid));
         assert_eq!(read("dead").lines().count(), failed.count(), "the dead file");
+    }
+}
+
+/// Leaves no room on a disk.
+pub(crate) fn fill(path: &Path) {
+    let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+    for chunk in [1 << 20, 64 << 10, 4 << 10, 1] {
+        while file.write_all(&vec![b'x'; chunk]).is_ok() {}
     }
 }
 
