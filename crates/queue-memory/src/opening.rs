@@ -14,7 +14,7 @@ use queue_core::{
 };
 
 use crate::{
-    MemoryProvider,
+    MemoryProvider, ModelDisk,
     events::Hub,
     journal::{self, Batch, Journal, Table, Urgency, parts},
     notes::Named,
@@ -31,19 +31,10 @@ pub struct JournalOptions {
     options: journal::Options,
 }
 
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 enum Place {
     Folder(PathBuf),
-    Disk(Arc<dyn redb::StorageBackend>, journal::Mode),
-}
-
-impl std::fmt::Debug for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Folder(dir) => dir.fmt(f),
-            Self::Disk(disk, mode) => write!(f, "{disk:?}, {mode:?}"),
-        }
-    }
+    Disk(ModelDisk, journal::Mode),
 }
 
 /// What was found in a journal.
@@ -72,17 +63,18 @@ impl JournalOptions {
         self
     }
 
-    /// A journal on a disk of the caller's, for tests. `inline`: it has no thread, and whoever waits for a commit makes it.
+    /// A journal on a modelled disk, for tests. `inline`: it has no thread, and whoever waits for a commit makes it.
     #[doc(hidden)]
-    pub fn on_disk(disk: Arc<dyn redb::StorageBackend>, inline: bool) -> Self {
+    #[must_use]
+    pub fn on_disk(disk: &ModelDisk, inline: bool) -> Self {
         let mode = if inline { journal::Mode::Inline } else { journal::Mode::Thread };
-        Self { place: Place::Disk(disk, mode), options: journal::Options::default() }
+        Self { place: Place::Disk(disk.clone(), mode), options: journal::Options::default() }
     }
 
     fn open(&self, rows: impl FnMut(journal::Row<'_>) -> Result<()>) -> Result<(Journal, journal::Recovered)> {
         match &self.place {
             Place::Folder(dir) => Journal::open(dir, &self.options, rows),
-            Place::Disk(disk, mode) => Journal::in_backend(Arc::clone(disk), *mode, &self.options, rows),
+            Place::Disk(disk, mode) => Journal::in_backend(Arc::new(disk.clone()), *mode, &self.options, rows),
         }
     }
 }

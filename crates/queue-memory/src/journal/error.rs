@@ -1,6 +1,6 @@
 //! Errors of the file in the words of this workspace.
 
-use std::{fmt::Display, io, panic::AssertUnwindSafe};
+use std::{any::Any, fmt::Display, io, panic::AssertUnwindSafe};
 
 use queue_core::{Error, ErrorCode, Result};
 
@@ -57,7 +57,7 @@ impl From<redb::Error> for Fault {
     fn from(error: redb::Error) -> Self {
         match error {
             redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => Self::InUse,
-            redb::Error::Io(error) => Self::Io(error),
+            redb::Error::Io(error) => error.into(),
             redb::Error::PreviousIo => Self::Io(io::Error::other("an earlier write failed")),
             other => Self::damaged(other),
         }
@@ -66,7 +66,11 @@ impl From<redb::Error> for Fault {
 
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
-        Self::Io(error)
+        match error.kind() {
+            // A file that is not the library's, or ends early.
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::damaged(error),
+            _ => Self::Io(error),
+        }
     }
 }
 
@@ -90,9 +94,21 @@ by_way_of_redb!(DatabaseError, TransactionError, TableError, StorageError, Commi
 
 /// Runs what reads or writes the file. The library panics on some files that are damaged; to us it is damage.
 pub(super) fn caught<T>(run: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-    std::panic::catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        let what = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let what = what.or_else(|| panic.downcast_ref::<String>().cloned());
-        Err(Fault::Damaged(what.unwrap_or_else(|| "reading it panicked".to_owned())))
-    })
+    std::panic::catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(Fault::Damaged(words(&*panic))))
+}
+
+/// Runs what somebody else does with a row. Its panic is a defect of theirs and no damage.
+pub(super) fn theirs<T>(run: impl FnOnce() -> Result<T>) -> Result<T, Fault> {
+    std::panic::catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|panic| {
+            let message = format!("reading a row of the journal panicked: {}", words(&*panic));
+            Err(Error::new(ErrorCode::Internal, message))
+        })
+        .map_err(Fault::Refused)
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic without words").to_owned()
 }

@@ -6,7 +6,7 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition}
 use super::{
     Row,
     batch::Table,
-    error::Fault,
+    error::{Fault, theirs},
     record::{self, Sealed},
     totals::Totals,
 };
@@ -80,7 +80,7 @@ pub(super) fn rows(
                 return Err(Fault::damaged(format_args!("a row of {table:?} is newer than the newest commit")));
             }
             found.gain(key.len() + bytes.len(), sum);
-            rows(Row { table, key, value })?;
+            theirs(|| rows(Row { table, key, value }))?;
         }
     }
     match found == expected {

@@ -3,7 +3,7 @@
 #![cfg(feature = "journal")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
-mod disk;
+mod model;
 mod recovery;
 mod settled;
 mod suspects;
@@ -11,7 +11,6 @@ mod trouble;
 
 use std::{sync::Arc, time::Duration};
 
-use disk::Disk;
 use queue_core::{
     Env, JobId, QueueName, QueueProvider, QueueSpec, Timestamp,
     job::{Envelope, JobKind, JobRef},
@@ -22,7 +21,7 @@ use queue_core::{
     stats::QueueStats,
     store::{JobRecord, Lookup},
 };
-use queue_memory::{JournalOptions, MemoryProvider};
+use queue_memory::{JournalOptions, MemoryProvider, ModelDisk};
 
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
@@ -57,17 +56,17 @@ fn done() -> Disposition {
 /// A provider on a disk.
 struct Rig {
     env: Env,
-    disk: Disk,
+    disk: ModelDisk,
     provider: MemoryProvider,
 }
 
 impl Rig {
     fn new() -> Self {
-        Self::on(Disk::new(), Env::seeded(START, 1))
+        Self::on(ModelDisk::new(), Env::seeded(START, 1))
     }
 
-    fn on(disk: Disk, env: Env) -> Self {
-        let options = JournalOptions::on_disk(Arc::new(disk.clone()), true);
+    fn on(disk: ModelDisk, env: Env) -> Self {
+        let options = JournalOptions::on_disk(&disk, true);
         let provider = MemoryProvider::open(&options, env.clone()).unwrap();
         Self { env, disk, provider }
     }
@@ -88,15 +87,14 @@ impl Rig {
     /// The same, on a wall clock that went on meanwhile.
     fn crash_after(self, pause: Duration) -> Self {
         self.provider.abandon();
-        Self::on(self.disk.copy(), Env::seeded(self.env.now() + pause, 2))
+        Self::on(ModelDisk::with(self.disk.contents()), Env::seeded(self.env.now() + pause, 2))
     }
 
     /// Ends in order, and begins again.
     async fn restart(self) -> Self {
         self.provider.close().await.unwrap();
-        let (env, disk) = (self.env.clone(), self.disk.copy());
-        drop(self);
-        Self::on(disk, env)
+        let disk = ModelDisk::with(self.disk.contents());
+        Self::on(disk, self.env.clone())
     }
 
     async fn publish(&self, jobs: impl IntoIterator<Item = Envelope>) -> Vec<PublishOutcome> {
@@ -109,7 +107,8 @@ impl Rig {
     }
 
     async fn consumer(&self, outstanding: usize) -> Arc<dyn Consumer> {
-        self.provider.consumer(&queue(), ConsumeOptions::new("w", outstanding)).await.unwrap()
+        let options = ConsumeOptions { lease: seconds(3_600), ..ConsumeOptions::new("w", outstanding) };
+        self.provider.consumer(&queue(), options).await.unwrap()
     }
 
     async fn fetch(&self, max: usize) -> Vec<Delivery> {

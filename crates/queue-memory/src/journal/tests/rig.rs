@@ -142,6 +142,11 @@ impl Rig {
         self.sequence
     }
 
+    /// The file as it is.
+    pub(super) fn image(&self) -> Vec<u8> {
+        self.disk.contents()
+    }
+
     pub(super) fn events(&self) -> Vec<Event> {
         self.disk.recorded()
     }
