@@ -2,12 +2,17 @@
 
 use std::{collections::HashSet, fmt::Debug};
 
+use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use queue_core::{Error, ErrorCode, JobId, QueueName, Result, provider::Durability};
 use queue_memory::MemoryProvider;
 
+/// What [`Journal::settled`] writes down to wait for.
+const BARRIER: &str = "run/barrier";
+
 /// A journal, as far as it holds more than jobs. Everything is written in the order in which it is asked for, together with
-/// what happens to jobs; nothing here waits for the disk.
+/// what happens to jobs; only [`Journal::settled`] waits for the disk.
+#[async_trait]
 pub trait Journal: Debug + Send + Sync + 'static {
     /// Keeps a value in the place of the last one under the key.
     ///
@@ -21,10 +26,14 @@ pub trait Journal: Debug + Send + Sync + 'static {
     /// Forgets finished jobs. Others stay.
     fn forget(&self, queue: &QueueName, jobs: &HashSet<JobId>);
 
+    /// Waits until all that has happened so far is on disk. False where that cannot be said: ask again.
+    async fn settled(&self) -> bool;
+
     /// Why nothing can be written now, for people. It goes on by itself when that is mended.
     fn trouble(&self) -> Option<String>;
 }
 
+#[async_trait]
 impl Journal for MemoryProvider {
     fn note(&self, key: &'static str, value: Vec<u8>) -> Result<()> {
         // A relaxed note waits for nothing.
@@ -38,6 +47,10 @@ impl Journal for MemoryProvider {
 
     fn forget(&self, queue: &QueueName, jobs: &HashSet<JobId>) {
         Self::forget(self, queue, jobs);
+    }
+
+    async fn settled(&self) -> bool {
+        Self::note(self, BARRIER, Vec::new(), Durability::Synced).await.is_ok()
     }
 
     fn trouble(&self) -> Option<String> {

@@ -142,10 +142,10 @@ impl Life {
         &self.begun
     }
 
-    /// How many lines are in the journal without a row.
+    /// The journal.
     #[must_use]
-    pub fn left(&self) -> usize {
-        self.pending.values().filter(|pending| !pending.written).count()
+    pub fn journal(&self) -> Arc<dyn Journal> {
+        Arc::clone(&self.journal)
     }
 
     /// Why the journal takes nothing now, for people.

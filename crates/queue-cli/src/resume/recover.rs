@@ -232,3 +232,151 @@ fn row_of(record: JobRecord, line: u64, status: Status) -> Row {
         run: started.zip(record.finished_at).map_or(Duration::ZERO, |(started, finished)| finished - started),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write as _, path::PathBuf};
+
+    use bytes::Bytes;
+    use queue_core::{
+        Timestamp,
+        job::{Envelope, JobKind, JobRef},
+    };
+
+    use super::*;
+    use crate::resume::{
+        identity::InputId,
+        notes::{Begun, Read},
+        tail::RowHead,
+    };
+
+    const INPUT: &str =
+        "{\"payload\":1,\"unique_key\":\"a\"}\n\nbroken\n{\"payload\":4}\n{\"payload\":5}\n{\"payload\":6}\n";
+    const AT: Timestamp = Timestamp::from_millis(1_000);
+
+    struct Past {
+        file: Arc<File>,
+        notes: Notes,
+        records: HashMap<JobId, JobRecord>,
+    }
+
+    /// Lines 1 to 5 of the input were read.
+    fn past() -> Past {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(INPUT.as_bytes()).unwrap();
+        let mut begun = Begun::new(InputId::of(&file).unwrap(), PathBuf::from("jobs"), QueueName::from_static("run"));
+        begun.max_line = 1 << 20;
+        let before = Place { line: 4, offset: 53 };
+        let read = Read {
+            place: Place { line: 5, offset: 67 },
+            before,
+            check: check(b"{\"payload\":5}"),
+            low: Place { line: 3, offset: 39 },
+            keys: false,
+            invalid: true,
+        };
+        Past { file: Arc::new(file), notes: Notes { begun, read, rows: Default::default() }, records: HashMap::new() }
+    }
+
+    impl Past {
+        fn job(&mut self, line: u64, text: &str, state: JobState) -> JobId {
+            let id = self.notes.begun.input.job(line, text.as_bytes());
+            let envelope = Envelope::builder(id, JobKind::from_static("exec"), Bytes::new(), AT).seal();
+            let job = JobRef::new(QueueName::from_static("run"), id);
+            let mut record = JobRecord::new(job, envelope, state, AT);
+            record.started_at = Some(Timestamp::from_millis(1_500));
+            record.finished_at = Some(Timestamp::from_millis(1_750));
+            self.records.insert(id, record);
+            id
+        }
+
+        fn recover(self, tail: Vec<TailRow>) -> Result<Recovered, Unrecoverable> {
+            recover(&self.notes, &self.file, self.records, tail)
+        }
+
+        fn edit(&self, text: &str) {
+            self.file.set_len(0).unwrap();
+            std::os::unix::fs::FileExt::write_all_at(&*self.file, text.as_bytes(), 0).unwrap();
+        }
+    }
+
+    fn numbers(recovered: &Recovered) -> (Vec<u64>, Vec<u64>, Vec<u64>) {
+        let open = recovered.open.iter().map(|open| open.line.number).collect();
+        let ended = recovered.ended.iter().map(|ended| ended.row.line).collect();
+        (open, ended, recovered.pending.keys().copied().collect())
+    }
+
+    #[test]
+    fn every_job_finds_its_line() {
+        let mut past = past();
+        past.job(4, "{\"payload\":4}", JobState::Completed);
+        past.job(5, "{\"payload\":5}", JobState::Pending);
+        let mut recovered = past.recover(Vec::new()).unwrap();
+        assert_eq!(numbers(&recovered), (vec![5], vec![4], vec![4, 5]));
+        assert_eq!(recovered.place, Place { line: 5, offset: 67 });
+        assert!(recovered.pending[&4].written && !recovered.pending[&5].written);
+        let row = &recovered.ended[0].row;
+        assert_eq!((row.status, row.attempts), (Status::Completed, 1));
+        assert_eq!((row.wait, row.run), (Duration::from_millis(500), Duration::from_millis(250)));
+        assert!(recovered.seen.insert("a").unwrap(), "without keys nothing in front is read");
+    }
+
+    #[test]
+    fn rows_that_are_listed_are_not_written_again_and_those_in_the_tail_stay() {
+        let mut past = past();
+        let id = past.job(5, "{\"payload\":5}", JobState::Dead);
+        past.job(4, "{\"payload\":4}", JobState::Completed);
+        past.notes.rows.listed = vec![4];
+        let row = |id, line| {
+            let head = RowHead { id, line, status: Status::Dead, attempts: 3, wait_ms: 7, run_ms: 9 };
+            TailRow { head, bytes: b"as it was".to_vec() }
+        };
+        // The others are of lines that are read again.
+        let recovered = past.recover(vec![row(None, 3), row(Some(id), 5), row(Some(JobId::from_bytes([7; 16])), 6)]);
+        let recovered = recovered.unwrap();
+        assert_eq!(numbers(&recovered), (vec![], vec![5], vec![4, 5]));
+        let ended = &recovered.ended[0];
+        assert_eq!(ended.written.as_deref(), Some(&b"as it was"[..]));
+        assert_eq!((ended.row.attempts, ended.row.run.as_millis()), (3, 9));
+    }
+
+    #[test]
+    fn keys_are_known_from_the_beginning_on() {
+        let mut past = past();
+        past.notes.read.keys = true;
+        let mut recovered = past.recover(Vec::new()).unwrap();
+        assert!(!recovered.seen.insert("a").unwrap());
+    }
+
+    #[test]
+    fn what_was_published_last_may_be_ahead_of_the_notes() {
+        let mut past = past();
+        past.job(6, "{\"payload\":6}", JobState::Completed);
+        let recovered = past.recover(Vec::new()).unwrap();
+        assert_eq!((numbers(&recovered), recovered.place.line), ((vec![], vec![], vec![]), 5));
+    }
+
+    #[test]
+    fn an_edited_input_is_refused() {
+        let edits: [(&str, &str); 4] = [
+            ("line 5 is another one", "\"payload\":5"),
+            ("line 6 is another one", "broken\n"),
+            ("1 of its jobs are not in it", "\"payload\":4"),
+            ("line 5 is missing", "\n{\"payload\":5}\n{\"payload\":6}\n"),
+        ];
+        for (said, what) in edits {
+            let mut past = past();
+            past.job(4, "{\"payload\":4}", JobState::Pending);
+            let with = match what {
+                "broken\n" => "broken\nand more\n",
+                _ if what.starts_with('\n') => "\n",
+                _ => "\"payload\":7",
+            };
+            past.edit(&INPUT.replacen(what, with, 1));
+            let error = past.recover(Vec::new()).unwrap_err().to_string();
+            assert!(error.contains("the input was changed") && error.contains("--fresh"), "{error}");
+            let line = said.replace("line 6", "line 5");
+            assert!(error.contains(&line), "{what:?}: {error}");
+        }
+    }
+}

@@ -388,7 +388,8 @@ impl Conductor {
         self.watch_the_disk();
         match self.queue.store() {
             Some(store) if self.looking.is_none() => {
-                self.looking = Some(Box::pin(look::look(store, self.open.clone())));
+                let journal = self.life.as_ref().map(Life::journal);
+                self.looking = Some(Box::pin(look::look_and_wait(store, self.open.clone(), journal)));
             }
             Some(_) => {}
             // Without records nobody can tell what expired; the broker drops it silently.
