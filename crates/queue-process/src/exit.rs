@@ -35,9 +35,15 @@ impl Watch {
 
     /// Whether the leader has exited, as far as is known without asking the system anew.
     pub(crate) fn has_seen_the_exit(&mut self) -> bool {
-        let exited = std::pin::pin!(self.exited());
-        let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
-        exited.poll(&mut nobody).is_ready()
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Descriptor(descriptor) => descriptor.try_io(tokio::io::Interest::READABLE, |_| Ok(())).is_ok(),
+            Self::Signal(..) => {
+                let exited = std::pin::pin!(self.exited());
+                let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
+                exited.poll(&mut nobody).is_ready()
+            }
+        }
     }
 
     /// Returns when the leader has exited. May be dropped and called again.

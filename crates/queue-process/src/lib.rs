@@ -63,7 +63,7 @@ pub use handler::ProcessHandler;
 pub use limits::{Limit, LimitError, Limits};
 pub use outcome::{CPU_TIME_LIMIT, NEVER_RETRY, PROCESS_LIMIT, failure_to_start, outcome};
 pub use output::Tail;
-pub use pool::{PoolOptions, PoolStats, ProcessPool};
+pub use pool::{Asking, PoolOptions, PoolStats, ProcessPool};
 pub use program::{Environment, Program};
 pub use result::result_json;
 pub use run::{End, Execution, Finished};

@@ -58,12 +58,15 @@ impl Runner {
     }
 }
 
-/// Runs the program and keeps the books.
+/// Runs the program and keeps the books. A clone is one reference count: there are some for each job.
 #[derive(Debug, Clone)]
-pub(super) struct Attempt {
+pub(super) struct Attempt(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     runner: Runner,
     open: OpenJobs,
-    unstartable: Arc<watch::Sender<Option<String>>>,
+    unstartable: watch::Sender<Option<String>>,
 }
 
 /// A job whose program cannot be started is put off until the run has stopped: the job is not to blame.
@@ -72,7 +75,7 @@ const PUT_OFF: Duration = Duration::from_secs(60);
 impl Attempt {
     /// `unstartable` is told why programs cannot be started, if so.
     pub(super) fn new(runner: Runner, open: OpenJobs, unstartable: watch::Sender<Option<String>>) -> Self {
-        Self { runner, open, unstartable: Arc::new(unstartable) }
+        Self(Arc::new(Inner { runner, open, unstartable }))
     }
 }
 
@@ -87,16 +90,15 @@ impl Service<JobRequest> for Attempt {
     }
 
     fn call(&mut self, request: JobRequest) -> Self::Future {
-        let (open, unstartable) = (self.open.clone(), Arc::clone(&self.unstartable));
-        let (id, attempt) = (request.context.id(), request.context.attempt());
-        let runner = self.runner.clone();
-        let run = match &mut self.runner {
-            Runner::OneShot(handler) => handler.call(request),
-            Runner::Pool(pool) => pool.call(request),
-        };
+        let inner = Arc::clone(&self.0);
         Box::pin(async move {
-            let running = open.start(id, attempt);
-            match run.await {
+            let Inner { runner, open, unstartable } = &*inner;
+            let running = open.start(request.context.id(), request.context.attempt());
+            let ended = match runner {
+                Runner::OneShot(handler) => handler.clone().call(request).await,
+                Runner::Pool(pool) => pool.run(request).await,
+            };
+            match ended {
                 Err(Failure::Never(error)) if error.code == ErrorCode::Config.as_str() && runner.cannot_start() => {
                     running.never_mind();
                     unstartable.send_replace(Some(error.message));

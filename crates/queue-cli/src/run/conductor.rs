@@ -8,7 +8,7 @@ use queue_core::{
     error::ErrorCode,
     job::JobError,
     scheduler::{NewJob, Submitted},
-    worker::{DrainReport, Worker, WorkerBuilder},
+    worker::{DrainReport, RunReport, Worker, WorkerBuilder},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -20,7 +20,7 @@ use super::{
     look::{self, Found},
     open::{OpenJob, OpenJobs},
     queue::RunQueue,
-    reports::{self, Fate, News, Told},
+    reports::{self, Fate, News, Reports},
     resumed::{self, Left},
     submit::{self, Answers},
     why,
@@ -42,8 +42,6 @@ use crate::{
 
 /// So many lines are submitted at once.
 const BATCH: usize = 256;
-/// So many reports are heard at once.
-const HEARD: usize = 64;
 const TICK: Duration = Duration::from_millis(250);
 /// A stream that pauses that long after its first line is not waited for before jobs start.
 const STREAM_HEAD_START: Duration = Duration::from_millis(100);
@@ -93,7 +91,7 @@ pub(super) struct Conductor {
     bytes_read: u64,
     crew: Crew,
     runner: Runner,
-    reports: mpsc::Receiver<Told>,
+    reports: Reports,
     reported: bool,
     unstartable: watch::Receiver<Option<String>>,
     submitting: Pending<Answers>,
@@ -188,7 +186,7 @@ impl Conductor {
     pub(super) async fn conduct(mut self) -> Outcome {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut fed, mut told) = (Vec::with_capacity(BATCH), Vec::with_capacity(HEARD));
+        let (mut fed, mut told) = (Vec::with_capacity(BATCH), Vec::new());
         while self.goes_on().await {
             tokio::select! {
                 biased;
@@ -196,7 +194,7 @@ impl Conductor {
                 Ok(()) = self.why.changed() => self.explain(),
                 () = turn(&mut self.explain) => self.explain(),
                 Ok(()) = self.unstartable.changed() => self.cannot_start(),
-                heard = self.reports.recv_many(&mut told, HEARD), if self.hears() => {
+                heard = self.reports.hear(&mut told), if self.hears() => {
                     self.reported = heard == 0;
                     for report in told.drain(..) {
                         self.hear(report);
@@ -299,7 +297,7 @@ impl Conductor {
     fn submitted(&mut self, answers: Answers) {
         for (id, answer) in answers.known {
             match answer {
-                Submitted::Accepted(job) => self.open.accepted(job),
+                Submitted::Accepted(job) => self.open.accepted(&job),
                 Submitted::Duplicate(existing) => {
                     let message = format!("its unique_key is held by the job {existing}");
                     self.ended(id, Fate::failed(Status::Duplicate, JobError::new(ErrorCode::Duplicate, message)));
@@ -320,12 +318,18 @@ impl Conductor {
         }
     }
 
-    fn hear(&mut self, told: Told) {
-        match reports::news(told.report) {
+    fn hear(&mut self, report: RunReport) {
+        match reports::news(report) {
             (id, News::Ended(fate)) => self.ended(id, fate),
-            (id, News::Failed(error)) => self.open.failed(id, error),
-            (_, News::Waits) => {}
-            (id, News::Doubtful) => self.open.change(id, |open| open.doubtful = true),
+            (id, News::Failed(error)) => {
+                self.open.failed(id, error);
+                self.open.waits(id);
+            }
+            (id, News::Waits) => self.open.waits(id),
+            (id, News::Doubtful) => {
+                self.open.change(id, |open| open.doubtful = true);
+                self.open.waits(id);
+            }
         }
     }
 
@@ -469,8 +473,7 @@ impl Conductor {
             // Cut off: dropping it kills the programs.
             self.drain().await;
             self.crew = Crew::Leaving(None);
-            self.reports.close();
-            while let Some(report) = self.reports.recv().await {
+            for report in self.reports.close() {
                 self.hear(report);
             }
         } else {

@@ -119,7 +119,7 @@ mod tests {
         let [Submitted::Accepted(job)] = &answers[..] else { panic!("{answers:?}") };
         let line = OpenLine::new(1, Text::Utf8(Bytes::new()), Window::default().enter(1).await.unwrap());
         open.open(OpenJob::new(line, job.clone(), None, ttl));
-        open.accepted(job.clone());
+        open.accepted(job);
         job.clone()
     }
 

@@ -8,6 +8,7 @@ mod open;
 mod queue;
 mod reports;
 mod resumed;
+mod runs;
 mod safety;
 mod signals;
 mod submit;

@@ -1,8 +1,6 @@
 //! The lines that were submitted and have not ended, and what is known of each meanwhile.
 
 use std::{
-    collections::BTreeMap,
-    ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -15,24 +13,31 @@ use queue_core::{
 };
 use tokio::time::Instant;
 
-use super::why;
+use super::{
+    runs::{Run, Running, Runs},
+    why,
+};
 use crate::{
     feed::OpenLine,
     results::{Row, Status},
 };
 
 /// Shared by the conductor, which opens and ends lines, and the handlers, which say when they start. No lock is held for
-/// longer than a look-up.
+/// longer than a look-up, but for the looks round.
 #[derive(Debug, Clone, Default)]
-pub(super) struct OpenJobs(Arc<Mutex<Table>>);
+pub(super) struct OpenJobs(Arc<Books>);
+
+#[derive(Debug, Default)]
+struct Books {
+    /// Locked before `runs` where both are.
+    table: Mutex<Table>,
+    runs: Runs,
+}
 
 #[derive(Debug, Default)]
 struct Table {
     jobs: HashMap<JobId, OpenJob>,
-    /// In the order of the input, for looking around.
-    by_line: BTreeMap<u64, JobId>,
     looked_until: u64,
-    running: usize,
 }
 
 /// A line on its way.
@@ -45,11 +50,11 @@ pub(super) struct OpenJob {
     expires: Option<Instant>,
     /// The provider said that it has it.
     accepted: bool,
-    first_start: Option<Instant>,
-    running_since: Option<Instant>,
+    /// Attempts that ran elsewhere.
     attempts: u32,
-    run: Duration,
-    error: Option<JobError>,
+    /// Those that ran here.
+    run: Run,
+    error: Option<Box<JobError>>,
     /// Something happened that only its record can explain.
     pub(super) doubtful: bool,
     /// The last look found no record.
@@ -67,10 +72,8 @@ impl OpenJob {
             due: delay.and_then(after).unwrap_or(now),
             expires: ttl.and_then(after),
             accepted: false,
-            first_start: None,
-            running_since: None,
             attempts: 0,
-            run: Duration::ZERO,
+            run: Run::default(),
             error: None,
             doubtful: false,
             missing: false,
@@ -94,16 +97,16 @@ impl OpenJob {
 
     /// The line and the row it ends in. Without an error of its own, a job that did not complete keeps its last one.
     pub(super) fn end(self, status: Status, result: Option<Bytes>, error: Option<JobError>) -> (OpenLine, Row) {
-        let still = self.running_since.map(|since| since.elapsed()).unwrap_or_default();
+        let error = || error.or(self.error.map(|error| *error));
         let row = Row {
             id: Some(self.job.id),
             line: self.line.number,
             status,
-            attempts: self.attempts,
+            attempts: self.attempts.max(self.run.attempts),
             result,
-            error: if status == Status::Completed { None } else { error.or(self.error) },
-            wait: self.first_start.map(|start| start.saturating_duration_since(self.due)).unwrap_or_default(),
-            run: self.run + still,
+            error: if status == Status::Completed { None } else { error() },
+            wait: self.run.first_start.map(|start| start.saturating_duration_since(self.due)).unwrap_or_default(),
+            run: self.run.time(),
         };
         (self.line, row)
     }
@@ -111,21 +114,19 @@ impl OpenJob {
 
 impl OpenJobs {
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A line is about to be submitted: before it is, so that nothing can happen to a job that is not known here.
     pub(super) fn open(&self, job: OpenJob) {
-        let mut table = self.table();
-        table.by_line.insert(job.line.number, job.job.id);
-        table.jobs.insert(job.job.id, job);
+        self.table().jobs.insert(job.job.id, job);
     }
 
     /// The provider has it.
-    pub(super) fn accepted(&self, job: JobRef) {
+    pub(super) fn accepted(&self, job: &JobRef) {
         self.change(job.id, |open| {
             open.accepted = true;
-            open.job = job;
+            open.job.place = job.place;
         });
     }
 
@@ -136,26 +137,33 @@ impl OpenJobs {
         }
     }
 
+    /// It waits to run again. Nothing is kept of a job that is none of ours: a queue may be shared.
+    pub(super) fn waits(&self, id: JobId) {
+        if !self.table().jobs.contains_key(&id) {
+            self.0.runs.take(id);
+        }
+    }
+
     /// Its last failure, unless another comes.
     pub(super) fn failed(&self, id: JobId, error: JobError) {
-        self.change(id, |open| open.error = Some(error));
+        self.change(id, |open| open.error = Some(Box::new(error)));
     }
 
     /// A line that ends. `None` where it has ended, or is none of ours.
     pub(super) fn take(&self, id: JobId) -> Option<OpenJob> {
-        let mut table = self.table();
-        let open = table.jobs.remove(&id)?;
-        table.by_line.remove(&open.line.number);
-        table.running -= usize::from(open.running_since.is_some());
+        let run = self.0.runs.take(id);
+        let mut open = self.table().jobs.remove(&id)?;
+        open.run = run;
         Some(open)
     }
 
     /// Every line that is left, in the order of the input.
     pub(super) fn take_all(&self) -> Vec<OpenJob> {
         let mut table = self.table();
-        table.running = 0;
-        let ids = std::mem::take(&mut table.by_line);
-        ids.values().filter_map(|id| table.jobs.remove(id)).collect()
+        let mut all: Vec<OpenJob> = table.jobs.drain().map(|(_, open)| open).collect();
+        all.sort_unstable_by_key(|open| open.line.number);
+        all.iter_mut().for_each(|open| open.run = self.0.runs.take(open.job.id));
+        all
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -164,23 +172,24 @@ impl OpenJobs {
 
     /// How many of them run here.
     pub(super) fn running(&self) -> usize {
-        self.table().running
+        self.0.runs.running()
     }
 
     /// What runs and what waits, the first lines of each.
     pub(super) fn look_over(&self, many: usize) -> why::Open {
         let table = self.table();
+        let runs = self.0.runs.lock();
         let mut found = why::Open::default();
-        for open in table.by_line.values().filter_map(|id| table.jobs.get(id)) {
+        for open in table.in_order() {
             let line = open.line.number;
-            match open.running_since {
-                Some(since) => {
+            match runs.get(&open.job.id) {
+                Some(Run { since: Some(since), attempts, .. }) => {
                     found.running_total += 1;
                     if found.running.len() < many {
-                        found.running.push(why::AtWork { line, attempt: open.attempts, since: since.elapsed() });
+                        found.running.push(why::AtWork { line, attempt: *attempts, since: since.elapsed() });
                     }
                 }
-                None => {
+                _ => {
                     found.waiting_total += 1;
                     if found.waiting.len() < many && open.accepted {
                         found.waiting.push(why::Waiting { line, job: open.job.clone() });
@@ -199,76 +208,48 @@ impl OpenJobs {
     /// What does not run and was to have expired that long ago.
     pub(super) fn overdue(&self, by: Duration) -> Vec<JobId> {
         let now = Instant::now();
+        let table = self.table();
+        let runs = self.0.runs.lock();
         let overdue = |open: &&OpenJob| {
             let end = open.expires.and_then(|end| end.checked_add(by));
-            open.accepted && open.running_since.is_none() && end.is_some_and(|end| end <= now)
+            let runs = || runs.get(&open.job.id).is_some_and(|run| run.since.is_some());
+            open.accepted && end.is_some_and(|end| end <= now) && !runs()
         };
-        self.table().jobs.values().filter(overdue).map(|open| open.job.id).collect()
+        table.jobs.values().filter(overdue).map(|open| open.job.id).collect()
     }
 
     /// Whose records to look at now: the doubtful, and as many others as are asked for, each in its turn.
     pub(super) fn to_look_at(&self, others: usize) -> Vec<JobRef> {
         let mut table = self.table();
-        let Table { jobs, by_line, looked_until, .. } = &mut *table;
-        let found = |id: &JobId| jobs.get(id).filter(|open| open.accepted);
-        let mut chosen: Vec<JobRef> = jobs
-            .values()
-            .filter(|open| open.accepted && (open.doubtful || open.missing))
-            .map(|o| o.job.clone())
-            .collect();
-        let behind = by_line.range((Bound::Excluded(*looked_until), Bound::Unbounded));
+        let in_order = table.in_order();
+        let is_due = |open: &&OpenJob| open.accepted && (open.doubtful || open.missing);
+        let mut chosen: Vec<JobRef> = in_order.iter().copied().filter(is_due).map(|open| open.job.clone()).collect();
+        let (before, behind) =
+            in_order.split_at(in_order.partition_point(|open| open.line.number <= table.looked_until));
+        let mut last = table.looked_until;
         // At the end, from the beginning.
-        let turn = behind.chain(by_line.range(..=*looked_until)).take(others);
-        let mut last = *looked_until;
-        for (line, id) in turn {
-            last = *line;
-            chosen.extend(found(id).filter(|open| !open.doubtful && !open.missing).map(|open| open.job.clone()));
+        for open in behind.iter().chain(before).take(others) {
+            last = open.line.number;
+            if open.accepted && !is_due(open) {
+                chosen.push(open.job.clone());
+            }
         }
-        *looked_until = last;
+        table.looked_until = last;
         chosen
     }
 
     /// A handler begins with attempt number `attempt`, until the guard is dropped.
-    pub(super) fn start(&self, id: JobId, attempt: u32) -> Running {
-        let mut table = self.table();
-        if let Some(open) = table.jobs.get_mut(&id) {
-            let now = Instant::now();
-            open.first_start = open.first_start.or(Some(now));
-            open.attempts = attempt;
-            let again = open.running_since.replace(now).is_some();
-            table.running += usize::from(!again);
-        }
-        drop(table);
-        Running { open: self.clone(), id }
+    pub(super) fn start(&self, id: JobId, attempt: u32) -> Running<'_> {
+        self.0.runs.start(id, attempt)
     }
 }
 
-/// A handler at work; what it took is counted when it is dropped, be it done or not.
-#[derive(Debug)]
-pub(super) struct Running {
-    open: OpenJobs,
-    id: JobId,
-}
-
-impl Running {
-    /// Nothing was run after all.
-    pub(super) fn never_mind(self) {
-        self.open.change(self.id, |open| {
-            open.attempts = open.attempts.saturating_sub(1);
-            if open.attempts == 0 {
-                open.first_start = None;
-            }
-        });
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let mut table = self.open.table();
-        let Some(open) = table.jobs.get_mut(&self.id) else { return };
-        let Some(since) = open.running_since.take() else { return };
-        open.run += since.elapsed();
-        table.running -= 1;
+impl Table {
+    /// In the order of the input. Lines come and go by the thousand for each look round, so they are put in order here.
+    fn in_order(&self) -> Vec<&OpenJob> {
+        let mut all: Vec<&OpenJob> = self.jobs.values().collect();
+        all.sort_unstable_by_key(|open| open.line.number);
+        all
     }
 }
 
@@ -287,7 +268,7 @@ mod tests {
         let line = OpenLine::new(number, Text::Utf8(Bytes::new()), slot);
         let job = JobRef::new(QueueName::new("q").unwrap(), id);
         open.open(OpenJob::new(line, job.clone(), delay, None));
-        open.accepted(job);
+        open.accepted(&job);
         id
     }
 

@@ -1,13 +1,10 @@
 //! What the worker tells of its runs.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use queue_core::{JobId, error::ErrorCode, job::JobError, provider::Disposition, worker::RunReport};
-use tokio::{
-    runtime::Handle,
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-};
+use tokio::{runtime::Handle, sync::Notify};
 
 use crate::results::Status;
 
@@ -37,48 +34,143 @@ pub(super) enum News {
     Doubtful,
 }
 
-/// A report on its way to be written, with its room.
-#[derive(Debug)]
-pub(super) struct Told {
-    pub(super) report: RunReport,
-    _room: OwnedSemaphorePermit,
-}
-
 /// What the worker calls, and where it is heard.
 ///
 /// Where rows cannot be written as fast as programs end (a pipe to a pager), the worker's settling waits here, and with it the
 /// next start: results neither pile up nor count against anybody's timeout.
-pub(super) fn channel() -> (impl Fn(RunReport) + Send + Sync + 'static, mpsc::Receiver<Told>) {
-    let (sender, receiver) = mpsc::channel(AT_ONCE);
-    let backlog = Arc::new(Semaphore::new(BACKLOG));
-    let tell = move |report: RunReport| {
+pub(super) fn channel() -> (impl Fn(RunReport) + Send + Sync + 'static, Reports) {
+    let desk = Arc::new(Desk::default());
+    let teller = Teller(Arc::clone(&desk));
+    (move |report: RunReport| teller.tell(report), Reports(desk))
+}
+
+/// Reports lie here until they are heard, all at once: two locks and a wake-up for many of them.
+#[derive(Debug, Default)]
+struct Desk {
+    pile: Mutex<Pile>,
+    /// Whoever hears sleeps here.
+    told: Notify,
+    /// Whoever tells waits here.
+    room: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Pile {
+    reports: Vec<RunReport>,
+    bytes: usize,
+    /// Nobody tells any more, or nobody hears.
+    closed: bool,
+}
+
+impl Desk {
+    fn pile(&self) -> MutexGuard<'_, Pile> {
+        self.pile.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self) {
+        self.pile().closed = true;
+        self.told.notify_one();
+        self.room.notify_waiters();
+    }
+
+    /// `Err` where there is no room.
+    fn put(&self, report: RunReport) -> Result<(), RunReport> {
         let bytes = weight(&report);
-        let told = match Arc::clone(&backlog).try_acquire_many_owned(bytes) {
-            Ok(room) => sender.try_send(Told { report, _room: room }).map_err(|error| error.into_inner().report),
-            Err(_) => Err(report),
-        };
-        // An error from here on means that the run is over.
-        if let Err(report) = told
-            && !sender.is_closed()
-        {
-            let later = async {
-                let Ok(room) = Arc::clone(&backlog).acquire_many_owned(bytes).await else { return };
-                let _ = sender.send(Told { report, _room: room }).await;
-            };
-            tokio::task::block_in_place(|| Handle::current().block_on(later));
+        let mut pile = self.pile();
+        if pile.closed {
+            // The run is over.
+            return Ok(());
         }
-    };
-    (tell, receiver)
+        if pile.reports.len() >= AT_ONCE || (pile.bytes > 0 && pile.bytes + bytes > BACKLOG) {
+            return Err(report);
+        }
+        pile.bytes += bytes;
+        pile.reports.push(report);
+        let first = pile.reports.len() == 1;
+        drop(pile);
+        if first {
+            self.told.notify_one();
+        }
+        Ok(())
+    }
+
+    async fn put_later(&self, mut report: RunReport) {
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            match self.put(report) {
+                Ok(()) => return,
+                Err(back) => report = back,
+            }
+            room.await;
+        }
+    }
+}
+
+/// The worker's end.
+struct Teller(Arc<Desk>);
+
+impl Teller {
+    fn tell(&self, report: RunReport) {
+        if let Err(report) = self.0.put(report) {
+            tokio::task::block_in_place(|| Handle::current().block_on(self.0.put_later(report)));
+        }
+    }
+}
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// The conductor's end.
+#[derive(Debug)]
+pub(super) struct Reports(Arc<Desk>);
+
+impl Reports {
+    /// Waits for reports and takes all there are into `into`, which is empty; how many. 0 when no more will come.
+    pub(super) async fn hear(&mut self, into: &mut Vec<RunReport>) -> usize {
+        loop {
+            {
+                let mut pile = self.0.pile();
+                if !pile.reports.is_empty() {
+                    std::mem::swap(&mut pile.reports, into);
+                    pile.bytes = 0;
+                    drop(pile);
+                    self.0.room.notify_waiters();
+                    return into.len();
+                }
+                if pile.closed {
+                    return 0;
+                }
+            }
+            self.0.told.notified().await;
+        }
+    }
+
+    /// Takes what was told, and hears no more.
+    pub(super) fn close(&mut self) -> Vec<RunReport> {
+        self.0.close();
+        std::mem::take(&mut self.0.pile().reports)
+    }
+}
+
+impl Drop for Reports {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 /// The bytes of its result, about.
-fn weight(report: &RunReport) -> u32 {
+fn weight(report: &RunReport) -> usize {
     const OVERHEAD: usize = 256;
     let result = match &report.disposition {
         Some(Disposition::Complete { result: Some(result) }) => result.len(),
         _ => 0,
     };
-    u32::try_from((result + OVERHEAD).min(BACKLOG)).unwrap_or(u32::MAX)
+    result + OVERHEAD
 }
 
 /// What became of a job.

@@ -143,7 +143,7 @@ pub(super) fn take_over(
         let reference = queue.job_of(&line);
         let id = reference.id;
         open.open(OpenJob::new(line, reference.clone(), again.job.delay, again.job.ttl));
-        open.accepted(reference);
+        open.accepted(&reference);
         let record = again.record;
         open.change(id, |open| open.attempted(if record.started_at.is_some() { record.attempt } else { 0 }));
         if let Some(error) = record.error {

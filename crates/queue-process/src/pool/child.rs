@@ -3,10 +3,12 @@
 use std::{io, pin::pin, process::ExitStatus, time::Duration};
 
 use bytes::Bytes;
+use memchr::memchr;
 use queue_core::{error::ErrorCode, job::JobError, worker::JobContext};
 use rustix::{
     buffer::spare_capacity,
     event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
 };
 use tokio::{
     io::Interest,
@@ -75,6 +77,19 @@ pub(crate) enum Reply {
     Broken(JobError),
 }
 
+/// What came of handing a job over on the spot.
+#[derive(Debug)]
+pub(crate) enum AtOnce {
+    Replied(Reply),
+    /// It has this much of its line, and did not answer soon enough: see [`Child::ask`].
+    Begun {
+        written: usize,
+        waited: bool,
+    },
+    /// It knows of nothing.
+    Not,
+}
+
 /// What came of one step.
 enum Step {
     Read(io::Result<usize>),
@@ -119,42 +134,55 @@ impl Child {
         self.watch.has_seen_the_exit()
     }
 
-    /// Hands it a job and hears what it says of it, until the deadline or a cancel. `on_the_spot`: a thread may be held up for
-    /// some microseconds.
+    /// Hands it a job and waits for the answer on the spot, if it has earned that: this holds up the thread for some
+    /// microseconds. What was begun must be asked on.
+    pub(crate) fn ask_at_once(&mut self, job: &JobContext, request: &Request, limits: &Limits) -> AtOnce {
+        if self.credit == 0 || job.is_cancelled() || (self.answered > 0 && self.has_more_to_say()) {
+            return AtOnce::Not;
+        }
+        self.stderr.forget();
+        if self.credit == MAX_CREDIT {
+            self.nearness.come_near(self.group.leader());
+        }
+        let written = self.hand_over(request.line());
+        if written < request.line().len() {
+            return AtOnce::Begun { written, waited: false };
+        }
+        if !self.wait_on_the_spot() {
+            return AtOnce::Begun { written, waited: true };
+        }
+        match self.understood(job, request.id(), limits) {
+            Some(Ok(answer)) => {
+                self.credit = MAX_CREDIT.min(self.credit + 1);
+                AtOnce::Replied(self.has_answered(answer, true))
+            }
+            Some(Err(why)) => AtOnce::Replied(self.nonsense(&why)),
+            None => AtOnce::Begun { written, waited: false },
+        }
+    }
+
+    /// Hands it a job and hears what it says of it, until the deadline or a cancel. Where that was begun on the spot, goes on
+    /// with it.
     pub(crate) async fn ask(
         &mut self,
         job: &JobContext,
         request: &Request,
+        begun: Option<(usize, bool)>,
         deadline: Instant,
         limits: &Limits,
-        on_the_spot: bool,
     ) -> Reply {
-        if self.answered > 0 && self.has_more_to_say() {
-            // An answer to an earlier job, be it this one's last attempt, must not be taken for this one's.
-            return Reply::Gone;
-        }
-        self.stderr.forget();
-        let begun = Instant::now();
-        let mut left = request.line.as_bytes();
-        if on_the_spot && self.credit > 0 && !job.is_cancelled() {
-            if self.credit == MAX_CREDIT {
-                self.nearness.come_near(self.group.leader());
+        if begun.is_none() {
+            if self.answered > 0 && self.has_more_to_say() {
+                // An answer to an earlier job, be it this one's last attempt, must not be taken for this one's.
+                return Reply::Gone;
             }
-            left = &left[self.hand_over(left)..];
-            if left.is_empty() && self.wait_on_the_spot() {
-                match self.understood(job, &request.id, limits) {
-                    Some(Ok(answer)) => {
-                        self.credit = MAX_CREDIT.min(self.credit + 1);
-                        return self.has_answered(answer, true);
-                    }
-                    Some(Err(why)) => return self.nonsense(&why),
-                    None => {}
-                }
-            }
+            self.stderr.forget();
         }
+        let (written, waited) = begun.unwrap_or_default();
         self.nearness.let_go(self.group.leader());
-        let reply = self.hear(job, request, left, begun, deadline, limits).await;
-        match begun.elapsed() < PROMPT {
+        let begun = Instant::now();
+        let reply = self.hear(job, request, &request.line()[written..], begun, deadline, limits).await;
+        match !waited && begun.elapsed() < PROMPT {
             true => {
                 self.credit = MAX_CREDIT.min(self.credit + 1);
                 self.stdin.iter_mut().chain(&mut self.stdout).for_each(Pipe::unregister);
@@ -162,6 +190,11 @@ impl Child {
             false => self.credit = self.credit.saturating_sub(2),
         }
         reply
+    }
+
+    /// Whether it is kept on that processor.
+    pub(crate) fn is_at(&self, processor: usize) -> bool {
+        self.nearness.is_at(processor)
     }
 
     /// Whether it wrote something that nobody asked for.
@@ -177,6 +210,12 @@ impl Child {
     /// Whether it said something before a thread may be held up no longer.
     fn wait_on_the_spot(&mut self) -> bool {
         let Some(pipe) = &self.stdout else { return false };
+        // On one processor it often had its turn as soon as it was given its job, and has answered by now.
+        match pipe.read_now(&mut self.heard) {
+            Ok(read) => return read > 0,
+            Err(Errno::AGAIN) => {}
+            Err(_) => return false,
+        }
         let patience = Timespec { tv_sec: 0, tv_nsec: PROMPT.subsec_nanos().into() };
         let ready = poll(&mut [PollFd::new(&pipe.end, PollFlags::IN)], Some(&patience));
         ready == Ok(1) && matches!(pipe.read_now(&mut self.heard), Ok(1..))
@@ -228,7 +267,9 @@ impl Child {
                 }
                 Step::Exited if !stopping => self.hear_the_rest(limits.max_stdout),
                 Step::Exited | Step::Written(_) | Step::Read(_) | Step::Alarm if stopping => return Reply::Cancelled,
-                Step::Written(_) if left.len() == request.line.len() && self.answered > 0 && self.is_dying().await => {
+                Step::Written(_)
+                    if left.len() == request.line().len() && self.answered > 0 && self.is_dying().await =>
+                {
                     return Reply::Gone;
                 }
                 Step::Written(_) => return self.broken("closed its stdin", limits).await,
@@ -236,7 +277,7 @@ impl Child {
                 Step::Alarm => return self.timed_out(begun.elapsed(), limits).await,
                 Step::Exited => {}
             }
-            match self.understood(job, &request.id, limits) {
+            match self.understood(job, request.id(), limits) {
                 Some(Ok(answer)) => {
                     // Before it has read all of its job it cannot know the answer, and the rest would be taken for another.
                     return self.has_answered(answer, !stopping && left.is_empty() && !matches!(step, Step::Exited));
@@ -251,7 +292,7 @@ impl Child {
     /// Goes through the lines that were heard, up to the answer.
     fn understood(&mut self, job: &JobContext, id: &str, limits: &Limits) -> Option<Heard> {
         loop {
-            let end = self.heard[self.searched..].iter().position(|byte| *byte == b'\n');
+            let end = memchr(b'\n', &self.heard[self.searched..]);
             let Some(end) = end.map(|end| self.searched + end) else {
                 self.searched = self.heard.len();
                 return (self.heard.len() > limits.max_stdout).then(|| Err(too_long(limits)));

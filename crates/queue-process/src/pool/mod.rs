@@ -10,10 +10,7 @@ mod tend;
 use std::{
     future::Future,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -31,7 +28,7 @@ use tokio::{
 use tower::Service;
 
 use self::{
-    child::{Child, Reply},
+    child::{AtOnce, Child, Reply},
     protocol::Request,
     seats::{Seat, Seats},
     tend::Attendant,
@@ -108,8 +105,6 @@ struct Inner {
     attendant: Attendant,
     /// Whether there are threads for all processes, so that one may be held up for microseconds without holding up another.
     on_the_spot: bool,
-    /// Jobs so far.
-    turns: AtomicU64,
 }
 
 impl ProcessPool {
@@ -124,7 +119,7 @@ impl ProcessPool {
         let runtime = Handle::current();
         let on_the_spot =
             runtime.runtime_flavor() == RuntimeFlavor::MultiThread && runtime.metrics().num_workers() >= options.size;
-        Ok(Self(Arc::new(Inner { seats, options, attendant, on_the_spot, turns: AtomicU64::new(0) })))
+        Ok(Self(Arc::new(Inner { seats, options, attendant, on_the_spot })))
     }
 
     /// What it has been through so far.
@@ -159,30 +154,126 @@ impl ProcessPool {
         leaving.join_all().await;
     }
 
-    async fn run(self, job: JobContext) -> Result<Option<Bytes>, Failure> {
-        let timeout = job.timeout();
-        let begun = Instant::now();
-        let limit = timeout.saturating_sub(self.0.options.margin.unwrap_or_else(|| margin_of(timeout)));
-        let deadline = begun.checked_add(limit).unwrap_or(begun + FAR);
-        let request = protocol::request(&job).map_err(Failure::Never)?;
-        let seats = &*self.0.seats;
-        // A closed pool has been shut down; whoever tries again may find another worker.
-        let permit = ready(&job, deadline, seats.permits.acquire()).await?;
-        let Ok(_permit) = permit else { return Err(Failure::Snooze(PUT_OFF)) };
-        let mut place = Place { seats, seat: seats.take().unwrap_or_default(), asking: false };
-        let ended = loop {
-            place.provide(&job, deadline).await?;
-            match place.ask(&job, &request, deadline, self.0.on_the_spot).await {
-                // A fresh process has answered nobody, so this happens once.
-                Reply::Gone => seats.empty(&mut place.seat, true),
-                reply => break place.settle(reply, self.0.options.max_jobs),
+    /// As its [`Service::call`] does, which it needs not be mutable for.
+    #[must_use]
+    pub fn run(&self, request: JobRequest) -> Asking {
+        Asking(Stage::New(Some((self.clone(), request.context))))
+    }
+
+    /// Asks a process that is ready and prompt, without waiting for anything but its answer. Otherwise says how far it came.
+    fn at_once(self, job: &JobContext) -> Result<Ended, Begun> {
+        let seats = &self.0.seats;
+        if !self.0.on_the_spot {
+            return Err(Begun::Not(self));
+        }
+        let Ok(permit) = seats.permits.try_acquire() else { return Err(Begun::Not(self)) };
+        let Some(seat) = seats.take_ready() else {
+            drop(permit);
+            return Err(Begun::Not(self));
+        };
+        permit.forget();
+        let mut place = Place { pool: self, seat, asking: false };
+        let request = match protocol::request(job) {
+            Ok(request) => request,
+            Err(error) => return Ok(Err(Failure::Never(error))),
+        };
+        match place.ask_at_once(job, &request) {
+            AtOnce::Replied(Reply::Gone) | AtOnce::Not => Err(Begun::Seated(place, request)),
+            AtOnce::Replied(reply) => {
+                // Jobs that are answered on the spot would keep this thread from everybody else's.
+                let turn = place.seat.child.as_ref().is_some_and(|child| child.answered().is_multiple_of(TURNS));
+                let ended = place.settle(reply);
+                if turn { Err(Begun::Ended(ended)) } else { Ok(ended) }
+            }
+            AtOnce::Begun { written, waited } => Err(Begun::Asked(place, request, written, waited)),
+        }
+    }
+
+    /// Finds a process and asks it.
+    async fn wait(job: JobContext, begun: Begun) -> Ended {
+        let margin = match &begun {
+            Begun::Not(pool) => pool.0.options.margin,
+            Begun::Seated(place, ..) | Begun::Asked(place, ..) => place.pool.0.options.margin,
+            Begun::Ended(_) => None,
+        };
+        let (timeout, now) = (job.timeout(), Instant::now());
+        let limit = timeout.saturating_sub(margin.unwrap_or_else(|| margin_of(timeout)));
+        let deadline = now.checked_add(limit).unwrap_or(now + FAR);
+        let (mut place, request, mut begun) = match begun {
+            Begun::Ended(ended) => {
+                tokio::task::yield_now().await;
+                return ended;
+            }
+            Begun::Asked(place, request, written, waited) => (place, request, Some((written, waited))),
+            Begun::Seated(place, request) => (place, request, None),
+            Begun::Not(pool) => {
+                let request = protocol::request(&job).map_err(Failure::Never)?;
+                // A closed pool has been shut down; whoever tries again may find another worker.
+                match ready(&job, deadline, pool.0.seats.permits.acquire()).await? {
+                    Ok(permit) => permit.forget(),
+                    Err(_) => return Err(Failure::Snooze(PUT_OFF)),
+                }
+                let seat = pool.0.seats.take().unwrap_or_default();
+                (Place { pool, seat, asking: false }, request, None)
             }
         };
-        // Jobs that are answered on the spot would keep this thread from everybody else's.
-        if self.0.on_the_spot && self.0.turns.fetch_add(1, Ordering::Relaxed).is_multiple_of(TURNS) {
-            tokio::task::yield_now().await;
+        loop {
+            if begun.is_none() {
+                place.provide(&job, deadline).await?;
+            }
+            match place.ask(&job, &request, begun.take(), deadline).await {
+                // A fresh process has answered nobody, so this happens once.
+                Reply::Gone => place.pool.0.seats.empty(&mut place.seat, true),
+                reply => return place.settle(reply),
+            }
         }
-        ended
+    }
+}
+
+type Ended = Result<Option<Bytes>, Failure>;
+
+/// How far a job has come on its way to a process.
+#[derive(Debug)]
+enum Begun {
+    Not(ProcessPool),
+    /// It has a place.
+    Seated(Place, Request),
+    /// So much of its line is written, and whether its answer was waited for in vain.
+    Asked(Place, Request, usize, bool),
+    /// It is answered, and others are to have their turn first.
+    Ended(Ended),
+}
+
+/// A job that was given to a [`ProcessPool`]. The first poll may wait for a prompt answer on the spot, some microseconds.
+pub struct Asking(Stage);
+
+enum Stage {
+    New(Option<(ProcessPool, JobContext)>),
+    Under(Pin<Box<dyn Future<Output = Ended> + Send>>),
+}
+
+impl std::fmt::Debug for Asking {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Asking")
+    }
+}
+
+impl Future for Asking {
+    type Output = Ended;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ended> {
+        loop {
+            match &mut self.0 {
+                Stage::Under(way) => return way.as_mut().poll(context),
+                Stage::New(new) => {
+                    let Some((pool, job)) = new.take() else { return Poll::Pending };
+                    match pool.at_once(&job) {
+                        Ok(ended) => return Poll::Ready(ended),
+                        Err(begun) => self.0 = Stage::Under(Box::pin(ProcessPool::wait(job, begun))),
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -196,37 +287,38 @@ impl Drop for Inner {
 impl Service<JobRequest> for ProcessPool {
     type Response = Option<Bytes>;
     type Error = Failure;
-    type Future = Pin<Box<dyn Future<Output = Result<Option<Bytes>, Failure>> + Send>>;
+    type Future = Asking;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: JobRequest) -> Self::Future {
-        Box::pin(self.clone().run(request.context))
+        self.run(request)
     }
 }
 
 /// A job comes back that much later to a pool that has been shut down.
 const PUT_OFF: Duration = Duration::from_secs(1);
-/// After so many jobs a thread looks after other tasks.
-const TURNS: u64 = 64;
+/// After so many jobs of a process its thread looks after other tasks.
+const TURNS: u64 = 16;
 const FAR: Duration = Duration::from_secs(365 * 24 * 3_600);
 
-/// A seat in use; it goes back when it is dropped.
-struct Place<'a> {
-    seats: &'a Seats,
+/// A seat in use, with its permit; both go back when it is dropped.
+#[derive(Debug)]
+struct Place {
+    pool: ProcessPool,
     seat: Seat,
     /// Whoever drops it now leaves a process that is in the middle of a job.
     asking: bool,
 }
 
-impl Place<'_> {
+impl Place {
     /// Sees to it that there is a process.
     async fn provide(&mut self, job: &JobContext, deadline: Instant) -> Result<(), Failure> {
-        if self.seat.child.as_mut().is_some_and(Child::is_dead) {
+        if self.seat.child.as_mut().is_some_and(|child| child.is_dead()) {
             // It ended while nobody asked it anything: no job is to blame.
-            self.seats.empty(&mut self.seat, true);
+            self.pool.0.seats.empty(&mut self.seat, true);
         }
         if self.seat.child.is_some() {
             return Ok(());
@@ -234,13 +326,30 @@ impl Place<'_> {
         if let Some(time) = self.seat.not_before() {
             ready(job, deadline, sleep_until(time)).await?;
         }
-        self.seats.fill(&mut self.seat).map_err(|error| failure_of(failure_to_start(&error)))
+        self.pool.0.seats.fill(&mut self.seat).map_err(|error| failure_of(failure_to_start(&error)))
     }
 
-    async fn ask(&mut self, job: &JobContext, request: &Request, deadline: Instant, on_the_spot: bool) -> Reply {
+    fn ask_at_once(&mut self, job: &JobContext, request: &Request) -> AtOnce {
+        let Some(child) = &mut self.seat.child else { return AtOnce::Not };
+        if child.is_dead() {
+            return AtOnce::Not;
+        }
+        self.asking = true;
+        let reply = child.ask_at_once(job, request, self.pool.0.seats.program.limits());
+        self.asking = matches!(reply, AtOnce::Begun { .. });
+        reply
+    }
+
+    async fn ask(
+        &mut self,
+        job: &JobContext,
+        request: &Request,
+        begun: Option<(usize, bool)>,
+        deadline: Instant,
+    ) -> Reply {
         self.asking = true;
         let reply = match &mut self.seat.child {
-            Some(child) => child.ask(job, request, deadline, self.seats.program.limits(), on_the_spot).await,
+            Some(child) => child.ask(job, request, begun, deadline, self.pool.0.seats.program.limits()).await,
             None => Reply::Cancelled,
         };
         self.asking = false;
@@ -248,13 +357,14 @@ impl Place<'_> {
     }
 
     /// What the reply means for the seat and for the job.
-    fn settle(mut self, reply: Reply, max_jobs: Option<u64>) -> Result<Option<Bytes>, Failure> {
-        let (seats, seat) = (self.seats, &mut self.seat);
+    fn settle(mut self, reply: Reply) -> Ended {
+        let Inner { seats, options, .. } = &*self.pool.0;
+        let seat = &mut self.seat;
         let answer = match reply {
             Reply::Answered(answer) => {
                 seat.has_answered();
-                let done = max_jobs.is_some_and(|max| seat.child.as_ref().is_some_and(|child| child.answered() >= max));
-                if let Some(child) = seat.child.take_if(|_| done) {
+                let done = |child: &mut Box<Child>| options.max_jobs.is_some_and(|max| child.answered() >= max);
+                if let Some(child) = seat.child.take_if(done) {
                     seats.retire(child);
                 }
                 answer
@@ -280,12 +390,14 @@ impl Place<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
+        let seats = &self.pool.0.seats;
         if self.asking {
-            self.seats.empty(&mut self.seat, false);
+            seats.empty(&mut self.seat, false);
         }
-        self.seats.put_back(std::mem::take(&mut self.seat));
+        seats.put_back(std::mem::take(&mut self.seat));
+        seats.permits.add_permits(1);
     }
 }
 

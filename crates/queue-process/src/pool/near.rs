@@ -25,9 +25,9 @@ struct Bound {
 impl Nearness {
     /// To the processor of this thread.
     pub(super) fn come_near(&mut self, process: Pid) {
-        use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
-        let here = sched_getcpu();
-        if self.refused || self.bound.as_ref().is_some_and(|bound| bound.processor == here) {
+        use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+        let here = here();
+        if self.refused || self.is_at(here) {
             return;
         }
         let allowed = match self.bound.take() {
@@ -42,6 +42,10 @@ impl Nearness {
         }
     }
 
+    pub(super) fn is_at(&self, processor: usize) -> bool {
+        self.bound.as_ref().is_some_and(|bound| bound.processor == processor)
+    }
+
     /// To wherever it might run before.
     pub(super) fn let_go(&mut self, process: Pid) {
         if let Some(bound) = self.bound.take() {
@@ -50,9 +54,24 @@ impl Nearness {
     }
 }
 
+/// The processor of this thread.
+#[cfg(target_os = "linux")]
+pub(super) fn here() -> usize {
+    rustix::thread::sched_getcpu()
+}
+
 #[cfg(not(target_os = "linux"))]
 impl Nearness {
     pub(super) fn come_near(&mut self, _: Pid) {}
 
     pub(super) fn let_go(&mut self, _: Pid) {}
+
+    pub(super) fn is_at(&self, _: usize) -> bool {
+        false
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn here() -> usize {
+    0
 }

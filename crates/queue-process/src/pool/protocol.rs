@@ -4,6 +4,7 @@ use std::{borrow::Cow, fmt::Write as _};
 
 use base64::{display::Base64Display, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use memchr::memchr2;
 use queue_core::{
     error::ErrorCode,
     event::Progress,
@@ -13,13 +14,22 @@ use queue_core::{
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::value::RawValue;
 
-/// A job on its way to a process.
+/// A job on its way to a process: its line, with its line break.
 #[derive(Debug)]
-pub(crate) struct Request {
+pub(crate) struct Request(String);
+
+const BEFORE_ID: &str = r#"{"id":""#;
+const ID_LENGTH: usize = 36;
+
+impl Request {
     /// The job's id, as the answer must have it.
-    pub(crate) id: String,
-    /// With its line break.
-    pub(crate) line: String,
+    pub(crate) fn id(&self) -> &str {
+        &self.0[BEFORE_ID.len()..BEFORE_ID.len() + ID_LENGTH]
+    }
+
+    pub(crate) fn line(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
 }
 
 /// The line that hands a job over.
@@ -28,34 +38,39 @@ pub(crate) struct Request {
 /// A payload that calls itself JSON and is none.
 pub(crate) fn request(job: &JobContext) -> Result<Request, JobError> {
     let envelope = job.envelope();
-    let mut line = String::with_capacity(160 + envelope.payload.len());
-    // A name is any text, so it is written as JSON writes text; an id needs no care.
-    let (queue, kind) = (Text(job.queue().as_str()), Text(envelope.kind.as_str()));
-    let (id, attempt, most) = (job.id().to_string(), job.attempt(), job.max_attempts());
-    let _ = write!(
-        line,
-        r#"{{"id":"{id}","queue":{queue},"kind":{kind},"attempt":{attempt},"max_attempts":{most},"payload":"#
-    );
+    let mut line = String::with_capacity(224 + envelope.payload.len());
+    // Piece by piece: formatting it all at once takes longer than many a process does to answer.
+    line.push_str(BEFORE_ID);
+    let _ = write!(line, "{}", job.id());
+    line.push_str(r#"","queue":"#);
+    text(&mut line, job.queue().as_str());
+    line.push_str(r#","kind":"#);
+    text(&mut line, envelope.kind.as_str());
+    line.push_str(r#","attempt":"#);
+    number(&mut line, job.attempt());
+    line.push_str(r#","max_attempts":"#);
+    number(&mut line, job.max_attempts());
+    line.push_str(r#","payload":"#);
     payload(&mut line, &envelope.content_type, &envelope.payload)?;
     line.push_str("}\n");
-    Ok(Request { id, line })
+    Ok(Request(line))
 }
 
 fn payload(line: &mut String, kind: &ContentType, payload: &Bytes) -> Result<(), JobError> {
-    let text = std::str::from_utf8(payload);
-    match (kind, text) {
+    match (kind, std::str::from_utf8(payload)) {
         (ContentType::Json, Ok(json)) if serde_json::from_str::<IgnoredAny>(json).is_ok() => {
             // A line break in JSON stands between tokens, where it means nothing: inside a string it would be escaped.
-            line.extend(json.split(['\n', '\r']));
+            match memchr2(b'\n', b'\r', json.as_bytes()) {
+                None => line.push_str(json),
+                Some(_) => line.extend(json.split(['\n', '\r'])),
+            }
         }
         (ContentType::Json, _) => {
             let message =
                 "the payload is not JSON: give the job the content type text/plain or application/octet-stream";
             return Err(JobError::new(ErrorCode::Validation, message));
         }
-        (ContentType::Text, Ok(text)) => {
-            let _ = write!(line, "{}", Text(text));
-        }
+        (ContentType::Text, Ok(words)) => text(line, words),
         _ => {
             let _ = write!(line, r#""{}","encoding":"base64""#, Base64Display::new(payload, &STANDARD));
         }
@@ -63,16 +78,20 @@ fn payload(line: &mut String, kind: &ContentType, payload: &Bytes) -> Result<(),
     Ok(())
 }
 
-/// A text as JSON.
-struct Text<'a>(&'a str);
+/// A text as JSON: a name is any text, and so written as JSON writes text.
+fn text(line: &mut String, text: &str) {
+    let special = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
+    // All of it is looked at, many bytes at once.
+    match text.bytes().fold(false, |found, byte| found | special(byte)) {
+        false => line.extend(["\"", text, "\""]),
+        true => line.push_str(&serde_json::Value::from(text).to_string()),
+    }
+}
 
-impl std::fmt::Display for Text<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
-        match self.0.bytes().all(plain) {
-            true => write!(f, "\"{}\"", self.0),
-            false => f.write_str(&serde_json::to_string(self.0).map_err(|_| std::fmt::Error)?),
-        }
+fn number(line: &mut String, number: u32) {
+    match u8::try_from(number) {
+        Ok(digit @ 0..10) => line.push(char::from(b'0' + digit)),
+        _ => drop(write!(line, "{number}")),
     }
 }
 
@@ -128,6 +147,9 @@ pub(crate) enum Said {
 /// # Errors
 /// Why it breaks the protocol, for people.
 pub(crate) fn read(line: &[u8], id: &str) -> Result<Said, String> {
+    if let Some(result) = plain_result(line, id) {
+        return Ok(Said::Result(Bytes::copy_from_slice(result.get().as_bytes())));
+    }
     let answer: Answer<'_> = serde_json::from_slice(line)
         .map_err(|error| format!("a line that is no answer ({error}): {}", excerpt(line)))?;
     if answer.id != id {
@@ -140,6 +162,14 @@ pub(crate) fn read(line: &[u8], id: &str) -> Result<Said, String> {
         (None, None, None, Some(log)) => Ok(Said::Log(log.into_owned())),
         _ => Err(format!("a line without exactly one of result, error, progress and log: {}", excerpt(line))),
     }
+}
+
+/// The result of an answer that is written as most are: `{"id":"…","result":…}`.
+fn plain_result<'a>(line: &'a [u8], id: &str) -> Option<&'a RawValue> {
+    let rest = line.strip_prefix(BEFORE_ID.as_bytes())?.strip_prefix(id.as_bytes())?;
+    let value = rest.strip_prefix(br#"","result":"#)?.strip_suffix(b"}")?;
+    // One value, so that nothing else of the answer is in there.
+    serde_json::from_slice(value).ok()
 }
 
 impl From<Refusal<'_>> for JobError {

@@ -13,7 +13,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::child::Child;
+use super::{child::Child, near};
 use crate::{error::StartError, program::Program};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -22,7 +22,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A place for a process. Dropping it kills the process.
 #[derive(Debug, Default)]
 pub(super) struct Seat {
-    pub(super) child: Option<Child>,
+    pub(super) child: Option<Box<Child>>,
     /// How many processes of this seat broke in a row, and until when the next one waits for it.
     broken: u32,
     not_before: Option<Instant>,
@@ -35,7 +35,7 @@ pub(super) struct Seats {
     pub(super) permits: Semaphore,
     idle: Mutex<Vec<Seat>>,
     /// Processes that have had their jobs and are to leave.
-    leaving: Mutex<Vec<Child>>,
+    leaving: Mutex<Vec<Box<Child>>>,
     /// Rung when there is something to tend.
     pub(super) bell: Notify,
     started: AtomicU64,
@@ -60,6 +60,20 @@ impl Seats {
 
     fn idle(&self) -> MutexGuard<'_, Vec<Seat>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A seat with a process that is kept on this processor, else the one that was used last. `None` where none has a process.
+    /// For whoever holds a permit.
+    pub(super) fn take_ready(&self) -> Option<Seat> {
+        let here = near::here();
+        let mut idle = self.idle();
+        let is_here = |seat: &Seat| seat.child.as_ref().is_some_and(|child| child.is_at(here));
+        let last = idle.len().checked_sub(1)?;
+        let at = match is_here(&idle[last]) {
+            true => last,
+            false => idle.iter().rposition(is_here).or_else(|| idle.iter().rposition(|seat| seat.child.is_some()))?,
+        };
+        Some(idle.remove(at))
     }
 
     /// The seat with a process that was used last, else the one that has waited longest for a new one. For whoever holds a
@@ -98,11 +112,11 @@ impl Seats {
     }
 
     /// Takes out the processes that ended while nobody asked them anything.
-    pub(super) fn take_dead(&self) -> Vec<Child> {
+    pub(super) fn take_dead(&self) -> Vec<Box<Child>> {
         let mut idle = self.idle();
         let mut dead = Vec::new();
         for seat in idle.iter_mut() {
-            if seat.child.as_mut().is_some_and(Child::is_dead) {
+            if seat.child.as_mut().is_some_and(|child| child.is_dead()) {
                 self.broke.fetch_add(1, Ordering::Relaxed);
                 seat.has_broken();
                 dead.extend(seat.child.take());
@@ -112,17 +126,17 @@ impl Seats {
     }
 
     /// Everything there is, for the end.
-    pub(super) fn take_all(&self) -> Vec<Child> {
+    pub(super) fn take_all(&self) -> Vec<Box<Child>> {
         let idle = std::mem::take(&mut *self.idle());
         idle.into_iter().filter_map(|seat| seat.child).chain(self.take_leaving()).collect()
     }
 
-    pub(super) fn take_leaving(&self) -> Vec<Child> {
+    pub(super) fn take_leaving(&self) -> Vec<Box<Child>> {
         std::mem::take(&mut *self.leaving.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Lets a process leave in its own time.
-    pub(super) fn retire(&self, child: Child) {
+    pub(super) fn retire(&self, child: Box<Child>) {
         self.leaving.lock().unwrap_or_else(PoisonError::into_inner).push(child);
         self.bell.notify_one();
     }
@@ -135,7 +149,7 @@ impl Seats {
             self.unstartable.fetch_or(!error.is_transient(), Ordering::Relaxed);
             self.empty(seat, true);
         }
-        seat.child = Some(child?);
+        seat.child = Some(Box::new(child?));
         Ok(())
     }
 
