@@ -38,6 +38,8 @@ pub(crate) fn perform(args: &Args) -> Result<()> {
         println!("{}", list(&soaks));
         return Ok(());
     };
+    // As commands are written, or as targets are.
+    let name = &name.replace('-', "_");
     let found = soaks.iter().find(|(_, soak)| soak == name);
     let (package, _) = found.with_context(|| format!("no soak test `{name}`\n{}", list(&soaks)))?;
     let session = Session::open(&workspace, &Session::needed(&workspace), args.brokers)?;

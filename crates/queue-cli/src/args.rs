@@ -122,6 +122,14 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_jobs: Option<u64>,
 
+    /// Keep the run in this directory: after a crash, a kill or Ctrl-C, the same command goes on where it was
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub journal: Option<PathBuf>,
+
+    /// With --journal: forget the run that the directory holds, and begin anew
+    #[arg(long, requires = "journal")]
+    pub fresh: bool,
+
     /// Stop at the first invalid line
     #[arg(long)]
     pub strict: bool,
@@ -211,6 +219,14 @@ RESULTS
   overwritten without --force. wait_ms is from the submission to the first start, without an asked delay; run_ms sums the
   attempts.
 
+RESUME
+  With --journal DIR the run outlives a crash, a kill -9, a power cut and Ctrl-C: give the same command again, and it goes on.
+  What has completed or died is not run again; what was running is (at most twice --concurrency jobs a kill), so programs
+  should bear being run twice. --results and --dead hold every line once at the end. The input must be a file; lines may be
+  appended to it. --exec, --concurrency, limits and the like may change, and act on what has not started; --lines, --max-line,
+  --queue and whether there are --results and --dead may not; jobs that were read keep the timeout and the attempts that they were
+  read with. A directory belongs to one input and one process at a time; --fresh forgets what it holds.
+
 EXIT STATUS
   0  all completed or duplicate          2    unusable arguments, input or output
   1  some dead, invalid or not run       130  interrupted: Ctrl-C drains, a second one aborts
@@ -225,6 +241,8 @@ EXAMPLES
     queue run jobs.ndjson --exec 'curl -sf --json @- https://api.example.org/v1/things' --results out.ndjson
   Pay the start of an interpreter once, and let no job take the machine:
     queue run jobs.ndjson --exec 'python3 handler.py' --exec-mode pool --memory-limit 512MiB --max-processes 32
+  Go on after a crash, however often:
+    queue run jobs.ndjson --exec ./work --results out.ndjson --journal jobs.journal
   Run again what failed, once mended:
     queue run jobs.ndjson --exec ./work --dead dead.ndjson
     queue run dead.ndjson --exec ./work --dead still-dead.ndjson

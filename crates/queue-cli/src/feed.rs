@@ -30,6 +30,17 @@ pub struct Reading {
     pub strict: bool,
 }
 
+/// What was read of the input before, if anything was: the source goes on behind it.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// The number of the last line.
+    pub line: u64,
+    /// Where it ends, in bytes.
+    pub offset: u64,
+    /// The unique keys so far.
+    pub seen: Seen,
+}
+
 /// A line that was read, and what it is.
 #[derive(Debug)]
 pub struct Fed {
@@ -102,13 +113,15 @@ pub enum FeedError {
 pub fn start(
     source: Box<dyn Read + Send>,
     reading: Reading,
+    past: Past,
     window: Window,
     runtime: Handle,
 ) -> io::Result<mpsc::Receiver<Result<Fed, FeedError>>> {
     let (sender, receiver) = mpsc::channel(AHEAD);
     thread::Builder::new().name("queue-input".to_owned()).spawn(move || {
         let lines = LineReader::new(BufReader::with_capacity(BUFFER, source), reading.max_line);
-        let mut feed = Feed { lines, seen: Seen::default(), reading, window, runtime };
+        let lines = lines.behind(past.line, past.offset);
+        let mut feed = Feed { lines, seen: past.seen, reading, window, runtime };
         loop {
             let (fed, last) = match feed.next() {
                 Ok(Some(fed)) => {
@@ -162,7 +175,7 @@ impl Feed {
 }
 
 /// What a line holds in memory, about.
-fn weight(text: &Text) -> usize {
+pub(crate) fn weight(text: &Text) -> usize {
     const OVERHEAD: usize = 512;
     text.len().saturating_add(OVERHEAD)
 }
@@ -180,7 +193,7 @@ mod tests {
         reading: Reading,
         window: &Window,
     ) -> mpsc::Receiver<Result<Fed, FeedError>> {
-        start(Box::new(input), reading, window.clone(), Handle::current()).unwrap()
+        start(Box::new(input), reading, Past::default(), window.clone(), Handle::current()).unwrap()
     }
 
     async fn words(input: &'static str, reading: Reading) -> Vec<String> {

@@ -1,14 +1,16 @@
 //! Every line that was read ends in exactly one row.
 
+use std::fs::File;
+
 use queue_core::{error::ErrorCode, job::JobError};
 
 use crate::{
     dead::dead_line,
     feed::OpenLine,
-    input::JobText,
+    input::{JobText, Text},
     output::{Output, OutputError},
     results::{Row, Status},
-    summary::Summary,
+    summary::{Counts, Summary},
 };
 
 /// Writes rows as lines end, in the order they end, and counts them. That none ends twice is in the types: a line is
@@ -42,12 +44,49 @@ impl Ledger {
 
     fn write(&mut self, line: &OpenLine, row: &Row) -> Result<(), OutputError> {
         let results = attempt(&mut self.results, |results| results.write_json(row.to_json()));
+        results.and(self.write_dead(&line.text, row))
+    }
+
+    fn write_dead(&mut self, text: &Text, row: &Row) -> Result<(), OutputError> {
         if !matches!(row.status, Status::Dead | Status::Invalid) {
-            return results;
+            return Ok(());
         }
         let unknown = || JobError::new(ErrorCode::Internal, "no reason was kept");
         let error = row.error.clone().unwrap_or_else(unknown);
-        results.and(attempt(&mut self.dead, |dead| dead.write_json(dead_line(&line.text, self.how, &error))))
+        attempt(&mut self.dead, |dead| dead.write_json(dead_line(text, self.how, &error)))
+    }
+
+    /// A line that ended in an earlier life: with the row as it was written then, or with one that was made of its record.
+    ///
+    /// # Errors
+    /// As [`Ledger::end`].
+    pub fn adopt(&mut self, text: &Text, row: &Row, written: Option<&[u8]>) -> Result<(), OutputError> {
+        self.summary.add(row);
+        let results = attempt(&mut self.results, |results| match written {
+            Some(written) => results.write(written),
+            None => results.write_json(row.to_json()),
+        });
+        results.and(self.write_dead(text, row))
+    }
+
+    /// Begins with what earlier lives counted.
+    pub fn count_on(&mut self, earlier: Counts, attempts: u64) {
+        self.summary.count_on(earlier, attempts);
+    }
+
+    /// From here on lines end in this life.
+    pub fn begin_this_life(&mut self) {
+        self.summary.begin_this_life();
+    }
+
+    /// Every row so far is on disk when this returns; the files of `--results` and `--dead`, to look at.
+    ///
+    /// # Errors
+    /// As [`Ledger::end`].
+    pub fn sync(&mut self) -> Result<[Option<&File>; 2], OutputError> {
+        let results = self.results.as_mut().map(Output::sync).transpose()?;
+        let dead = self.dead.as_mut().map(Output::sync).transpose()?;
+        Ok([results, dead])
     }
 
     /// Lets readers of the files see every row so far; call it about once a second.
@@ -57,6 +96,17 @@ impl Ledger {
     pub fn flush(&mut self) -> Result<(), OutputError> {
         let results = attempt(&mut self.results, Output::flush);
         results.and(attempt(&mut self.dead, Output::flush))
+    }
+
+    /// From now on a full disk is waited for; see [`Output::be_patient`].
+    pub fn be_patient(&mut self) {
+        [&mut self.results, &mut self.dead].into_iter().flatten().for_each(Output::be_patient);
+    }
+
+    /// Why rows wait in memory, for people.
+    #[must_use]
+    pub fn is_full(&self) -> Option<String> {
+        [&self.results, &self.dead].into_iter().flatten().find_map(Output::is_full)
     }
 
     /// Counts and times so far.

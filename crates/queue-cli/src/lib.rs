@@ -25,6 +25,9 @@ pub mod summary;
 // Every line that came in goes out, once.
 pub mod ledger;
 
+// What a run that was cut off has left, and what it leaves for its next life.
+pub mod resume;
+
 // All of `queue run` that can be checked before a job runs.
 pub mod plan;
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, Metadata, OpenOptions},
-    io::{self, BufWriter, Write as _},
+    io::{self, Seek as _, SeekFrom, Write as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -11,9 +11,17 @@ use std::{
 #[derive(Debug)]
 pub struct Output {
     path: PathBuf,
-    file: BufWriter<File>,
+    file: File,
+    /// What was not written yet.
+    buffer: Vec<u8>,
     rows: u64,
+    /// A full disk is waited for.
+    patient: bool,
+    full: Option<io::Error>,
 }
+
+/// So many bytes are written at once.
+const BUFFER: usize = 64 << 10;
 
 /// Why rows cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +48,9 @@ pub enum OutputError {
         /// What the system said.
         source: io::Error,
     },
+    /// What was written cannot be looked at.
+    #[error("cannot look at what was written: {0}")]
+    Look(io::Error),
     /// The disk is full, or worse.
     #[error("cannot write to {path:?} after {rows} rows: {source}")]
     Write {
@@ -96,12 +107,57 @@ impl Output {
         options.write(true);
         match (special, force) {
             (true, _) => {}
-            (false, true) => drop(options.create(true).truncate(true)),
+            (false, true) => drop(options.read(true).create(true).truncate(true)),
             // Refuses a file that somebody made since the check, too.
-            (false, false) => drop(options.create_new(true)),
+            (false, false) => drop(options.read(true).create_new(true)),
         }
         let file = options.open(path).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), file: BufWriter::with_capacity(64 << 10, file), rows: 0 })
+        Ok(Self::of(path, file))
+    }
+
+    /// Goes on with a file behind so many bytes; what follows them is cut off. One that is missing is made.
+    ///
+    /// # Errors
+    /// It is in use, or cannot be opened.
+    pub fn resume(path: &Path, length: u64, in_use: &[InUse]) -> Result<Self, OutputError> {
+        Self::check(path, true, in_use)?;
+        let mut options = OpenOptions::new();
+        let opened = options.read(true).write(true).create(true).truncate(false).open(path);
+        let cut = opened.and_then(|mut file| {
+            file.set_len(length)?;
+            file.seek(SeekFrom::End(0))?;
+            Ok(file)
+        });
+        let file = cut.map_err(|source| OutputError::Open { path: path.to_owned(), source })?;
+        Ok(Self::of(path, file))
+    }
+
+    fn of(path: &Path, file: File) -> Self {
+        let buffer = Vec::with_capacity(BUFFER);
+        Self { path: path.to_owned(), file, buffer, rows: 0, patient: false, full: None }
+    }
+
+    /// From now on a full disk is no failure: rows wait in memory, and the next flush tries again. Whoever writes is to look
+    /// at [`Output::is_full`], and to wait as well.
+    pub fn be_patient(&mut self) {
+        self.patient = true;
+    }
+
+    /// Why rows wait in memory, for people.
+    #[must_use]
+    pub fn is_full(&self) -> Option<String> {
+        let error = self.full.as_ref()?;
+        Some(format!("cannot write to {:?}: {error}; make room, and it goes on by itself", self.path))
+    }
+
+    /// Every row so far is on disk when this returns; the file, to look at.
+    ///
+    /// # Errors
+    /// The disk's, also where it is full.
+    pub fn sync(&mut self) -> Result<&File, OutputError> {
+        let synced = self.push().and_then(|()| self.file.sync_data());
+        self.said(synced)?;
+        Ok(&self.file)
     }
 
     /// So that no other output takes it.
@@ -109,7 +165,7 @@ impl Output {
     /// # Errors
     /// The system's.
     pub fn in_use(&self, what: &'static str) -> Result<InUse, OutputError> {
-        let metadata = self.file.get_ref().metadata();
+        let metadata = self.file.metadata();
         metadata
             .map(|metadata| InUse::new(&metadata, what))
             .map_err(|source| OutputError::Open { path: self.path.clone(), source })
@@ -120,8 +176,11 @@ impl Output {
     /// # Errors
     /// The disk's.
     pub fn write(&mut self, row: &[u8]) -> Result<(), OutputError> {
-        let written = self.file.write_all(row).and_then(|()| self.file.write_all(b"\n"));
-        self.said(written)?;
+        self.buffer.extend_from_slice(row);
+        self.buffer.push(b'\n');
+        if self.buffer.len() >= BUFFER && self.full.is_none() {
+            self.flush()?;
+        }
         self.rows += 1;
         Ok(())
     }
@@ -142,8 +201,36 @@ impl Output {
     /// # Errors
     /// The disk's.
     pub fn flush(&mut self) -> Result<(), OutputError> {
-        let flushed = self.file.flush();
+        let flushed = match self.push() {
+            Err(error) if self.patient && is_full(&error) => {
+                self.full = Some(error);
+                Ok(())
+            }
+            flushed => flushed,
+        };
         self.said(flushed)
+    }
+
+    /// Writes what waits. What was not written waits on.
+    fn push(&mut self) -> io::Result<()> {
+        let mut written = 0;
+        let done = loop {
+            if written == self.buffer.len() {
+                break Ok(());
+            }
+            match self.file.write(&self.buffer[written..]) {
+                Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
+                Ok(bytes) => written += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Err(error),
+            }
+        };
+        self.buffer.drain(..written);
+        self.buffer.shrink_to(BUFFER);
+        if done.is_ok() {
+            self.full = None;
+        }
+        done
     }
 
     /// Writes what is left and says how many rows there are.
@@ -158,6 +245,10 @@ impl Output {
     fn said(&self, done: io::Result<()>) -> Result<(), OutputError> {
         done.map_err(|source| OutputError::Write { path: self.path.clone(), rows: self.rows, source })
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 #[cfg(test)]
@@ -209,6 +300,14 @@ mod tests {
         output.write(b"{}").unwrap();
         let error = output.flush().unwrap_err();
         assert!(error.to_string().contains("after 1 rows") && error.to_string().contains("No space"), "{error}");
+        let mut output = Output::create(Path::new("/dev/full"), false, &[]).unwrap();
+        output.be_patient();
+        for _ in 0..BUFFER {
+            output.write(b"{}").unwrap();
+        }
+        output.flush().unwrap();
+        assert!(output.is_full().unwrap().contains("make room") && output.sync().is_err());
+        assert_eq!(output.buffer.len(), 3 * BUFFER, "nothing is lost");
         let missing = Output::create(Path::new("/no/such/directory/file"), false, &[]).unwrap_err();
         assert!(matches!(missing, OutputError::Open { .. }), "{missing}");
     }

@@ -1,11 +1,6 @@
 //! All of `queue run` that can be checked before a job runs, so that a mistake costs nothing.
 
-use std::{
-    fs::File,
-    io::{self, Read},
-    path::Path,
-    thread::available_parallelism,
-};
+use std::{fs::File, io, path::Path, sync::Arc, thread::available_parallelism};
 
 use queue_core::RetryPolicy;
 use queue_process::{LimitError, Limits, Program, StartError, reserve_descriptors};
@@ -14,6 +9,10 @@ use crate::{
     args::{ExecMode, RunArgs},
     input::JobText,
     output::{InUse, Output, OutputError},
+    resume::{
+        identity::From,
+        notes::{Place, Read},
+    },
     values,
 };
 
@@ -39,14 +38,17 @@ pub struct Plan {
     pub dead: Option<Output>,
     /// The rest of what was asked for.
     pub args: RunArgs,
+    in_use: Option<InUse>,
 }
 
 /// Where lines come from. Reading may block: do it on a thread of its own.
 pub struct Input {
     /// The bytes.
-    pub source: Box<dyn Read + Send>,
+    pub source: Box<dyn io::Read + Send>,
     /// How many there are, where that is known.
     pub length: Option<u64>,
+    /// The file, where it is one, to be read at any place.
+    pub file: Option<Arc<File>>,
 }
 
 /// Why a run cannot begin, for people.
@@ -88,15 +90,77 @@ impl Plan {
     /// # Errors
     /// What is wrong first. An existing file was not touched.
     pub fn new(args: RunArgs) -> Result<Self, Unusable> {
+        let plan = Self::without_outputs(args)?;
+        plan.check_outputs()?;
+        plan.make_outputs()
+    }
+
+    /// Checks everything but the outputs, and opens the input.
+    ///
+    /// # Errors
+    /// What is wrong first.
+    pub fn without_outputs(args: RunArgs) -> Result<Self, Unusable> {
         let program = program(&args)?;
         let retry = values::retry_policy(args.max_attempts.get(), args.backoff.clone());
         retry.validate().map_err(Unusable::Retry)?;
         let concurrency = args.concurrency.map_or_else(|| programs(args.exec_mode), |number| number as usize);
         reserve_descriptors(concurrency, OTHER_DESCRIPTORS)?;
         let (input, in_use) = Input::open(&args.file)?;
-        let (results, dead) = outputs(&args, in_use)?;
         let how = if args.lines { JobText::Lines } else { JobText::Objects };
-        Ok(Self { program, how, input, concurrency, retry, results, dead, args })
+        let (results, dead) = (None, None);
+        Ok(Self { program, how, input, concurrency, retry, results, dead, args, in_use })
+    }
+
+    /// Looks at both outputs before either is made, so that a refusal leaves nothing behind.
+    ///
+    /// # Errors
+    /// One of them exists or is in use.
+    pub fn check_outputs(&self) -> Result<(), Unusable> {
+        let in_use: Vec<InUse> = self.in_use.into_iter().collect();
+        for path in [&self.args.results, &self.args.dead].into_iter().flatten() {
+            Output::check(path, self.args.force, &in_use)?;
+        }
+        self.two_outputs()
+    }
+
+    fn two_outputs(&self) -> Result<(), Unusable> {
+        match (&self.args.results, &self.args.dead) {
+            (Some(results), Some(dead)) if results == dead => {
+                Err(OutputError::Same { path: dead.clone(), what: "the file of --results" }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the outputs.
+    ///
+    /// # Errors
+    /// They cannot be made.
+    pub fn make_outputs(self) -> Result<Self, Unusable> {
+        let force = self.args.force;
+        self.with_outputs(|path, _, in_use| Output::create(path, force, in_use))
+    }
+
+    /// Goes on with the outputs of an earlier life of the run, so many bytes of each.
+    ///
+    /// # Errors
+    /// They cannot be opened.
+    pub fn resume_outputs(self, results: u64, dead: u64) -> Result<Self, Unusable> {
+        self.two_outputs()?;
+        self.with_outputs(|path, is_dead, in_use| Output::resume(path, if is_dead { dead } else { results }, in_use))
+    }
+
+    fn with_outputs(
+        mut self,
+        make: impl Fn(&Path, bool, &[InUse]) -> Result<Output, OutputError>,
+    ) -> Result<Self, Unusable> {
+        let mut in_use: Vec<InUse> = self.in_use.into_iter().collect();
+        self.results = self.args.results.as_deref().map(|path| make(path, false, &in_use)).transpose()?;
+        if let Some(results) = &self.results {
+            in_use.push(results.in_use("the file of --results")?);
+        }
+        self.dead = self.args.dead.as_deref().map(|path| make(path, true, &in_use)).transpose()?;
+        Ok(self)
     }
 }
 
@@ -151,7 +215,7 @@ fn programs(mode: ExecMode) -> usize {
 impl Input {
     fn open(path: &Path) -> Result<(Self, Option<InUse>), Unusable> {
         if path == Path::new("-") {
-            return Ok((Self { source: Box::new(io::stdin()), length: None }, None));
+            return Ok((Self { source: Box::new(io::stdin()), length: None, file: None }, None));
         }
         let failed = |error| Unusable::Input(format!("{path:?}"), error);
         let file = File::open(path).map_err(failed)?;
@@ -160,7 +224,19 @@ impl Input {
             return Err(failed(io::ErrorKind::IsADirectory.into()));
         }
         let length = metadata.is_file().then_some(metadata.len());
-        Ok((Self { source: Box::new(file), length }, Some(InUse::new(&metadata, "the input"))))
+        let file = Arc::new(file);
+        let source = Box::new(Arc::clone(&file));
+        let file = metadata.is_file().then_some(file);
+        Ok((Self { source, length, file }, Some(InUse::new(&metadata, "the input"))))
+    }
+
+    /// Goes on where an earlier life of the run was; not at all where that has met the line that a strict reading ends with.
+    pub fn skip(&mut self, read: &Read, place: Place, strict: bool) {
+        if strict && read.invalid {
+            self.source = Box::new(io::empty());
+        } else if let Some(file) = &self.file {
+            self.source = Box::new(From::new(Arc::clone(file), place.offset));
+        }
     }
 }
 
@@ -168,25 +244,6 @@ impl std::fmt::Debug for Input {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Input").field("length", &self.length).finish_non_exhaustive()
     }
-}
-
-/// Looks at both before it makes either, so that a refusal leaves nothing behind.
-fn outputs(args: &RunArgs, input: Option<InUse>) -> Result<(Option<Output>, Option<Output>), Unusable> {
-    let mut in_use: Vec<InUse> = input.into_iter().collect();
-    for path in [&args.results, &args.dead].into_iter().flatten() {
-        Output::check(path, args.force, &in_use)?;
-    }
-    if let (Some(results), Some(dead)) = (&args.results, &args.dead)
-        && results == dead
-    {
-        return Err(OutputError::Same { path: dead.clone(), what: "the file of --results" }.into());
-    }
-    let results = args.results.as_ref().map(|path| Output::create(path, args.force, &in_use)).transpose()?;
-    if let Some(results) = &results {
-        in_use.push(results.in_use("the file of --results")?);
-    }
-    let dead = args.dead.as_ref().map(|path| Output::create(path, args.force, &in_use)).transpose()?;
-    Ok((results, dead))
 }
 
 #[cfg(test)]

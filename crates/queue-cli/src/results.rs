@@ -5,11 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use queue_core::{JobId, job::JobError};
 use queue_process::result_json;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 /// How a line ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// The program exited with 0.

@@ -17,6 +17,12 @@ impl Counts {
         self.0[status as usize] += 1;
     }
 
+    /// So many of each, in the order of [`Status::ALL`].
+    #[must_use]
+    pub const fn new(counts: [u64; Status::ALL.len()]) -> Self {
+        Self(counts)
+    }
+
     /// How many lines have ended.
     #[must_use]
     pub fn total(&self) -> u64 {
@@ -37,6 +43,8 @@ impl Index<Status> for Counts {
 pub struct Summary {
     counts: Counts,
     attempts: u64,
+    /// Of the counts, those of earlier lives of the run.
+    earlier: Counts,
     wait: Times,
     run: Times,
 }
@@ -50,6 +58,28 @@ impl Summary {
             self.wait.add(row.wait);
             self.run.add(row.run);
         }
+    }
+
+    /// Begins with what earlier lives of the run counted.
+    pub fn count_on(&mut self, earlier: Counts, attempts: u64) {
+        (self.counts, self.attempts) = (earlier, attempts);
+    }
+
+    /// From here on lines end in this life.
+    pub fn begin_this_life(&mut self) {
+        self.earlier = self.counts;
+    }
+
+    /// How many lines ended in earlier lives.
+    #[must_use]
+    pub fn earlier(&self) -> u64 {
+        self.earlier.total()
+    }
+
+    /// All attempts together.
+    #[must_use]
+    pub fn attempts(&self) -> u64 {
+        self.attempts
     }
 
     /// How many lines ended how.
@@ -66,6 +96,9 @@ impl Summary {
         let noun = if total == 1 { "line" } else { "lines" };
         let rate = self.per_second(elapsed);
         let _ = writeln!(text, "{total} {noun} in {}, {rate:.0} jobs/s, {} attempts", shown(elapsed), self.attempts);
+        if self.earlier() > 0 {
+            let _ = writeln!(text, "  resumed: {} done before", self.earlier());
+        }
         for status in Status::ALL.into_iter().filter(|status| self.counts[*status] > 0) {
             let _ = writeln!(text, "  {:<10}{:>10}", status.as_str(), self.counts[status]);
         }
@@ -95,6 +128,9 @@ impl Summary {
             "run_ms": times(&self.run),
             "exit_status": exit_status,
         });
+        if self.earlier() > 0 {
+            object["done_before"] = self.earlier().into();
+        }
         for status in Status::ALL {
             object[status.as_str()] = self.counts[status].into();
         }
@@ -103,7 +139,8 @@ impl Summary {
 
     /// Jobs that were run to an end, a second.
     fn per_second(&self, elapsed: Duration) -> f64 {
-        let ended = self.counts[Status::Completed] + self.counts[Status::Dead];
+        let of = |counts: &Counts| counts[Status::Completed] + counts[Status::Dead];
+        let ended = of(&self.counts) - of(&self.earlier);
         if elapsed.is_zero() { 0.0 } else { ended as f64 / elapsed.as_secs_f64() }
     }
 }

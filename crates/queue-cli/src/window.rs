@@ -81,6 +81,16 @@ impl Window {
         Some(slot)
     }
 
+    /// Lets a line in that was inside before. Where there is no room, it is inside without any.
+    #[must_use]
+    pub fn admit(&self, bytes: usize) -> Slot {
+        let room = &self.0;
+        room.lines.forget_permits(1);
+        let bytes = room.bytes.forget_permits(bytes.min(room.max_bytes as usize));
+        room.left().inside += 1;
+        Slot { room: Arc::clone(room), bytes: u32::try_from(bytes).unwrap_or(room.max_bytes) }
+    }
+
     /// Gives back the room of lines that have left, where it is less than is given back at once. Call it now and then.
     pub fn give_back(&self) {
         let mut left = self.0.left();

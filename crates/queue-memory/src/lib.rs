@@ -5,6 +5,11 @@ mod admin;
 mod consumer;
 mod events;
 mod factory;
+mod forget;
+#[cfg(not(feature = "journal"))]
+#[path = "absent.rs"]
+#[allow(dead_code, reason = "as above")]
+mod journal;
 #[cfg(feature = "journal")]
 #[allow(dead_code, reason = "not everything has a caller yet")]
 mod journal;

@@ -35,12 +35,18 @@ pub enum Text {
 }
 
 impl Text {
+    /// What is kept of it.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        let (Self::Utf8(bytes) | Self::NotUtf8(bytes) | Self::TooLong { head: bytes, .. }) = self;
+        bytes
+    }
+
     /// How many bytes of it are kept.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "no line is empty")]
     pub fn len(&self) -> usize {
-        let (Self::Utf8(bytes) | Self::NotUtf8(bytes) | Self::TooLong { head: bytes, .. }) = self;
-        bytes.len()
+        self.bytes().len()
     }
 }
 
@@ -60,6 +66,12 @@ impl<R: BufRead> LineReader<R> {
     /// Reads lines of at most `max` bytes.
     pub fn new(source: R, max: usize) -> Self {
         Self { source, max, number: 0, bytes_read: 0, line: Vec::new(), length: 0 }
+    }
+
+    /// The source begins behind that line, so many bytes from the beginning of the input.
+    #[must_use]
+    pub fn behind(self, line: u64, offset: u64) -> Self {
+        Self { number: line, bytes_read: offset, ..self }
     }
 
     /// How much of the input was read.

@@ -2,6 +2,7 @@
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use queue_core::{
     JobId,
     error::ErrorCode,
@@ -20,6 +21,7 @@ use super::{
     open::{OpenJob, OpenJobs},
     queue::RunQueue,
     reports::{self, Fate, News, Reports},
+    resumed::{self, Left},
     submit::{self, Answers},
     why,
 };
@@ -29,9 +31,11 @@ use crate::{
     feed::{self, Fed, FeedError, OpenLine, Reading, What},
     input::JobLine,
     ledger::Ledger,
+    output::OutputError,
     plan::Plan,
     progress::Progress,
     results::{Row, Status},
+    resume::life::Life,
     summary::Summary,
     window::Window,
 };
@@ -53,6 +57,8 @@ type Pending<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
 pub(super) struct Outcome {
     pub(super) summary: Summary,
     pub(super) ending: Ending,
+    /// With a journal: how many lines are left in it.
+    pub(super) left: Option<usize>,
 }
 
 /// The worker's life.
@@ -66,9 +72,14 @@ enum Crew {
 
 pub(super) struct Conductor {
     queue: Arc<RunQueue>,
-    open: OpenJobs,
-    ledger: Ledger,
-    progress: Progress,
+    pub(super) open: OpenJobs,
+    pub(super) ledger: Ledger,
+    pub(super) progress: Progress,
+    /// With a journal: what the next life has to know.
+    pub(super) life: Option<Life>,
+    pub(super) troubled: bool,
+    /// Rows wait for room on their disk.
+    pub(super) full: bool,
     quiet: bool,
     window: Window,
     feed: mpsc::Receiver<Result<Fed, FeedError>>,
@@ -94,10 +105,10 @@ pub(super) struct Conductor {
     explain: Option<Interval>,
     explaining: Pending<Vec<String>>,
     interrupted: bool,
-    failed: bool,
+    pub(super) failed: bool,
     /// Whether the run is to end, and whether that has begun.
     leaving: bool,
-    drained: bool,
+    pub(super) drained: bool,
 }
 
 impl Conductor {
@@ -107,6 +118,8 @@ impl Conductor {
         queue: RunQueue,
         asked: watch::Receiver<u32>,
         why: watch::Receiver<u32>,
+        life: Option<Life>,
+        left: Option<Left>,
     ) -> Result<Self, String> {
         let Plan { program, how, input, concurrency, results, dead, args, .. } = plan;
         let open = OpenJobs::default();
@@ -116,25 +129,38 @@ impl Conductor {
         let (tell, reports) = reports::channel();
         let mut builder = queue.scheduler.worker().queue(queue.name.as_str(), concurrency).fallback(handler);
         builder = builder.observe(tell).drain_deadline(DRAIN);
-        if !queue.shared {
+        if queue.is_journaled() {
+            // What is fetched may have run when the process dies, and then runs again: twice the programs at most.
+            builder = builder.prefetch(concurrency);
+        } else if !queue.shared {
             builder = builder.prefetch(prefetch(args.exec_mode, concurrency));
         }
         let window = Window::default();
+        let mut ledger = Ledger::new(how, results, dead);
+        if life.is_some() {
+            ledger.be_patient();
+        }
+        let past = left.map(|left| resumed::take_over(left, &queue, &open, &mut ledger, &window));
+        let past = past.transpose().map_err(|error| error.to_string())?.unwrap_or_default();
+        let bytes_read = past.offset;
         let reading = Reading { how, max_line: args.max_line, strict: args.strict };
-        let feed = feed::start(input.source, reading, window.clone(), tokio::runtime::Handle::current())
+        let feed = feed::start(input.source, reading, past, window.clone(), tokio::runtime::Handle::current())
             .map_err(|error| format!("cannot read the input: {error}"))?;
         Ok(Self {
             queue: Arc::new(queue),
             open,
-            ledger: Ledger::new(how, results, dead),
+            ledger,
             progress: Progress::new(input.length, !args.quiet && !args.json),
+            life,
+            troubled: false,
+            full: false,
             quiet: args.quiet,
             window,
             feed,
             reading: true,
             stream: input.length.is_none(),
             head_start: None,
-            bytes_read: 0,
+            bytes_read,
             crew: Crew::Waiting(Box::new(builder)),
             runner,
             reports,
@@ -168,7 +194,7 @@ impl Conductor {
                 Ok(()) = self.why.changed() => self.explain(),
                 () = turn(&mut self.explain) => self.explain(),
                 Ok(()) = self.unstartable.changed() => self.cannot_start(),
-                heard = self.reports.hear(&mut told), if !self.reported => {
+                heard = self.reports.hear(&mut told), if self.hears() => {
                     self.reported = heard == 0;
                     for report in told.drain(..) {
                         self.hear(report);
@@ -181,7 +207,7 @@ impl Conductor {
                 told = done(&mut self.explaining) => told.iter().for_each(|line| self.progress.say(line)),
                 _ = left(&mut self.crew) => {}
                 () = until(self.head_start), if self.is_lining_up() => self.start().await,
-                lines = self.feed.recv_many(&mut fed, BATCH), if self.reading && self.submitting.is_none() => {
+                lines = self.feed.recv_many(&mut fed, BATCH), if self.reads() => {
                     self.reading = lines > 0;
                     let fed = std::mem::take(&mut fed);
                     self.take_in(fed);
@@ -204,11 +230,20 @@ impl Conductor {
         if self.is_lining_up() && submitted && lined_up && !self.leaving {
             self.start().await;
         }
-        let nothing_left = !self.reading && submitted && self.open.is_empty();
+        let nothing_left = !self.reading && submitted && self.open.is_empty() && self.rows_are_out();
         if (nothing_left || self.leaving) && !self.drained {
             self.drain().await;
         }
         !(matches!(self.crew, Crew::Leaving(None)) && submitted && self.reported)
+    }
+
+    /// While no row can be written, reports wait, and with them the worker; but not its end.
+    fn hears(&self) -> bool {
+        !self.reported && (self.leaving || !self.full)
+    }
+
+    fn reads(&self) -> bool {
+        self.reading && self.submitting.is_none() && !self.full
     }
 
     fn is_lining_up(&self) -> bool {
@@ -228,6 +263,7 @@ impl Conductor {
     /// Lines that were read.
     fn take_in(&mut self, fed: Vec<Result<Fed, FeedError>>) {
         let mut jobs = Vec::with_capacity(fed.len());
+        self.note_lines(&fed);
         for fed in fed {
             match fed {
                 Ok(Fed { line, offset, what }) => {
@@ -244,13 +280,15 @@ impl Conductor {
         if self.stream && self.head_start.is_none() {
             self.head_start = Some(Instant::now() + STREAM_HEAD_START);
         }
-        if !jobs.is_empty() {
+        if jobs.is_empty() {
+            self.note_submitted();
+        } else {
             self.submitting = Some(Box::pin(submit::submit(Arc::clone(&self.queue), jobs, self.stop.subscribe())));
         }
     }
 
     fn open_line(&mut self, line: OpenLine, job: JobLine) -> (JobId, NewJob) {
-        let reference = self.queue.job_of(line.number);
+        let reference = self.queue.job_of(&line);
         let id = reference.id;
         self.open.open(OpenJob::new(line, reference, job.delay, job.ttl));
         (id, self.queue.new_job(id, job))
@@ -270,8 +308,13 @@ impl Conductor {
                 }
             }
         }
-        if let Some(error) = answers.gave_up {
-            self.fail(format_args!("jobs cannot be submitted: {error}"));
+        match answers.gave_up {
+            None => self.note_submitted(),
+            Some(error) => {
+                // Some of the batch may be in, and the notes cannot say which.
+                self.life.iter_mut().for_each(Life::be_unsure);
+                self.fail(format_args!("jobs cannot be submitted: {error}"));
+            }
         }
     }
 
@@ -318,7 +361,19 @@ impl Conductor {
     }
 
     fn write(&mut self, line: OpenLine, row: Row) {
-        if let Err(error) = self.ledger.end(line, row) {
+        if let Some(life) = &mut self.life {
+            let held = line.text.len() + row.result.as_ref().map_or(0, Bytes::len);
+            life.ended(line.number, row.status, held);
+        }
+        let written = self.ledger.end(line, row);
+        self.heed(written);
+    }
+
+    /// A row that is lost here is written by the next life, if there is one.
+    pub(super) fn heed(&mut self, written: Result<(), OutputError>) {
+        self.full = self.life.is_some() && self.ledger.is_full().is_some();
+        if let Err(error) = written {
+            self.life.iter_mut().for_each(Life::be_unsure);
             self.fail(error);
         }
     }
@@ -326,16 +381,19 @@ impl Conductor {
     fn tick(&mut self) {
         self.window.give_back();
         self.progress.update(self.bytes_read, self.open.running(), self.ledger.summary().counts());
+        self.look_for_room();
         if self.next_look > Instant::now() {
             return;
         }
         self.next_look = Instant::now() + look::EVERY;
-        if let Err(error) = self.ledger.flush() {
-            self.fail(error);
-        }
+        let flushed = self.ledger.flush();
+        self.heed(flushed);
+        self.make_safe_if_due();
+        self.watch_the_disk();
         match self.queue.store() {
             Some(store) if self.looking.is_none() => {
-                self.looking = Some(Box::pin(look::look(store, self.open.clone())));
+                let journal = self.life.as_ref().map(Life::journal);
+                self.looking = Some(Box::pin(look::look_and_wait(store, self.open.clone(), journal)));
             }
             Some(_) => {}
             // Without records nobody can tell what expired; the broker drops it silently.
@@ -376,7 +434,7 @@ impl Conductor {
     }
 
     /// The run cannot go on: what runs may finish. The first reason is told.
-    fn fail(&mut self, reason: impl std::fmt::Display) {
+    pub(super) fn fail(&mut self, reason: impl std::fmt::Display) {
         if !std::mem::replace(&mut self.failed, true) {
             self.progress.say(&format!("error: {reason}"));
             self.leaving = true;
@@ -399,6 +457,8 @@ impl Conductor {
         while let Some(fed) = self.feed.recv().await {
             if let Ok(Fed { line, what, .. }) = fed {
                 match what {
+                    // It is read again in the next life.
+                    _ if self.life.is_some() => line.close(),
                     What::Job(_) => self.refused(line, Status::Aborted, aborted(None)),
                     What::Invalid(invalid) => self.refused(line, Status::Invalid, invalid.into()),
                     What::Duplicate(error) => self.refused(line, Status::Duplicate, error),
@@ -419,17 +479,18 @@ impl Conductor {
         } else {
             self.runner.shutdown().await;
         }
-        let left = self.open.all();
+        let back = self.open.all();
+        let finished = !(self.failed || self.interrupted);
+        let left = self.leave_in_the_journal(finished);
         for open in self.open.take_all() {
             let (line, mut row) = open.end(Status::Aborted, None, None);
             row.error = Some(aborted(row.error));
             self.write(line, row);
         }
-        if let Err(error) = self.ledger.flush() {
-            self.fail(error);
-        }
+        let flushed = self.ledger.flush();
+        self.heed(flushed);
         self.progress.finish();
-        if let Err(error) = self.queue.take_back(&left).await {
+        if let Err(error) = self.queue.take_back(&back).await {
             self.progress.say(&format!("warning: jobs of this run may still run from {}: {error}", self.queue.name));
         }
         if let Err(error) = self.queue.close().await {
@@ -440,7 +501,7 @@ impl Conductor {
             (_, true) => Ending::Interrupted,
             _ => Ending::Finished,
         };
-        Outcome { summary: self.ledger.into_summary(), ending }
+        Outcome { summary: self.ledger.into_summary(), ending, left }
     }
 }
 

@@ -11,7 +11,7 @@ use queue_core::{
 };
 
 use super::{open::OpenJobs, reports::Fate};
-use crate::results::Status;
+use crate::{results::Status, resume::journal::Journal};
 
 /// How often.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
@@ -51,6 +51,19 @@ pub(super) async fn look(store: Arc<dyn JobStore>, open: OpenJobs) -> Vec<Found>
         }
     }
     ended
+}
+
+/// One round, whose ends are on disk where there is a journal. What is not there yet is found again in the next round.
+pub(super) async fn look_and_wait(
+    store: Arc<dyn JobStore>,
+    open: OpenJobs,
+    journal: Option<Arc<dyn Journal>>,
+) -> Vec<Found> {
+    let found = look(store, open).await;
+    match journal {
+        Some(journal) if !found.is_empty() && !journal.settled().await => Vec::new(),
+        _ => found,
+    }
 }
 
 fn of_record(job: JobRef, record: JobRecord) -> Option<Found> {

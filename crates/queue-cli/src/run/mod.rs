@@ -7,7 +7,9 @@ mod look;
 mod open;
 mod queue;
 mod reports;
+mod resumed;
 mod runs;
+mod safety;
 mod signals;
 mod submit;
 mod why;
@@ -15,13 +17,14 @@ mod why;
 use std::{
     fmt::Display,
     io::{self, Write as _},
+    path::Path,
     time::Duration,
 };
 
 use queue_core::JobScheduler;
 use tokio::{sync::watch, time::Instant};
 
-use crate::{args::RunArgs, exit, plan::Plan, summary::Summary};
+use crate::{args::RunArgs, exit, plan::Plan, resume::start, summary::Summary};
 use conductor::{Conductor, Outcome};
 use signals::Asked;
 
@@ -57,7 +60,7 @@ async fn supervise(args: RunArgs) -> u8 {
         Ok(asked) => asked,
         Err(error) => return refuse(format_args!("cannot listen for signals: {error}")),
     };
-    let (json, quiet) = (args.json, args.quiet);
+    let (json, quiet, journal) = (args.json, args.quiet, args.journal.clone());
     let begun = Instant::now();
     let prepared = tokio::select! {
         prepared = prepare(args, asked.clone(), why) => prepared,
@@ -72,7 +75,12 @@ async fn supervise(args: RunArgs) -> u8 {
     let conducting = tokio::spawn(conductor.conduct());
     tokio::select! {
         ended = conducting => match ended {
-            Ok(outcome) => conclude(&outcome, begun.elapsed(), json, quiet),
+            Ok(outcome) => {
+                if let Some(directory) = journal.filter(|_| !quiet) {
+                    tell_what_is_left(&outcome, &directory, json);
+                }
+                conclude(&outcome, begun.elapsed(), json, quiet)
+            }
             Err(error) => refuse(format_args!("the run broke off: {error}; please report this")),
         },
         () = forced(asked) => {
@@ -83,10 +91,34 @@ async fn supervise(args: RunArgs) -> u8 {
 }
 
 async fn prepare(args: RunArgs, asked: watch::Receiver<u32>, why: watch::Receiver<u32>) -> Result<Conductor, String> {
+    if let Some(directory) = args.journal.clone() {
+        return prepare_journaled(args, &directory, asked, why).await;
+    }
     // First, so that a broker which is away leaves no empty output file.
     let scheduler = connect::connect(&args.provider, args.queue.as_ref()).await;
     let scheduler = scheduler.map_err(|error| format!("--provider: {}", error.message()))?;
     match begin(args, &scheduler, asked, why).await {
+        Ok(conductor) => Ok(conductor),
+        Err(reason) => {
+            let _ = scheduler.close().await;
+            Err(reason)
+        }
+    }
+}
+
+async fn prepare_journaled(
+    args: RunArgs,
+    directory: &Path,
+    asked: watch::Receiver<u32>,
+    why: watch::Receiver<u32>,
+) -> Result<Conductor, String> {
+    start::check_options(&args).map_err(|error| error.to_string())?;
+    // Before the journal, so that a mistake leaves no directory behind.
+    let plan = tokio::task::spawn_blocking(|| Plan::without_outputs(args)).await.map_err(|error| error.to_string())?;
+    let plan = plan.map_err(|error| error.to_string())?;
+    let opened = connect::open_journal(directory).await;
+    let (scheduler, journal) = opened.map_err(|error| format!("--journal: {}", error.message()))?;
+    match resumed::begin(plan, &scheduler, journal, asked, why).await {
         Ok(conductor) => Ok(conductor),
         Err(reason) => {
             let _ = scheduler.close().await;
@@ -103,9 +135,9 @@ async fn begin(
 ) -> Result<Conductor, String> {
     let plan = tokio::task::spawn_blocking(|| Plan::new(args)).await.map_err(|error| error.to_string())?;
     let plan = plan.map_err(|error| error.to_string())?;
-    let queue = queue::RunQueue::open(scheduler.clone(), &plan.args, plan.retry.clone());
+    let queue = queue::RunQueue::open(scheduler.clone(), &plan.args, plan.retry.clone(), None);
     let queue = queue.await.map_err(|error| format!("--provider: {}", error.message()))?;
-    Conductor::new(plan, queue, asked, why)
+    Conductor::new(plan, queue, asked, why, None, None)
 }
 
 /// Resolves when somebody has asked so often for the end.
@@ -133,6 +165,18 @@ fn conclude(outcome: &Outcome, elapsed: Duration, json: bool, quiet: bool) -> u8
         let _ = io::stderr().write_all(outcome.summary.for_people(elapsed).as_bytes());
     }
     status
+}
+
+/// How to go on with a run that was cut off.
+fn tell_what_is_left(outcome: &Outcome, directory: &Path, json: bool) {
+    let (lines, summary) = (outcome.left.unwrap_or_default(), &outcome.summary);
+    if outcome.ending != exit::Ending::Finished {
+        say(format_args!(
+            "the run is kept in {directory:?}, with {lines} lines under way: the same command goes on where it was"
+        ));
+    } else if !json && summary.earlier() > 0 && summary.earlier() == summary.counts().total() {
+        say("nothing was left to run: all of it was done before (--fresh begins anew)");
+    }
 }
 
 fn print_json(summary: &Summary, elapsed: Duration, status: u8) -> io::Result<()> {

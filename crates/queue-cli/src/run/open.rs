@@ -80,6 +80,11 @@ impl OpenJob {
         }
     }
 
+    /// It goes on in the journal, without this process.
+    pub(super) fn leave(self) {
+        self.line.close();
+    }
+
     /// Whether its time to live has passed.
     pub(super) fn is_expired(&self) -> bool {
         self.expires.is_some_and(|end| end <= Instant::now())

@@ -5,13 +5,19 @@ use std::{sync::Arc, time::Duration};
 use queue_core::{
     ErrorCode, JobId, JobScheduler, QueueName, QueueSpec, Result, RetryPolicy,
     job::{JobKind, JobRef, RawHeaders, Unique},
-    provider::Cancel,
+    provider::{Cancel, Durability},
     queue_spec::Retention,
     scheduler::{NewJob, Start},
     store::{JobStore, StoreScope},
 };
 
-use crate::{args::RunArgs, input::JobLine, window::MAX_LINES};
+use crate::{
+    args::RunArgs,
+    feed::OpenLine,
+    input::JobLine,
+    resume::{identity::InputId, notes::Begun},
+    window::MAX_LINES,
+};
 
 /// A program is killed that long before its job's own timeout in the queue, which is later than asked by as much: so the
 /// runner always has the time to say what happened.
@@ -21,6 +27,12 @@ pub(super) const MARGIN: Duration = Duration::from_secs(6);
 const RETENTION: Retention =
     Retention { age: Duration::from_secs(60), count: 1_000, bytes: 4 << 20, dead: Duration::ZERO };
 
+/// With a journal, finished jobs are remembered until their rows are safe, and then they are forgotten one by one.
+const KEPT: Retention = {
+    const LONG: Duration = Duration::from_secs(1_000 * 365 * 24 * 3_600);
+    Retention { age: LONG, count: u64::MAX, bytes: u64::MAX, dead: LONG }
+};
+
 /// Where the jobs of a run go.
 #[derive(Debug)]
 pub(super) struct RunQueue {
@@ -29,6 +41,8 @@ pub(super) struct RunQueue {
     /// It is kept, other jobs may be in it, and other workers at it.
     pub(super) shared: bool,
     seed: JobId,
+    /// With a journal: what its jobs' ids follow from, however often it is begun.
+    input: Option<InputId>,
     timeout: Duration,
     retry: RetryPolicy,
     unique_keys: bool,
@@ -39,21 +53,33 @@ impl RunQueue {
     ///
     /// # Errors
     /// The provider's.
-    pub(super) async fn open(scheduler: JobScheduler, args: &RunArgs, retry: RetryPolicy) -> Result<Self> {
+    pub(super) async fn open(
+        scheduler: JobScheduler,
+        args: &RunArgs,
+        retry: RetryPolicy,
+        begun: Option<&Begun>,
+    ) -> Result<Self> {
         let seed = JobId::fresh(scheduler.env());
         let in_process = scheduler.store().is_ok_and(|store| store.scope() == StoreScope::Process);
         let shared = args.queue.is_some() && !in_process;
-        let name = match &args.queue {
-            Some(name) => name.clone(),
-            None => QueueName::new(format!("run-{seed}"))?,
+        let name = match (begun, &args.queue) {
+            (Some(begun), _) => begun.queue.clone(),
+            (None, Some(name)) => name.clone(),
+            (None, None) => QueueName::new(format!("run-{seed}"))?,
         };
         let can = scheduler.provider().capabilities(None);
         let mut spec = QueueSpec::new(name.clone());
-        spec.timeout = args.timeout.saturating_add(MARGIN);
-        spec.retry = retry.clone();
+        if begun.is_none() {
+            // A later life may have other options: so its jobs bring all that matters, and the queue is always the same.
+            spec.timeout = args.timeout.saturating_add(MARGIN);
+            spec.retry = retry.clone();
+        }
         spec.max_encoded_len = args.max_line.saturating_add(RawHeaders::MAX + (4 << 10));
         if !shared {
             spec.retention = RETENTION;
+        }
+        if begun.is_some() {
+            (spec.retention, spec.durability) = (KEPT, Some(Durability::Synced));
         }
         if !shared && can.max_len.is_supported() {
             // Never reached by the run itself: a line waits outside the window, not inside the queue.
@@ -65,7 +91,13 @@ impl RunQueue {
             declared => declared?,
         }
         let unique_keys = shared && can.unique_keys.is_supported();
-        Ok(Self { scheduler, name, shared, seed, timeout: args.timeout, retry, unique_keys })
+        let input = begun.map(|begun| begun.input.clone());
+        Ok(Self { scheduler, name, shared, seed, input, timeout: args.timeout, retry, unique_keys })
+    }
+
+    /// Whether it outlives the process, in a journal.
+    pub(super) fn is_journaled(&self) -> bool {
+        self.input.is_some()
     }
 
     /// The records of its jobs, where there are any.
@@ -74,13 +106,18 @@ impl RunQueue {
     }
 
     /// The job of a line: the same one whenever it is asked.
-    pub(super) fn job_of(&self, line: u64) -> JobRef {
-        JobRef::new(self.name.clone(), JobId::derive(self.seed.as_bytes(), line))
+    pub(super) fn job_of(&self, line: &OpenLine) -> JobRef {
+        let id = match &self.input {
+            Some(input) => input.job(line.number, line.text.bytes()),
+            None => JobId::derive(self.seed.as_bytes(), line.number),
+        };
+        JobRef::new(self.name.clone(), id)
     }
 
     /// A line as a job to submit.
     pub(super) fn new_job(&self, id: JobId, line: JobLine) -> NewJob {
-        let retry = line.retry(&self.retry).or_else(|| self.shared.then(|| self.retry.clone()));
+        let retry =
+            line.retry(&self.retry).or_else(|| (self.shared || self.is_journaled()).then(|| self.retry.clone()));
         let mut job = NewJob::new(line.kind.unwrap_or_else(|| JobKind::from_static("exec")), line.payload);
         let options = &mut job.options;
         options.id = Some(id);
@@ -98,7 +135,7 @@ impl RunQueue {
     /// Forgets dead jobs at once: their rows are written.
     pub(super) async fn forget_the_dead(&self) {
         const AT_ONCE: usize = 1_000;
-        if let Some(store) = self.store().filter(|_| !self.shared) {
+        if let Some(store) = self.store().filter(|_| !self.shared && !self.is_journaled()) {
             // What is left is for the maintenance.
             let _ = store.evict(&self.name, &RETENTION, AT_ONCE).await;
         }
@@ -122,7 +159,7 @@ impl RunQueue {
     /// # Errors
     /// The provider's: the queue may be left.
     pub(super) async fn close(&self) -> Result<()> {
-        let removed = match self.shared {
+        let removed = match self.shared || self.is_journaled() {
             true => Ok(()),
             false => self.scheduler.provider().drop_queue(&self.name, false).await,
         };

@@ -34,7 +34,7 @@ pub(super) async fn submit(
     let options = PublishOptions { on_full: OnFull::Wait, ..PublishOptions::default() };
     let may_repeat = queue.scheduler.provider().capabilities(None).dedup_by_id.is_supported();
     let mut answers = Answers::default();
-    for attempt in 1.. {
+    for attempt in 1u32.. {
         let batch = jobs.iter().map(|(_, job)| job.clone()).collect();
         let outcomes = queue.scheduler.submit(&queue.name, batch, &options).await;
         let mut again = Vec::new();
@@ -56,7 +56,9 @@ pub(super) async fn submit(
         }
         let Some(reason) = reason else { return answers };
         let stopped = async { stop.wait_for(|stop| *stop).await.is_ok() };
-        if attempt == TRIES || tokio::time::timeout(PAUSE, stopped).await.is_ok() {
+        // A journal goes on by itself when there is room on its disk again.
+        let enough = attempt == TRIES && !queue.is_journaled();
+        if enough || tokio::time::timeout(PAUSE, stopped).await.is_ok() {
             answers.gave_up = Some(reason);
             return answers;
         }

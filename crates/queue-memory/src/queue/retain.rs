@@ -117,6 +117,25 @@ impl State {
         evicted
     }
 
+    /// Those of these jobs that are finished, dead or not.
+    pub(crate) fn forget_finished(&mut self, jobs: &std::collections::HashSet<JobId>) -> usize {
+        let named = |slot: u32| self.slots.get(slot).is_some_and(|entry| jobs.contains(&entry.envelope.id));
+        let dead: Vec<(Timestamp, u32)> = self.dead.iter().copied().filter(|(_, slot)| named(*slot)).collect();
+        let mut forgotten: Vec<u32> = self.finished.line.iter().copied().filter(|slot| named(*slot)).collect();
+        if !forgotten.is_empty() {
+            let going: HashSet<u32> = forgotten.iter().copied().collect();
+            self.finished.line.retain(|slot| !going.contains(slot));
+            let bytes = |slot: &u32| self.slots.get(*slot).map_or(0, super::entry::Entry::bytes);
+            self.finished.bytes -= forgotten.iter().map(bytes).sum::<u64>();
+        }
+        for entry in dead {
+            self.dead.remove(&entry);
+            forgotten.push(entry.1);
+        }
+        forgotten.iter().for_each(|slot| self.bury_for_good(*slot));
+        forgotten.len()
+    }
+
     fn bury_for_good(&mut self, slot: u32) {
         let Some(id) = self.slots.get(slot).map(|entry| entry.envelope.id) else { return };
         let settled = self.slots.get(slot).and_then(|entry| entry.settled);
