@@ -23,7 +23,7 @@ use queue_core::{
         Beat, BeatOutcome, Delivery, Disposition, FollowUp, ParkKey, PublishOutcome, ReleaseReason, Settlement,
     },
 };
-use queue_layers::tracked::Rule;
+use queue_layers::{Options, tracked::Rule};
 use queue_testkit::{
     faults::StoreCall,
     models::{LogModel, PushModel, Shape, VisibilityModel},
@@ -51,6 +51,13 @@ struct World {
 }
 
 impl World {
+    /// The reconciler would repair what a broken rule lost, and these brokers lose nothing.
+    fn process(&self) -> Process {
+        let mut options = Options::default();
+        options.reconcile_after = secs(1_000_000);
+        self.bed.process_with(options, broken())
+    }
+
     fn pick(&self, n: u64) -> u64 {
         self.env.random.next_u64() % n.max(1)
     }
@@ -265,7 +272,7 @@ async fn disturb(world: Arc<World>) {
     loop {
         tokio::time::sleep(Duration::from_millis(500 + world.pick(8_000))).await;
         let Some(process) = world.some_process() else { continue };
-        match world.pick(8) {
+        match world.pick(9) {
             0 | 1 => process.fuse.burn_after(usize::try_from(world.pick(12)).unwrap()),
             2 => process.faults.lose_replies(usize::try_from(1 + world.pick(3)).unwrap()),
             3 => {
@@ -283,6 +290,10 @@ async fn disturb(world: Arc<World>) {
             }
             5 => world.bed.broker.restart(),
             6 => world.bed.broker.faults(|faults| faults.lose_publish_replies(1)),
+            7 => {
+                let n = usize::try_from(1 + world.pick(3)).unwrap();
+                world.bed.broker.faults(|faults| faults.refuse_publishes(&world.bed.queue, n));
+            }
             _ => world.bed.broker.faults(|faults| faults.lose_settle_replies(1)),
         }
     }
@@ -314,7 +325,7 @@ async fn seed(seed: u64) -> Result<(), String> {
     while !producing.is_finished() || next < 6 {
         while lives.len() < 3 {
             next += 1;
-            let process = Arc::new(world.bed.without(broken()));
+            let process = Arc::new(world.process());
             world.living.lock().unwrap().insert(next, Arc::clone(&process));
             let (world, life) = (Arc::clone(&world), next);
             lives.spawn(async move {
@@ -340,7 +351,7 @@ async fn seed(seed: u64) -> Result<(), String> {
     world.bed.broker.faults(|faults| *faults = Default::default());
 
     // A quiet world: one process finishes everything.
-    let last = world.bed.without(broken());
+    let last = world.process();
     let consumer = last.consumer_of(32).await;
     let end = world.now() + secs(2_500);
     while world.now() < end {
