@@ -1,4 +1,5 @@
 #![doc = include_str!("docs/crate.md")]
+#![cfg_attr(not(feature = "journal"), allow(dead_code, reason = "what reads a journal back"))]
 
 mod admin;
 mod consumer;

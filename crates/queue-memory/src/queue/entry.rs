@@ -129,7 +129,7 @@ impl Entry {
         self.orphaned = row.orphaned;
         self.attempt = row.attempt;
         self.started_count = row.started_count;
-        self.turn_at = row.turn_at.map_or(0, |time| now.moment_of(time));
+        self.turn_at = row.turn_at.map_or(0, |time| now.moment_at(time));
         self.settled = row.settled;
         self.changed_at = row.changed_at;
         self.started_at = row.started_at;

@@ -71,9 +71,9 @@ impl Now {
         }
     }
 
-    /// The moment of a time that is past.
-    pub(crate) fn moment_since(&self, time: Timestamp) -> Moment {
-        self.mono.saturating_sub(nanos(time.until(self.wall)))
+    /// The moment of a time that may be past: what came due while nobody was there did so in its order.
+    pub(crate) fn moment_at(&self, time: Timestamp) -> Moment {
+        if time > self.wall { self.moment_of(time) } else { self.mono.saturating_sub(nanos(time.until(self.wall))) }
     }
 
     /// When a wall-clock time comes on the monotonic line, so that a jump of the wall clock moves no delay.

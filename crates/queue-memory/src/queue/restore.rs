@@ -58,7 +58,7 @@ impl Restoring {
         self.state.born = self.state.born.wrapping_add(1);
         let mut entry = Entry::new(envelope, state, number, self.state.born, submitted_at);
         entry.partition = partition;
-        entry.turn_at = entry.envelope.not_before.map_or(0, |due| self.now.moment_of(due));
+        entry.turn_at = entry.envelope.not_before.map_or(0, |due| self.now.moment_at(due));
         entry.row = Row::restored(number, false);
         let slot = self.state.slots.insert(entry).ok_or(Broken::Record("more jobs than a queue holds"))?;
         self.numbers.push(number);
@@ -98,7 +98,7 @@ impl Restoring {
     }
 
     pub(crate) fn window(&mut self, key: UniqueKey, row: &WindowRow) {
-        self.state.hold_until(key, row.holder, self.now.moment_of(row.until));
+        self.state.hold_until(key, row.holder, self.now.moment_at(row.until));
     }
 
     /// What the last process left: `clean` where it ended in order. Leases went with it.
@@ -158,7 +158,7 @@ impl Restoring {
         let (id, key) = (entry.envelope.id, entry.born);
         let unique = entry.envelope.unique.clone().filter(|unique| unique.window.is_none());
         if let Some(end) = entry.envelope.expires_at {
-            let at = self.now.moment_of(end);
+            let at = self.now.moment_at(end);
             self.state.set_timer(Timer { at, slot, key, alarm: Alarm::Expiry });
         }
         if let Some(unique) = unique {
@@ -177,7 +177,7 @@ impl Restoring {
             let Some(entry) = self.state.slots.get(slot) else { continue };
             let place = Place { slot, ticket: entry.short_ticket() };
             let (partition, priority) = (entry.partition, entry.envelope.priority);
-            let since = self.now.moment_since(entry.changed_at);
+            let since = self.now.moment_at(entry.changed_at);
             self.state.line.push(partition, priority, lifecycle::Line::Tail, rank, place, since);
         }
         for slot in lines.running {

@@ -3,6 +3,7 @@
 #![cfg(feature = "journal")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
+mod model;
 mod recovery;
 mod settled;
 mod suspects;
