@@ -86,7 +86,9 @@ impl ProviderUrl {
         match Self::parse(&url) {
             Ok(url) => Ok(Some(url)),
             // It is not shown: it may hold credentials.
-            Err(_) => Err(refuse("`store` is no URL once it is decoded: percent-encode `memory:`, `journal:DIR` or the like")),
+            Err(_) => {
+                Err(refuse("`store` is no URL once it is decoded: percent-encode `memory:`, `journal:DIR` or the like"))
+            }
         }
     }
 }
@@ -114,8 +116,13 @@ mod tests {
 
     #[test]
     fn a_store_that_is_no_url_is_refused_and_not_repeated() {
-        for url in ["a:?store=", "a:?store=hunter2", "a:?store=%FF", "a:?store=memory:&store=hunter2:", "a:?store=x:%20hunter2"]
-        {
+        for url in [
+            "a:?store=",
+            "a:?store=hunter2",
+            "a:?store=%FF",
+            "a:?store=memory:&store=hunter2:",
+            "a:?store=x:%20hunter2",
+        ] {
             let error = store(url).unwrap_err();
             assert_eq!(error.code(), ErrorCode::Config, "{url}");
             assert!(!error.to_string().contains("hunter2"), "{error}");
@@ -126,6 +133,9 @@ mod tests {
     async fn a_scheme_without_a_store_is_told_what_there_is() {
         let url = ProviderUrl::parse("redis://:hunter2@h").unwrap();
         let error = Registry::new().open_store(&url, &Env::system()).await.unwrap_err();
-        assert_eq!((error.code(), error.message()), (ErrorCode::Config, "no store answers to `redis:`; compiled in: none"));
+        assert_eq!(
+            (error.code(), error.message()),
+            (ErrorCode::Config, "no store answers to `redis:`; compiled in: none")
+        );
     }
 }
