@@ -40,13 +40,8 @@ impl TrackedAdmin {
             all.push(match (bare, stored) {
                 (bare, _) if !core.is_tracked(queue).await => bare,
                 (Err(error), _) if error.code() == ErrorCode::NotFound => Err(error),
-                (bare, Some(Ok(mut stats))) => {
-                    if let Ok(bare) = bare {
-                        stats.oldest_pending = bare.oldest_pending.filter(|_| stats.pending > stats.parked);
-                        // Bytes that nobody could read have no record.
-                        stats.dead += bare.dead;
-                    }
-                    Ok(stats)
+                (bare, Some(Ok(stats))) => {
+                    Ok(bare.map_or_else(|_| stats.clone(), |bare| together(&bare, stats.clone())))
                 }
                 (_, Some(Err(error))) => Err(error.at("stats").on(queue)),
                 (bare, None) => bare,
@@ -54,6 +49,18 @@ impl TrackedAdmin {
         }
         all
     }
+}
+
+/// Records, and what the transport has beyond them: messages that no claim has adopted yet, of other clients or from a time
+/// when the store was away. Copies that are to be dropped count among these until somebody fetches them.
+fn together(bare: &QueueStats, mut stats: QueueStats) -> QueueStats {
+    let beyond = (bare.waiting() + bare.running).saturating_sub(stats.waiting() + stats.running - stats.parked);
+    stats.pending += beyond;
+    stats.exact = beyond == 0;
+    stats.oldest_pending = bare.oldest_pending.filter(|_| stats.pending > stats.parked);
+    // Bytes that nobody could read have no record.
+    stats.dead += bare.dead;
+    stats
 }
 
 #[deny(clippy::missing_trait_methods)]
@@ -90,7 +97,9 @@ impl QueueAdmin for TrackedAdmin {
                 answer => return answer.map_err(at),
             }
         }
-        Err(at(Error::new(ErrorCode::Conflict, "others keep changing the queue's switches: try again").by(core.scheme())))
+        Err(at(
+            Error::new(ErrorCode::Conflict, "others keep changing the queue's switches: try again").by(core.scheme())
+        ))
     }
 
     async fn purge(&self, queue: &QueueName) -> Result<u64> {

@@ -120,7 +120,8 @@ impl Desk {
     pub(super) fn drop_settlement(&self, key: Key) {
         if self.owed().settlements.remove(&key).is_some() {
             // A close may have emptied the count in between.
-            let _ = self.core.backlog.settlements.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
+            let _ =
+                self.core.backlog.settlements.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
         }
     }
 

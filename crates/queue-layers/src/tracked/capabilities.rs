@@ -55,7 +55,8 @@ fn paired(mut can: Capabilities) -> Capabilities {
         "elsewhere the copies are dropped when they are delivered",
     );
     can.cancel_pending = emulated("the record is cancelled", "its copy stays in the transport until it is delivered");
-    can.cancel_running = emulated("the next heartbeat says so", "a worker that cannot reach the store hears of it later");
+    can.cancel_running =
+        emulated("the next heartbeat says so", "a worker that cannot reach the store hears of it later");
     can.exact_depth = emulated(
         "records are counted",
         "a job that was published while the store was away is counted from its first claim",

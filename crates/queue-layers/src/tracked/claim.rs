@@ -86,8 +86,7 @@ impl Desk {
                 Some(core.store.get(&jobs).await)
             }
         };
-        let mut verdicts =
-            core.ask_each(claims.len(), core.store.claim(claims), Verdict::Unknown, unanswered).await;
+        let mut verdicts = core.ask_each(claims.len(), core.store.claim(claims), Verdict::Unknown, unanswered).await;
         for (verdict, known) in verdicts.iter_mut().zip(known.into_iter().flatten()) {
             if matches!(known, Ok(Lookup::NotFound)) {
                 *verdict = Verdict::Drop;

@@ -159,7 +159,8 @@ impl QueueProvider for Tracked {
         match self.core.backlog.clear() {
             0 => Ok(()),
             left => {
-                let message = format!("{left} settlements wait for the store, which does not answer: their jobs run again");
+                let message =
+                    format!("{left} settlements wait for the store, which does not answer: their jobs run again");
                 Err(Error::new(ErrorCode::Unavailable, message).at("close").by(self.core.scheme()))
             }
         }

@@ -133,7 +133,7 @@ impl Post<'_> {
             return;
         }
         let batch = ready.iter().map(|item| item.envelope.clone()).collect();
-        let outcomes = self.core.transport.publish(self.queue, batch, &self.in_time()).await;
+        let outcomes = self.core.transport.publish(self.queue, batch, &self.bounded_by_the_store()).await;
         let copies: Vec<_> = ready.iter().map(|item| (item.job.clone(), item.envelope.clone())).collect();
         let outcomes: Vec<Option<PublishOutcome>> = outcomes.into_iter().map(Some).collect();
         self.core.confirm(&copies, &outcomes).await;
@@ -171,9 +171,7 @@ impl Post<'_> {
         let answers = core.ask_all(jobs.len(), core.store.unstage(&jobs)).await;
         for ((item, rejection), answer) in fresh.into_iter().zip(answers) {
             let outcome = match answer {
-                Ok(taken_back) => {
-                    accepted_unless(taken_back || !core.keeps(Rule::SweptIsAccepted), rejection)
-                }
+                Ok(taken_back) => accepted_unless(taken_back || !core.keeps(Rule::SweptIsAccepted), rejection),
                 // Whether it was taken back nobody knows; if not, the sweep publishes it.
                 Err(error) => PublishOutcome::Unknown(error.at("publish")),
             };
@@ -183,6 +181,11 @@ impl Post<'_> {
 
     fn in_time(&self) -> PublishOptions {
         PublishOptions { deadline: self.left(), ..self.options.clone() }
+    }
+
+    /// The store has kept the bound; the transport would count copies that are to be dropped.
+    fn bounded_by_the_store(&self) -> PublishOptions {
+        PublishOptions { on_full: OnFull::Exceed, ..self.in_time() }
     }
 
     /// The store is away: the stamped envelope is enough to run the job, and its record begins at its claim. What only the

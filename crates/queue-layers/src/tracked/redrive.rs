@@ -123,12 +123,7 @@ impl Core {
         if actual > limit { Err(Rejection::TooLarge { limit, actual }.into()) } else { Ok(()) }
     }
 
-    async fn redrive_matching(
-        &self,
-        queue: &QueueName,
-        filter: &DeadFilter,
-        what: &Redrive,
-    ) -> Result<RedriveReport> {
+    async fn redrive_matching(&self, queue: &QueueName, filter: &DeadFilter, what: &Redrive) -> Result<RedriveReport> {
         let mut report = RedriveReport::default();
         // Not those that die of it again meanwhile.
         let end = self.env.now() + Duration::from_millis(1);

@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use queue_core::{
-    Envelope, Error, JobError, JobRef, Result,
-    config::defaults,
-    provider::PublishOutcome,
-    queue_spec::Tracking,
+    Envelope, Error, JobError, JobRef, Result, config::defaults, provider::PublishOutcome, queue_spec::Tracking,
     store::StagedJob,
 };
 
