@@ -13,7 +13,7 @@ use queue_core::{
     stats::QueueStats,
 };
 
-use crate::provider::Shared;
+use crate::{provider::Shared, queue::State};
 
 #[derive(Debug)]
 pub(crate) struct MemoryAdmin {
@@ -58,17 +58,20 @@ impl QueueAdmin for MemoryAdmin {
     }
 
     async fn pause(&self, queue: &QueueName, paused: bool) -> Result<()> {
-        self.shared.existing(queue, "pause")?.with(|state| {
+        let queue = self.shared.existing(queue, "pause")?;
+        let change = |state: &mut State| {
             state.control.paused = paused;
             state.control.version += 1;
+            state.note_queue();
             state.stir();
-        });
-        Ok(())
+        };
+        self.shared.change(&queue, "pause", change).await
     }
 
     async fn purge(&self, queue: &QueueName) -> Result<u64> {
         let now = self.shared.now();
-        Ok(self.shared.find(queue).map_or(0, |queue| queue.with(|state| state.purge(now))))
+        let Some(queue) = self.shared.find(queue) else { return Ok(0) };
+        self.shared.change(&queue, "purge", |state| state.purge(now)).await
     }
 
     async fn dead(
@@ -109,10 +112,11 @@ impl QueueAdmin for MemoryAdmin {
         }
         let now = self.shared.now();
         let Some(found) = self.shared.find(queue) else { return Ok(RedriveReport::default()) };
-        found.with(|state| match state.refuse_edit(what) {
+        let redrive = |state: &mut State| match state.refuse_edit(what) {
             Some(rejection) => Err(Error::from(rejection).at("redrive").by("memory").on(queue)),
             None => Ok(state.redrive(what, now)),
-        })
+        };
+        self.shared.change(&found, "redrive", redrive).await?
     }
 
     async fn spec(&self, queue: &QueueName) -> Result<Option<QueueSpec>> {
@@ -164,6 +168,7 @@ impl QueueAdmin for MemoryAdmin {
     }
 
     async fn drop_dead(&self, queue: &QueueName, filter: &DeadFilter) -> Result<u64> {
-        Ok(self.shared.find(queue).map_or(0, |queue| queue.with(|state| state.drop_dead(filter))))
+        let Some(queue) = self.shared.find(queue) else { return Ok(0) };
+        self.shared.change(&queue, "drop_dead", |state| state.drop_dead(filter)).await
     }
 }

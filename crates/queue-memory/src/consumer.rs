@@ -16,7 +16,8 @@ use tokio::sync::futures::Notified;
 
 use crate::{
     MemoryProvider,
-    queue::{Claimed, Now, Queue, State},
+    journal::Ticket,
+    queue::{Claimed, Now, Queue, State, keep_together},
 };
 
 /// A wait beyond it is as good as endless, and cannot overflow the clock.
@@ -50,9 +51,10 @@ impl MemoryConsumer {
             if self.provider.is_closed() {
                 return self.refuse_on_closed();
             }
+            self.provider.shared.ready().map_err(|error| self.away(error))?;
             let now = self.now();
             let mut waiting = None;
-            let claimed = self.queue.with(|state| {
+            let (claimed, ticket) = self.queue.with_kept(|state| {
                 let claimed = state.claim(self.holder, max, self.lease, now);
                 // Registered under the lock, so that nobody who changes something can miss it.
                 match claimed {
@@ -71,7 +73,7 @@ impl MemoryConsumer {
                 claimed
             });
             let (event, until): (Pin<&mut Notified<'_>>, _) = match claimed {
-                Claimed::Jobs(jobs) => return Ok(jobs),
+                Claimed::Jobs(jobs) => return self.hand_out(jobs, ticket).await,
                 Claimed::Dissolved => return Err(self.dropped()),
                 Claimed::Nothing { until: Some(until) } if last && until <= now.mono => {
                     tokio::task::yield_now().await;
@@ -103,11 +105,47 @@ impl MemoryConsumer {
         if self.queue.with(|state| state.is_closed(self.holder)) {
             return Ok(Vec::new());
         }
-        self.provider.open("fetch").map(|()| Vec::new()).map_err(|error| error.on(&self.queue.name))
+        self.provider.ensure_open("fetch").map(|()| Vec::new()).map_err(|error| error.on(&self.queue.name))
+    }
+
+    /// Hands jobs out, suspects not before the disk knows of it.
+    async fn hand_out(&self, jobs: Vec<Delivery>, ticket: Option<Ticket>) -> Result<Vec<Delivery>> {
+        if ticket.is_none() {
+            return Ok(jobs);
+        }
+        let handing = HandingOut { consumer: self, jobs };
+        // Dropped or refused here, they go back.
+        self.provider.shared.kept(ticket).await.map_err(|error| self.away(error))?;
+        Ok(handing.done())
+    }
+
+    fn away(&self, error: Error) -> Error {
+        error.at("fetch").on(&self.queue.name)
     }
 
     fn dropped(&self) -> Error {
         Error::new(ErrorCode::NotFound, "the queue was dropped").at("fetch").by("memory").on(&self.queue.name)
+    }
+
+    fn settle_all(&self, batch: &[Settlement]) -> (Vec<SettleOutcome>, Option<Ticket>) {
+        let now = self.now();
+        let settle = |state: &mut State, item: &Settlement| {
+            state.rely(None);
+            state.settle(item.receipt, &item.disposition, now)
+        };
+        if batch.iter().all(|settlement| settlement.then.is_empty()) {
+            return self.queue.with_kept(|state| batch.iter().map(|item| settle(state, item)).collect());
+        }
+        let mut last = None;
+        let outcomes = batch.iter().map(|item| {
+            let (outcome, ticket) = match item.then.is_empty() {
+                true => self.queue.with_kept(|state| settle(state, item)),
+                false => self.settle_and_follow(item),
+            };
+            last = last.max(ticket);
+            outcome
+        });
+        (outcomes.collect(), last)
     }
 
     fn now(&self) -> Now {
@@ -115,7 +153,7 @@ impl MemoryConsumer {
     }
 
     /// Settles with follow-ups: all queues concerned are locked together, in one order, so that it is one step.
-    fn settle_and_follow(&self, settlement: &Settlement) -> SettleOutcome {
+    fn settle_and_follow(&self, settlement: &Settlement) -> (SettleOutcome, Option<Ticket>) {
         let shared = &self.provider.shared;
         let mut targets: Vec<Arc<Queue>> =
             settlement.then.iter().map(|follow_up| shared.queue(&follow_up.queue)).collect();
@@ -127,11 +165,12 @@ impl MemoryConsumer {
             let mut locked: Locked<'_> = involved.iter().map(|queue| (queue.number, queue.lock())).collect();
             let dropped = targets.iter().any(|target| locked[position(&locked, target)].1.dissolved);
             let outcome = (!dropped).then(|| self.settle_under_locks(settlement, &targets, &named, &mut locked));
+            let ticket = keep_together(&mut locked.iter_mut().map(|(_, state)| &mut **state).collect::<Vec<_>>());
             for (queue, (_, state)) in involved.iter().zip(locked) {
                 queue.unlock(state);
             }
             if let Some(outcome) = outcome {
-                return outcome;
+                return (outcome, ticket);
             }
             for target in &mut targets {
                 if target.with(|state| state.dissolved) {
@@ -150,6 +189,7 @@ impl MemoryConsumer {
     ) -> SettleOutcome {
         let now = self.now();
         let own = position(locked, &self.queue);
+        locked.iter_mut().for_each(|(_, state)| state.rely(None));
         if let Some(refusal) = locked[own].1.refuse_stale(settlement.receipt, &settlement.disposition) {
             return refusal;
         }
@@ -185,10 +225,16 @@ impl Consumer for MemoryConsumer {
         if max == 0 {
             return Ok(Vec::new());
         }
+        if let Err(error) = self.provider.shared.ready() {
+            // Closed, it has nothing more to wait for.
+            let closed = self.queue.with(|state| state.is_closed(self.holder));
+            return if closed { Ok(Vec::new()) } else { Err(self.away(error)) };
+        }
         // The common case under load: there is something, and nothing has to be set up for waiting.
         let now = self.now();
-        match self.queue.with(|state| state.claim(self.holder, max, self.lease, now)) {
-            Claimed::Jobs(jobs) => return Ok(jobs),
+        let (claimed, ticket) = self.queue.with_kept(|state| state.claim(self.holder, max, self.lease, now));
+        match claimed {
+            Claimed::Jobs(jobs) => return self.hand_out(jobs, ticket).await,
             Claimed::Dissolved => return Err(self.dropped()),
             // So much was due that it is done in parts.
             Claimed::Nothing { until: Some(until) } if until <= now.mono => {}
@@ -199,22 +245,43 @@ impl Consumer for MemoryConsumer {
     }
 
     async fn settle(&self, batch: &[Settlement]) -> Vec<SettleOutcome> {
-        let now = self.now();
-        if batch.iter().all(|settlement| settlement.then.is_empty()) {
-            return self
-                .queue
-                .with(|state| batch.iter().map(|item| state.settle(item.receipt, &item.disposition, now)).collect());
+        if let Err(error) = self.provider.shared.ready() {
+            let error = error.at("settle").on(&self.queue.name);
+            return batch.iter().map(|_| SettleOutcome::Unknown(error.clone())).collect();
         }
-        let settle = |item: &Settlement| match item.then.is_empty() {
-            true => self.queue.with(|state| state.settle(item.receipt, &item.disposition, now)),
-            false => self.settle_and_follow(item),
-        };
-        batch.iter().map(settle).collect()
+        let (mut outcomes, ticket) = self.settle_all(batch);
+        if let Err(error) = self.provider.shared.kept(ticket).await {
+            let error = error.at("settle").on(&self.queue.name);
+            for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_settled()) {
+                *outcome = SettleOutcome::Unknown(error.clone());
+            }
+        }
+        outcomes
     }
 
     async fn heartbeat(&self, beats: &[Beat]) -> Vec<BeatOutcome> {
         let now = self.now();
-        self.queue.with(|state| beats.iter().map(|beat| state.beat(beat, now)).collect())
+        let ready = self.provider.shared.ready();
+        let all = |state: &mut State| beats.iter().map(|beat| state.beat(beat, ready.is_ok(), now)).collect::<Vec<_>>();
+        let (mut outcomes, ticket) = self.queue.with_kept(all);
+        if ready.is_ok() && ticket.is_none() {
+            return outcomes;
+        }
+        let kept = match ready {
+            Ok(()) => self.provider.shared.kept(ticket).await,
+            Err(away) => Err(away),
+        };
+        // A start that is not on disk is none: whoever waits for it must not run the job. A lease is extended all the same.
+        self.queue.with(|state| {
+            for (outcome, beat) in outcomes.iter_mut().zip(beats) {
+                if state.unsure_of(beat, kept.is_ok())
+                    && let (BeatOutcome::Held(_), Err(error)) = (&*outcome, &kept)
+                {
+                    *outcome = BeatOutcome::Unknown(error.clone().at("heartbeat").on(&self.queue.name));
+                }
+            }
+        });
+        outcomes
     }
 
     async fn demand(&self, outstanding: usize) -> Result<()> {
@@ -256,6 +323,25 @@ impl Consumer for MemoryConsumer {
 impl Drop for MemoryConsumer {
     fn drop(&mut self) {
         self.queue.with(|state| state.abandon_consumer(self.holder));
+    }
+}
+
+/// Claimed, and not handed out yet.
+struct HandingOut<'a> {
+    consumer: &'a MemoryConsumer,
+    jobs: Vec<Delivery>,
+}
+
+impl HandingOut<'_> {
+    fn done(mut self) -> Vec<Delivery> {
+        std::mem::take(&mut self.jobs)
+    }
+}
+
+impl Drop for HandingOut<'_> {
+    fn drop(&mut self) {
+        let now = self.consumer.now();
+        self.consumer.queue.with(|state| self.jobs.iter().for_each(|job| state.take_back(job.receipt, now)));
     }
 }
 

@@ -1,15 +1,17 @@
 //! The provider: queues by name.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use bytes::Bytes;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use queue_core::{
@@ -29,7 +31,8 @@ use crate::{
     admin::MemoryAdmin,
     consumer::MemoryConsumer,
     events::Hub,
-    queue::{Named, Now, Queue, State, Taken},
+    journal::{Batch, Journal, Ticket, Urgency},
+    queue::{Changes, Named, Now, Queue, State, Taken},
     store::MemoryStore,
     topics::{MemoryTopics, Subscriptions},
 };
@@ -39,7 +42,32 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct MemoryProvider {
     pub(crate) shared: Arc<Shared>,
-    closed: Arc<AtomicBool>,
+    connection: Arc<Connection>,
+}
+
+/// What the clones of a handle share.
+#[derive(Debug)]
+struct Connection {
+    shared: Arc<Shared>,
+    closed: AtomicBool,
+}
+
+impl Connection {
+    fn begin(shared: &Arc<Shared>) -> Arc<Self> {
+        shared.connections.fetch_add(1, Ordering::AcqRel);
+        Arc::new(Self { shared: Arc::clone(shared), closed: AtomicBool::new(false) })
+    }
+
+    /// Whether it was the last.
+    fn end(&self) -> bool {
+        !self.closed.swap(true, Ordering::AcqRel) && self.shared.connections.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.end();
+    }
 }
 
 /// What all connections share.
@@ -48,6 +76,13 @@ pub(crate) struct Shared {
     pub(crate) env: Env,
     pub(crate) store: StoreId,
     pub(crate) hub: Hub,
+    /// Where everything is written down that must outlive the process.
+    pub(crate) journal: Option<Journal>,
+    #[cfg(feature = "journal")]
+    pub(crate) recovery: Option<crate::Recovery>,
+    pub(crate) notes: Mutex<BTreeMap<String, Bytes>>,
+    /// Connections that were not closed: with the last one the journal ends.
+    connections: AtomicUsize,
     /// Read on every publish, written when a queue comes or goes.
     queues: ArcSwap<HashMap<QueueName, Arc<Queue>>>,
     subscriptions: ArcSwap<Subscriptions>,
@@ -59,6 +94,10 @@ pub(crate) struct Shared {
 const SCHEME: &str = "memory";
 /// Below it a lease would end while its own beat is on the way.
 const MIN_LEASE: Duration = Duration::from_millis(1);
+/// A wait beyond it is as good as endless, and cannot overflow the clock.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);
+/// A disk that does not answer at all, not even that it refuses, is given up on.
+const PATIENCE: Duration = Duration::from_secs(30);
 const MAX_LEASE: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 impl MemoryProvider {
@@ -71,30 +110,25 @@ impl MemoryProvider {
     /// Empty queues on a clock and randomness of the caller's.
     #[must_use]
     pub fn with_env(env: Env) -> Self {
-        let shared = Shared {
-            store: StoreId::fresh(&env),
-            env,
-            hub: Hub::new(),
-            queues: ArcSwap::default(),
-            subscriptions: ArcSwap::default(),
-            changing: Mutex::new(()),
-            numbers: AtomicU64::new(0),
-            leaders: crate::store::Leaders::default(),
-        };
-        Self { shared: Arc::new(shared), closed: Arc::default() }
+        Self::with_shared(Shared::new(env, Hub::new()))
+    }
+
+    pub(crate) fn with_shared(shared: Shared) -> Self {
+        let shared = Arc::new(shared);
+        Self { connection: Connection::begin(&shared), shared }
     }
 
     /// Another connection to the same queues, which is closed on its own.
     #[must_use]
     pub fn connect(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), closed: Arc::default() }
+        Self { shared: Arc::clone(&self.shared), connection: Connection::begin(&self.shared) }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        self.connection.closed.load(Ordering::Acquire)
     }
 
-    pub(crate) fn open(&self, operation: &'static str) -> Result<()> {
+    pub(crate) fn ensure_open(&self, operation: &'static str) -> Result<()> {
         if self.is_closed() {
             let message = "this connection was closed: connect again";
             return Err(Error::new(ErrorCode::Closed, message).at(operation).by(SCHEME));
@@ -110,6 +144,39 @@ impl Default for MemoryProvider {
 }
 
 impl Shared {
+    pub(crate) fn new(env: Env, hub: Hub) -> Self {
+        Self {
+            store: StoreId::fresh(&env),
+            env,
+            hub,
+            journal: None,
+            #[cfg(feature = "journal")]
+            recovery: None,
+            notes: Mutex::default(),
+            connections: AtomicUsize::new(0),
+            queues: ArcSwap::default(),
+            subscriptions: ArcSwap::default(),
+            changing: Mutex::new(()),
+            numbers: AtomicU64::new(0),
+            leaders: crate::store::Leaders::default(),
+        }
+    }
+
+    /// What an earlier process left; the next new queue has the number `next`.
+    #[cfg(feature = "journal")]
+    pub(crate) fn restore(
+        &mut self,
+        queues: HashMap<QueueName, Arc<Queue>>,
+        next: u64,
+        subscriptions: Subscriptions,
+        notes: BTreeMap<String, Bytes>,
+    ) {
+        self.queues.store(Arc::new(queues));
+        self.numbers = AtomicU64::new(next);
+        self.subscriptions.store(Arc::new(subscriptions));
+        self.notes = Mutex::new(notes);
+    }
+
     pub(crate) fn find(&self, name: &QueueName) -> Option<Arc<Queue>> {
         self.queues.load().get(name).cloned()
     }
@@ -132,6 +199,13 @@ impl Shared {
         }
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let queue = Arc::new(Queue::new(spec, number, self.hub.clone()));
+        if let Some(journal) = &self.journal {
+            let number = u32::try_from(number).unwrap_or(u32::MAX);
+            queue.with(|state| {
+                state.write_down(Changes::new(journal.clone(), self.env.clone(), number));
+                state.rely(Some(Durability::Synced));
+            });
+        }
         let mut queues = HashMap::clone(&self.queues.load());
         queues.insert(queue.name.clone(), Arc::clone(&queue));
         self.queues.store(Arc::new(queues));
@@ -139,11 +213,21 @@ impl Shared {
     }
 
     /// Acts on the queue, never on one that is being dropped: what goes into that is lost.
-    pub(crate) fn with_live<R>(&self, name: &QueueName, mut act: impl FnMut(&mut State) -> R) -> (Arc<Queue>, R) {
+    pub(crate) fn with_live<R>(&self, name: &QueueName, act: impl FnMut(&mut State) -> R) -> (Arc<Queue>, R) {
+        let (queue, result, _) = self.with_live_kept(name, act);
+        (queue, result)
+    }
+
+    /// The same, with the ticket to wait for.
+    pub(crate) fn with_live_kept<R>(
+        &self,
+        name: &QueueName,
+        mut act: impl FnMut(&mut State) -> R,
+    ) -> (Arc<Queue>, R, Option<Ticket>) {
         let mut queue = self.queue(name);
         loop {
-            if let Some(result) = queue.with(|state| (!state.dissolved).then(|| act(state))) {
-                return (queue, result);
+            if let (Some(result), ticket) = queue.with_kept(|state| (!state.dissolved).then(|| act(state))) {
+                return (queue, result, ticket);
             }
             queue = self.successor(name);
         }
@@ -182,16 +266,67 @@ impl Shared {
         queues
     }
 
-    pub(crate) fn change_subscriptions(&self, change: impl FnOnce(&mut Subscriptions)) {
-        let _changing = self.changing.lock();
-        self.edit_subscriptions(change);
+    pub(crate) async fn change_subscriptions(&self, change: impl FnOnce(&mut Subscriptions, &mut Batch)) -> Result<()> {
+        self.ready()?;
+        let ticket = {
+            let _changing = self.changing.lock();
+            self.edit_subscriptions(change)
+        };
+        self.kept(ticket).await
     }
 
     /// The caller holds the lock of the index.
-    fn edit_subscriptions(&self, change: impl FnOnce(&mut Subscriptions)) {
+    fn edit_subscriptions(&self, change: impl FnOnce(&mut Subscriptions, &mut Batch)) -> Option<Ticket> {
         let mut subscriptions = Subscriptions::clone(&self.subscriptions.load());
-        change(&mut subscriptions);
+        let mut rows = Batch::new();
+        change(&mut subscriptions, &mut rows);
         self.subscriptions.store(Arc::new(subscriptions));
+        self.journal.as_ref().map(|journal| journal.append(&rows, Urgency::Now))
+    }
+
+    /// Whether anything may be changed now that must outlive the process.
+    pub(crate) fn ready(&self) -> Result<()> {
+        self.journal.as_ref().map_or(Ok(()), Journal::ready)
+    }
+
+    /// Waits until a change is on disk; `None` is on no disk, or nobody waits for it.
+    pub(crate) async fn kept(&self, ticket: Option<Ticket>) -> Result<()> {
+        let (Some(journal), Some(ticket)) = (&self.journal, ticket) else { return Ok(()) };
+        match tokio::time::timeout(PATIENCE, journal.committed(ticket)).await {
+            Ok(kept) => kept,
+            Err(_) => Err(Error::new(ErrorCode::Timeout, "the journal's disk does not answer").by(SCHEME)),
+        }
+    }
+
+    /// Changes a queue and answers once that is on disk, as far as the queue's durability says.
+    pub(crate) async fn change<R>(
+        &self,
+        queue: &Queue,
+        operation: &'static str,
+        act: impl FnOnce(&mut State) -> R,
+    ) -> Result<R> {
+        let away = |error: Error| error.at(operation).on(&queue.name);
+        self.ready().map_err(away)?;
+        let (result, ticket) = queue.with_kept(|state| {
+            state.rely(None);
+            act(state)
+        });
+        self.kept(ticket).await.map_err(away)?;
+        Ok(result)
+    }
+
+    /// Ends the journal in order.
+    async fn finish(&self) -> Result<()> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        self.flush();
+        journal.close().await
+    }
+
+    /// Appends what waits in the queues for a disk that refused.
+    fn flush(&self) {
+        for queue in self.all() {
+            queue.with(|state| state.rely(Some(Durability::Relaxed)));
+        }
     }
 
     /// Waits until nobody changes the index: whoever found a dissolved queue finds it gone then.
@@ -201,26 +336,40 @@ impl Shared {
 
     /// Takes the queue out of the index, with its subscriptions, if `dissolve` dissolves it. Under the lock of the index, so
     /// that whoever finds it dissolved and looks again finds the next one.
-    pub(crate) fn remove(&self, name: &QueueName, dissolve: impl FnOnce(&Queue) -> bool) -> Result<(), ()> {
+    pub(crate) fn remove(
+        &self,
+        name: &QueueName,
+        dissolve: impl FnOnce(&Queue) -> (bool, Option<Ticket>),
+    ) -> Result<Option<Ticket>, ()> {
         let _changing = self.changing.lock();
         let queue = self.find(name);
-        if queue.as_ref().is_some_and(|queue| !dissolve(queue)) {
+        let (drops, mut ticket) = queue.as_ref().map_or((true, None), |queue| dissolve(queue));
+        if !drops {
             return Err(());
         }
         if self.subscriptions.load().is_subscribed(name) {
-            self.edit_subscriptions(|subscriptions| subscriptions.forget(name));
+            ticket = ticket.max(self.edit_subscriptions(|subscriptions, rows| subscriptions.forget(name, rows)));
         }
         if queue.is_none() {
-            return Ok(());
+            return Ok(ticket);
         }
         let mut queues = HashMap::clone(&self.queues.load());
         queues.remove(name);
         self.queues.store(Arc::new(queues));
-        Ok(())
+        Ok(ticket)
     }
 
     pub(crate) fn now(&self) -> Now {
         Now::read(&self.env)
+    }
+}
+
+impl Drop for Shared {
+    /// Nobody closed it: what waited for the disk goes there with the journal's own end.
+    fn drop(&mut self) {
+        if self.journal.is_some() {
+            self.flush();
+        }
     }
 }
 
@@ -256,7 +405,7 @@ impl QueueProvider for MemoryProvider {
         can.started_count = Support::Native;
         can.max_encoded_len = spec.map_or(usize::MAX, |spec| spec.max_encoded_len);
         can.broker_clock = true;
-        can.durability = &["relaxed"];
+        can.durability = if self.shared.journal.is_some() { &["synced", "interval", "relaxed"] } else { &["relaxed"] };
         if spec.is_some_and(|spec| spec.tracking == Tracking::Off) {
             // Without records there is no index to find a job in.
             let tracked = Support::Unsupported { instead: "declare the queue with tracking" };
@@ -268,30 +417,34 @@ impl QueueProvider for MemoryProvider {
     }
 
     async fn declare(&self, spec: &QueueSpec) -> Result<()> {
-        self.open("declare")?;
+        self.ensure_open("declare")?;
         spec.validate()?;
         if !matches!(spec.order, Order::Strict | Order::Aged { .. }) {
             let instead = "declare `strict` or `aged`";
             return Err(Error::unsupported(SCHEME, "order", instead).on(&spec.name));
         }
-        if !matches!(spec.durability, None | Some(Durability::Relaxed)) {
-            let instead = "memory goes with the process: declare `relaxed`, or use a broker";
-            return Err(Error::unsupported(SCHEME, "durability", instead).on(&spec.name));
-        }
+        self.check_durability(spec.durability).map_err(|error| error.on(&spec.name))?;
+        self.shared.ready().map_err(|error| error.at("declare").on(&spec.name))?;
         loop {
             let queue = self.shared.queue_or(spec.clone());
-            let declared = queue.with(|state| (!state.dissolved).then(|| state.spec.conflict(spec)));
-            if let Some(conflict) = declared {
-                return conflict.map_or(Ok(()), |conflict| Err(conflict.by(SCHEME)));
+            let (declared, ticket) = queue.with_kept(|state| {
+                state.rely(Some(Durability::Synced));
+                (!state.dissolved).then(|| state.spec.conflict(spec))
+            });
+            match declared {
+                Some(None) => return self.shared.kept(ticket).await,
+                Some(Some(conflict)) => return Err(conflict.by(SCHEME)),
+                None => {}
             }
         }
     }
 
     async fn drop_queue(&self, queue: &QueueName, only_if_empty: bool) -> Result<()> {
-        self.open("drop_queue")?;
+        self.ensure_open("drop_queue")?;
+        self.shared.ready()?;
         // Both in one section: what is accepted in between would be lost.
         let dissolve = |queue: &Queue| {
-            queue.with(|state| {
+            queue.with_kept(|state| {
                 let idle = state.waiting() + state.count(JobState::Running) == 0;
                 let drops = idle || !only_if_empty;
                 if drops {
@@ -300,21 +453,23 @@ impl QueueProvider for MemoryProvider {
                 drops
             })
         };
-        self.shared.remove(queue, dissolve).map_err(|()| {
+        let ticket = self.shared.remove(queue, dissolve).map_err(|()| {
             let message = "jobs wait or run in it: purge it first, or drop it with everything in it";
             Error::new(ErrorCode::Conflict, message).at("drop_queue").by(SCHEME).on(queue)
-        })
+        })?;
+        self.shared.kept(ticket).await
     }
 
     async fn publish(&self, queue: &QueueName, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
-        let closed = self.open("publish").err().map(Rejection::Unavailable);
-        if let Some(refusal) = closed.or_else(|| refuse_durability(options)) {
+        let confirming = Confirming::begin(&self.shared, options);
+        if let Some(refusal) = self.admits(options, &confirming).await {
             return batch.iter().map(|_| PublishOutcome::Rejected(refusal.clone())).collect();
         }
         let now = self.shared.now();
         let named = Named::by(&batch);
         let (mut batch, mut waiting) = (batch, Vec::new());
-        let (queue, mut outcomes) = self.shared.with_live(queue, |state| {
+        let (queue, mut outcomes, mut ticket) = self.shared.with_live_kept(queue, |state| {
+            state.rely(options.durability);
             let mut outcomes = Vec::with_capacity(batch.len());
             for (index, envelope) in std::mem::take(&mut batch).into_iter().enumerate() {
                 outcomes.push(match state.offer(envelope, named.get(index), now) {
@@ -332,13 +487,15 @@ impl QueueProvider for MemoryProvider {
             outcomes
         });
         if !waiting.is_empty() && options.on_full == OnFull::Wait {
-            self.wait_for_room(queue, waiting, &named, options.deadline, &mut outcomes).await;
+            let later = self.wait_for_room(queue, waiting, &named, options, &mut outcomes).await;
+            ticket = ticket.max(later);
         }
+        confirming.end(&self.shared, ticket, &mut outcomes).await;
         outcomes
     }
 
     async fn consumer(&self, queue: &QueueName, options: ConsumeOptions) -> Result<Arc<dyn Consumer>> {
-        self.open("consumer")?;
+        self.ensure_open("consumer")?;
         if !(MIN_LEASE..=MAX_LEASE).contains(&options.lease) {
             let message = format!("a lease is between {MIN_LEASE:?} and {MAX_LEASE:?} here");
             return Err(Error::new(ErrorCode::Validation, message).at("consumer").by(SCHEME).on(queue));
@@ -364,26 +521,36 @@ impl QueueProvider for MemoryProvider {
 
     async fn unpark(&self, queue: &QueueName, key: &ParkKey, n: usize) -> Result<usize> {
         const AT_ONCE: usize = 1_000;
-        self.open("unpark")?;
+        self.ensure_open("unpark")?;
         let Some(queue) = self.shared.find(queue) else { return Ok(0) };
-        let mut unparked = 0;
+        self.shared.ready().map_err(|error| error.at("unpark"))?;
+        let (mut unparked, mut last) = (0, None);
         while unparked < n {
             let part = AT_ONCE.min(n - unparked);
             let now = self.shared.now();
-            let done = queue.with(|state| state.unpark(key, part, now));
+            let (done, ticket) = queue.with_kept(|state| {
+                state.rely(None);
+                state.unpark(key, part, now)
+            });
+            last = last.max(ticket);
             unparked += done;
             if done < part {
                 break;
             }
             // There may be more; let others at the lock first.
         }
+        self.shared.kept(last).await?;
         Ok(unparked)
     }
 
     async fn maintain(&self, leading: bool) -> Result<Duration> {
         const IDLE: Duration = Duration::from_secs(60);
         const AT_ONCE: usize = 1_000;
-        self.open("maintain")?;
+        self.ensure_open("maintain")?;
+        if let Some(journal) = &self.shared.journal {
+            // Without a thread of its own, what nobody waits for is written here.
+            journal.pump();
+        }
         if !leading {
             return Ok(IDLE);
         }
@@ -404,16 +571,16 @@ impl QueueProvider for MemoryProvider {
     }
 
     async fn ping(&self) -> Result<()> {
-        self.open("ping")
+        self.ensure_open("ping")
     }
 
     async fn close(&self) -> Result<()> {
-        self.closed.store(true, Ordering::Release);
+        let last = self.connection.end();
         for queue in self.shared.all() {
             queue.with(State::stir);
             queue.room.notify_waiters();
         }
-        Ok(())
+        if last { self.shared.finish().await } else { Ok(()) }
     }
 }
 
@@ -423,10 +590,11 @@ impl MemoryProvider {
         mut queue: Arc<Queue>,
         mut waiting: Vec<(usize, Envelope)>,
         named: &Named,
-        deadline: Duration,
+        options: &PublishOptions,
         outcomes: &mut [PublishOutcome],
-    ) {
-        let give_up = tokio::time::sleep(deadline);
+    ) -> Option<Ticket> {
+        let mut last = None;
+        let give_up = tokio::time::sleep(options.deadline);
         tokio::pin!(give_up);
         loop {
             let live = {
@@ -434,15 +602,16 @@ impl MemoryProvider {
                 let room = queue.room.notified();
                 tokio::pin!(room);
                 room.as_mut().enable();
-                if let Err(closed) = self.open("publish") {
-                    let refusal = Rejection::Unavailable(closed.on(&queue.name));
+                if let Err(refused) = self.ensure_open("publish").and_then(|()| self.shared.ready()) {
+                    let refusal = Rejection::Unavailable(refused.on(&queue.name));
                     for (index, _) in waiting {
                         outcomes[index] = PublishOutcome::Rejected(refusal.clone());
                     }
-                    return;
+                    return last;
                 }
                 let now = self.shared.now();
-                let (live, still) = self.shared.with_live(&queue.name, |state| {
+                let (live, still, ticket) = self.shared.with_live_kept(&queue.name, |state| {
+                    state.rely(options.durability);
                     let mut still = Vec::new();
                     for (index, envelope) in std::mem::take(&mut waiting) {
                         match state.offer(envelope, named.get(index), now) {
@@ -452,15 +621,16 @@ impl MemoryProvider {
                     }
                     still
                 });
+                last = last.max(ticket);
                 waiting = still;
                 if waiting.is_empty() {
-                    return;
+                    return last;
                 }
                 if live.number == queue.number {
                     tokio::select! {
                         biased;
                         () = room => {}
-                        () = &mut give_up => return,
+                        () = &mut give_up => return last,
                     }
                 }
                 live
@@ -487,8 +657,78 @@ impl Drop for Queuing<'_> {
     }
 }
 
-pub(crate) fn refuse_durability(options: &PublishOptions) -> Option<Rejection> {
-    options.durability.filter(|durability| *durability != Durability::Relaxed)?;
-    let instead = "memory goes with the process: publish without a durability, or use a broker";
-    Some(Rejection::Denied(Error::unsupported(SCHEME, "durability", instead)))
+impl MemoryProvider {
+    /// Whether what is asked can be promised.
+    pub(crate) fn check_durability(&self, asked: Option<Durability>) -> Result<()> {
+        let instead = match (asked, self.shared.journal.is_some()) {
+            (None | Some(Durability::Relaxed), _) | (Some(Durability::Interval(_) | Durability::Synced), true) => {
+                return Ok(());
+            }
+            (_, true) => "the journal is one file on one disk: ask for `synced`, or use a broker",
+            (_, false) => "memory goes with the process: ask for `relaxed`, connect with a journal, or use a broker",
+        };
+        Err(Error::unsupported(SCHEME, "durability", instead))
+    }
+
+    /// Why nothing may be published now, if so. A disk that is slow for a moment, or a full one where the publisher would
+    /// rather wait, is waited for.
+    pub(crate) async fn admits(&self, options: &PublishOptions, confirming: &Confirming) -> Option<Rejection> {
+        const MOMENT: Duration = Duration::from_millis(100);
+        const LOOK: Duration = Duration::from_millis(5);
+        if let Err(closed) = self.ensure_open("publish") {
+            return Some(Rejection::Unavailable(closed));
+        }
+        if options.durability.is_some()
+            && let Err(refusal) = self.check_durability(options.durability)
+        {
+            return Some(Rejection::Denied(refusal));
+        }
+        let (journal, deadline) = (self.shared.journal.as_ref()?, confirming.until?);
+        let until = match options.on_full {
+            OnFull::Wait => deadline,
+            OnFull::Reject | OnFull::Exceed => deadline.min(tokio::time::Instant::now() + MOMENT),
+        };
+        loop {
+            let refusal = match self.ensure_open("publish").and_then(|()| journal.ready()) {
+                Ok(()) => return None,
+                Err(refusal) => refusal,
+            };
+            if !refusal.is_retryable() || tokio::time::Instant::now() >= until {
+                return Some(Rejection::Unavailable(refusal.at("publish")));
+            }
+            journal.pump();
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// What a publish promises, until it is kept.
+#[derive(Debug)]
+pub(crate) struct Confirming {
+    /// The deadline, where there is a disk to wait for.
+    until: Option<tokio::time::Instant>,
+}
+
+impl Confirming {
+    pub(crate) fn begin(shared: &Shared, options: &PublishOptions) -> Self {
+        let deadline = || tokio::time::Instant::now() + options.deadline.min(LONGEST);
+        Self { until: shared.journal.as_ref().map(|_| deadline()) }
+    }
+
+    /// Waits for the disk, and makes unknown what is not on it by the deadline.
+    pub(crate) async fn end(&self, shared: &Shared, ticket: Option<Ticket>, outcomes: &mut [PublishOutcome]) {
+        let (Some(journal), Some(ticket), Some(until)) = (&shared.journal, ticket, self.until) else { return };
+        let error = match tokio::time::timeout_at(until, journal.committed(ticket)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            Err(_) => Error::new(ErrorCode::Timeout, "the journal's disk did not answer in time"),
+        };
+        let error = error.at("publish").by(SCHEME);
+        for outcome in outcomes {
+            // What was refused does not depend on the disk. A duplicate does: its holder may not be there tomorrow.
+            if !matches!(outcome, PublishOutcome::Rejected(_)) {
+                *outcome = PublishOutcome::Unknown(error.clone());
+            }
+        }
+    }
 }

@@ -16,7 +16,7 @@ use queue_core::{
 
 use crate::{
     provider::Shared,
-    queue::{Moment, Now, Queue},
+    queue::{Moment, Now, Queue, State},
 };
 
 #[derive(Debug)]
@@ -26,7 +26,11 @@ pub(crate) struct MemoryStore {
 
 /// Who leads which role.
 #[derive(Debug, Default)]
-pub(crate) struct Leaders(Mutex<HashMap<String, Lead>>);
+pub(crate) struct Leaders {
+    leads: Mutex<HashMap<String, Lead>>,
+    /// All epochs are above it.
+    after: u64,
+}
 
 #[derive(Debug)]
 struct Lead {
@@ -36,12 +40,18 @@ struct Lead {
 }
 
 impl Leaders {
+    /// Nobody leads yet; epochs are above this one, as they must be above those of an earlier process.
+    #[cfg(feature = "journal")]
+    pub(crate) fn after(after: u64) -> Self {
+        Self { after, ..Self::default() }
+    }
+
     /// Gives the role to the candidate for the term, unless another's has not ended.
     pub(crate) fn lead(&self, role: &str, candidate: &str, term: Duration, now: Now) -> Option<Leadership> {
-        let mut leaders = self.0.lock();
+        let mut leaders = self.leads.lock();
         let lead = leaders.entry_ref(role).or_insert_with(|| Lead {
             candidate: candidate.to_owned(),
-            epoch: 1,
+            epoch: self.after + 1,
             until: now.mono,
         });
         if lead.candidate != candidate {
@@ -139,20 +149,36 @@ impl JobStore for MemoryStore {
     }
 
     async fn cancel(&self, jobs: &[JobRef], cancel: &Cancel) -> Vec<Result<CancelOutcome>> {
+        if let Err(error) = self.shared.ready() {
+            let error = error.at("cancel");
+            return jobs.iter().map(|_| Err(error.clone())).collect();
+        }
+        let mut last = None;
         let cancel_one = |job: &JobRef| {
             let Some(queue) = self.shared.find(&job.queue) else { return Ok(CancelOutcome::NotFound) };
             let now = self.shared.now();
-            queue.with(|state| match state.find(job.id) {
-                Some(slot) => Ok(state.cancel(slot, cancel, now)),
+            let act = |state: &mut State| match state.find(job.id) {
+                Some(slot) => {
+                    state.rely(None);
+                    Ok(state.cancel(slot, cancel, now))
+                }
                 None if !state.is_tracked() => {
                     let instead = "the queue is untracked: declare it with tracking";
                     Err(Error::unsupported("memory", "cancel", instead).on(&job.queue))
                 }
                 None if state.is_gone(job.id) => Ok(CancelOutcome::AlreadyTerminal),
                 None => Ok(CancelOutcome::NotFound),
-            })
+            };
+            let (outcome, ticket) = queue.with_kept(act);
+            last = last.max(ticket);
+            outcome
         };
-        jobs.iter().map(cancel_one).collect()
+        let mut outcomes: Vec<_> = jobs.iter().map(cancel_one).collect();
+        if let Err(error) = self.shared.kept(last).await {
+            let error = error.at("cancel");
+            outcomes.iter_mut().filter(|outcome| outcome.is_ok()).for_each(|outcome| *outcome = Err(error.clone()));
+        }
+        outcomes
     }
 
     async fn queue_control(&self, queue: &QueueName) -> Result<QueueControl> {
@@ -160,15 +186,18 @@ impl JobStore for MemoryStore {
     }
 
     async fn set_queue_control(&self, queue: &QueueName, control: &QueueControl) -> Result<()> {
-        self.shared.existing(queue, "set_queue_control")?.with(|state| {
+        let found = self.shared.existing(queue, "set_queue_control")?;
+        let change = |state: &mut State| {
             if state.control.version != control.version {
                 let message = "somebody changed the queue's switches in the meantime: read them again";
                 return Err(Error::new(ErrorCode::Conflict, message).at("set_queue_control").on(queue));
             }
             state.control = QueueControl { version: control.version + 1, ..control.clone() };
+            state.note_queue();
             state.stir();
             Ok(())
-        })
+        };
+        self.shared.change(&found, "set_queue_control", change).await?
     }
 
     async fn evict(&self, queue: &QueueName, retention: &Retention, limit: usize) -> Result<usize> {

@@ -9,13 +9,15 @@ use async_trait::async_trait;
 use queue_core::{
     Result,
     job::{Envelope, QueueName},
-    provider::{OnFull, PublishOptions, PublishOutcome, Rejection, Topics},
+    provider::{Durability, OnFull, PublishOptions, PublishOutcome, Rejection, Topics},
 };
 
 use crate::{
     MemoryProvider,
-    provider::{Queuing, refuse_durability},
-    queue::{Named, Now, Queue, State, Taken, Verdict},
+    journal::{Batch, Table, Ticket},
+    notes::Named,
+    provider::{Confirming, Queuing},
+    queue::{Named as Partitions, Now, Queue, State, Taken, Verdict, keep_together},
 };
 
 /// Which queues are subscribed to which topics. It lives as long as the provider's queues do.
@@ -33,18 +35,27 @@ impl Subscriptions {
     }
 
     /// The queue is dropped.
-    pub(crate) fn forget(&mut self, queue: &QueueName) {
-        self.0.retain(|_, queues| {
-            queues.remove(queue);
+    pub(crate) fn forget(&mut self, queue: &QueueName, rows: &mut Batch) {
+        self.0.retain(|topic, queues| {
+            if queues.remove(queue) {
+                rows.delete(Table::Notes, &Named::Subscription(topic.clone(), queue.clone()).key());
+            }
             !queues.is_empty()
         });
     }
 
-    fn add(&mut self, topic: &QueueName, queue: &QueueName) {
+    /// One that was kept.
+    pub(crate) fn restore(&mut self, topic: &QueueName, queue: &QueueName) {
         self.0.entry(topic.clone()).or_default().insert(queue.clone());
     }
 
-    fn remove(&mut self, topic: &QueueName, queue: &QueueName) {
+    fn add(&mut self, topic: &QueueName, queue: &QueueName, rows: &mut Batch) {
+        self.restore(topic, queue);
+        rows.put(Table::Notes, &Named::Subscription(topic.clone(), queue.clone()).key(), &[]);
+    }
+
+    fn remove(&mut self, topic: &QueueName, queue: &QueueName, rows: &mut Batch) {
+        rows.delete(Table::Notes, &Named::Subscription(topic.clone(), queue.clone()).key());
         let Some(queues) = self.0.get_mut(topic) else { return };
         queues.remove(queue);
         if queues.is_empty() {
@@ -61,10 +72,13 @@ pub(crate) struct MemoryTopics {
 /// A batch on its way into a topic's queues.
 struct Spread<'a> {
     topic: &'a QueueName,
-    named: Named,
+    named: Partitions,
     /// What found no room yet, with its place in the batch.
     waiting: Vec<(usize, Envelope)>,
     outcomes: Vec<PublishOutcome>,
+    durability: Option<Durability>,
+    /// What the outcomes wait for.
+    ticket: Option<Ticket>,
 }
 
 impl MemoryTopics {
@@ -84,6 +98,8 @@ impl MemoryTopics {
             let mut locked: Vec<_> = queues.iter().map(|queue| queue.lock()).collect();
             let live = locked.iter().all(|state| !state.dissolved);
             let full = if live { batch.offer(&mut locked, shared.now()) } else { None };
+            // One row a queue, and all of them or none.
+            batch.ticket = batch.ticket.max(keep_together(&mut locked));
             for (queue, state) in queues.iter().zip(locked) {
                 queue.unlock(state);
             }
@@ -103,8 +119,8 @@ impl MemoryTopics {
                 let room = full.room.notified();
                 tokio::pin!(room);
                 room.as_mut().enable();
-                if let Err(closed) = self.provider.open("publish") {
-                    batch.refuse(&Rejection::Unavailable(closed.on(batch.topic)));
+                if let Err(refused) = self.provider.ensure_open("publish").and_then(|()| self.provider.shared.ready()) {
+                    batch.refuse(&Rejection::Unavailable(refused.on(batch.topic)));
                     return;
                 }
                 let Some(next) = self.spread(batch) else { return };
@@ -125,6 +141,7 @@ impl MemoryTopics {
 impl Spread<'_> {
     /// Each item into all queues or none; the number of a queue that had no room for one.
     fn offer(&mut self, queues: &mut [impl std::ops::DerefMut<Target = State>], now: Now) -> Option<usize> {
+        queues.iter_mut().for_each(|state| state.rely(self.durability));
         let mut full = None;
         let mut still = Vec::new();
         for (index, envelope) in std::mem::take(&mut self.waiting) {
@@ -185,33 +202,34 @@ fn put(
 #[async_trait]
 impl Topics for MemoryTopics {
     async fn subscribe(&self, topic: &QueueName, queue: &QueueName) -> Result<()> {
-        self.provider.open("subscribe")?;
-        self.provider.shared.change_subscriptions(|subscriptions| subscriptions.add(topic, queue));
-        Ok(())
+        self.provider.ensure_open("subscribe")?;
+        self.provider.shared.change_subscriptions(|all, rows| all.add(topic, queue, rows)).await
     }
 
     async fn unsubscribe(&self, topic: &QueueName, queue: &QueueName) -> Result<()> {
-        self.provider.open("unsubscribe")?;
-        self.provider.shared.change_subscriptions(|subscriptions| subscriptions.remove(topic, queue));
-        Ok(())
+        self.provider.ensure_open("unsubscribe")?;
+        self.provider.shared.change_subscriptions(|all, rows| all.remove(topic, queue, rows)).await
     }
 
     async fn publish(&self, topic: &QueueName, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
-        let closed = self.provider.open("publish").err().map(Rejection::Unavailable);
-        if let Some(refusal) = closed.or_else(|| refuse_durability(options)) {
+        let confirming = Confirming::begin(&self.provider.shared, options);
+        if let Some(refusal) = self.provider.admits(options, &confirming).await {
             return batch.iter().map(|_| PublishOutcome::Rejected(refusal.clone())).collect();
         }
         let mut batch = Spread {
             topic,
-            named: Named::by(&batch),
+            named: Partitions::by(&batch),
             outcomes: batch.iter().map(|_| PublishOutcome::Rejected(Rejection::Full)).collect(),
             waiting: batch.into_iter().enumerate().collect(),
+            durability: options.durability,
+            ticket: None,
         };
         if let Some(full) = self.spread(&mut batch)
             && options.on_full == OnFull::Wait
         {
             self.wait_for_room(&mut batch, full, options).await;
         }
+        confirming.end(&self.provider.shared, batch.ticket, &mut batch.outcomes).await;
         batch.outcomes
     }
 }
@@ -240,7 +258,7 @@ mod tests {
         let (answer, answered) = mpsc::channel();
         let mut publisher = None;
         let dropped = provider.shared.remove(&queue, |queue| {
-            queue.with(State::dissolve);
+            let ticket = queue.with_kept(State::dissolve).1;
             publisher = Some(std::thread::spawn(move || {
                 let job =
                     Envelope::builder(JobId::derive(b"job", 1), JobKind::from_static("k"), &b""[..], start).seal();
@@ -248,7 +266,7 @@ mod tests {
                 answer.send(outcomes).unwrap();
             }));
             assert!(answered.recv_timeout(Duration::from_millis(200)).is_err(), "it did not wait");
-            true
+            (true, ticket)
         });
         assert!(dropped.is_ok());
         let outcomes = answered.recv().unwrap();

@@ -159,10 +159,30 @@ impl<T: ?Sized> std::fmt::Debug for Factory<T> {
 }
 
 /// A tracking store under test.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct StoreUnderTest {
     /// The store.
     pub store: Arc<dyn TrackingStore>,
     /// Its clock.
     pub env: Env,
+    /// Ends it and opens it again, where what it holds outlives that.
+    pub restart: Option<Restart>,
+}
+
+/// Ends a store in this way and opens what it kept.
+pub type Restart = Arc<dyn Fn(Ending) -> BoxFuture<'static, Result<Arc<dyn TrackingStore>>> + Send + Sync>;
+
+/// How a store's process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It was closed.
+    Orderly,
+    /// As by `kill -9`: what was not answered may be lost.
+    Crash,
+}
+
+impl std::fmt::Debug for StoreUnderTest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreUnderTest").field("store", &self.store).finish_non_exhaustive()
+    }
 }

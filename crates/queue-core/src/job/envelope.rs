@@ -143,6 +143,12 @@ impl Envelope {
         frame::encode(&self.0)
     }
 
+    /// The same bytes, behind what `out` holds.
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
+        out.reserve(self.encoded_len());
+        frame::encode_into(&self.0, out);
+    }
+
     /// Reads what [`Envelope::encode`] wrote. Payload and headers stay slices of `wire`.
     ///
     /// # Errors

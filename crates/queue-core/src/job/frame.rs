@@ -43,14 +43,19 @@ pub(super) fn encoded_len(parts: &EnvelopeBuilder) -> usize {
         + parts.payload.len()
 }
 
-#[allow(clippy::cast_possible_truncation, reason = "every length was bounded when its part was made")]
 pub(super) fn encode(parts: &EnvelopeBuilder) -> Bytes {
+    let mut out = BytesMut::with_capacity(encoded_len(parts));
+    encode_into(parts, &mut out);
+    out.freeze()
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "every length was bounded when its part was made")]
+pub(super) fn encode_into(parts: &EnvelopeBuilder, out: &mut impl BufMut) {
     let kind = parts.kind.as_str().as_bytes();
     let content_type = parts.content_type.as_str().as_bytes();
     let unique_len = parts.unique.as_ref().map_or(0, |unique| UNIQUE_WINDOW + unique.key.as_str().len());
     let headers = parts.headers.as_bytes();
 
-    let mut out = BytesMut::with_capacity(encoded_len(parts));
     out.put_u8(MAGIC);
     out.put_u8(FRAME_VERSION);
     out.put_u8(parts.priority.level());
@@ -68,7 +73,6 @@ pub(super) fn encode(parts: &EnvelopeBuilder) -> Bytes {
     out.put_u16_le(content_type.len() as u16);
     out.put_u32_le(unique_len as u32);
     out.put_u32_le(headers.len() as u32);
-    debug_assert_eq!(out.len(), FIXED);
     out.put_slice(kind);
     out.put_slice(content_type);
     if let Some(unique) = &parts.unique {
@@ -77,7 +81,6 @@ pub(super) fn encode(parts: &EnvelopeBuilder) -> Bytes {
     }
     out.put_slice(headers);
     out.put_slice(&parts.payload);
-    out.freeze()
 }
 
 pub(super) fn decode(wire: Bytes) -> Result<EnvelopeBuilder, FrameError> {

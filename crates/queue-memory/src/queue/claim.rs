@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use queue_core::{
     lifecycle::{JobState, Trigger},
-    provider::{Delivery, Lease, Receipt},
+    provider::{Delivery, Durability, Lease, Receipt},
 };
 
 use super::{Moment, Now, State, lanes::Place, state::Holder};
@@ -99,12 +99,26 @@ impl State {
         Claimed::Jobs(jobs)
     }
 
+    /// A job that was claimed and not handed out after all stands where it stood, as suspect as it was.
+    pub(crate) fn take_back(&mut self, receipt: Receipt, now: Now) {
+        let Some(slot) = self.held(receipt) else { return };
+        if let Some(entry) = self.slots.get_mut(slot) {
+            entry.row.suspect();
+        }
+        self.apply(slot, Trigger::Release, now);
+    }
+
     fn lease(&mut self, slot: u32, holder: u32, worker: u32, lease: Duration, now: Now) -> Option<Delivery> {
         let entry = self.slots.get_mut(slot)?;
         entry.holder = holder;
         entry.marked = false;
+        entry.row.marking(false);
         entry.started_at = Some(now.wall);
         entry.worker = worker;
+        if entry.row.take_suspicion() {
+            // It may have ended the process before: what shows that it was given out is on disk first.
+            self.rely(Some(Durability::Synced));
+        }
         self.apply(slot, Trigger::Claim, now)?;
         self.turn(slot, now.after(lease));
         let entry = self.slots.get(slot)?;

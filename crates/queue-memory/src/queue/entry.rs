@@ -10,7 +10,8 @@ use queue_core::{
     store::{JobRecord, PastFailure},
 };
 
-use super::{Now, lanes::Place, timers::Moment};
+use super::{Now, changes::Row, lanes::Place, timers::Moment};
+use crate::rows::StateRow;
 
 /// One job. What few jobs have stands behind `details`, so that a waiting job stays small.
 #[derive(Debug)]
@@ -42,24 +43,35 @@ pub(crate) struct Entry {
     pub(crate) started_at: Option<Timestamp>,
     /// Who has it, or had it last: a number of the queue's [`super::state::Workers`].
     pub(crate) worker: u32,
+    /// Where it stands in the journal, if there is one.
+    pub(crate) row: Row,
     details: Option<Box<Details>>,
 }
 
 /// What answered the last settlement, so that a repetition is told from a contradiction.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Settled {
     pub(crate) ticket: u64,
     print: u64,
 }
 
 impl Settled {
+    pub(crate) fn new(ticket: u64, print: u64) -> Self {
+        Self { ticket, print }
+    }
+
+    /// The ticket and the print, to be kept.
+    pub(crate) fn parts(self) -> (u64, u64) {
+        (self.ticket, self.print)
+    }
+
     /// Whether it was this disposition, as far as can be told without the result.
     pub(crate) fn is(&self, disposition: &Disposition) -> bool {
         self.print == print(disposition)
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct Details {
     pub(crate) parked: Option<ParkKey>,
     pub(crate) cancel: Option<Cancel>,
@@ -68,6 +80,12 @@ pub(crate) struct Details {
     pub(crate) error: Option<JobError>,
     pub(crate) history: Vec<PastFailure>,
     pub(crate) logs: Vec<Bytes>,
+}
+
+impl Details {
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Entry {
@@ -90,8 +108,32 @@ impl Entry {
             changed_at: at,
             started_at: None,
             worker: 0,
+            row: Row::default(),
             details: None,
         }
+    }
+
+    /// As it was kept. Who has it, or had it last, is for the caller to say.
+    pub(crate) fn restored(envelope: Envelope, submitted_at: Timestamp, row: StateRow, born: u32, now: Now) -> Self {
+        let mut entry = Self::new(envelope, row.state, row.ticket, born, submitted_at);
+        entry.restore(row, now);
+        entry
+    }
+
+    /// What became of it since it was published. Who has it, or had it last, is for the caller to say.
+    pub(crate) fn restore(&mut self, row: StateRow, now: Now) {
+        self.state = row.state;
+        self.ticket = row.ticket;
+        self.rank = row.rank;
+        self.marked = row.marked;
+        self.orphaned = row.orphaned;
+        self.attempt = row.attempt;
+        self.started_count = row.started_count;
+        self.turn_at = row.turn_at.map_or(0, |time| now.moment_at(time));
+        self.settled = row.settled;
+        self.changed_at = row.changed_at;
+        self.started_at = row.started_at;
+        self.details = row.details;
     }
 
     pub(crate) fn details(&self) -> Option<&Details> {

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use queue_core::job::{JobId, Unique};
+use queue_core::job::{JobId, Unique, UniqueKey};
 
 use super::{Moment, Now, State};
 
@@ -28,7 +28,12 @@ impl State {
 
     pub(super) fn hold(&mut self, unique: &Unique, id: JobId, now: Now) {
         let until = unique.window.map(|window| now.after(window));
-        self.keys.insert(unique.key.clone(), Hold { id, until });
+        let before = self.keys.insert(unique.key.clone(), Hold { id, until });
+        match unique.window {
+            Some(window) => self.note_window(&unique.key, id, window, now),
+            None if before.is_some_and(|hold| hold.until.is_some()) => self.erase_window(&unique.key),
+            None => {}
+        }
         if let Some(until) = until {
             self.windows.push(Reverse((until, unique.key.clone())));
         }
@@ -49,7 +54,14 @@ impl State {
             let Some(Reverse((_, key))) = self.windows.pop() else { return };
             if self.keys.get(&key).is_some_and(|hold| hold.until == Some(until)) {
                 self.keys.remove(&key);
+                self.erase_window(&key);
             }
         }
+    }
+
+    /// A window that was begun in an earlier process.
+    pub(super) fn hold_until(&mut self, key: UniqueKey, id: JobId, until: Moment) {
+        self.keys.insert(key.clone(), Hold { id, until: Some(until) });
+        self.windows.push(Reverse((until, key)));
     }
 }

@@ -36,6 +36,21 @@ impl Line {
         }
     }
 
+    /// Whether there is a partition of that number.
+    pub(super) fn has(&self, partition: u8) -> bool {
+        match self {
+            Self::Single(_) => partition == 0,
+            Self::Parted(partitions) => partitions.has(partition),
+        }
+    }
+
+    /// A job runs that was given out by an earlier process.
+    pub(super) fn resume(&mut self, partition: u8) {
+        if let Self::Parted(partitions) = self {
+            partitions.resume(partition);
+        }
+    }
+
     /// Puts a place in line and says whether somebody may take it now.
     #[inline]
     pub(super) fn push(

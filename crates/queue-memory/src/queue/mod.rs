@@ -2,6 +2,7 @@
 
 mod aged;
 mod beat;
+mod changes;
 mod claim;
 mod entry;
 mod keys;
@@ -10,6 +11,8 @@ mod line;
 mod partitions;
 mod position;
 mod publish;
+#[cfg(feature = "journal")]
+mod restore;
 mod retain;
 mod settle;
 mod slots;
@@ -27,15 +30,20 @@ use queue_core::{
 };
 use tokio::sync::Notify;
 
+#[cfg(feature = "journal")]
+pub(crate) use changes::Side;
+pub(crate) use changes::{Changes, keep_together};
 pub(crate) use claim::Claimed;
-pub(crate) use entry::Entry;
+pub(crate) use entry::{Details, Entry, Settled};
 pub(crate) use publish::{Named, Taken, Verdict};
+#[cfg(feature = "journal")]
+pub(crate) use restore::Restoring;
 pub(crate) use settle::{keep_outcome, trigger_of};
 pub(crate) use slots::Slots;
 pub(crate) use state::State;
 pub(crate) use timers::{Alarm, Moment, Timer, Timers};
 
-use crate::events::Hub;
+use crate::{events::Hub, journal::Ticket};
 
 /// The two clocks, read once a call.
 #[derive(Debug, Clone, Copy)]
@@ -44,10 +52,28 @@ pub(crate) struct Now {
     pub(crate) mono: Moment,
 }
 
+/// The clock's zero on the line of moments: what was before it (a job that became ready in an earlier process) is on the line
+/// too, 36 years of it.
+const ZERO: Moment = 1 << 60;
+
 impl Now {
     pub(crate) fn read(env: &Env) -> Self {
         let (wall, monotonic) = env.clock.read();
-        Self { wall, mono: nanos(monotonic) }
+        Self { wall, mono: ZERO.saturating_add(nanos(monotonic)) }
+    }
+
+    /// The wall-clock time of a moment, for what outlives the process. Of one that comes it is never early, though
+    /// wall-clock times have no parts of a millisecond.
+    pub(crate) fn time_of(&self, moment: Moment) -> Timestamp {
+        match moment.checked_sub(self.mono) {
+            Some(left) => self.wall + Duration::from_nanos(left) + Duration::from_millis(1),
+            None => Timestamp::from_millis(self.wall.as_millis().saturating_sub((self.mono - moment) / 1_000_000)),
+        }
+    }
+
+    /// The moment of a time that may be past: what came due while nobody was there did so in its order.
+    pub(crate) fn moment_at(&self, time: Timestamp) -> Moment {
+        if time > self.wall { self.moment_of(time) } else { self.mono.saturating_sub(nanos(time.until(self.wall))) }
     }
 
     /// When a wall-clock time comes on the monotonic line, so that a jump of the wall clock moves no delay.
@@ -98,10 +124,14 @@ const PAUSES: usize = 800;
 
 impl Queue {
     pub(crate) fn new(spec: QueueSpec, number: u64, hub: Hub) -> Self {
+        Self::with_state(State::new(spec, hub), number)
+    }
+
+    pub(crate) fn with_state(state: State, number: u64) -> Self {
         Self {
-            name: spec.name.clone(),
+            name: state.spec.name.clone(),
             number,
-            state: Mutex::new(State::new(spec, hub)),
+            state: Mutex::new(state),
             wake: Notify::new(),
             unbarred: Notify::new(),
             room: Notify::new(),
@@ -110,11 +140,17 @@ impl Queue {
     }
 
     /// Changes the state, then wakes whom the change concerns. Never await inside.
+    #[inline]
     pub(crate) fn with<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
+        self.with_kept(act).0
+    }
+
+    /// The same, with the ticket to wait for where the change must be on disk before anybody is told.
+    pub(crate) fn with_kept<R>(&self, act: impl FnOnce(&mut State) -> R) -> (R, Option<Ticket>) {
         let mut state = self.lock();
         let result = act(&mut state);
-        self.unlock(state);
-        result
+        let ticket = self.unlock(state);
+        (result, ticket)
     }
 
     /// Lets time do all of its work up to `now`, in parts.
@@ -138,7 +174,8 @@ impl Queue {
         self.state.lock()
     }
 
-    pub(crate) fn unlock(&self, mut state: MutexGuard<'_, State>) {
+    pub(crate) fn unlock(&self, mut state: MutexGuard<'_, State>) -> Option<Ticket> {
+        let ticket = state.keep();
         let signals = state.take_signals();
         drop(state);
         if signals.wake_all {
@@ -156,5 +193,6 @@ impl Queue {
         if signals.settled {
             self.settled.notify_waiters();
         }
+        ticket
     }
 }

@@ -139,6 +139,17 @@ impl Partitions {
         }
     }
 
+    pub(super) fn has(&self, partition: u8) -> bool {
+        usize::from(partition) < self.parts.len()
+    }
+
+    /// A job runs that was given out by an earlier process, which charged for it.
+    pub(super) fn resume(&mut self, partition: u8) {
+        if let Some(part) = self.parts.get_mut(usize::from(partition)) {
+            part.running += 1;
+        }
+    }
+
     /// A job runs no longer. Says whether its partition was held back by that and has others to run.
     pub(super) fn ended(&mut self, partition: u8) -> bool {
         let Some(part) = self.parts.get_mut(usize::from(partition)) else { return false };

@@ -207,9 +207,10 @@ impl State {
                 }
             });
         }
+        let key = entry.born;
+        self.note_job(slot);
         if let Some(end) = stands {
             // The first timer may have been dropped while the job was dead.
-            let key = entry.born;
             self.set_timer(Timer { at: now.moment_of(end), slot, key, alarm: Alarm::Expiry });
         }
     }

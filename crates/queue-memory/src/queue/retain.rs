@@ -19,6 +19,8 @@ pub(crate) struct Finished {
     bytes: u64,
     /// Ids that were forgotten lately, so that "gone" is told from "never was".
     tombstones: VecDeque<JobId>,
+    /// The number of the oldest of them: they are counted, and lie in the journal by their numbers.
+    first_gone: u64,
     /// The same ids: every publish asks.
     buried: HashSet<JobId>,
     /// When the youngest of them was made, where their ids say so.
@@ -26,6 +28,29 @@ pub(crate) struct Finished {
     /// How jobs were settled that were forgotten lately, so that a repetition is still told from a lost lease. Searched
     /// from end to end, but only where a receipt is stale.
     settled: VecDeque<(JobId, Settled)>,
+}
+
+impl Finished {
+    /// Whether it is new to the ring.
+    fn bury(&mut self, id: JobId) -> bool {
+        self.newest = self.newest.max(id.created_at());
+        let new = self.buried.insert(id);
+        if new {
+            self.tombstones.push_back(id);
+        }
+        new
+    }
+
+    /// The numbers of the forgotten jobs that are remembered.
+    pub(super) fn numbers_gone(&self) -> std::ops::Range<u64> {
+        self.first_gone..self.first_gone + self.tombstones.len() as u64
+    }
+
+    /// A job that finished in an earlier process. They come in the order in which they did.
+    pub(super) fn restore(&mut self, slot: u32, bytes: u64) {
+        self.line.push_back(slot);
+        self.bytes += bytes;
+    }
 }
 
 /// More tell little: a caller asks for what it knows of.
@@ -94,16 +119,30 @@ impl State {
 
     fn bury_for_good(&mut self, slot: u32) {
         let Some(id) = self.slots.get(slot).map(|entry| entry.envelope.id) else { return };
+        let settled = self.slots.get(slot).and_then(|entry| entry.settled);
         self.forget(slot);
         if self.finished.tombstones.len() == TOMBSTONES
             && let Some(oldest) = self.finished.tombstones.pop_front()
         {
             self.finished.buried.remove(&oldest);
+            self.erase_gone(self.finished.first_gone);
+            self.finished.first_gone += 1;
         }
-        if self.finished.buried.insert(id) {
-            self.finished.tombstones.push_back(id);
+        let number = self.finished.first_gone + self.finished.tombstones.len() as u64;
+        if self.finished.bury(id) {
+            self.note_gone(number, id, settled);
         }
-        self.finished.newest = self.finished.newest.max(id.created_at());
+    }
+
+    /// A job that was forgotten in an earlier process. They come in the order in which they were.
+    pub(super) fn restore_gone(&mut self, number: u64, id: JobId, settled: Option<Settled>) {
+        if self.finished.tombstones.is_empty() {
+            self.finished.first_gone = number;
+        }
+        self.finished.bury(id);
+        if let Some(settled) = settled {
+            self.note_settlement(id, settled);
+        }
     }
 
     /// Notes how the job was settled that is about to be forgotten.

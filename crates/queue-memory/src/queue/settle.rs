@@ -26,6 +26,8 @@ impl State {
         }
         let slot = u32::try_from(receipt.slot).unwrap_or(u32::MAX);
         let entry = self.slots.get(slot).filter(|entry| entry.envelope.id == receipt.id);
+        // After a restart it lies elsewhere.
+        let entry = entry.or_else(|| self.entry(self.find(receipt.id)?));
         let settled = match entry {
             Some(entry) => entry.was_settled(receipt.epoch, disposition),
             None => self.was_noted(receipt, disposition),
@@ -106,6 +108,7 @@ impl State {
         if entry.state == queue_core::lifecycle::JobState::Running {
             let asked = entry.details_mut().cancel.get_or_insert_with(|| cancel.clone());
             asked.grace = asked.grace.min(cancel.grace);
+            self.note(slot);
             self.emit(slot, queue_core::event::JobEventKind::CancelRequested, now);
             return CancelOutcome::Requested;
         }

@@ -19,6 +19,7 @@ use queue_core::{
 
 use super::{
     Now, Signals,
+    changes::Changes,
     entry::Entry,
     keys::Hold,
     lanes::Place,
@@ -33,6 +34,8 @@ use crate::events::Hub;
 pub(crate) struct State {
     pub(crate) spec: QueueSpec,
     pub(crate) control: QueueControl,
+    /// What is to be written down, where something is.
+    pub(super) changes: Option<Box<Changes>>,
     pub(super) slots: Slots<Entry>,
     ids: HashTable<u32>,
     hasher: DefaultHashBuilder,
@@ -48,20 +51,20 @@ pub(crate) struct State {
     pub(super) dead: BTreeSet<(Timestamp, u32)>,
     pub(super) consumers: Slots<Holder>,
     /// Names of workers by number, so that a job holds four bytes of it. A name that comes back keeps its number.
-    workers: Vec<Arc<str>>,
+    pub(super) workers: Vec<Arc<str>>,
     /// Consumers that sleep until there is something to claim.
     pub(crate) sleepers: usize,
     /// Consumers that wait until they may claim at all.
     pub(crate) barred: usize,
     /// Publishers that wait for room.
     pub(crate) queuers: usize,
-    counts: [u64; JobState::ALL.len()],
+    pub(super) counts: [u64; JobState::ALL.len()],
     pub(super) parked_count: u64,
-    submitted_total: u64,
-    completed_total: u64,
-    failed_total: u64,
-    ticket: u64,
-    born: u32,
+    pub(super) submitted_total: u64,
+    pub(super) completed_total: u64,
+    pub(super) failed_total: u64,
+    pub(super) ticket: u64,
+    pub(super) born: u32,
     /// It was dropped: nothing comes in any more, and nobody finds it by its name.
     pub(crate) dissolved: bool,
     hub: Hub,
@@ -91,6 +94,7 @@ impl State {
             line: Line::of(&spec),
             spec,
             control: QueueControl::default(),
+            changes: None,
             slots: Slots::default(),
             ids: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
@@ -170,7 +174,7 @@ impl State {
         u32::try_from(number).unwrap_or(u32::MAX)
     }
 
-    fn index(&mut self, slot: u32, id: JobId) {
+    pub(super) fn index(&mut self, slot: u32, id: JobId) {
         let hash = self.hash(id);
         let Self { ids, slots, hasher, .. } = self;
         ids.insert_unique(hash, slot, |slot| {
@@ -194,6 +198,7 @@ impl State {
         let mut entry = Entry::new(envelope, state, self.ticket, self.born, now.wall);
         entry.partition = partition;
         let slot = self.slots.insert(entry)?;
+        self.note_job(slot);
         if self.is_tracked() {
             self.index(slot, id);
         }
@@ -234,6 +239,7 @@ impl State {
         }
         let (holder, partition, rank) = (entry.holder, entry.partition, entry.rank);
         let unparked = entry.take_parked(transition.from);
+        self.note(slot);
         if let Some(key) = unparked {
             self.leave_key(&key, rank);
         }
@@ -366,6 +372,7 @@ impl State {
                 found.remove();
             }
         }
+        self.erase(slot);
         let Some(entry) = self.slots.get(slot) else { return };
         let (id, state, settled) = (entry.envelope.id, entry.state, entry.settled);
         self.counts[state as usize] -= 1;
@@ -413,6 +420,7 @@ impl State {
     /// The queue is dropped: its consumers are told so, and publishers that wait for room look its name up again.
     pub(crate) fn dissolve(&mut self) {
         self.dissolved = true;
+        self.erase_all();
         self.signals.room = true;
         self.stir();
     }

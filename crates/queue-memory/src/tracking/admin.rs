@@ -121,7 +121,7 @@ impl Ledger {
         }
         let Some(record) = self.slots.get_mut(slot) else { return RedriveOutcome::NotDead };
         record.renew_copy();
-        record.copy = Copy::Staged { until: now.after(lease), origin: Origin::Promised };
+        record.copy = Copy::Staged { until: now.after(lease), lease, origin: Origin::Promised };
         let staged = record.staged();
         self.relist(slot);
         RedriveOutcome::Staged(staged)

@@ -1,13 +1,14 @@
 //! One tracked job, and where its newest copy is.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use queue_core::{
-    job::{JobRef, QueueName, Timestamp},
+    job::{Envelope, JobRef, QueueName, Timestamp},
     lifecycle::JobState,
     store::{Fence, JobRecord, StagedJob},
 };
 
+use super::records::Row;
 use crate::queue::{Entry, Moment, Now};
 
 /// One job. What it has in common with a job of the provider is the same [`Entry`]; its envelope is the newest copy.
@@ -29,8 +30,17 @@ pub(super) struct Tracked {
     pub(super) due: Option<Timestamp>,
     /// Its submission was told.
     pub(super) announced: bool,
+    /// How long its last claim or heartbeat said that the lease lasts.
+    pub(super) lease: Duration,
     /// Where the sweep finds it.
     pub(super) listed: Option<(Agenda, Moment)>,
+    /// It may have been claimed by a process that died before the claim was written.
+    pub(super) suspect: bool,
+    pub(super) row: Row,
+    /// The copy that its row in the journal holds; `None` while there is no row.
+    pub(super) kept: Option<Envelope>,
+    /// It differs from what the journal was given.
+    pub(super) changed: bool,
 }
 
 /// Where the newest copy is.
@@ -42,6 +52,8 @@ pub(super) enum Copy {
     Staged {
         /// End of the stage lease, or of the hold.
         until: Moment,
+        /// How long the publisher has, whatever is left of it.
+        lease: Duration,
         /// Whether a refusal may undo it.
         origin: Origin,
     },

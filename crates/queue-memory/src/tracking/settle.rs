@@ -76,7 +76,7 @@ impl Ledger {
         let Some(successor) = item.successor.as_ref() else { return };
         let Some(record) = self.slots.get_mut(slot).filter(|record| record.job.state.is_waiting()) else { return };
         record.job.envelope = successor.clone();
-        record.copy = Copy::Staged { until: now.after(lease), origin: Origin::Promised };
+        record.copy = Copy::Staged { until: now.after(lease), lease, origin: Origin::Promised };
         self.relist(slot);
     }
 
@@ -103,7 +103,7 @@ impl Ledger {
             return;
         }
         let due = envelope.not_before.map_or(now.mono, |due| now.moment_of(due));
-        let copy = Copy::Staged { until: now.after(lease).max(due), origin: Origin::Promised };
+        let copy = Copy::Staged { until: now.after(lease).max(due), lease, origin: Origin::Promised };
         let (envelope, provider) = (envelope.clone(), Arc::clone(provider));
         let newcomer = Newcomer { job: &job, envelope, provider, hold: None, copy };
         if let Some(slot) = self.admit(newcomer, now) {

@@ -34,7 +34,7 @@ impl Ledger {
             return StageOutcome::Rejected(Rejection::Full);
         }
         let until = now.after(hold.unwrap_or(lease));
-        let copy = Copy::Staged { until, origin: Origin::Fresh };
+        let copy = Copy::Staged { until, lease, origin: Origin::Fresh };
         let newcomer = Newcomer { job, envelope: envelope.clone(), provider: Arc::clone(provider), hold: *hold, copy };
         let Some(slot) = self.admit(newcomer, now) else { return StageOutcome::Rejected(Rejection::Full) };
         if hold.is_some() {
@@ -51,9 +51,10 @@ impl Ledger {
             return self.stage_redriven(slot, staged, lease, now);
         }
         match &mut record.copy {
-            Copy::Staged { until, origin } if generation == offered && record.job.state.is_waiting() => {
+            Copy::Staged { until, lease: term, origin } if generation == offered && record.job.state.is_waiting() => {
                 // Two publishers may be at it: what one is refused the other may have published.
                 *origin = Origin::Promised;
+                *term = lease;
                 *until = now.after(lease).max(*until);
                 self.announce(slot, now);
                 self.relist(slot);
@@ -81,7 +82,7 @@ impl Ledger {
         }
         if let Some(record) = self.slots.get_mut(slot) {
             let until = now.after(hold.unwrap_or(lease));
-            record.copy = Copy::Staged { until, origin: Origin::Redriven };
+            record.copy = Copy::Staged { until, lease, origin: Origin::Redriven };
         }
         self.relist(slot);
         StageOutcome::Staged

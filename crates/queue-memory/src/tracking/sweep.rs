@@ -54,7 +54,7 @@ impl Ledger {
             // one. A silent worker keeps its fence until somebody claims, so that it may still settle.
             record.renew_copy();
         }
-        record.copy = Copy::Staged { until: now.after(lease), origin: Origin::Promised };
+        record.copy = Copy::Staged { until: now.after(lease), lease, origin: Origin::Promised };
         let copy = record.staged();
         self.relist(slot);
         self.announce(slot, now);

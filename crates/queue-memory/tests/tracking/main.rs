@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 mod claim;
+#[cfg(feature = "journal")]
+mod disk;
 mod model;
 mod records;
 mod settle;
@@ -32,6 +34,8 @@ const LEASE: Duration = Duration::from_secs(10);
 struct Bed {
     env: Env,
     store: MemoryTracking,
+    #[cfg(feature = "journal")]
+    disk: queue_memory::ModelDisk,
 }
 
 fn queue() -> QueueName {
@@ -107,7 +111,12 @@ impl Bed {
 
     fn bounded(limits: TrackingLimits) -> Self {
         let env = Env::seeded(START, 1);
-        Self { store: MemoryTracking::with_limits(env.clone(), limits), env }
+        Self {
+            store: MemoryTracking::with_limits(env.clone(), limits),
+            env,
+            #[cfg(feature = "journal")]
+            disk: queue_memory::ModelDisk::new(),
+        }
     }
 
     fn job(&self) -> Envelope {

@@ -21,7 +21,7 @@ use queue_core::{
 
 use crate::{
     conformance::{Failed, Outcome},
-    harness::StoreUnderTest,
+    harness::{Ending, Restart, StoreUnderTest},
 };
 
 /// How long a publisher has before the sweep takes over.
@@ -32,16 +32,30 @@ pub(super) const LEASE: Duration = Duration::from_secs(2);
 pub(super) const SLACK: Duration = Duration::from_millis(300);
 
 /// The store under test, seen from one case.
-#[derive(Debug)]
 pub struct StoreCtx {
     pub(super) store: Arc<dyn TrackingStore>,
     env: Env,
+    restart: Option<Restart>,
     named: AtomicU32,
+}
+
+impl std::fmt::Debug for StoreCtx {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreCtx").field("store", &self.store).finish_non_exhaustive()
+    }
 }
 
 impl StoreCtx {
     pub(super) fn new(tested: &StoreUnderTest) -> Self {
-        Self { store: Arc::clone(&tested.store), env: tested.env.clone(), named: AtomicU32::new(0) }
+        let StoreUnderTest { store, env, restart } = tested.clone();
+        Self { store, env, restart, named: AtomicU32::new(0) }
+    }
+
+    /// The same store in its next life.
+    pub(super) async fn reopened(&self, ending: Ending) -> Outcome<Self> {
+        let restart = self.restart.clone().ok_or_else(|| Failed("this store cannot be restarted".into()))?;
+        let (store, env) = (restart(ending).await?, self.env.clone());
+        Ok(Self { store, env, restart: Some(restart), named: AtomicU32::new(0) })
     }
 
     /// A queue that no other case uses.

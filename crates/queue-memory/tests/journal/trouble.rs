@@ -1,0 +1,189 @@
+//! A disk that refuses, and takes again.
+
+use std::io::ErrorKind::StorageFull;
+
+use queue_core::{
+    ErrorCode,
+    provider::{OnFull, Rejection},
+};
+
+use super::*;
+
+fn unavailable(outcome: &PublishOutcome) -> bool {
+    matches!(outcome, PublishOutcome::Rejected(Rejection::Unavailable(error)) if error.code() == ErrorCode::Unavailable)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_delays_and_loses_nothing() {
+    let rig = Rig::with_queue(|_| {}).await;
+    rig.accepted((1..=3).map(job)).await;
+    rig.accepted([job(4).edit(|parts| parts.not_before = Some(START + seconds(10)))]).await;
+    let consumer = rig.consumer(9).await;
+    let deliveries = consumer.fetch(2, Duration::ZERO).await.unwrap();
+    rig.disk.refuse(Some(StorageFull));
+    // The first is in the queue before anybody knows of the disk; nothing more comes in.
+    let outcomes = rig.publish([job(5)]).await;
+    assert!(matches!(outcomes[0], PublishOutcome::Unknown(_)), "{outcomes:?}");
+    let outcomes = rig.publish([job(6), job(7)]).await;
+    assert!(outcomes.iter().all(unavailable), "{outcomes:?}");
+    assert_eq!(rig.stats().await.submitted_total, 5);
+    // Nothing new is handed out, nothing is settled, nothing is changed by hand.
+    assert_eq!(consumer.fetch(1, seconds(1)).await.unwrap_err().code(), ErrorCode::Unavailable);
+    assert!(matches!(settle(&*consumer, &deliveries[0], done()).await, SettleOutcome::Unknown(_)));
+    let admin = rig.provider.admin();
+    assert_eq!(admin.pause(&queue(), true).await.unwrap_err().code(), ErrorCode::Unavailable);
+    assert_eq!(admin.purge(&queue()).await.unwrap_err().code(), ErrorCode::Unavailable);
+    assert_eq!(rig.provider.note("k", "v", Durability::Relaxed).await.unwrap_err().code(), ErrorCode::Unavailable);
+    assert!(!rig.stats().await.paused);
+    // Time goes on.
+    tokio::time::advance(seconds(11)).await;
+    assert_eq!((rig.stats().await.scheduled, rig.stats().await.pending), (0, 3));
+
+    rig.disk.refuse(None);
+    rig.provider.maintain(true).await.unwrap();
+    assert!(settle(&*consumer, &deliveries[0], done()).await.is_settled());
+    rig.accepted([job(5), job(6)]).await;
+    assert_eq!(numbers(&consumer.fetch(9, Duration::ZERO).await.unwrap()), [3, 5, 4, 6]);
+    let rig = rig.crash();
+    assert_eq!((rig.stats().await.finished, rig.stats().await.pending), (1, 5));
+}
+
+/// What the disk never took was never promised.
+#[tokio::test(start_paused = true)]
+async fn a_crash_on_a_full_disk_leaves_what_was_acknowledged() {
+    let rig = Rig::with_queue(|_| {}).await;
+    rig.accepted([job(1), job(2)]).await;
+    let consumer = rig.consumer(9).await;
+    let delivery = consumer.fetch(1, Duration::ZERO).await.unwrap().remove(0);
+    rig.disk.refuse(Some(StorageFull));
+    assert!(matches!(settle(&*consumer, &delivery, done()).await, SettleOutcome::Unknown(_)));
+    assert_eq!(rig.stats().await.finished, 1, "in memory it is");
+    let rig = rig.crash();
+    assert_eq!((rig.stats().await.finished, rig.stats().await.pending), (0, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_would_rather_wait_waits_for_the_disk() {
+    let rig = Arc::new(Rig::with_queue(|_| {}).await);
+    rig.disk.refuse(Some(StorageFull));
+    assert!(matches!(rig.publish([job(1)]).await[0], PublishOutcome::Unknown(_)));
+    let options = PublishOptions { on_full: OnFull::Wait, ..PublishOptions::default() };
+    let waiting = tokio::spawn({
+        let rig = Arc::clone(&rig);
+        async move { rig.provider.publish(&queue(), vec![job(2)], &options).await }
+    });
+    tokio::time::sleep(seconds(5)).await;
+    assert!(!waiting.is_finished());
+    rig.disk.refuse(None);
+    assert!(waiting.await.unwrap()[0].is_accepted());
+    assert_eq!(rig.stats().await.pending, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_says_what_it_could_not_keep() {
+    let rig = Rig::with_queue(|spec| spec.durability = Some(Durability::Relaxed)).await;
+    rig.accepted([job(1)]).await;
+    rig.disk.refuse(Some(StorageFull));
+    assert_eq!(rig.provider.close().await.unwrap_err().code(), ErrorCode::Unavailable);
+}
+
+/// The last connection ends the journal, not the first, and what comes after is told so.
+#[tokio::test(start_paused = true)]
+async fn the_last_connection_closes() {
+    let rig = Rig::with_queue(|spec| spec.durability = Some(Durability::Relaxed)).await;
+    let other = rig.provider.connect();
+    rig.provider.close().await.unwrap();
+    let outcomes = other.publish(&queue(), vec![job(1)], &PublishOptions::default()).await;
+    assert!(outcomes[0].is_accepted());
+    let consumer = other.consumer(&queue(), ConsumeOptions::new("w", 1)).await.unwrap();
+    let delivery = consumer.fetch(1, Duration::ZERO).await.unwrap().remove(0);
+    other.close().await.unwrap();
+    assert!(matches!(settle(&*consumer, &delivery, done()).await, SettleOutcome::Unknown(_)));
+    assert_eq!(consumer.fetch(1, Duration::ZERO).await.unwrap_err().code(), ErrorCode::Closed);
+    let rig = Rig::on(ModelDisk::with(rig.disk.contents()), rig.env.clone());
+    assert!(rig.provider.recovery().unwrap().clean);
+    assert!(rig.fetch(1).await[0].redelivered, "it ran when the last process ended");
+}
+
+/// Nobody closed it: it ends in order all the same, with what nobody waited for.
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_is_dropped_writes_what_it_holds() {
+    let rig = Rig::with_queue(|spec| spec.durability = Some(Durability::Relaxed)).await;
+    rig.accepted([job(1)]).await;
+    let (disk, env) = (rig.disk.clone(), rig.env.clone());
+    drop(rig);
+    assert_eq!(Rig::on(disk, env).fetched(9).await, [1]);
+}
+
+/// Publishers and workers on threads of their own, on a disk that comes and goes: what was acknowledged is there.
+#[test]
+fn what_was_acknowledged_on_a_flickering_disk_is_there() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let disk = ModelDisk::new();
+    let left = runtime.block_on(async {
+        let provider = MemoryProvider::open(&JournalOptions::on_disk(&disk, false), Env::system()).unwrap();
+        let mut tasks = tokio::task::JoinSet::new();
+        for part in 0..3u64 {
+            let provider = provider.clone();
+            tasks.spawn(async move {
+                let mut accepted = Vec::new();
+                for n in (0..40).map(|n| part * 1_000 + n) {
+                    let options = PublishOptions { deadline: seconds(20), on_full: OnFull::Wait, ..Default::default() };
+                    if provider.publish(&queue(), vec![job(n)], &options).await[0].is_accepted() {
+                        accepted.push(n);
+                    }
+                }
+                (accepted, Vec::new())
+            });
+        }
+        let worker = provider.clone();
+        tasks.spawn(async move {
+            let consumer = worker.consumer(&queue(), ConsumeOptions::new("w", 10)).await.unwrap();
+            let mut settled = Vec::new();
+            while settled.len() < 60 {
+                let Ok(deliveries) = consumer.fetch(5, seconds(1)).await else {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    continue;
+                };
+                for delivery in deliveries {
+                    while !settle(&*consumer, &delivery, done()).await.is_settled() {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                    settled.push(number(&delivery));
+                }
+            }
+            (Vec::new(), settled)
+        });
+        let flickering = disk.clone();
+        let flicker = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                flickering.refuse(Some(StorageFull));
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                flickering.refuse(None);
+            }
+        });
+        let (mut accepted, mut settled) = (Vec::new(), Vec::new());
+        while let Some(done) = tasks.join_next().await {
+            let (more, done) = done.unwrap();
+            accepted.extend(more);
+            settled.extend(done);
+        }
+        flicker.abort();
+        disk.refuse(None);
+        provider.abandon();
+        accepted.retain(|n| !settled.contains(n));
+        (accepted, settled)
+    });
+    let (accepted, settled) = left;
+    assert!(accepted.len() + settled.len() > 60, "{} {}", accepted.len(), settled.len());
+    runtime.block_on(async {
+        let rig = Rig::on(ModelDisk::with(disk.contents()), Env::system());
+        for n in accepted {
+            assert_eq!(rig.record(n).await.state, queue_core::lifecycle::JobState::Pending, "{n}");
+        }
+        for n in settled {
+            assert_eq!(rig.record(n).await.state, queue_core::lifecycle::JobState::Completed, "{n}");
+        }
+    });
+}
