@@ -6,7 +6,7 @@ mod pairing;
 
 use std::sync::Arc;
 
-use queue_memory::MemoryTracking;
+use queue_memory::{JournalOptions, MemoryTracking, ModelDisk, TrackingLimits};
 use queue_testkit::{
     conformance::run_suite,
     harness::{Factory, Harness},
@@ -26,8 +26,13 @@ macro_rules! over_each_model {
 
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
-    let factories: Vec<Factory<dyn Harness>> =
+    let mut factories: Vec<Factory<dyn Harness>> =
         over_each_model!("memory", |env| Arc::new(MemoryTracking::with_env(env.clone()))).into();
+    // The journal on a disk in memory: what it writes is waited for, in virtual time.
+    factories.extend(over_each_model!("journal", |env| {
+        let journal = JournalOptions::on_disk(&ModelDisk::new(), true);
+        Arc::new(MemoryTracking::open(&journal, env.clone(), TrackingLimits::default()).unwrap())
+    }));
     let trials = factories.iter().flat_map(run_suite).collect();
     libtest_mimic::run(&arguments, trials).exit();
 }

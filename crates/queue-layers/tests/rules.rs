@@ -111,8 +111,9 @@ async fn swept_is_accepted(broken: Broken) -> bool {
     options.store_timeout = secs(600);
     let patient = bed.process_with(options, broken);
     patient.fuse.hold_at("store.unstage");
+    let patience = queue_core::provider::PublishOptions { deadline: secs(600), ..Default::default() };
     let (tracked, queue, job) = (Arc::clone(&patient.tracked), bed.queue.clone(), bed.job("job"));
-    let publishing = tokio::spawn(async move { tracked.publish(&queue, vec![job], &Default::default()).await });
+    let publishing = tokio::spawn(async move { tracked.publish(&queue, vec![job], &patience).await });
     let runs = other.work_for(secs(60)).await;
     assert_eq!(runs.get("job"), Some(&vec![1]), "the sweep published it");
     patient.fuse.release();

@@ -39,6 +39,7 @@ impl Core {
         let untracked = self.spec(queue).await.tracking == Tracking::Off;
         let (worker, lease, outstanding) = (options.worker.clone(), options.lease, options.outstanding);
         let transport = self.transport.consumer(queue, options).await?;
+        self.note_lease(lease);
         Ok(Arc::new(TrackedConsumer(Arc::new(Desk {
             core: Arc::clone(self),
             queue: queue.clone(),

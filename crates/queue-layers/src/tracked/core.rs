@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -33,6 +36,8 @@ pub(super) struct Core {
     pub(super) health: Health,
     pub(super) backlog: Backlog,
     pub(super) emptiness: Emptiness,
+    /// In milliseconds, of the consumers of this process.
+    longest_lease: AtomicU64,
     specs: Mutex<BTreeMap<QueueName, Known>>,
     controls: Mutex<BTreeMap<QueueName, (Duration, QueueControl)>>,
 }
@@ -70,6 +75,7 @@ impl Core {
             health: Health::new(now),
             backlog: Backlog::default(),
             emptiness: Emptiness::default(),
+            longest_lease: AtomicU64::new(0),
             specs: Mutex::default(),
             controls: Mutex::default(),
         }
@@ -93,6 +99,15 @@ impl Core {
 
     pub(super) fn scope(&self, queues: Option<Vec<QueueName>>) -> Scope {
         Scope { provider: Arc::clone(&self.name), queues }
+    }
+
+    pub(super) fn note_lease(&self, lease: Duration) {
+        self.longest_lease.fetch_max(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How long the store must have answered before a dead lease is one: its holder had to have the time to say that he lives.
+    pub(super) fn longest_lease(&self) -> Duration {
+        self.options.longest_lease.max(Duration::from_millis(self.longest_lease.load(Ordering::Relaxed)))
     }
 
     // Queues.

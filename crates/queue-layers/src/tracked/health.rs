@@ -113,6 +113,22 @@ impl Core {
         answers
     }
 
+    /// The same, but no longer than the caller has time. That he has none says nothing of the store.
+    pub(super) async fn ask_within<T>(
+        &self,
+        limit: Duration,
+        items: usize,
+        call: impl Future<Output = Vec<T>>,
+        unknown: impl Fn(Error) -> T,
+        unanswered: impl Fn(&T) -> bool,
+    ) -> Vec<T> {
+        if limit >= self.options.store_timeout {
+            return self.ask_each(items, call, unknown, unanswered).await;
+        }
+        let answers = tokio::time::timeout(limit, self.ask_each(items, call, &unknown, unanswered)).await;
+        answers.unwrap_or_else(|_| (0..items).map(|_| unknown(late())).collect())
+    }
+
     /// The same, where answers are results.
     pub(super) async fn ask_all<T>(&self, items: usize, call: impl Future<Output = Vec<Result<T>>>) -> Vec<Result<T>> {
         self.ask_each(items, call, Err, |answer| answer.as_ref().is_err_and(silent)).await

@@ -17,8 +17,8 @@ pub struct Options {
     pub store_timeout: Duration,
     /// How often a store that is away is asked whether it is back. Default: 1 s.
     pub probe_every: Duration,
-    /// The longest lease of any consumer of the store: dead leases are not swept until the store has answered for so long,
-    /// for their holders could not say that they live. Default: 30 s.
+    /// The longest lease of the consumers in other processes (those of this one are known): dead leases are not swept until the
+    /// store has answered for so long, for their holders could not say that they live. Default: 30 s.
     pub longest_lease: Duration,
     /// How many settlements wait for a store that is away, over all consumers; beyond that nothing is fetched. Default: 1,000.
     pub max_buffered: usize,

@@ -101,7 +101,7 @@ impl Post<'_> {
             .collect();
         let unanswered = |outcome: &StageOutcome| matches!(outcome, StageOutcome::Unknown(_));
         let call = core.store.stage(&staged, core.options.stage_lease);
-        let outcomes = core.ask_each(staged.len(), call, StageOutcome::Unknown, unanswered).await;
+        let outcomes = core.ask_within(self.left(), staged.len(), call, StageOutcome::Unknown, unanswered).await;
 
         let (mut ready, mut full) = (Vec::new(), Vec::new());
         for (((at, envelope), staged), outcome) in batch.into_iter().zip(staged).zip(outcomes) {
@@ -136,7 +136,8 @@ impl Post<'_> {
         let outcomes = self.core.transport.publish(self.queue, batch, &self.bounded_by_the_store()).await;
         let copies: Vec<_> = ready.iter().map(|item| (item.job.clone(), item.envelope.clone())).collect();
         let outcomes: Vec<Option<PublishOutcome>> = outcomes.into_iter().map(Some).collect();
-        self.core.confirm(&copies, &outcomes).await;
+        // Late is as good as lost: the sweep publishes a second copy then.
+        let _ = tokio::time::timeout(self.left(), self.core.confirm(&copies, &outcomes)).await;
         let mut refused = Vec::new();
         for (item, outcome) in ready.into_iter().zip(outcomes) {
             let at = item.at;
@@ -168,7 +169,8 @@ impl Post<'_> {
         }
         let jobs: Vec<(JobRef, u32)> =
             fresh.iter().map(|(item, _)| (item.job.clone(), item.envelope.generation)).collect();
-        let answers = core.ask_all(jobs.len(), core.store.unstage(&jobs)).await;
+        let unanswered = |answer: &Result<bool, Error>| answer.as_ref().is_err_and(|error| error.code().is_retryable());
+        let answers = core.ask_within(self.left(), jobs.len(), core.store.unstage(&jobs), Err, unanswered).await;
         for ((item, rejection), answer) in fresh.into_iter().zip(answers) {
             let outcome = match answer {
                 Ok(taken_back) => accepted_unless(taken_back || !core.keeps(Rule::SweptIsAccepted), rejection),

@@ -32,7 +32,7 @@ impl Core {
     /// Publishes what is due and nobody published. `true`: there is more.
     async fn sweep(&self) -> Result<bool> {
         let answered = self.health.answered_for(self.now());
-        let dead_leases = answered >= self.options.longest_lease || !self.keeps(Rule::DeadLeasesWait);
+        let dead_leases = answered >= self.longest_lease() || !self.keeps(Rule::DeadLeasesWait);
         let (scope, limit) = (self.scope(None), self.options.sweep_batch);
         let due = self.ask(self.store.due(&scope, dead_leases, limit, self.options.stage_lease)).await?;
         let more = due.len() >= limit;

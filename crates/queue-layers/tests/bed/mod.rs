@@ -57,6 +57,14 @@ impl Bed {
         Self { broker: Broker::new(env.clone(), shape), store, env, queue: QueueName::from_static("work") }
     }
 
+    /// The same, with a store that keeps a journal on a disk in memory.
+    pub(crate) fn journaled(shape: impl Into<Shape>) -> Self {
+        let bed = Self::new(shape);
+        let journal = queue_memory::JournalOptions::on_disk(&queue_memory::ModelDisk::new(), true);
+        let store = MemoryTracking::open(&journal, bed.env.clone(), queue_memory::TrackingLimits::default()).unwrap();
+        Self { store, ..bed }
+    }
+
     pub(crate) fn process(&self) -> Process {
         self.process_with(Options::default(), None)
     }

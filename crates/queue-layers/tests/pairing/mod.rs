@@ -17,12 +17,15 @@ use queue_testkit::{
 /// Makes the store of one case. Every connection of the case shares it.
 pub(crate) type MakeStore = fn(&Env) -> Arc<dyn TrackingStore>;
 
+/// The layer, and the connection under it.
+type Paired = (Arc<dyn QueueProvider>, Arc<Connection>);
+
 struct Pairing {
     broker: Arc<Broker>,
     store: Arc<dyn TrackingStore>,
     env: Env,
     shape: Shape,
-    connections: Mutex<Vec<(Arc<dyn QueueProvider>, Arc<Connection>)>>,
+    connections: Mutex<Vec<Paired>>,
 }
 
 impl std::fmt::Debug for Pairing {

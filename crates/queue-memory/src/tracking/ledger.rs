@@ -358,7 +358,8 @@ pub(super) struct Newcomer<'a> {
 
 fn is_live(job: &Entry, timer: Timer) -> bool {
     match timer.alarm {
-        Alarm::Turn => job.short_ticket() == timer.key,
+        // A short ticket may come again in a later process.
+        Alarm::Turn => job.short_ticket() == timer.key && job.turn_at == timer.at,
         Alarm::Expiry => job.born == timer.key && !job.state.is_terminal(),
     }
 }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod claim;
+mod factory;
 #[cfg(feature = "journal")]
 mod keeper;
 #[cfg(not(feature = "journal"))]
@@ -36,6 +37,7 @@ use queue_core::store::TrackingStore;
 use queue_core::{Env, Result, config::defaults, job::StoreId};
 
 use crate::{events::Hub, queue::Now, store::Leaders};
+pub(crate) use factory::register as register_stores;
 use keeper::{Keeper, Mark};
 use ledger::Ledger;
 
@@ -53,6 +55,8 @@ struct Shared {
     leaders: Leaders,
     ledger: Mutex<Ledger>,
     keeper: Keeper,
+    #[cfg(feature = "journal")]
+    recovery: Option<crate::Recovery>,
 }
 
 /// What bounds a [`MemoryTracking`].
@@ -96,10 +100,21 @@ impl MemoryTracking {
         let hub = Hub::new();
         let ledger = Mutex::new(Ledger::new(limits, hub.clone(), false));
         let (id, leaders, keeper) = (StoreId::fresh(&env), Leaders::default(), Keeper::default());
-        Self { shared: Arc::new(Shared { id, env, hub, leaders, ledger, keeper }) }
+        Self {
+            shared: Arc::new(Shared {
+                id,
+                env,
+                hub,
+                leaders,
+                ledger,
+                keeper,
+                #[cfg(feature = "journal")]
+                recovery: None,
+            }),
+        }
     }
 
-    /// Writes all that is not on disk yet and closes the journal; every call after that is refused as `CLOSED`, also those
+    /// Writes all that is not on disk yet and closes the journal; every change after that is refused as `CLOSED`, also those
     /// through clones. In memory alone it does nothing. The last clone's drop closes too, and blocks.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use super::{
     rows::{OWNER, OwnerRow},
 };
 use crate::{
-    JournalOptions,
+    JournalOptions, Recovery,
     events::Hub,
     journal::{Batch, Table, Urgency},
     queue::Now,
@@ -39,16 +39,27 @@ impl MemoryTracking {
             Ok(())
         })?;
         let owner = rows.owner()?.unwrap_or_else(|| OwnerRow { id: StoreId::fresh(&env), opened: 0 });
-        let owner = OwnerRow { opened: owner.opened + 1, ..owner };
+        // A rollback may have undone the count of the last opening.
+        let more = if found.rolled_back.is_some() { 2 } else { 1 };
+        let owner = OwnerRow { opened: owner.opened + more, ..owner };
         let mut batch = Batch::new();
         batch.put_with(Table::Records, OWNER, |out| owner.write(out));
         // Whatever is waited for comes after it, and a fence waits for it.
         let begun = journal.append(&batch, Urgency::Now);
         journal.pump();
+        let recovery = Recovery { clean: found.clean, rolled_back: found.rolled_back, jobs: rows.jobs() };
+        let recovery = Some(recovery);
         let (hub, first) = (Hub::new(), owner.opened << FENCES);
         let ledger = rows.into_ledger(limits, hub.clone(), first, !found.clean, Now::read(&env));
         let (id, leaders, keeper) = (owner.id, Leaders::after(first), Keeper::new(journal, begun));
-        Ok(Self { shared: Arc::new(Shared { env, id, hub, leaders, ledger: Mutex::new(ledger), keeper }) })
+        let ledger = Mutex::new(ledger);
+        Ok(Self { shared: Arc::new(Shared { env, id, hub, leaders, ledger, keeper, recovery }) })
+    }
+
+    /// What the journal held when it was opened; `None` without a journal.
+    #[must_use]
+    pub fn recovery(&self) -> Option<&Recovery> {
+        self.shared.recovery.as_ref()
     }
 
     /// Ends as a crash would: what is not on disk is lost, and every call from now on is refused. For tests.

@@ -70,6 +70,11 @@ impl Rows {
         Ok(())
     }
 
+    /// How many records there are.
+    pub(super) fn jobs(&self) -> u64 {
+        self.records.len() as u64
+    }
+
     /// Whose rows they are; `None` where there are none.
     pub(super) fn owner(&self) -> Result<Option<OwnerRow>> {
         let refuse = |code, message: String| Err(Error::new(code, message).at("open").by("memory"));

@@ -6,7 +6,7 @@ use super::{Told, ledger::Ledger};
 use crate::queue::Now;
 
 #[derive(Debug, Default)]
-pub(super) struct Keeper;
+pub(super) struct Keeper(());
 
 #[derive(Debug)]
 pub(super) struct Mark;

@@ -304,14 +304,41 @@ async fn parked_jobs_stand_in_line_and_a_redriven_one_may_be_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn only_the_longest_lines_of_parked_jobs_are_listed() {
+    let mut bed = Bed::on_disk().await;
+    for n in 0..30 {
+        // Three stand in the line of each tenth key, one in that of all others.
+        for _ in 0..if n % 10 == 0 { 3 } else { 1 } {
+            let fence = bed.running(&bed.job()).await;
+            bed.settle(fence, park(&format!("key {n:02}"), seconds(500))).await;
+        }
+    }
+    for _ in 0..2 {
+        let listed = async |limit| bed.store.parked(&queue(), limit).await.unwrap();
+        let longest = ["key 00", "key 10", "key 20"].map(|key| (ParkKey(key.into()), 3));
+        assert_eq!(listed(3).await, longest);
+        assert_eq!(listed(0).await, []);
+        let all = listed(1_000).await;
+        assert_eq!((all.len(), all.iter().map(|(_, jobs)| jobs).sum::<u64>()), (30, 36));
+        bed.reopen(true).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn it_is_the_same_store_and_its_leaders_do_not_mistake_themselves() {
     let mut bed = Bed::on_disk().await;
     let id = bed.store.id();
+    assert!(bed.store.recovery().unwrap().clean);
     let lead = async |bed: &Bed| bed.store.lead("sweep", "me", LEASE).await.unwrap().unwrap().epoch;
     let before = lead(&bed).await;
     bed.reopen(true).await;
     assert_eq!(bed.store.id(), id);
     assert!(lead(&bed).await > before);
+    assert!(!bed.store.recovery().unwrap().clean);
+    bed.published(&bed.job()).await;
+    bed.reopen(false).await;
+    let recovery = bed.store.recovery().unwrap();
+    assert_eq!((recovery.clean, recovery.jobs), (true, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,7 @@
 //! What is recovered is what was there, whatever happened: every change of a record is in the journal.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
 mod portrait;
 mod refusals;
 mod walk;
