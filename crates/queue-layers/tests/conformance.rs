@@ -6,7 +6,7 @@ mod pairing;
 
 use std::sync::Arc;
 
-use queue_memory::MemoryTracking;
+use queue_memory::{JournalOptions, MemoryTracking, ModelDisk, TrackingLimits};
 use queue_testkit::{
     conformance::run_suite,
     harness::{Factory, Harness},
@@ -26,8 +26,12 @@ macro_rules! over_each_model {
 
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
-    let factories: Vec<Factory<dyn Harness>> =
-        over_each_model!("memory", |env| Arc::new(MemoryTracking::with_env(env.clone()))).into();
+    let memory = over_each_model!("memory", |env| Arc::new(MemoryTracking::with_env(env.clone())));
+    let journal = over_each_model!("journal", |env| {
+        let disk = JournalOptions::on_disk(&ModelDisk::new(), true);
+        Arc::new(MemoryTracking::open(&disk, env.clone(), TrackingLimits::default()).unwrap())
+    });
+    let factories: Vec<Factory<dyn Harness>> = memory.into_iter().chain(journal).collect();
     let trials = factories.iter().flat_map(run_suite).collect();
     libtest_mimic::run(&arguments, trials).exit();
 }
