@@ -95,6 +95,18 @@ async fn nothing_is_answered_that_rests_on_what_is_not_on_disk() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_copy_is_dropped_only_once_the_reason_is_on_disk() {
+    let mut bed = Bed::on_disk().await;
+    let job = bed.job();
+    bed.running(&job).await;
+    bed.store.cancel(&[reference(&job)], &Cancel::by("x")).await.remove(0).unwrap();
+    pass(LEASE).await;
+    assert!(matches!(bed.claim(&job).await, Verdict::Drop), "its worker died before it stopped");
+    bed.reopen(true).await;
+    assert_eq!(bed.state(&job).await, JobState::Cancelled, "nobody will deliver it again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_crash_undoes_was_not_answered() {
     let mut bed = Bed::on_disk().await;
     let (known, lost) = (bed.job(), bed.job());
