@@ -125,7 +125,7 @@ fn open(dir: &Path) -> MemoryProvider {
 async fn declare(provider: &MemoryProvider) {
     let mut spec = QueueSpec::new(queue());
     spec.durability = Some(Durability::Synced);
-    spec.max_len = None;
+    spec.max_len = Some(2 * MANY);
     provider.declare(&spec).await.unwrap();
 }
 
