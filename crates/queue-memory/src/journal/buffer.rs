@@ -217,7 +217,7 @@ impl Shared {
         let Ok(progress) = progress.wait_for(settled).await else { return Err(closed()) };
         match &*progress {
             Progress { committed, .. } if *committed >= ticket.0 => Ok(()),
-            Progress { trouble: Some(error), .. } => Err(error.clone()),
+            Progress { ended: Some(Err(error)), .. } | Progress { trouble: Some(error), .. } => Err(error.clone()),
             _ => Err(closed()),
         }
     }
