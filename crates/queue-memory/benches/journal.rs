@@ -40,7 +40,8 @@ fn main() {
         return open_alone(Path::new(&dir));
     }
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
-    let benches: [(&str, fn(&Runtime)); 3] = [
+    type Bench = (&'static str, fn(&Runtime));
+    let benches: [Bench; 3] = [
         ("journal_synced", |runtime| runtime.block_on(synced())),
         ("two_phase_cost", |_| two_phase()),
         ("journal_many", many),
