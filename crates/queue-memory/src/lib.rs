@@ -6,7 +6,6 @@ mod consumer;
 mod events;
 mod factory;
 #[cfg(feature = "journal")]
-#[allow(dead_code, reason = "not everything has a caller yet")]
 mod journal;
 #[cfg(not(feature = "journal"))]
 #[path = "absent.rs"]

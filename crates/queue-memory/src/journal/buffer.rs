@@ -205,6 +205,7 @@ impl Shared {
         Err(Error::new(ErrorCode::Unavailable, message).by("memory"))
     }
 
+    #[cfg(test)]
     pub(super) fn is_committed(&self, ticket: Ticket) -> bool {
         self.progress.borrow().committed >= ticket.0
     }

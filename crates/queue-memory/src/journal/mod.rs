@@ -47,7 +47,6 @@ use std::{fmt, path::Path, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use queue_core::Result;
 
-#[allow(unused_imports, reason = "for whoever keeps jobs here")]
 pub(crate) use batch::{Batch, Table, key, parts};
 use buffer::Shared;
 pub use disk::ModelDisk;
@@ -201,7 +200,8 @@ impl Journal {
     }
 
     /// Whether a batch is on disk.
-    pub(crate) fn is_committed(&self, ticket: Ticket) -> bool {
+    #[cfg(test)]
+    fn is_committed(&self, ticket: Ticket) -> bool {
         self.0.shared.is_committed(ticket)
     }
 
