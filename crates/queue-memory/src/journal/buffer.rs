@@ -205,7 +205,6 @@ impl Shared {
         Err(Error::new(ErrorCode::Unavailable, message).by("memory"))
     }
 
-    #[cfg(test)]
     pub(super) fn is_committed(&self, ticket: Ticket) -> bool {
         self.progress.borrow().committed >= ticket.0
     }

@@ -200,8 +200,7 @@ impl Journal {
     }
 
     /// Whether a batch is on disk.
-    #[cfg(test)]
-    fn is_committed(&self, ticket: Ticket) -> bool {
+    pub(crate) fn is_committed(&self, ticket: Ticket) -> bool {
         self.0.shared.is_committed(ticket)
     }
 
