@@ -10,11 +10,12 @@ use queue_core::{
 
 use crate::MemoryProvider;
 
-/// Adds the scheme `memory` to a program. Two connections to `memory:` are two providers, each with queues of its own;
+/// Adds the scheme `memory` to a program, and the tracking stores `memory:` and `journal:DIR`. Two connections to `memory:` are two providers, each with queues of its own;
 /// `memory:?journal=DIR` keeps them in a folder, which one connection in one process has open at a time. `DIR` is
 /// percent-encoded where it holds `%`, `&`, `#` or white space; a relative one begins at the working directory.
 pub fn register(registry: &mut Registry) {
     registry.register(MemoryFactory);
+    crate::tracking::register_stores(registry);
 }
 
 #[derive(Debug)]

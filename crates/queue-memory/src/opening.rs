@@ -71,7 +71,10 @@ impl JournalOptions {
         Self { place: Place::Disk(disk.clone(), mode), options: journal::Options::default() }
     }
 
-    fn open(&self, rows: impl FnMut(journal::Row<'_>) -> Result<()>) -> Result<(Journal, journal::Recovered)> {
+    pub(crate) fn open(
+        &self,
+        rows: impl FnMut(journal::Row<'_>) -> Result<()>,
+    ) -> Result<(Journal, journal::Recovered)> {
         match &self.place {
             Place::Folder(dir) => Journal::open(dir, &self.options, rows),
             Place::Disk(disk, mode) => Journal::in_backend(Arc::new(disk.clone()), *mode, &self.options, rows),

@@ -474,6 +474,10 @@ impl QueueProvider for MemoryProvider {
             for (index, envelope) in std::mem::take(&mut batch).into_iter().enumerate() {
                 outcomes.push(match state.offer(envelope, named.get(index), now) {
                     Taken::Answer(outcome) => outcome,
+                    Taken::NoRoom(envelope) if options.on_full == OnFull::Exceed => {
+                        state.follow(envelope, named.get(index), now);
+                        PublishOutcome::Accepted { place: 0 }
+                    }
                     Taken::NoRoom(envelope) => {
                         waiting.push((index, envelope));
                         PublishOutcome::Rejected(Rejection::Full)
@@ -682,7 +686,7 @@ impl MemoryProvider {
         let (journal, deadline) = (self.shared.journal.as_ref()?, confirming.until?);
         let until = match options.on_full {
             OnFull::Wait => deadline,
-            OnFull::Reject => deadline.min(tokio::time::Instant::now() + MOMENT),
+            OnFull::Reject | OnFull::Exceed => deadline.min(tokio::time::Instant::now() + MOMENT),
         };
         loop {
             let refusal = match self.ensure_open("publish").and_then(|()| journal.ready()) {

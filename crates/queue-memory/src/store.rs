@@ -26,7 +26,11 @@ pub(crate) struct MemoryStore {
 
 /// Who leads which role.
 #[derive(Debug, Default)]
-pub(crate) struct Leaders(Mutex<HashMap<String, Lead>>);
+pub(crate) struct Leaders {
+    leads: Mutex<HashMap<String, Lead>>,
+    /// All epochs are above it.
+    after: u64,
+}
 
 #[derive(Debug)]
 struct Lead {
@@ -36,12 +40,18 @@ struct Lead {
 }
 
 impl Leaders {
+    /// Nobody leads yet; epochs are above this one, as they must be above those of an earlier process.
+    #[cfg(feature = "journal")]
+    pub(crate) fn after(after: u64) -> Self {
+        Self { after, ..Self::default() }
+    }
+
     /// Gives the role to the candidate for the term, unless another's has not ended.
     pub(crate) fn lead(&self, role: &str, candidate: &str, term: Duration, now: Now) -> Option<Leadership> {
-        let mut leaders = self.0.lock();
+        let mut leaders = self.leads.lock();
         let lead = leaders.entry_ref(role).or_insert_with(|| Lead {
             candidate: candidate.to_owned(),
-            epoch: 1,
+            epoch: self.after + 1,
             until: now.mono,
         });
         if lead.candidate != candidate {

@@ -66,6 +66,11 @@ pub struct Facts {
     pub strict_priority: bool,
     /// A released job comes before those that wait.
     pub release_to_head: bool,
+    /// An unparked job comes before those that came meanwhile, as opposed to joining the tail as a new copy.
+    pub unpark_to_head: bool,
+    /// A lease that ended is seen in the record within a tick, as opposed to at the next claim: until then its holder may still
+    /// settle.
+    pub lapse_is_seen: bool,
     /// What waits can go to any consumer, as opposed to the one that its partition is assigned to.
     pub any_consumer: bool,
 }
@@ -84,6 +89,8 @@ impl Facts {
             fifo: true,
             strict_priority: true,
             release_to_head: true,
+            unpark_to_head: true,
+            lapse_is_seen: true,
             any_consumer: true,
         }
     }
@@ -152,10 +159,30 @@ impl<T: ?Sized> std::fmt::Debug for Factory<T> {
 }
 
 /// A tracking store under test.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct StoreUnderTest {
     /// The store.
     pub store: Arc<dyn TrackingStore>,
     /// Its clock.
     pub env: Env,
+    /// Ends it and opens it again, where what it holds outlives that.
+    pub restart: Option<Restart>,
+}
+
+/// Ends a store in this way and opens what it kept.
+pub type Restart = Arc<dyn Fn(Ending) -> BoxFuture<'static, Result<Arc<dyn TrackingStore>>> + Send + Sync>;
+
+/// How a store's process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It was closed.
+    Orderly,
+    /// As by `kill -9`: what was not answered may be lost.
+    Crash,
+}
+
+impl std::fmt::Debug for StoreUnderTest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreUnderTest").field("store", &self.store).finish_non_exhaustive()
+    }
 }

@@ -5,6 +5,7 @@ mod capability;
 mod consume;
 mod publish;
 mod registry;
+mod stores;
 
 pub use admin::{
     Cursor, DeadBody, DeadFilter, DeadJob, Page, QueueAdmin, Redrive, RedriveReport, RedriveSelection, Topics,
@@ -16,6 +17,7 @@ pub use consume::{
 };
 pub use publish::{Durability, OnFull, PublishOptions, PublishOutcome, Rejection};
 pub use registry::{ProviderFactory, ProviderInfo, ProviderUrl, Registry};
+pub use stores::{StoreFactory, StoreInfo};
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fmt, str::FromStr, sync::Arc};
 
 use async_trait::async_trait;
 
-use super::{Capabilities, QueueProvider};
+use super::{Capabilities, QueueProvider, StoreFactory};
 use crate::{
     clock::Env,
     error::{Error, ErrorCode, Result},
@@ -42,10 +42,11 @@ pub struct ProviderInfo {
     pub capabilities: Capabilities,
 }
 
-/// The providers of a program, by URL scheme.
+/// The providers of a program, and the stores that bare ones are paired with, by URL scheme.
 #[derive(Debug, Clone, Default)]
 pub struct Registry {
     factories: Vec<Arc<dyn ProviderFactory>>,
+    pub(super) stores: Vec<Arc<dyn StoreFactory>>,
     absent: Vec<Absent>,
 }
 

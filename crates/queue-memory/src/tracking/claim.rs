@@ -10,32 +10,42 @@ use queue_core::{
 };
 
 use super::{
+    Told,
     ledger::{Ledger, Newcomer},
-    record::Copy,
+    record::{Copy, Tracked},
 };
 use crate::queue::{Moment, Now};
 
 impl Ledger {
-    pub(super) fn claim(&mut self, claim: &Claim, provider: Option<&Arc<str>>, now: Now) -> Verdict {
-        let Some(slot) = self.find(&claim.job.queue, claim.job.id).or_else(|| self.adopt(claim, provider, now)) else {
-            return Verdict::Drop;
+    /// The verdict, and when it may be told. A first claim may be told at once: should it be lost with the process, the job
+    /// is a suspect. Who drops a copy, runs one without a record, or runs one again, does what a crash must not undo.
+    pub(super) fn claim(&mut self, claim: &Claim, now: Now) -> (Verdict, Told) {
+        let known = self.find(&claim.job.queue, claim.job.id);
+        let Some(slot) = known.or_else(|| self.adopt(claim, now)) else {
+            return (Verdict::Drop, Told::OnceKept);
         };
         self.announce(slot, now);
-        if let Some(verdict) = self.refuse_copy(slot, claim, now) {
-            return verdict;
-        }
-        self.free_for(slot, claim, now);
-        self.run(slot, claim, now).unwrap_or(Verdict::Drop)
+        let suspect = self.slots.get(slot).is_some_and(|record| record.suspect);
+        let verdict = self.refuse_copy(slot, claim, now).unwrap_or_else(|| {
+            self.free_for(slot, claim, now);
+            self.run(slot, claim, now).unwrap_or(Verdict::Drop)
+        });
+        let at_once = match &verdict {
+            Verdict::Run { redelivered, .. } => known.is_some() && !suspect && !redelivered,
+            Verdict::Drop => false,
+            Verdict::Busy { .. } | Verdict::Unknown(_) => true,
+        };
+        (verdict, if at_once { Told::AtOnce } else { Told::OnceKept })
     }
 
     /// Begins the record of a job that was published while the store was away. `None` where it was here before.
-    fn adopt(&mut self, claim: &Claim, provider: Option<&Arc<str>>, now: Now) -> Option<u32> {
+    fn adopt(&mut self, claim: &Claim, now: Now) -> Option<u32> {
         if self.tombstones.kind(&claim.job.queue, claim.job.id).is_some() {
             return None;
         }
         let envelope = claim.envelope.clone();
-        let newcomer =
-            Newcomer { job: &claim.job, envelope, provider: provider.cloned(), hold: None, copy: Copy::Sent };
+        let provider = Arc::clone(&claim.provider);
+        let newcomer = Newcomer { job: &claim.job, envelope, provider, hold: None, copy: Copy::Sent };
         self.admit(newcomer, now)
     }
 
@@ -83,15 +93,18 @@ impl Ledger {
 
     fn run(&mut self, slot: u32, claim: &Claim, now: Now) -> Option<Verdict> {
         let record = self.slots.get_mut(slot)?;
+        record.place = claim.job.place;
         record.job.marked = false;
         record.job.started_at = Some(now.wall);
         record.worker = Some(Arc::clone(&claim.worker));
+        let suspect = std::mem::take(&mut record.suspect);
         self.apply(slot, Trigger::Claim, now)?;
         let record = self.slots.get_mut(slot)?;
         record.claimed = record.generation();
         // It was delivered, so the transport had it, confirmed or not.
         record.copy = Copy::Sent;
         record.job.turn_at = now.after(claim.lease);
+        record.lease = claim.lease;
         let job = &record.job;
         let fence = Fence { id: job.envelope.id, epoch: job.ticket, generation: record.claimed };
         let verdict = Verdict::Run {
@@ -101,15 +114,27 @@ impl Ledger {
             started_before: job.started_count,
             redelivered: job.orphaned,
         };
+        if suspect {
+            // What kills the process at every start must not be a first delivery for ever.
+            record.job.mark_started();
+        }
         self.relist(slot);
         Some(verdict)
     }
 
     pub(super) fn beat(&mut self, fence: Fence, beat: &Beat, now: Now) -> BeatOutcome {
-        let Some(slot) = self.find_claimed(fence) else { return BeatOutcome::Lost };
-        let Some(record) = self.slots.get_mut(slot).filter(|record| record.is_held_by(fence)) else {
+        let held = |record: &Tracked| record.is_held_by(fence);
+        let Some(slot) = self.find_claimed(fence).filter(|slot| self.slots.get(*slot).is_some_and(held)) else {
             return BeatOutcome::Lost;
         };
+        // Most beats only extend the lease, which no journal keeps.
+        let record = if self.slots.get(slot).is_some_and(|record| is_noted(record, beat)) {
+            self.slots.get_mut(slot)
+        } else {
+            self.slots.get_mut_unnoted(slot)
+        };
+        let Some(record) = record else { return BeatOutcome::Lost };
+        record.lease = beat.extend.unwrap_or(record.lease);
         let job = &mut record.job;
         if beat.started {
             job.mark_started();
@@ -130,6 +155,11 @@ impl Ledger {
         }
         BeatOutcome::Held(Lease { remaining: Some(left(end, now)), cancel })
     }
+}
+
+/// Whether a beat says more than that its worker lives.
+fn is_noted(record: &Tracked, beat: &Beat) -> bool {
+    beat.started || beat.progress.is_some() || !beat.logs.is_empty() || beat.extend.is_some_and(|it| it != record.lease)
 }
 
 fn busy(until: Moment, now: Now) -> Verdict {

@@ -3,40 +3,38 @@
 use std::{collections::BTreeSet, hash::BuildHasher, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use hashbrown::{DefaultHashBuilder, HashTable};
 use queue_core::{
     event::JobEventKind,
     job::{Envelope, JobId, JobRef, QueueName, Timestamp},
     lifecycle::{self, JobState, Transition, Trigger},
-    provider::ParkKey,
     store::Fence,
 };
 
 use super::{
     TrackingLimits,
     record::{Agenda, Copy, Tracked},
-    room::Room,
+    records::{Records, Row},
+    room::{Room, Rooms},
     tombstones::Tombstones,
 };
 use crate::{
     events::Hub,
-    queue::{Alarm, Entry, Moment, Now, Slots, Timer, Timers},
+    queue::{Alarm, Entry, Moment, Now, Timer, Timers},
 };
 
 #[derive(Debug)]
 pub(super) struct Ledger {
-    pub(super) slots: Slots<Tracked>,
+    pub(super) slots: Records,
     /// By id alone, because that is what a fence names; two queues may hold the same id.
     ids: HashTable<u32>,
     hasher: DefaultHashBuilder,
-    pub(super) rooms: HashMap<QueueName, Room>,
+    pub(super) rooms: Rooms,
     /// Delays and times to live; what the sweep must see stands in the two sets below.
     timers: Timers,
     timers_limit: usize,
     pub(super) owed: BTreeSet<(Moment, u32)>,
     pub(super) leases: BTreeSet<(Moment, u32)>,
-    /// First parked, first unparked.
-    pub(super) parked: HashMap<ParkKey, BTreeSet<(u64, u32)>>,
     pub(super) tombstones: Tombstones,
     pub(super) max_waiting: u64,
     ticket: u64,
@@ -47,18 +45,18 @@ pub(super) struct Ledger {
 const SLACK: usize = 1_024;
 
 impl Ledger {
-    pub(super) fn new(limits: TrackingLimits, hub: Hub) -> Self {
+    /// No records. Every change of what comes is noted, for a journal to take, if `noted`.
+    pub(super) fn new(limits: TrackingLimits, hub: Hub, noted: bool) -> Self {
         Self {
-            slots: Slots::default(),
+            slots: Records::new(noted),
             ids: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
-            rooms: HashMap::new(),
+            rooms: Rooms::new(noted),
             timers: Timers::default(),
             timers_limit: SLACK,
             owed: BTreeSet::new(),
             leases: BTreeSet::new(),
-            parked: HashMap::new(),
-            tombstones: Tombstones::new(limits.tombstone_age, limits.max_tombstones),
+            tombstones: Tombstones::new(limits.tombstone_age, limits.max_tombstones, noted),
             max_waiting: limits.max_waiting,
             ticket: 0,
             born: 0,
@@ -83,7 +81,7 @@ impl Ledger {
     }
 
     pub(super) fn room(&mut self, queue: &QueueName) -> &mut Room {
-        self.rooms.entry_ref(queue).or_default()
+        self.rooms.get_mut(queue)
     }
 
     /// Who, other than the job itself, holds its unique key.
@@ -101,10 +99,12 @@ impl Ledger {
         self.ticket += 1;
         self.born = self.born.wrapping_add(1);
         let claimed = envelope.generation;
+        let place = job.place;
         let entry = Entry::new(envelope, state, self.ticket, self.born, now.wall);
         let queue = job.queue.clone();
         let record = Tracked {
             queue,
+            place,
             provider,
             job: entry,
             copy,
@@ -112,16 +112,19 @@ impl Ledger {
             claimed,
             due: None,
             announced: false,
+            lease: Duration::ZERO,
             listed: None,
+            suspect: false,
+            row: Row { number: self.ticket, revised: false },
+            kept: None,
+            changed: false,
         };
         let slot = self.slots.insert(record)?;
-        let Self { ids, slots, hasher, .. } = self;
-        ids.insert_unique(hasher.hash_one(id), slot, |slot| {
-            slots.get(*slot).map_or(0, |record| hasher.hash_one(record.job.envelope.id))
-        });
+        self.index(slot, id);
         self.tombstones.lift(job);
         let room = self.room(&job.queue);
-        room.waiting += 1;
+        *room.count(state) += 1;
+        room.submitted += 1;
         if let Some(unique) = unique {
             room.hold(&unique, id, now);
         }
@@ -129,6 +132,48 @@ impl Ledger {
             self.wait_until(slot, due, now.moment_of(due));
         }
         if let Some(end) = expires_at {
+            self.set_expiry(slot, end, now);
+        }
+        self.relist(slot);
+        Some(slot)
+    }
+
+    fn index(&mut self, slot: u32, id: JobId) {
+        let Self { ids, slots, hasher, .. } = self;
+        ids.insert_unique(hasher.hash_one(id), slot, |slot| {
+            slots.get(*slot).map_or(0, |record| hasher.hash_one(record.job.envelope.id))
+        });
+    }
+
+    /// Tickets are above this one.
+    #[cfg(feature = "journal")]
+    pub(super) fn begin_at(&mut self, ticket: u64) {
+        self.ticket = ticket;
+    }
+
+    #[cfg(feature = "journal")]
+    pub(super) fn next_born(&mut self) -> u32 {
+        self.born = self.born.wrapping_add(1);
+        self.born
+    }
+
+    /// Puts a record back as it was, where everything that looks for it finds it. `None` where four billion are kept.
+    #[cfg(feature = "journal")]
+    pub(super) fn restore(&mut self, record: Tracked, now: Now) -> Option<u32> {
+        let (state, due, turn_at) = (record.job.state, record.due, record.job.turn_at);
+        let (job, envelope) = (record.reference(), record.job.envelope.clone());
+        let parked = record.job.parked().cloned().map(|key| (key, record.job.ticket));
+        let slot = self.slots.restore(record)?;
+        self.index(slot, job.id);
+        let room = self.room(&job.queue);
+        *room.count(state) += 1;
+        if let Some((key, ticket)) = parked {
+            room.parked.entry(key).or_default().insert((ticket, slot));
+        }
+        if due.is_some() {
+            self.set_turn(slot, turn_at);
+        }
+        if let Some(end) = envelope.expires_at.filter(|_| !state.is_terminal()) {
             self.set_expiry(slot, end, now);
         }
         self.relist(slot);
@@ -159,7 +204,8 @@ impl Ledger {
         record.due = None;
         let (queue, expires_at) = (record.queue.clone(), record.job.envelope.expires_at);
         let room = self.room(&queue);
-        room.waiting = room.waiting + u64::from(to.is_waiting()) - u64::from(from.is_waiting());
+        *room.count(from) -= 1;
+        *room.count(to) += 1;
         if let Some(end) = expires_at.filter(|_| to.is_waiting() && !from.is_waiting()) {
             self.set_expiry(slot, end, now);
         }
@@ -167,7 +213,7 @@ impl Ledger {
             self.emit(slot, event, None, now);
         }
         if effects.finished {
-            self.finish(slot, now);
+            self.finish(slot);
         }
         self.relist(slot);
         Some(transition)
@@ -175,20 +221,24 @@ impl Ledger {
 
     /// A parked job leaves its key's line with whatever happens to it.
     fn leave_line(&mut self, slot: u32) {
-        let Some(record) = self.slots.get_mut(slot).filter(|record| record.is_parked()) else { return };
-        let ticket = record.job.ticket;
+        if !self.slots.get(slot).is_some_and(Tracked::is_parked) {
+            return;
+        }
+        let Some(record) = self.slots.get_mut(slot) else { return };
+        let (ticket, queue) = (record.job.ticket, record.queue.clone());
         let Some(key) = record.job.details_mut().parked.take() else { return };
-        if let Some(line) = self.parked.get_mut(&key) {
+        let room = self.room(&queue);
+        if let Some(line) = room.parked.get_mut(&key) {
             line.remove(&(ticket, slot));
             if line.is_empty() {
-                self.parked.remove(&key);
+                room.parked.remove(&key);
             }
         }
     }
 
     /// Keeps the sweep's lists true. Whoever changes a copy, a lease or a state calls it.
     pub(super) fn relist(&mut self, slot: u32) {
-        let Some(record) = self.slots.get_mut(slot) else { return };
+        let Some(record) = self.slots.get_mut_unnoted(slot) else { return };
         let (old, new) = (record.listed, record.appointment());
         if old == new {
             return;
@@ -214,7 +264,11 @@ impl Ledger {
         let Some(record) = self.slots.get_mut(slot) else { return };
         record.due = Some(due);
         record.job.turn_at = at;
-        let key = record.job.short_ticket();
+        self.set_turn(slot, at);
+    }
+
+    fn set_turn(&mut self, slot: u32, at: Moment) {
+        let Some(key) = self.slots.get(slot).map(|record| record.job.short_ticket()) else { return };
         self.set_timer(Timer { at, slot, key, alarm: Alarm::Turn });
     }
 
@@ -258,8 +312,12 @@ impl Ledger {
 
     /// Tells of a submission once it is certain that the job stands.
     pub(super) fn announce(&mut self, slot: u32, now: Now) {
-        let Some(record) = self.slots.get_mut(slot).filter(|record| !record.announced) else { return };
-        record.announced = true;
+        if self.slots.get(slot).is_none_or(|record| record.announced) {
+            return;
+        }
+        if let Some(record) = self.slots.get_mut(slot) {
+            record.announced = true;
+        }
         self.emit(slot, JobEventKind::Submitted, None, now);
     }
 
@@ -278,12 +336,12 @@ impl Ledger {
         }
         let record = self.slots.get(slot)?;
         let (job, envelope, listed) = (record.reference(), record.job.envelope.clone(), record.listed);
-        let waited = record.job.state.is_waiting();
+        let state = record.job.state;
         self.slots.remove(slot);
         if let Some((agenda, at)) = listed {
             self.agenda(agenda).remove(&(at, slot));
         }
-        self.room(&job.queue).waiting -= u64::from(waited);
+        *self.room(&job.queue).count(state) -= 1;
         Some((job, envelope))
     }
 }
@@ -293,14 +351,15 @@ impl Ledger {
 pub(super) struct Newcomer<'a> {
     pub(super) job: &'a JobRef,
     pub(super) envelope: Envelope,
-    pub(super) provider: Option<Arc<str>>,
+    pub(super) provider: Arc<str>,
     pub(super) hold: Option<Duration>,
     pub(super) copy: Copy,
 }
 
 fn is_live(job: &Entry, timer: Timer) -> bool {
     match timer.alarm {
-        Alarm::Turn => job.short_ticket() == timer.key,
+        // A short ticket may come again in a later process.
+        Alarm::Turn => job.short_ticket() == timer.key && job.turn_at == timer.at,
         Alarm::Expiry => job.born == timer.key && !job.state.is_terminal(),
     }
 }

@@ -1,21 +1,24 @@
 //! One tracked job, and where its newest copy is.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use queue_core::{
-    job::{JobRef, QueueName, Timestamp},
+    job::{Envelope, JobRef, QueueName, Timestamp},
     lifecycle::JobState,
     store::{Fence, JobRecord, StagedJob},
 };
 
+use super::records::Row;
 use crate::queue::{Entry, Moment, Now};
 
 /// One job. What it has in common with a job of the provider is the same [`Entry`]; its envelope is the newest copy.
 #[derive(Debug)]
 pub(super) struct Tracked {
     pub(super) queue: QueueName,
-    /// Whose transport carries it; `None` where the publisher did not say.
-    pub(super) provider: Option<Arc<str>>,
+    /// As the transport said when it took or delivered a copy.
+    pub(super) place: u16,
+    /// Whose transport carries it.
+    pub(super) provider: Arc<str>,
     /// `turn_at` is the end of a lease, a delay or a park; `ticket` is the fence's epoch while the job runs.
     pub(super) job: Entry,
     pub(super) copy: Copy,
@@ -27,8 +30,17 @@ pub(super) struct Tracked {
     pub(super) due: Option<Timestamp>,
     /// Its submission was told.
     pub(super) announced: bool,
+    /// How long its last claim or heartbeat said that the lease lasts.
+    pub(super) lease: Duration,
     /// Where the sweep finds it.
     pub(super) listed: Option<(Agenda, Moment)>,
+    /// It may have been claimed by a process that died before the claim was written.
+    pub(super) suspect: bool,
+    pub(super) row: Row,
+    /// The copy that its row in the journal holds; `None` while there is no row.
+    pub(super) kept: Option<Envelope>,
+    /// It differs from what the journal was given.
+    pub(super) changed: bool,
 }
 
 /// Where the newest copy is.
@@ -40,6 +52,8 @@ pub(super) enum Copy {
     Staged {
         /// End of the stage lease, or of the hold.
         until: Moment,
+        /// How long the publisher has, whatever is left of it.
+        lease: Duration,
         /// Whether a refusal may undo it.
         origin: Origin,
     },
@@ -73,7 +87,7 @@ impl Tracked {
     }
 
     pub(super) fn reference(&self) -> JobRef {
-        JobRef::new(self.queue.clone(), self.job.envelope.id)
+        JobRef { place: self.place, ..JobRef::new(self.queue.clone(), self.job.envelope.id) }
     }
 
     pub(super) fn is_parked(&self) -> bool {
@@ -110,11 +124,12 @@ impl Tracked {
     }
 
     pub(super) fn staged(&self) -> StagedJob {
-        StagedJob { job: self.reference(), envelope: self.job.envelope.clone(), hold: None }
+        StagedJob::new(Arc::clone(&self.provider), self.reference(), self.job.envelope.clone())
     }
 
     pub(super) fn record(&self, now: Now) -> JobRecord {
         let mut record = self.job.record(&self.queue, self.worker.clone(), now);
+        record.job.place = self.place;
         record.due_at = self.due;
         record
     }

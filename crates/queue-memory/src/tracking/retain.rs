@@ -7,16 +7,23 @@ use crate::queue::Now;
 
 impl Ledger {
     /// A job is over: its key is free, and retention begins. Copies that still travel are dropped at their claim.
-    pub(super) fn finish(&mut self, slot: u32, now: Now) {
+    pub(super) fn finish(&mut self, slot: u32) {
         let Some(record) = self.slots.get(slot) else { return };
-        let (queue, state, bytes) = (record.queue.clone(), record.job.state, record.job.bytes());
-        let (id, unique) = (record.job.envelope.id, record.job.envelope.unique.clone());
-        let room = self.room(&queue);
+        let (queue, id, unique) = (record.queue.clone(), record.job.envelope.id, record.job.envelope.unique.clone());
         if let Some(unique) = unique {
-            room.free(&unique, id);
+            self.room(&queue).free(&unique, id);
         }
+        self.retain(slot);
+    }
+
+    /// Retention begins, behind all that finished before.
+    pub(super) fn retain(&mut self, slot: u32) {
+        let Some(record) = self.slots.get(slot) else { return };
+        let (queue, bytes) = (record.queue.clone(), record.job.bytes());
+        let (state, died) = (record.job.state, record.job.changed_at);
+        let room = self.room(&queue);
         if state == JobState::Dead {
-            room.dead.insert((now.wall, slot));
+            room.dead.insert((died, slot));
         } else {
             room.finished.push_back(slot);
             room.finished_bytes += bytes;
@@ -46,7 +53,7 @@ impl Ledger {
     /// Takes the next job to be forgotten out of its queue's line.
     fn next_over(&mut self, queue: &queue_core::QueueName, retention: &Retention, now: Now) -> Option<u32> {
         let Self { rooms, slots, .. } = self;
-        let room = rooms.get_mut(queue)?;
+        let room = rooms.get_mut_unnoted(queue)?;
         if let Some(slot) = room.finished.front().copied()
             && let Some(job) = slots.get(slot).map(|record| &record.job)
         {

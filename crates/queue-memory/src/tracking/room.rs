@@ -2,22 +2,98 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, BinaryHeap, VecDeque},
+    collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
 };
 
 use hashbrown::HashMap;
 use queue_core::{
-    job::{JobId, Timestamp, Unique, UniqueKey},
+    job::{JobId, QueueName, Timestamp, Unique, UniqueKey},
+    lifecycle::JobState,
+    provider::{Disposition, ParkKey},
     store::QueueControl,
 };
 
+#[cfg(feature = "journal")]
+use super::rows::QueueRow;
 use crate::queue::{Moment, Now};
+
+/// The rooms by queue, and which of them may differ from what the journal was given.
+#[derive(Debug, Default)]
+pub(super) struct Rooms {
+    rooms: HashMap<QueueName, Room>,
+    /// Somebody takes what changed.
+    noted: bool,
+    changed: Vec<QueueName>,
+    dropped: Vec<(QueueName, Vec<UniqueKey>)>,
+}
+
+impl Rooms {
+    pub(super) fn new(noted: bool) -> Self {
+        Self { noted, ..Self::default() }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&QueueName, &Room)> {
+        self.rooms.iter()
+    }
+
+    /// Forgets a queue, with its keys.
+    pub(super) fn remove(&mut self, queue: &QueueName) {
+        let Some(room) = self.rooms.remove(queue) else { return };
+        if self.noted {
+            let keys = room.keys.into_keys().chain(room.moved).collect();
+            self.dropped.push((queue.clone(), keys));
+        }
+    }
+
+    /// The queues that were forgotten since the last call, with the keys that rows may be of; and those that may have
+    /// changed since they began anew.
+    #[cfg(feature = "journal")]
+    pub(super) fn take_changes(&mut self) -> (Vec<(QueueName, Vec<UniqueKey>)>, Vec<QueueName>) {
+        for queue in &self.changed {
+            if let Some(room) = self.rooms.get_mut(queue) {
+                room.changed = false;
+            }
+        }
+        (std::mem::take(&mut self.dropped), std::mem::take(&mut self.changed))
+    }
+
+    pub(super) fn get(&self, queue: &QueueName) -> Option<&Room> {
+        self.rooms.get(queue)
+    }
+
+    /// A queue's room, to be changed: what the journal keeps of it is looked at.
+    pub(super) fn get_mut(&mut self, queue: &QueueName) -> &mut Room {
+        let room = self.rooms.entry_ref(queue).or_insert_with(|| Room { noted: self.noted, ..Room::default() });
+        if self.noted && !room.changed {
+            room.changed = true;
+            self.changed.push(queue.clone());
+        }
+        room
+    }
+
+    /// A queue's room, to change in it only what follows from its records.
+    pub(super) fn get_mut_unnoted(&mut self, queue: &QueueName) -> Option<&mut Room> {
+        self.rooms.get_mut(queue)
+    }
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Room {
+    noted: bool,
+    changed: bool,
+    /// Keys that were taken or freed since the journal was told.
+    moved: Vec<UniqueKey>,
+    /// What the journal has.
+    #[cfg(feature = "journal")]
+    pub(super) kept: QueueRow,
     pub(super) control: QueueControl,
-    /// Jobs that wait, which are bounded.
-    pub(super) waiting: u64,
+    /// How many records are in each state.
+    states: [u64; JobState::ALL.len()],
+    pub(super) submitted: u64,
+    pub(super) completed: u64,
+    pub(super) failed: u64,
+    /// First parked, first unparked: by ticket.
+    pub(super) parked: BTreeMap<ParkKey, BTreeSet<(u64, u32)>>,
     keys: HashMap<UniqueKey, Hold>,
     windows: BinaryHeap<Reverse<(Moment, UniqueKey)>>,
     /// Finished jobs but the dead, the oldest first.
@@ -35,6 +111,78 @@ struct Hold {
 }
 
 impl Room {
+    pub(super) fn count(&mut self, state: JobState) -> &mut u64 {
+        &mut self.states[state as usize]
+    }
+
+    pub(super) fn number_of(&self, state: JobState) -> u64 {
+        self.states[state as usize]
+    }
+
+    /// Jobs that wait, which are bounded.
+    pub(super) fn waiting(&self) -> u64 {
+        JobState::ALL.into_iter().filter(|state| state.is_waiting()).map(|state| self.number_of(state)).sum()
+    }
+
+    /// Counts what was settled.
+    pub(super) fn note(&mut self, disposition: &Disposition) {
+        match disposition {
+            Disposition::Complete { .. } => self.completed += 1,
+            Disposition::Retry { .. } | Disposition::DeadLetter { .. } => self.failed += 1,
+            _ => {}
+        }
+    }
+
+    pub(super) fn parked_jobs(&self) -> u64 {
+        self.parked.values().map(|line| line.len() as u64).sum()
+    }
+
+    /// What is kept of it beside the keys.
+    #[cfg(feature = "journal")]
+    pub(super) fn row(&self) -> QueueRow {
+        QueueRow {
+            version: self.control.version,
+            paused: self.control.paused,
+            submitted: self.submitted,
+            completed: self.completed,
+            failed: self.failed,
+        }
+    }
+
+    /// Keys that were taken or freed since the last call.
+    #[cfg(feature = "journal")]
+    pub(super) fn take_moved(&mut self) -> Vec<UniqueKey> {
+        std::mem::take(&mut self.moved)
+    }
+
+    /// Who holds the key, and until when if that is known.
+    #[cfg(feature = "journal")]
+    pub(super) fn hold_of(&self, key: &UniqueKey) -> Option<(JobId, Option<Moment>)> {
+        self.keys.get(key).map(|hold| (hold.id, hold.until))
+    }
+
+    /// As it was kept.
+    #[cfg(feature = "journal")]
+    pub(super) fn restore(&mut self, row: QueueRow) {
+        self.kept = row;
+        self.control = QueueControl { version: row.version, paused: row.paused };
+        (self.submitted, self.completed, self.failed) = (row.submitted, row.completed, row.failed);
+    }
+
+    #[cfg(all(test, feature = "journal"))]
+    pub(super) fn holds(&self) -> impl Iterator<Item = (&UniqueKey, JobId, Option<Moment>)> {
+        self.keys.iter().map(|(key, hold)| (key, hold.id, hold.until))
+    }
+
+    /// As it was held.
+    #[cfg(feature = "journal")]
+    pub(super) fn restore_hold(&mut self, key: UniqueKey, id: JobId, until: Option<Moment>) {
+        if let Some(until) = until {
+            self.windows.push(Reverse((until, key.clone())));
+        }
+        self.keys.insert(key, Hold { id, until });
+    }
+
     /// Who, other than `id`, holds the key now.
     pub(super) fn holder_of(&self, unique: &Unique, id: JobId, now: Now) -> Option<JobId> {
         let hold = self.keys.get(&unique.key)?;
@@ -50,6 +198,7 @@ impl Room {
         }
         let until = unique.window.map(|window| now.after(window));
         self.keys.insert(unique.key.clone(), Hold { id, until });
+        self.moved(&unique.key);
         if let Some(until) = until {
             self.windows.push(Reverse((until, unique.key.clone())));
         }
@@ -59,6 +208,7 @@ impl Room {
     pub(super) fn free(&mut self, unique: &Unique, id: JobId) {
         if self.keys.get(&unique.key).is_some_and(|hold| hold.id == id && hold.until.is_none()) {
             self.keys.remove(&unique.key);
+            self.moved(&unique.key);
         }
     }
 
@@ -66,6 +216,7 @@ impl Room {
     pub(super) fn withdraw(&mut self, unique: &Unique, id: JobId) {
         if self.keys.get(&unique.key).is_some_and(|hold| hold.id == id) {
             self.keys.remove(&unique.key);
+            self.moved(&unique.key);
         }
     }
 
@@ -74,7 +225,14 @@ impl Room {
             let Some(Reverse((until, key))) = self.windows.pop() else { return };
             if self.keys.get(&key).is_some_and(|hold| hold.until == Some(until)) {
                 self.keys.remove(&key);
+                self.moved(&key);
             }
+        }
+    }
+
+    fn moved(&mut self, key: &UniqueKey) {
+        if self.noted {
+            self.moved.push(key.clone());
         }
     }
 }

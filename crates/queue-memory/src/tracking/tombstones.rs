@@ -18,6 +18,11 @@ pub(super) struct Tombstones {
     laid: u64,
     /// Stones that had to go: whatever is no younger than the youngest of them, and unknown, was forgotten.
     watermarks: HashMap<QueueName, Timestamp>,
+    /// Somebody takes what changed.
+    noted: bool,
+    /// Stones that were laid or removed since it was taken, and queues whose watermark rose.
+    moved: Vec<(u64, Moment, JobRef)>,
+    raised: Vec<QueueName>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -36,20 +41,43 @@ pub(super) enum Kind {
 }
 
 impl Tombstones {
-    pub(super) fn new(age: Duration, limit: usize) -> Self {
-        Self { age, limit, stones: HashMap::new(), line: VecDeque::new(), laid: 0, watermarks: HashMap::new() }
+    pub(super) fn new(age: Duration, limit: usize, noted: bool) -> Self {
+        Self {
+            age,
+            limit,
+            stones: HashMap::new(),
+            line: VecDeque::new(),
+            laid: 0,
+            watermarks: HashMap::new(),
+            noted,
+            moved: Vec::new(),
+            raised: Vec::new(),
+        }
     }
 
     pub(super) fn lay(&mut self, job: JobRef, kind: Kind, now: Now) {
         self.laid += 1;
-        self.stones.insert(job.clone(), Stone { serial: self.laid, kind });
+        let job = placeless(&job);
+        let former = self.stones.insert(job.clone(), Stone { serial: self.laid, kind });
+        if let Some(former) = former {
+            self.note(former.serial, now.mono, &job);
+        }
+        self.note(self.laid, now.mono, &job);
         self.line.push_back((self.laid, now.mono, job));
         self.prune(now);
     }
 
     /// The job has a record again.
     pub(super) fn lift(&mut self, job: &JobRef) {
-        self.stones.remove(job);
+        if let Some(stone) = self.stones.remove(&placeless(job)) {
+            self.note(stone.serial, 0, job);
+        }
+    }
+
+    fn note(&mut self, serial: u64, laid: Moment, job: &JobRef) {
+        if self.noted {
+            self.moved.push((serial, laid, placeless(job)));
+        }
     }
 
     /// Why the job has no record, as far as that is known.
@@ -64,13 +92,49 @@ impl Tombstones {
 
     /// Whether this very job has a stone; the watermark says nothing of a job that is only now being published.
     pub(super) fn stone(&self, job: &JobRef) -> Option<Kind> {
-        self.stones.get(job).map(|stone| stone.kind)
+        self.stones.get(&placeless(job)).map(|stone| stone.kind)
+    }
+
+    #[cfg(feature = "journal")]
+    pub(super) fn take_moved(&mut self) -> Vec<(u64, Moment, JobRef)> {
+        std::mem::take(&mut self.moved)
+    }
+
+    #[cfg(feature = "journal")]
+    pub(super) fn take_raised(&mut self) -> Vec<(QueueName, Timestamp)> {
+        let raised = std::mem::take(&mut self.raised).into_iter();
+        raised.filter_map(|queue| self.watermarks.get(&queue).map(|mark| (queue.clone(), *mark))).collect()
+    }
+
+    /// What the stone of this number says; `None` where it is gone.
+    #[cfg(feature = "journal")]
+    pub(super) fn kind_of(&self, serial: u64, job: &JobRef) -> Option<Kind> {
+        self.stones.get(job).filter(|stone| stone.serial == serial).map(|stone| stone.kind)
+    }
+
+    /// As it was laid, one after the other.
+    #[cfg(feature = "journal")]
+    pub(super) fn restore(&mut self, serial: u64, job: JobRef, kind: Kind, laid: Moment) {
+        self.laid = self.laid.max(serial);
+        self.stones.insert(job.clone(), Stone { serial, kind });
+        self.line.push_back((serial, laid, job));
+    }
+
+    #[cfg(all(test, feature = "journal"))]
+    pub(super) fn words(&self) -> impl Iterator<Item = (String, String)> {
+        let stones = self.stones.iter().map(|(job, stone)| (format!("stone {job}"), format!("{stone:?}")));
+        stones.chain(self.watermarks.iter().map(|(queue, mark)| (format!("mark {queue}"), format!("{mark:?}"))))
+    }
+
+    #[cfg(feature = "journal")]
+    pub(super) fn restore_watermark(&mut self, queue: QueueName, mark: Timestamp) {
+        self.watermarks.insert(queue, mark);
     }
 
     /// Forgets stones that are too old or too many, and raises the watermark by them.
     pub(super) fn prune(&mut self, now: Now) {
         let age = crate::queue::nanos(self.age);
-        while let Some((_, laid, _)) = self.line.front() {
+        while let Some(&(_, laid, _)) = self.line.front() {
             if self.line.len() <= self.limit && now.mono < laid.saturating_add(age) {
                 break;
             }
@@ -79,10 +143,19 @@ impl Tombstones {
                 continue;
             }
             self.stones.remove(&job);
+            self.note(serial, laid, &job);
             if let Some(made) = job.id.created_at() {
-                let mark = self.watermarks.entry(job.queue).or_insert(made);
+                let mark = self.watermarks.entry_ref(&job.queue).or_insert(made);
                 *mark = (*mark).max(made);
+                if self.noted {
+                    self.raised.push(job.queue);
+                }
             }
         }
     }
+}
+
+/// A job is the same one wherever the transport keeps it.
+fn placeless(job: &JobRef) -> JobRef {
+    JobRef::new(job.queue.clone(), job.id)
 }

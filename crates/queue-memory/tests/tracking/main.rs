@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 mod claim;
+#[cfg(feature = "journal")]
+mod disk;
 mod model;
 mod records;
 mod settle;
@@ -32,6 +34,8 @@ const LEASE: Duration = Duration::from_secs(10);
 struct Bed {
     env: Env,
     store: MemoryTracking,
+    #[cfg(feature = "journal")]
+    disk: queue_memory::ModelDisk,
 }
 
 fn queue() -> QueueName {
@@ -71,7 +75,7 @@ fn done() -> Disposition {
 }
 
 fn everything() -> Scope {
-    Scope { provider: "any".into(), queues: None }
+    Scope { provider: PROVIDER.into(), queues: None }
 }
 
 /// The copy that follows a failed attempt.
@@ -82,8 +86,14 @@ fn successor(envelope: &Envelope) -> Envelope {
     })
 }
 
+const PROVIDER: &str = "rabbit";
+
+fn claim_of(job: JobRef, envelope: &Envelope) -> Claim {
+    Claim { provider: PROVIDER.into(), job, envelope: envelope.clone(), worker: "w".into(), lease: LEASE }
+}
+
 fn staged(envelope: &Envelope) -> StagedJob {
-    StagedJob { job: reference(envelope), envelope: envelope.clone(), hold: None }
+    StagedJob::new(PROVIDER, reference(envelope), envelope.clone())
 }
 
 fn reference(envelope: &Envelope) -> JobRef {
@@ -101,7 +111,12 @@ impl Bed {
 
     fn bounded(limits: TrackingLimits) -> Self {
         let env = Env::seeded(START, 1);
-        Self { store: MemoryTracking::with_limits(env.clone(), limits), env }
+        Self {
+            store: MemoryTracking::with_limits(env.clone(), limits),
+            env,
+            #[cfg(feature = "journal")]
+            disk: queue_memory::ModelDisk::new(),
+        }
     }
 
     fn job(&self) -> Envelope {
@@ -120,7 +135,7 @@ impl Bed {
     }
 
     async fn hold(&self, envelope: &Envelope, hold: Duration) -> StageOutcome {
-        self.store.stage(&[StagedJob { hold: Some(hold), ..staged(envelope) }], STAGE).await.remove(0)
+        self.store.stage(&[staged(envelope).held(hold)], STAGE).await.remove(0)
     }
 
     async fn confirm(&self, envelope: &Envelope) {
@@ -143,7 +158,7 @@ impl Bed {
 
     async fn claim(&self, envelope: &Envelope) -> Verdict {
         let (job, envelope) = (reference(envelope), envelope.clone());
-        self.store.claim(&[Claim { job, envelope, worker: "w".into(), lease: LEASE }]).await.remove(0)
+        self.store.claim(&[claim_of(job, &envelope)]).await.remove(0)
     }
 
     async fn run(&self, envelope: &Envelope) -> Fence {
@@ -171,7 +186,7 @@ impl Bed {
     ) -> SettleOutcome {
         let mut settlement = Settlement::new(receipt(fence), disposition);
         settlement.then = then;
-        self.store.settle(&[TrackedSettle { fence, settlement, successor }], STAGE).await.remove(0)
+        self.store.settle(&[TrackedSettle { fence, settlement, successor }], STAGE).await.remove(0).outcome
     }
 
     async fn beat(&self, fence: Fence, change: impl FnOnce(&mut Beat)) -> BeatOutcome {

@@ -1,5 +1,6 @@
 //! A transport that repeats and forgets its acknowledgements, workers and publishers that die between any two steps, and a
-//! small reference of what must hold: nothing lost, nothing run by two, nothing ended twice, attempts as they were settled.
+//! small reference of what must hold: nothing lost, nothing run by two, nothing ended twice, attempts as they were settled;
+//! in memory, and on a disk that the store is closed on, or dies on, every now and then.
 
 use std::collections::BTreeMap;
 
@@ -25,6 +26,8 @@ struct Known {
     shared: bool,
     /// Until when it waits for its key.
     parked: Option<Timestamp>,
+    /// The process died while it was held: whether the claim was on disk is not known.
+    orphaned: bool,
 }
 
 #[derive(Debug)]
@@ -46,9 +49,9 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, bed: Bed) -> Self {
         Self {
-            bed: Bed::new(),
+            bed,
             random: SeededRandom::new(seed),
             known: BTreeMap::new(),
             travelling: Vec::new(),
@@ -152,7 +155,9 @@ impl World {
                 assert_eq!(copy.generation, job.newest, "an outdated copy runs");
                 assert!(job.parked.take().is_none_or(|until| until <= now), "it waits for its key");
                 job.shared = true;
-                assert_eq!(redelivered, job.holder.is_some(), "claimed before and never settled");
+                if !std::mem::take(&mut job.orphaned) {
+                    assert_eq!(redelivered, job.holder.is_some(), "claimed before and never settled");
+                }
                 if let Some((_, until)) = job.holder {
                     assert!(until <= now, "two live fences for one job");
                 }
@@ -314,6 +319,26 @@ impl World {
         }
     }
 
+    /// The store is closed and opened again, or all of the process dies.
+    #[cfg(feature = "journal")]
+    async fn restart(&mut self) {
+        let dies = self.below(3) > 0;
+        self.bed.reopen(dies).await;
+        let now = self.now();
+        for job in self.known.values_mut() {
+            match &mut job.holder {
+                Some((_, until)) if dies => (job.orphaned, *until) = (true, now),
+                Some((_, until)) if !job.orphaned => *until = now + LEASE,
+                // Its worker is gone.
+                Some(_) | None => {}
+            }
+        }
+        if dies {
+            self.workers.clear();
+            self.slow.clear();
+        }
+    }
+
     /// Everybody lives from here on: what was accepted must come to its end.
     async fn drain(&mut self) {
         self.slow.clear();
@@ -350,11 +375,31 @@ impl World {
     }
 }
 
+#[cfg(feature = "journal")]
+#[tokio::test(start_paused = true)]
+async fn nothing_is_lost_doubled_or_held_by_two_across_restarts() {
+    let (mut runs, mut restarts) = (0, 0);
+    for seed in 0..4 {
+        let mut world = World::new(seed, Bed::on_disk().await);
+        for _ in 0..1_500 {
+            world.step().await;
+            if world.below(60) == 0 {
+                world.restart().await;
+                restarts += 1;
+            }
+        }
+        world.drain().await;
+        world.check().await;
+        runs += world.runs;
+    }
+    assert!(runs > 300 && restarts > 40, "{runs} runs and {restarts} restarts prove little");
+}
+
 #[tokio::test(start_paused = true)]
 async fn nothing_is_lost_doubled_or_held_by_two() {
     let mut runs = 0;
     for seed in 0..SEEDS {
-        let mut world = World::new(seed);
+        let mut world = World::new(seed, Bed::new());
         for _ in 0..STEPS {
             world.step().await;
         }

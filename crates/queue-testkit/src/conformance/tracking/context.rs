@@ -13,12 +13,15 @@ use queue_core::{
     job::{JobKind, Unique, UniqueKey},
     lifecycle::JobState,
     provider::{Beat, BeatOutcome, Disposition, Receipt, SettleOutcome, Settlement},
-    store::{Claim, Fence, JobRecord, Lookup, Scope, StageOutcome, StagedJob, TrackedSettle, TrackingStore, Verdict},
+    store::{
+        Claim, Fence, JobRecord, Lookup, Scope, StageOutcome, StagedJob, TrackedOutcome, TrackedSettle, TrackingStore,
+        Verdict,
+    },
 };
 
 use crate::{
     conformance::{Failed, Outcome},
-    harness::StoreUnderTest,
+    harness::{Ending, Restart, StoreUnderTest},
 };
 
 /// How long a publisher has before the sweep takes over.
@@ -29,16 +32,30 @@ pub(super) const LEASE: Duration = Duration::from_secs(2);
 pub(super) const SLACK: Duration = Duration::from_millis(300);
 
 /// The store under test, seen from one case.
-#[derive(Debug)]
 pub struct StoreCtx {
     pub(super) store: Arc<dyn TrackingStore>,
     env: Env,
+    restart: Option<Restart>,
     named: AtomicU32,
+}
+
+impl std::fmt::Debug for StoreCtx {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreCtx").field("store", &self.store).finish_non_exhaustive()
+    }
 }
 
 impl StoreCtx {
     pub(super) fn new(tested: &StoreUnderTest) -> Self {
-        Self { store: Arc::clone(&tested.store), env: tested.env.clone(), named: AtomicU32::new(0) }
+        let StoreUnderTest { store, env, restart } = tested.clone();
+        Self { store, env, restart, named: AtomicU32::new(0) }
+    }
+
+    /// The same store in its next life.
+    pub(super) async fn reopened(&self, ending: Ending) -> Outcome<Self> {
+        let restart = self.restart.clone().ok_or_else(|| Failed("this store cannot be restarted".into()))?;
+        let (store, env) = (restart(ending).await?, self.env.clone());
+        Ok(Self { store, env, restart: Some(restart), named: AtomicU32::new(0) })
     }
 
     /// A queue that no other case uses.
@@ -68,7 +85,7 @@ impl StoreCtx {
     }
 
     pub(super) async fn offer(&self, queue: &QueueName, job: &Envelope) -> Outcome<StageOutcome> {
-        let staged = StagedJob { job: JobRef::new(queue.clone(), job.id), envelope: job.clone(), hold: None };
+        let staged = staged(queue, job);
         only(self.store.stage(&[staged], STAGE).await)
     }
 
@@ -93,7 +110,8 @@ impl StoreCtx {
 
     pub(super) async fn judge(&self, queue: &QueueName, copy: &Envelope, worker: &str) -> Outcome<Verdict> {
         let job = JobRef::new(queue.clone(), copy.id);
-        let claim = Claim { job, envelope: copy.clone(), worker: worker.into(), lease: LEASE };
+        let (provider, envelope) = (PROVIDER.into(), copy.clone());
+        let claim = Claim { provider, job, envelope, worker: worker.into(), lease: LEASE };
         only(self.store.claim(&[claim]).await)
     }
 
@@ -117,8 +135,13 @@ impl StoreCtx {
         self.settle_with(tracked(fence, disposition)).await
     }
 
-    pub(super) async fn settle_with(&self, settle: TrackedSettle) -> Outcome<SettleOutcome> {
+    /// With what is left to publish.
+    pub(super) async fn settle_whole(&self, settle: TrackedSettle) -> Outcome<TrackedOutcome> {
         only(self.store.settle(&[settle], STAGE).await)
+    }
+
+    pub(super) async fn settle_with(&self, settle: TrackedSettle) -> Outcome<SettleOutcome> {
+        Ok(self.settle_whole(settle).await?.outcome)
     }
 
     pub(super) async fn beat(&self, fence: Fence, change: impl FnOnce(&mut Beat)) -> Outcome<BeatOutcome> {
@@ -145,8 +168,15 @@ impl StoreCtx {
     }
 }
 
+/// What the suite's transport is called.
+const PROVIDER: &str = "suite";
+
+pub(super) fn staged(queue: &QueueName, envelope: &Envelope) -> StagedJob {
+    StagedJob::new(PROVIDER, JobRef::new(queue.clone(), envelope.id), envelope.clone())
+}
+
 pub(super) fn scope(queue: &QueueName) -> Scope {
-    Scope { provider: "suite".into(), queues: Some(vec![queue.clone()]) }
+    Scope { provider: PROVIDER.into(), queues: Some(vec![queue.clone()]) }
 }
 
 /// The store goes by the fence; the receipt beside it is the transport's.

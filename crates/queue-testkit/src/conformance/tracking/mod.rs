@@ -1,7 +1,9 @@
 //! The suite of [`TrackingStore`](queue_core::store::TrackingStore): what the tracking layer's crash safety stands on.
 
+mod admin;
 mod claim;
 mod context;
+mod restart;
 mod settle;
 mod stage;
 mod sweep;
@@ -42,18 +44,29 @@ use store_cases;
 
 /// Every rule.
 pub fn all_store_cases() -> impl Iterator<Item = &'static StoreCase> {
-    [stage::CASES, claim::CASES, settle::CASES, sweep::CASES].into_iter().flatten()
+    [stage::CASES, claim::CASES, settle::CASES, sweep::CASES, admin::CASES, restart::CASES].into_iter().flatten()
 }
 
-/// Every case for one tracking store. Times are a second or two, so a store on real time runs in about a minute.
+/// Every case for one tracking store; those that restart it only where it can be restarted. Times are a second or two, so a store on real time runs in about a minute.
 #[must_use]
 pub fn run_tracking_suite(factory: &Factory<StoreUnderTest>) -> Vec<Trial> {
+    let restarts = can_restart(factory);
     let trials = all_store_cases().map(|case| {
         let factory = factory.clone();
         let name = format!("{}::tracking::{}", factory.name, case.name);
+        if !restarts && case.name.starts_with("restart::") {
+            let name = format!("{name} (ignored: it goes with its process)");
+            return Trial::test(name, || Ok(())).with_ignored_flag(true);
+        }
         Trial::test(name, move || run_store_case(&factory, case).map_err(|failed| failed.0.into()))
     });
     trials.collect()
+}
+
+/// Whether what it holds outlives it; a store that cannot be had fails in each case.
+fn can_restart(factory: &Factory<StoreUnderTest>) -> bool {
+    let Ok(runtime) = factory.runtime() else { return true };
+    runtime.block_on(async { factory.make().await.map_or(true, |tested| tested.restart.is_some()) })
 }
 
 /// Runs one case on a store of its own. A panic is a failure.

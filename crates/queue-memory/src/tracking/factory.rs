@@ -1,0 +1,111 @@
+//! `memory:` and `journal:DIR` as the value of `store=`.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use queue_core::{
+    Env, Error, ErrorCode, Result,
+    provider::{ProviderUrl, Registry, StoreFactory, StoreInfo},
+    store::TrackingStore,
+};
+
+use super::MemoryTracking;
+
+/// Adds the stores `memory:` and, with the feature `journal`, `journal:DIR` to a program.
+pub(crate) fn register(registry: &mut Registry) {
+    registry.register_store(InMemory);
+    #[cfg(feature = "journal")]
+    registry.register_store(InFolder);
+}
+
+fn refuse(message: &'static str) -> Error {
+    Error::new(ErrorCode::Config, message).at("open")
+}
+
+#[derive(Debug)]
+struct InMemory;
+
+#[async_trait]
+impl StoreFactory for InMemory {
+    fn about(&self) -> StoreInfo {
+        StoreInfo {
+            schemes: &["memory"],
+            description: "in this process, and gone with it; each is a store of its own",
+            example: "memory:",
+        }
+    }
+
+    async fn open(&self, url: &ProviderUrl, env: &Env) -> Result<Arc<dyn TrackingStore>> {
+        if !matches!(url.body(), "" | "//") {
+            return Err(refuse("a `memory:` store names no host and no path: write `memory:`"));
+        }
+        url.allow_query(&[])?;
+        Ok(Arc::new(MemoryTracking::with_env(env.clone())))
+    }
+}
+
+#[cfg(feature = "journal")]
+#[derive(Debug)]
+struct InFolder;
+
+#[cfg(feature = "journal")]
+#[async_trait]
+impl StoreFactory for InFolder {
+    fn about(&self) -> StoreInfo {
+        StoreInfo {
+            schemes: &["journal"],
+            description: "in a folder that one process has open, once, at a time",
+            example: "journal:/var/lib/jobs",
+        }
+    }
+
+    /// Reading a journal takes its time: not on a thread that runs other tasks.
+    async fn open(&self, url: &ProviderUrl, env: &Env) -> Result<Arc<dyn TrackingStore>> {
+        url.allow_query(&[])?;
+        let dir = percent_encoding::percent_decode_str(url.body()).decode_utf8();
+        let dir = dir.map_err(|_| refuse("the store's folder is not UTF-8 once it is decoded"))?;
+        if dir.is_empty() {
+            return Err(refuse("a `journal:` store names a folder: write `journal:DIR`"));
+        }
+        let (journal, env) = (crate::JournalOptions::folder(&*dir), env.clone());
+        let open = move || MemoryTracking::open(&journal, env, super::TrackingLimits::default());
+        let broken = |error| Error::new(ErrorCode::Internal, "opening the store was cut short").caused_by(error);
+        tokio::task::spawn_blocking(open).await.map_err(broken)?.map(|store| Arc::new(store) as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn open(url: &str) -> Result<Arc<dyn TrackingStore>> {
+        let mut registry = Registry::new();
+        crate::register(&mut registry);
+        registry.open_store(&ProviderUrl::parse(url)?, &Env::system()).await
+    }
+
+    #[tokio::test]
+    async fn each_in_memory_is_a_store_of_its_own() {
+        let (one, two) = (open("memory:").await.unwrap(), open("memory://").await.unwrap());
+        assert_ne!(one.id(), two.id());
+        for url in ["memory:jobs", "memory:?x=1"] {
+            assert_eq!(open(url).await.unwrap_err().code(), ErrorCode::Config, "{url}");
+        }
+    }
+
+    #[cfg(feature = "journal")]
+    #[tokio::test]
+    async fn a_folder_is_one_store_for_whoever_opens_it_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("journal:{}/my%20jobs", dir.path().display());
+        let first = open(&url).await.unwrap();
+        let id = first.id();
+        assert_eq!(open(&url).await.unwrap_err().code(), ErrorCode::StoreInUse);
+        drop(first);
+        assert_eq!(open(&url).await.unwrap().id(), id);
+        assert!(dir.path().join("my jobs").is_dir());
+        for url in ["journal:", "journal:x?y=1", "journal:%FF"] {
+            assert_eq!(open(url).await.unwrap_err().code(), ErrorCode::Config, "{url}");
+        }
+    }
+}
