@@ -28,13 +28,20 @@ const BATCHES: u64 = 500;
 const FEW: u64 = 1_000;
 const MANY: u64 = 1_000_000;
 
+/// Set for a process that only opens the folder it names.
+const OPEN: &str = "QUEUE_BENCH_OPEN";
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    if let Some(dir) = std::env::var_os(OPEN) {
+        return open_alone(Path::new(&dir));
+    }
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
-    let benches: [(&str, fn(&Runtime)); 3] = [
+    type Bench = (&'static str, fn(&Runtime));
+    let benches: [Bench; 3] = [
         ("journal_synced", |runtime| runtime.block_on(synced())),
         ("two_phase_cost", |_| two_phase()),
         ("journal_many", many),
@@ -83,7 +90,8 @@ fn many(runtime: &Runtime) {
     runtime.block_on(publish(&provider, (MANY - FEW) / 1_000, 1_000));
     let many = runtime.block_on(lives(&provider, &*consumer));
     compared("journal_flat_1m", many, "jobs/s", few);
-    // As a process that was killed leaves it.
+    // As a process that is killed leaves it: all is on disk before the last of it is.
+    runtime.block_on(publish(&provider, 1, 1));
     let killed = folder();
     std::fs::copy(dir.path().join("journal.redb"), killed.path().join("journal.redb")).unwrap();
     runtime.block_on(async {
@@ -91,22 +99,40 @@ fn many(runtime: &Runtime) {
         provider.close().await.unwrap();
     });
     drop((provider, consumer));
-    let (seconds, bytes) = start_up(dir.path());
-    compared("journal_startup_1m", seconds, "s", 5.0);
-    alone("journal_startup_1m_memory", bytes / MANY as f64, "B/job");
-    compared("journal_startup_1m_killed", start_up(killed.path()).0, "s", 5.0);
+    let closed = start_up(dir.path());
+    compared("journal_startup_1m", closed.seconds, "s", 5.0);
+    alone("journal_startup_1m_cpu", closed.cpu, "s");
+    alone("journal_startup_1m_memory", closed.bytes / MANY as f64, "B/job");
+    let killed = start_up(killed.path());
+    compared("journal_startup_1m_killed", killed.seconds, "s", 5.0);
+    alone("journal_startup_1m_killed_cpu", killed.cpu, "s");
     let file = std::fs::metadata(dir.path().join("journal.redb")).unwrap().len();
     alone("journal_file_1m", file as f64 / MANY as f64, "B/job");
 }
 
-/// How long opening takes, and by how much the process grows.
-fn start_up(dir: &Path) -> (f64, f64) {
-    let before = resident_bytes();
-    let started = Instant::now();
+/// What opening took.
+struct StartUp {
+    seconds: f64,
+    /// Of processor time: what it takes when nobody else is there.
+    cpu: f64,
+    /// By how much the process grew.
+    bytes: f64,
+}
+
+/// Opens a folder in a process of its own.
+fn start_up(dir: &Path) -> StartUp {
+    let output = std::process::Command::new(std::env::current_exe().unwrap()).env(OPEN, dir).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let numbers: Vec<f64> = text.split_whitespace().map(|number| number.parse().unwrap()).collect();
+    StartUp { seconds: numbers[0], cpu: numbers[1], bytes: numbers[2] }
+}
+
+fn open_alone(dir: &Path) {
+    let (bytes, cpu, started) = (resident_bytes(), processor_seconds(), Instant::now());
     let provider = open(dir);
     let seconds = started.elapsed().as_secs_f64();
+    println!("{seconds} {} {}", processor_seconds() - cpu, resident_bytes() - bytes);
     assert!(provider.recovery().unwrap().jobs >= MANY);
-    (seconds, resident_bytes() - before)
 }
 
 fn queue() -> QueueName {
@@ -125,7 +151,7 @@ fn open(dir: &Path) -> MemoryProvider {
 async fn declare(provider: &MemoryProvider) {
     let mut spec = QueueSpec::new(queue());
     spec.durability = Some(Durability::Synced);
-    spec.max_len = None;
+    spec.max_len = Some(2 * MANY);
     provider.declare(&spec).await.unwrap();
 }
 
@@ -212,4 +238,10 @@ fn resident_bytes() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok()).map_or(0.0, |kib| kib * 1024.0)
+}
+
+fn processor_seconds() -> f64 {
+    let schedstat = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let run = schedstat.filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok());
+    run.filter_map(|text| text.split(' ').next()?.parse::<f64>().ok()).sum::<f64>() / 1e9
 }

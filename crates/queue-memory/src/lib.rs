@@ -11,7 +11,6 @@ mod forget;
 #[allow(dead_code, reason = "as above")]
 mod journal;
 #[cfg(feature = "journal")]
-#[allow(dead_code, reason = "not everything has a caller yet")]
 mod journal;
 #[cfg(not(feature = "journal"))]
 #[path = "absent.rs"]

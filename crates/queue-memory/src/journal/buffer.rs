@@ -26,7 +26,7 @@ struct Buffer {
     /// What the writer has taken and not committed, in bytes.
     taken: usize,
     now: bool,
-    /// The shortest wait asked for since the writer looked.
+    /// The shortest wait asked for since the writer took the last batch: only a shorter one is worth waking it for.
     within: Option<Duration>,
     end: Option<End>,
 }
@@ -51,6 +51,9 @@ struct Progress {
     ended: Option<Result<()>>,
 }
 
+/// Of what comes after the end.
+const NEVER: Ticket = Ticket(u64::MAX);
+
 /// What the writer is to do next.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
@@ -70,6 +73,9 @@ impl Shared {
         let mut buffer = self.buffer.lock();
         if batch.is_empty() {
             return Ticket(buffer.last);
+        }
+        if buffer.end.is_some() {
+            return NEVER;
         }
         buffer.batch.extend(batch);
         buffer.last += batch.len() as u64;
@@ -92,15 +98,16 @@ impl Shared {
     /// Waits for work; puts it into `batch`, which is empty. `clock` is a monotonic clock.
     pub(super) fn next(&self, batch: &mut Batch, clock: impl Fn() -> Duration) -> Next {
         let mut buffer = self.buffer.lock();
-        let mut due: Option<Duration> = None;
+        let (mut due, mut seen) = (None, None);
         loop {
             if buffer.end == Some(End::Abandoned) {
                 return Next::End(End::Abandoned);
             }
             let now = clock();
-            if let Some(within) = buffer.within.take() {
-                let asked = now.saturating_add(within);
-                due = Some(due.map_or(asked, |due| due.min(asked)));
+            if buffer.within != seen {
+                seen = buffer.within;
+                let asked = now.saturating_add(seen.unwrap_or(Duration::MAX));
+                due = Some(due.map_or(asked, |due: Duration| due.min(asked)));
             }
             let ending = buffer.end.is_some();
             if buffer.batch.is_empty() {
@@ -210,7 +217,7 @@ impl Shared {
         let Ok(progress) = progress.wait_for(settled).await else { return Err(closed()) };
         match &*progress {
             Progress { committed, .. } if *committed >= ticket.0 => Ok(()),
-            Progress { trouble: Some(error), .. } => Err(error.clone()),
+            Progress { ended: Some(Err(error)), .. } | Progress { trouble: Some(error), .. } => Err(error.clone()),
             _ => Err(closed()),
         }
     }

@@ -25,6 +25,7 @@ struct Platter {
     pending: Vec<Change>,
     refuses: Option<ErrorKind>,
     /// Everything done since recording began.
+    #[cfg(test)]
     log: Option<Vec<Event>>,
 }
 
@@ -36,6 +37,7 @@ pub(crate) enum Change {
 }
 
 /// What was done to a recorded disk.
+#[cfg(test)]
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
     Changed(Change),
@@ -75,15 +77,18 @@ impl ModelDisk {
     }
 
     /// All that was written is on disk.
+    #[cfg(test)]
     pub(crate) fn sync(&self) {
         self.0.lock().sync();
     }
 
     /// Remembers from now on what is done.
+    #[cfg(test)]
     pub(crate) fn record(&self) {
         self.0.lock().log = Some(Vec::new());
     }
 
+    #[cfg(test)]
     pub(crate) fn recorded(&self) -> Vec<Event> {
         self.0.lock().log.clone().unwrap_or_default()
     }
@@ -95,6 +100,7 @@ impl ModelDisk {
     fn change(&self, change: Change) {
         let mut platter = self.0.lock();
         change.apply(&mut platter.bytes);
+        #[cfg(test)]
         if let Some(log) = &mut platter.log {
             log.push(Event::Changed(change.clone()));
         }
@@ -107,6 +113,7 @@ impl Platter {
         for change in std::mem::take(&mut self.pending) {
             change.apply(&mut self.synced);
         }
+        #[cfg(test)]
         if let Some(log) = &mut self.log {
             log.push(Event::Synced);
         }

@@ -89,6 +89,11 @@ impl Store {
         });
         committed.map_err(|fault| {
             self.discard();
+            // What is in memory is whole, so this is for the disk to get over, or for people to see.
+            let fault = match fault {
+                Fault::Damaged(what) => Fault::Io(std::io::Error::other(what)),
+                other => other,
+            };
             fault.into_error(&name)
         })
     }

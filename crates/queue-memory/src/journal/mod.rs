@@ -2,12 +2,34 @@
 //!
 //! Memory is the truth while the process lives; the journal is its projection, in order. Whoever changes a job appends the
 //! change under the lock that guards the job, without waiting, and awaits [`Journal::committed`] after releasing the lock
-//! if it must not be lost. One thread writes: it takes all that was appended, commits it in one transaction (two-phase, with
-//! fsync) and wakes everyone whose change it holds, so that a hundred waiters share one fsync.
+//! if it must not be lost. One thread writes: it takes all that was appended, commits it in one transaction and wakes
+//! everyone whose change it holds, so that a hundred waiters share one commit.
 //!
 //! When a commit fails, nothing is lost and nothing is acknowledged: the changes stay in memory, the file is opened again
 //! and they are tried again until it works. Meanwhile [`Journal::ready`] refuses, so that callers refuse before they change
 //! anything in memory, and the buffer stays bounded.
+//!
+//! # In the folder
+//! `journal.redb` holds a B-tree a [`Table`]. Each row ends with the sequence of the change that wrote it and a checksum
+//! over table, key, value and sequence; each commit writes down how many rows there are, what they take and what their
+//! checksums sum up to. Opening reads all of it, page checksums and rows, and compares; so a row that is altered, lost,
+//! moved or brought back is noticed, whatever did it. `journal.lock` is locked while the journal is open and holds the
+//! sequence of the newest commit, not synced: it tells of a file that is older than it was when the process ended.
+//!
+//! # Commits in two phases
+//! The library writes a commit, syncs, makes it the newest and syncs again. With one phase it saves the second sync, and
+//! takes a newest commit that does not verify for one that was never finished: damage to it would be a silent loss. With
+//! two a stop is no excuse, so the damage shows; we go back to the commit before it and report that. Measured in batches of
+//! 100 rows of 300 bytes on an ext4 disk that syncs in 0.2 ms: 184 k rows/s with two phases, 244 k with one, so a quarter
+//! of the throughput (`two_phase_cost` of the benchmark `journal`).
+//!
+//! The library's quick repair is not used: it saves the allocator's state with every commit to spare reading the file after
+//! a stop, and we read it anyway.
+//!
+//! # Size
+//! Free pages are used again; the file itself shrinks when the journal is opened or closed and it is over 4 MiB and four
+//! times what its rows take. That costs as much as writing those rows. A B-tree that grows at its end is little more than
+//! half full, so a million waiting jobs of 330 bytes take about 600 MB.
 
 mod batch;
 mod buffer;
@@ -25,7 +47,6 @@ use std::{fmt, path::Path, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use queue_core::Result;
 
-#[allow(unused_imports, reason = "for whoever keeps jobs here")]
 pub(crate) use batch::{Batch, Table, key, parts};
 use buffer::Shared;
 pub use disk::ModelDisk;

@@ -4,9 +4,6 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::batch::Table;
 
-/// What a row takes beside its key and value: sequence and checksum, eight bytes each.
-pub(super) const OVERHEAD: usize = 16;
-
 /// Appends the row's bytes to `out` and answers their checksum.
 pub(super) fn seal(table: Table, key: &[u8], value: &[u8], sequence: u64, out: &mut Vec<u8>) -> u64 {
     let start = out.len();
@@ -56,7 +53,7 @@ mod tests {
         let sum = seal(Table::Jobs, b"key", b"value", 7, &mut bytes);
         let whole = Sealed { value: b"value", sequence: 7, sum };
         assert_eq!(unseal(Table::Jobs, b"key", &bytes), Some(whole));
-        assert_eq!((bytes.len(), sum_of(&bytes)), (5 + OVERHEAD, sum));
+        assert_eq!((bytes.len(), sum_of(&bytes)), (5 + 8 + 8, sum));
         assert_eq!(unseal(Table::Jobs, b"kez", &bytes), None);
         assert_eq!(unseal(Table::States, b"key", &bytes), None);
         for bit in 0..bytes.len() * 8 {

@@ -1,6 +1,7 @@
 //! The one who writes.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread::{Builder, JoinHandle},
     time::Duration,
@@ -35,7 +36,14 @@ impl Writer {
     }
 
     pub(super) fn spawn(mut self) -> Result<JoinHandle<()>> {
-        let thread = Builder::new().name("queue-journal".to_owned()).spawn(move || self.run());
+        let shared = self.shared.clone();
+        let thread = Builder::new().name("queue-journal".to_owned()).spawn(move || {
+            if catch_unwind(AssertUnwindSafe(|| self.run())).is_err() {
+                // Nobody is to wait for what does not come.
+                shared.abandon();
+                shared.ended(Err(Error::new(ErrorCode::Internal, "the journal's thread panicked").by("memory")));
+            }
+        });
         thread.map_err(|error| {
             Error::new(ErrorCode::Unavailable, "cannot start the journal's thread").caused_by(error).by("memory")
         })

@@ -14,7 +14,7 @@ struct Tally {
     /// An earlier commit, with a report.
     went_back: usize,
     refused: usize,
-    /// Of the refused: the library panicked, or its own check of itself did.
+    /// Losses that nothing would have told of but the note of the newest commit beside the file.
     silent_without_mark: usize,
 }
 
@@ -44,7 +44,6 @@ impl Tally {
         }
     }
 
-    /// Of what is lost, how much would be lost silently if nothing told which the newest commit was.
     fn without_mark(&mut self, image: Vec<u8>) {
         let (journal, recovered, _) = open(backend(&ModelDisk::with(image), 0), Mode::Inline).unwrap();
         self.silent_without_mark += usize::from(recovered.rolled_back.is_none());

@@ -6,7 +6,7 @@ use super::{
     *,
 };
 use queue_core::ErrorCode;
-use redb::{Database, TableDefinition};
+use redb::{Database, ReadableDatabase as _, TableDefinition};
 
 /// Opens the folder's journal and answers its rows too.
 fn in_folder(dir: &Path) -> Result<(Journal, Recovered, Rows)> {
@@ -138,6 +138,41 @@ async fn what_is_no_journal_of_this_version_is_refused_with_what_to_do() {
     let error = refusal(dir.path());
     assert_eq!(error.code(), ErrorCode::Unsupported);
     assert!(error.message().contains("newer version"), "{error}");
+}
+
+#[tokio::test]
+async fn rows_that_somebody_took_away_moved_or_brought_back_are_missed() {
+    type Tamper = fn(&mut redb::Table<'_, &'static [u8], &'static [u8]>, &[u8], &[u8]);
+    let tampers: [Tamper; 4] = [
+        |rows, one, _| drop(rows.remove(one).unwrap()),
+        |rows, one, row| drop(rows.insert(&[one, b"!"].concat()[..], row).unwrap()),
+        |rows, one, old| drop(rows.insert(one, old).unwrap()),
+        |rows, one, _| drop(rows.insert(one, &b"short"[..]).unwrap()),
+    ];
+    for (index, tamper) in tampers.into_iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, ..) = in_folder(dir.path()).unwrap();
+        put(&journal, 1).await;
+        journal.close().await.unwrap();
+        let file = dir.path().join("journal.redb");
+        let rows = reading::definition(Table::Jobs);
+        let old = {
+            let database = Database::open(&file).unwrap();
+            let rows = database.begin_read().unwrap().open_table(rows).unwrap();
+            rows.get(&key(1, 1)[..]).unwrap().unwrap().value().to_vec()
+        };
+        let (journal, ..) = in_folder(dir.path()).unwrap();
+        let mut batch = Batch::new();
+        batch.put(Table::Jobs, &key(1, 1), b"changed since");
+        journal.committed(journal.append(&batch, Urgency::Now)).await.unwrap();
+        journal.close().await.unwrap();
+        let database = Database::open(&file).unwrap();
+        let write = database.begin_write().unwrap();
+        tamper(&mut write.open_table(rows).unwrap(), &key(1, 1), &old);
+        write.commit().unwrap();
+        drop(database);
+        assert_eq!(refusal(dir.path()).code(), ErrorCode::Undecodable, "{index}");
+    }
 }
 
 #[tokio::test]

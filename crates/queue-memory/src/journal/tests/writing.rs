@@ -64,6 +64,9 @@ async fn a_shorter_wait_overtakes_a_longer_one() {
     assert!(!journal.is_committed(slow));
     journal.close().await.unwrap();
     assert_eq!(rows(&disk), 3);
+    let late = journal.append(&one(4), Urgency::Now);
+    assert_eq!(journal.committed(late).await.unwrap_err().code(), ErrorCode::Closed);
+    assert!(!journal.is_committed(late));
 }
 
 #[tokio::test]
