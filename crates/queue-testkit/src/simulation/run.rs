@@ -192,6 +192,7 @@ impl Stage {
         self.sim.note("STAGE", 3, || "nothing goes wrong any more".to_owned());
         self.sim.judge(|shadow, at| shadow.reachable_again(at));
         for spec in &self.plan.queues {
+            self.backend.refuse(&spec.name, 0, 0);
             self.resume(&spec.name).await;
         }
     }
@@ -328,6 +329,7 @@ async fn trouble(sim: Sim, plan: Arc<Plan>, promises: Promises, backend: Arc<dyn
     if promises.restarts {
         add(weather.restarts, Kind::Restart);
     }
+    add(weather.refusals, Kind::Refusal);
     add(weather.jumps, Kind::Jump);
     kinds.sort_by_key(|(at, _)| *at);
     for (at, kind) in kinds {
@@ -346,6 +348,14 @@ async fn trouble(sim: Sim, plan: Arc<Plan>, promises: Promises, backend: Arc<dyn
                 backend.restart().await;
                 sim.judge(|shadow, _| shadow.restarted());
             }
+            Kind::Refusal => {
+                let (publishes, dead_letters) = (dice.between(0, 3), dice.between(0, 2));
+                let count = |n: u64| usize::try_from(n).unwrap_or(0);
+                for spec in &plan.queues {
+                    backend.refuse(&spec.name, count(publishes), count(dead_letters));
+                }
+                sim.note("STAGE", 10, || format!("{publishes} publishes and {dead_letters} dead letters are refused"));
+            }
             Kind::Jump => {
                 // What was to start at a time of the wall clock waits for it: no longer than patience lasts.
                 let by = i64::try_from(dice.between(0, 180_000)).unwrap_or(0) - 90_000;
@@ -360,6 +370,7 @@ async fn trouble(sim: Sim, plan: Arc<Plan>, promises: Promises, backend: Arc<dyn
 enum Kind {
     Outage(Duration),
     Restart,
+    Refusal,
     Jump,
 }
 
