@@ -9,14 +9,14 @@ use queue_core::{
     provider::DeadFilter,
     store::{Lookup, Watch, Watched},
 };
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::task::JoinHandle;
 
 use super::{
     Sim,
     life::Life,
     plan::Plan,
     promises::Promises,
-    roles::{Desk, Role},
+    roles::{Desk, Role, Stop},
     shadow::{Shadow, Truth},
     world::{Backend, World},
 };
@@ -137,8 +137,8 @@ impl Stage {
             Some(store) => store.watch(Watch::All).await.ok(),
             None => None,
         };
-        let (stop, stopped) = watch::channel(false);
-        let processes = self.begin(&stopped);
+        let stop = Stop::default();
+        let processes = self.begin(&stop);
         let troubles = tokio::spawn(trouble(self.sim.clone(), Arc::clone(&self.plan), self.promises.clone(), Arc::clone(&self.backend)));
         let end = self.plan.storm;
         while self.sim.env().clock.monotonic() < end && self.look(&mut events) {
@@ -148,7 +148,7 @@ impl Stage {
         let _ = troubles.await;
         self.calm_down().await;
         if self.look(&mut events) && self.drain(&mut events).await {
-            stop.send_replace(true);
+            stop.tell();
             self.farewell(processes).await;
             self.look(&mut events);
             let truth = self.read_truth().await;
@@ -159,7 +159,7 @@ impl Stage {
         }
     }
 
-    fn begin(&self, stopped: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
+    fn begin(&self, stopped: &Stop) -> Vec<JoinHandle<()>> {
         let producers = self.desks.iter().enumerate().map(|(n, desk)| (format!("producer-{n}"), Role::Producer(Arc::clone(desk))));
         let workers = (0..self.plan.workers).map(|n| (format!("worker-{n}"), Role::Worker));
         let hands = (0..self.plan.hands).map(|n| (format!("hand-{n}"), Role::Hand));
@@ -275,7 +275,7 @@ async fn tend(
     backend: Arc<dyn Backend>,
     name: String,
     role: Role,
-    stop: watch::Receiver<bool>,
+    stop: Stop,
 ) {
     for generation in 0.. {
         let life = Life::begin(&sim, &name, generation);
@@ -312,7 +312,7 @@ async fn tend(
             let _ = living.await;
         }
         tokio::task::yield_now().await;
-        if *stop.borrow() {
+        if stop.is_told() {
             return;
         }
         tokio::time::sleep(life.dice().millis(20, 2_000)).await;
