@@ -1,7 +1,12 @@
-//! The simulator on the worlds of this crate: `cargo xtask simulate`.
+//! The simulator on the worlds of this crate: `cargo xtask simulate`, and CI.
 
 use std::process::ExitCode;
 
+use queue_testkit::simulation::{perform, worlds};
+
+/// What CI runs: about a minute of both cores, unoptimized. Building with optimizations would cost more than it saves.
+const SEEDS: u64 = 10_000;
+
 fn main() -> ExitCode {
-    queue_testkit::simulation::perform(&queue_testkit::simulation::worlds(), 400)
+    perform(&worlds(), SEEDS)
 }
