@@ -319,6 +319,10 @@ impl QueueProvider for MemoryProvider {
             for (index, envelope) in std::mem::take(&mut batch).into_iter().enumerate() {
                 outcomes.push(match state.offer(envelope, named.get(index), now) {
                     Taken::Answer(outcome) => outcome,
+                    Taken::NoRoom(envelope) if options.on_full == OnFull::Exceed => {
+                        state.follow(envelope, named.get(index), now);
+                        PublishOutcome::Accepted { place: 0 }
+                    }
                     Taken::NoRoom(envelope) => {
                         waiting.push((index, envelope));
                         PublishOutcome::Rejected(Rejection::Full)

@@ -9,15 +9,17 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_core::stream::BoxStream;
 use queue_core::{
     Error, ErrorCode, JobStore, Result,
     job::{JobError, JobRef, QueueName, StoreId},
-    provider::{Beat, BeatOutcome, Cancel, Cursor, Page, ParkKey, SettleOutcome},
+    provider::{Beat, BeatOutcome, Cancel, Cursor, DeadFilter, DeadJob, Page, ParkKey, SettleOutcome},
     queue_spec::Retention,
+    stats::QueueStats,
     store::{
-        CancelOutcome, Claim, Fence, JobQuery, JobRecord, Leadership, Lookup, QueueControl, Scope, StageOutcome,
-        StagedJob, StoreScope, TrackedSettle, TrackingStore, Verdict, Watch, Watched,
+        CancelOutcome, Claim, Fence, JobQuery, JobRecord, Leadership, Lookup, QueueControl, RedriveOutcome, Scope,
+        StageOutcome, StagedJob, StoreScope, TrackedOutcome, TrackedSettle, TrackingStore, Verdict, Watch, Watched,
     },
 };
 
@@ -70,6 +72,15 @@ pub enum StoreCall {
     Settle,
     Unpark,
     Due,
+    Silent,
+    Parked,
+    Dead,
+    Redrive,
+    ForgetDead,
+    Stats,
+    Position,
+    Purge,
+    DropQueue,
 }
 
 #[derive(Debug, Default)]
@@ -236,8 +247,9 @@ impl TrackingStore for FaultyStore {
         self.each(StoreCall::Heartbeat, beats.len(), BeatOutcome::Unknown, self.inner.heartbeat(beats)).await
     }
 
-    async fn settle(&self, batch: &[TrackedSettle], stage_lease: Duration) -> Vec<SettleOutcome> {
-        self.each(StoreCall::Settle, batch.len(), SettleOutcome::Unknown, self.inner.settle(batch, stage_lease)).await
+    async fn settle(&self, batch: &[TrackedSettle], stage_lease: Duration) -> Vec<TrackedOutcome> {
+        let unknown = |error| TrackedOutcome::only(SettleOutcome::Unknown(error));
+        self.each(StoreCall::Settle, batch.len(), unknown, self.inner.settle(batch, stage_lease)).await
     }
 
     async fn unpark(&self, scope: &Scope, key: &ParkKey, n: usize, stage_lease: Duration) -> Result<Vec<StagedJob>> {
@@ -252,6 +264,54 @@ impl TrackingStore for FaultyStore {
         stage_lease: Duration,
     ) -> Result<Vec<StagedJob>> {
         self.one(StoreCall::Due, self.inner.due(scope, dead_leases, limit, stage_lease)).await
+    }
+
+    async fn silent(
+        &self,
+        scope: &Scope,
+        at_least: Duration,
+        limit: usize,
+        stage_lease: Duration,
+    ) -> Result<Vec<StagedJob>> {
+        self.one(StoreCall::Silent, self.inner.silent(scope, at_least, limit, stage_lease)).await
+    }
+
+    async fn parked(&self, queue: &QueueName, limit: usize) -> Result<Vec<(ParkKey, u64)>> {
+        self.one(StoreCall::Parked, self.inner.parked(queue, limit)).await
+    }
+
+    async fn dead(
+        &self,
+        queue: &QueueName,
+        filter: &DeadFilter,
+        cursor: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<DeadJob>> {
+        self.one(StoreCall::Dead, self.inner.dead(queue, filter, cursor, limit)).await
+    }
+
+    async fn redrive(&self, jobs: &[(JobRef, Option<Bytes>)], stage_lease: Duration) -> Vec<Result<RedriveOutcome>> {
+        self.each(StoreCall::Redrive, jobs.len(), Err, self.inner.redrive(jobs, stage_lease)).await
+    }
+
+    async fn forget_dead(&self, jobs: &[JobRef]) -> Vec<Result<bool>> {
+        self.each(StoreCall::ForgetDead, jobs.len(), Err, self.inner.forget_dead(jobs)).await
+    }
+
+    async fn stats(&self, queues: &[QueueName]) -> Vec<Result<QueueStats>> {
+        self.each(StoreCall::Stats, queues.len(), Err, self.inner.stats(queues)).await
+    }
+
+    async fn position(&self, job: &JobRef) -> Result<Option<u64>> {
+        self.one(StoreCall::Position, self.inner.position(job)).await
+    }
+
+    async fn purge(&self, queue: &QueueName) -> Result<u64> {
+        self.one(StoreCall::Purge, self.inner.purge(queue)).await
+    }
+
+    async fn drop_queue(&self, queue: &QueueName) -> Result<()> {
+        self.one(StoreCall::DropQueue, self.inner.drop_queue(queue)).await
     }
 }
 
@@ -268,7 +328,7 @@ mod tests {
     fn staged() -> StagedJob {
         let id = JobId::derive(b"faults", 1);
         let envelope = Envelope::builder(id, JobKind::from_static("k"), &b"1"[..], Timestamp::from_millis(1)).seal();
-        StagedJob { job: JobRef::new(QueueName::from_static("q"), id), envelope, hold: None }
+        StagedJob::new("test", JobRef::new(QueueName::from_static("q"), id), envelope)
     }
 
     #[tokio::test(start_paused = true)]

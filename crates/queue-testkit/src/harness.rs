@@ -66,6 +66,11 @@ pub struct Facts {
     pub strict_priority: bool,
     /// A released job comes before those that wait.
     pub release_to_head: bool,
+    /// An unparked job comes before those that came meanwhile, as opposed to joining the tail as a new copy.
+    pub unpark_to_head: bool,
+    /// A lease that ended is seen in the record within a tick, as opposed to at the next claim: until then its holder may still
+    /// settle.
+    pub lapse_is_seen: bool,
     /// What waits can go to any consumer, as opposed to the one that its partition is assigned to.
     pub any_consumer: bool,
 }
@@ -84,6 +89,8 @@ impl Facts {
             fifo: true,
             strict_priority: true,
             release_to_head: true,
+            unpark_to_head: true,
+            lapse_is_seen: true,
             any_consumer: true,
         }
     }

@@ -34,6 +34,9 @@ pub enum OnFull {
     Reject,
     /// Each waits for room until the deadline, then [`Rejection::Full`].
     Wait,
+    /// Nothing: the jobs were accepted before, and these are their next copies. Retries, follow-ups and redrives are never
+    /// refused by `max_len`; a layer that publishes them itself says so with this.
+    Exceed,
 }
 
 /// What `Accepted` and `Settled` promise. The queue's default governs both; a publish may ask for more.

@@ -9,7 +9,9 @@ mod tracking;
 
 pub use query::{CancelOutcome, JobQuery, Leadership, Lookup, QueueControl, StoreScope, Watch, Watched};
 pub use record::{JobRecord, PastFailure};
-pub use tracking::{Claim, Fence, Scope, StageOutcome, StagedJob, TrackedSettle, TrackingStore, Verdict};
+pub use tracking::{
+    Claim, Fence, RedriveOutcome, Scope, StageOutcome, StagedJob, TrackedOutcome, TrackedSettle, TrackingStore, Verdict,
+};
 
 use std::{fmt::Debug, time::Duration};
 

@@ -16,8 +16,8 @@ use super::{
 use crate::queue::{Moment, Now};
 
 impl Ledger {
-    pub(super) fn claim(&mut self, claim: &Claim, provider: Option<&Arc<str>>, now: Now) -> Verdict {
-        let Some(slot) = self.find(&claim.job.queue, claim.job.id).or_else(|| self.adopt(claim, provider, now)) else {
+    pub(super) fn claim(&mut self, claim: &Claim, now: Now) -> Verdict {
+        let Some(slot) = self.find(&claim.job.queue, claim.job.id).or_else(|| self.adopt(claim, now)) else {
             return Verdict::Drop;
         };
         self.announce(slot, now);
@@ -29,13 +29,13 @@ impl Ledger {
     }
 
     /// Begins the record of a job that was published while the store was away. `None` where it was here before.
-    fn adopt(&mut self, claim: &Claim, provider: Option<&Arc<str>>, now: Now) -> Option<u32> {
+    fn adopt(&mut self, claim: &Claim, now: Now) -> Option<u32> {
         if self.tombstones.kind(&claim.job.queue, claim.job.id).is_some() {
             return None;
         }
         let envelope = claim.envelope.clone();
-        let newcomer =
-            Newcomer { job: &claim.job, envelope, provider: provider.cloned(), hold: None, copy: Copy::Sent };
+        let provider = Arc::clone(&claim.provider);
+        let newcomer = Newcomer { job: &claim.job, envelope, provider, hold: None, copy: Copy::Sent };
         self.admit(newcomer, now)
     }
 
@@ -83,6 +83,7 @@ impl Ledger {
 
     fn run(&mut self, slot: u32, claim: &Claim, now: Now) -> Option<Verdict> {
         let record = self.slots.get_mut(slot)?;
+        record.place = claim.job.place;
         record.job.marked = false;
         record.job.started_at = Some(now.wall);
         record.worker = Some(Arc::clone(&claim.worker));

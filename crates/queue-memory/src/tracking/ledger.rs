@@ -8,7 +8,6 @@ use queue_core::{
     event::JobEventKind,
     job::{Envelope, JobId, JobRef, QueueName, Timestamp},
     lifecycle::{self, JobState, Transition, Trigger},
-    provider::ParkKey,
     store::Fence,
 };
 
@@ -35,8 +34,6 @@ pub(super) struct Ledger {
     timers_limit: usize,
     pub(super) owed: BTreeSet<(Moment, u32)>,
     pub(super) leases: BTreeSet<(Moment, u32)>,
-    /// First parked, first unparked.
-    pub(super) parked: HashMap<ParkKey, BTreeSet<(u64, u32)>>,
     pub(super) tombstones: Tombstones,
     pub(super) max_waiting: u64,
     ticket: u64,
@@ -57,7 +54,6 @@ impl Ledger {
             timers_limit: SLACK,
             owed: BTreeSet::new(),
             leases: BTreeSet::new(),
-            parked: HashMap::new(),
             tombstones: Tombstones::new(limits.tombstone_age, limits.max_tombstones),
             max_waiting: limits.max_waiting,
             ticket: 0,
@@ -101,10 +97,12 @@ impl Ledger {
         self.ticket += 1;
         self.born = self.born.wrapping_add(1);
         let claimed = envelope.generation;
+        let place = job.place;
         let entry = Entry::new(envelope, state, self.ticket, self.born, now.wall);
         let queue = job.queue.clone();
         let record = Tracked {
             queue,
+            place,
             provider,
             job: entry,
             copy,
@@ -121,7 +119,8 @@ impl Ledger {
         });
         self.tombstones.lift(job);
         let room = self.room(&job.queue);
-        room.waiting += 1;
+        *room.count(state) += 1;
+        room.submitted += 1;
         if let Some(unique) = unique {
             room.hold(&unique, id, now);
         }
@@ -159,7 +158,8 @@ impl Ledger {
         record.due = None;
         let (queue, expires_at) = (record.queue.clone(), record.job.envelope.expires_at);
         let room = self.room(&queue);
-        room.waiting = room.waiting + u64::from(to.is_waiting()) - u64::from(from.is_waiting());
+        *room.count(from) -= 1;
+        *room.count(to) += 1;
         if let Some(end) = expires_at.filter(|_| to.is_waiting() && !from.is_waiting()) {
             self.set_expiry(slot, end, now);
         }
@@ -176,12 +176,13 @@ impl Ledger {
     /// A parked job leaves its key's line with whatever happens to it.
     fn leave_line(&mut self, slot: u32) {
         let Some(record) = self.slots.get_mut(slot).filter(|record| record.is_parked()) else { return };
-        let ticket = record.job.ticket;
+        let (ticket, queue) = (record.job.ticket, record.queue.clone());
         let Some(key) = record.job.details_mut().parked.take() else { return };
-        if let Some(line) = self.parked.get_mut(&key) {
+        let room = self.room(&queue);
+        if let Some(line) = room.parked.get_mut(&key) {
             line.remove(&(ticket, slot));
             if line.is_empty() {
-                self.parked.remove(&key);
+                room.parked.remove(&key);
             }
         }
     }
@@ -278,12 +279,12 @@ impl Ledger {
         }
         let record = self.slots.get(slot)?;
         let (job, envelope, listed) = (record.reference(), record.job.envelope.clone(), record.listed);
-        let waited = record.job.state.is_waiting();
+        let state = record.job.state;
         self.slots.remove(slot);
         if let Some((agenda, at)) = listed {
             self.agenda(agenda).remove(&(at, slot));
         }
-        self.room(&job.queue).waiting -= u64::from(waited);
+        *self.room(&job.queue).count(state) -= 1;
         Some((job, envelope))
     }
 }
@@ -293,7 +294,7 @@ impl Ledger {
 pub(super) struct Newcomer<'a> {
     pub(super) job: &'a JobRef,
     pub(super) envelope: Envelope,
-    pub(super) provider: Option<Arc<str>>,
+    pub(super) provider: Arc<str>,
     pub(super) hold: Option<Duration>,
     pub(super) copy: Copy,
 }

@@ -1,5 +1,6 @@
 //! The records of jobs that another transport carries.
 
+mod admin;
 mod claim;
 mod ledger;
 mod record;
@@ -25,8 +26,6 @@ use ledger::Ledger;
 #[derive(Debug, Clone)]
 pub struct MemoryTracking {
     shared: Arc<Shared>,
-    /// Stamped into the records that are written through this handle.
-    provider: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -79,14 +78,7 @@ impl MemoryTracking {
         let hub = Hub::new();
         let ledger = Mutex::new(Ledger::new(limits, hub.clone()));
         let shared = Shared { id: StoreId::fresh(&env), env, hub, leaders: Leaders::default(), ledger };
-        Self { shared: Arc::new(shared), provider: None }
-    }
-
-    /// The same store, for one of several providers that share it: what is written through this handle is in the scope of
-    /// that name alone.
-    #[must_use]
-    pub fn for_provider(&self, name: impl Into<Arc<str>>) -> Self {
-        Self { shared: Arc::clone(&self.shared), provider: Some(name.into()) }
+        Self { shared: Arc::new(shared) }
     }
 
     /// Reads and changes the records at one moment. Never await inside.

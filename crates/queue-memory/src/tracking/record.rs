@@ -14,8 +14,10 @@ use crate::queue::{Entry, Moment, Now};
 #[derive(Debug)]
 pub(super) struct Tracked {
     pub(super) queue: QueueName,
-    /// Whose transport carries it; `None` where the publisher did not say.
-    pub(super) provider: Option<Arc<str>>,
+    /// As the transport said when it took or delivered a copy.
+    pub(super) place: u16,
+    /// Whose transport carries it.
+    pub(super) provider: Arc<str>,
     /// `turn_at` is the end of a lease, a delay or a park; `ticket` is the fence's epoch while the job runs.
     pub(super) job: Entry,
     pub(super) copy: Copy,
@@ -73,7 +75,7 @@ impl Tracked {
     }
 
     pub(super) fn reference(&self) -> JobRef {
-        JobRef::new(self.queue.clone(), self.job.envelope.id)
+        JobRef { place: self.place, ..JobRef::new(self.queue.clone(), self.job.envelope.id) }
     }
 
     pub(super) fn is_parked(&self) -> bool {
@@ -110,11 +112,12 @@ impl Tracked {
     }
 
     pub(super) fn staged(&self) -> StagedJob {
-        StagedJob { job: self.reference(), envelope: self.job.envelope.clone(), hold: None }
+        StagedJob::new(Arc::clone(&self.provider), self.reference(), self.job.envelope.clone())
     }
 
     pub(super) fn record(&self, now: Now) -> JobRecord {
         let mut record = self.job.record(&self.queue, self.worker.clone(), now);
+        record.job.place = self.place;
         record.due_at = self.due;
         record
     }

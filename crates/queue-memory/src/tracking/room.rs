@@ -2,12 +2,14 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, BinaryHeap, VecDeque},
+    collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
 };
 
 use hashbrown::HashMap;
 use queue_core::{
     job::{JobId, Timestamp, Unique, UniqueKey},
+    lifecycle::JobState,
+    provider::{Disposition, ParkKey},
     store::QueueControl,
 };
 
@@ -16,8 +18,13 @@ use crate::queue::{Moment, Now};
 #[derive(Debug, Default)]
 pub(super) struct Room {
     pub(super) control: QueueControl,
-    /// Jobs that wait, which are bounded.
-    pub(super) waiting: u64,
+    /// How many records are in each state.
+    states: [u64; JobState::ALL.len()],
+    pub(super) submitted: u64,
+    pub(super) completed: u64,
+    pub(super) failed: u64,
+    /// First parked, first unparked: by ticket.
+    pub(super) parked: BTreeMap<ParkKey, BTreeSet<(u64, u32)>>,
     keys: HashMap<UniqueKey, Hold>,
     windows: BinaryHeap<Reverse<(Moment, UniqueKey)>>,
     /// Finished jobs but the dead, the oldest first.
@@ -35,6 +42,32 @@ struct Hold {
 }
 
 impl Room {
+    pub(super) fn count(&mut self, state: JobState) -> &mut u64 {
+        &mut self.states[state as usize]
+    }
+
+    pub(super) fn number_of(&self, state: JobState) -> u64 {
+        self.states[state as usize]
+    }
+
+    /// Jobs that wait, which are bounded.
+    pub(super) fn waiting(&self) -> u64 {
+        JobState::ALL.into_iter().filter(|state| state.is_waiting()).map(|state| self.number_of(state)).sum()
+    }
+
+    /// Counts what was settled.
+    pub(super) fn note(&mut self, disposition: &Disposition) {
+        match disposition {
+            Disposition::Complete { .. } => self.completed += 1,
+            Disposition::Retry { .. } | Disposition::DeadLetter { .. } => self.failed += 1,
+            _ => {}
+        }
+    }
+
+    pub(super) fn parked_jobs(&self) -> u64 {
+        self.parked.values().map(|line| line.len() as u64).sum()
+    }
+
     /// Who, other than `id`, holds the key now.
     pub(super) fn holder_of(&self, unique: &Unique, id: JobId, now: Now) -> Option<JobId> {
         let hold = self.keys.get(&unique.key)?;

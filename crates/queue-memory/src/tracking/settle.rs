@@ -6,7 +6,7 @@ use queue_core::{
     job::JobRef,
     lifecycle::{JobState, Trigger},
     provider::{Cancel, Disposition, FollowUp, ParkKey, SettleOutcome},
-    store::{CancelOutcome, TrackedSettle},
+    store::{CancelOutcome, TrackedOutcome, TrackedSettle},
 };
 
 use super::{
@@ -17,7 +17,24 @@ use super::{
 use crate::queue::{Now, keep_outcome, trigger_of};
 
 impl Ledger {
-    pub(super) fn settle(&mut self, item: &TrackedSettle, lease: Duration, now: Now) -> SettleOutcome {
+    pub(super) fn settle(&mut self, item: &TrackedSettle, lease: Duration, now: Now) -> TrackedOutcome {
+        let outcome = self.settle_once(item, lease, now);
+        if !outcome.is_settled() {
+            return TrackedOutcome::only(outcome);
+        }
+        let staged = |job: &JobRef, generation| self.staged_slot(job, generation).is_some();
+        let successor = item.successor.as_ref().is_some_and(|successor| {
+            let slot = self.find_claimed(item.fence).and_then(|slot| self.slots.get(slot));
+            slot.is_some_and(|record| staged(&record.reference(), successor.generation))
+        });
+        let then = item.settlement.then.iter().enumerate().filter(|(_, FollowUp { queue, envelope })| {
+            staged(&JobRef::new(queue.clone(), envelope.id), envelope.generation)
+        });
+        let then = then.map(|(index, _)| index).collect();
+        TrackedOutcome { outcome, successor, then }
+    }
+
+    fn settle_once(&mut self, item: &TrackedSettle, lease: Duration, now: Now) -> SettleOutcome {
         let (fence, disposition) = (item.fence, &item.settlement.disposition);
         let Some(slot) = self.find_claimed(fence) else { return SettleOutcome::LeaseLost };
         let Some(record) = self.slots.get_mut(slot) else { return SettleOutcome::LeaseLost };
@@ -28,13 +45,14 @@ impl Ledger {
                 None => SettleOutcome::LeaseLost,
             };
         }
-        let provider = record.provider.clone();
+        let (provider, queue) = (Arc::clone(&record.provider), record.queue.clone());
         record.job.remember_settlement(fence.epoch, disposition);
         record.job.orphaned = false;
         record.job.take_mark_back();
         keep_outcome(&mut record.job, disposition, now);
         let trigger = trigger_of(disposition, record.job.cancel_requested().is_some());
         self.apply(slot, trigger, now);
+        self.room(&queue).note(disposition);
         self.succeed(slot, item, lease, now);
         match (disposition, trigger) {
             (Disposition::Retry { after, .. }, Trigger::Retry)
@@ -47,7 +65,7 @@ impl Ledger {
             _ => {}
         }
         for follow_up in &item.settlement.then {
-            self.follow(follow_up, provider.as_ref(), lease, now);
+            self.follow(follow_up, &provider, lease, now);
         }
         SettleOutcome::Settled
     }
@@ -67,27 +85,27 @@ impl Ledger {
         record.job.details_mut().parked = Some(key.clone());
         record.job.turn_at = now.after(at_most);
         record.copy = Copy::Sent;
-        let place = (record.job.ticket, slot);
-        self.parked.entry(key.clone()).or_default().insert(place);
+        let (place, queue) = ((record.job.ticket, slot), record.queue.clone());
+        self.room(&queue).parked.entry(key.clone()).or_default().insert(place);
         self.relist(slot);
     }
 
     /// Stages a follow-up, unless it, or another with its unique key, exists: then its work is done or under way.
-    fn follow(&mut self, follow_up: &FollowUp, provider: Option<&Arc<str>>, lease: Duration, now: Now) {
+    fn follow(&mut self, follow_up: &FollowUp, provider: &Arc<str>, lease: Duration, now: Now) {
         let FollowUp { queue, envelope } = follow_up;
         let job = JobRef::new(queue.clone(), envelope.id);
         if self.find(queue, envelope.id).is_some() || self.tombstones.stone(&job).is_some() {
             return;
         }
         if self.holder(queue, envelope, now).is_some() {
-            // Its copy is published all the same, by one who cannot know; it must find that it is not wanted.
+            // Should its copy be on its way all the same, it must find that it is not wanted.
             self.tombstones.lay(job, Kind::Withdrawn, now);
             return;
         }
         let due = envelope.not_before.map_or(now.mono, |due| now.moment_of(due));
         let copy = Copy::Staged { until: now.after(lease).max(due), origin: Origin::Promised };
-        let newcomer =
-            Newcomer { job: &job, envelope: envelope.clone(), provider: provider.cloned(), hold: None, copy };
+        let (envelope, provider) = (envelope.clone(), Arc::clone(provider));
+        let newcomer = Newcomer { job: &job, envelope, provider, hold: None, copy };
         if let Some(slot) = self.admit(newcomer, now) {
             self.announce(slot, now);
         }

@@ -17,14 +17,8 @@ use super::{
 use crate::queue::Now;
 
 impl Ledger {
-    pub(super) fn stage(
-        &mut self,
-        staged: &StagedJob,
-        provider: Option<&Arc<str>>,
-        lease: Duration,
-        now: Now,
-    ) -> StageOutcome {
-        let StagedJob { job, envelope, hold } = staged;
+    pub(super) fn stage(&mut self, staged: &StagedJob, lease: Duration, now: Now) -> StageOutcome {
+        let StagedJob { provider, job, envelope, hold, max_len, .. } = staged;
         if let Some(slot) = self.find(&job.queue, job.id) {
             return self.stage_known(slot, staged, lease, now);
         }
@@ -35,12 +29,13 @@ impl Ledger {
         if let Some(existing) = self.holder(&job.queue, envelope, now) {
             return StageOutcome::Duplicate { existing };
         }
-        if self.room(&job.queue).waiting >= self.max_waiting {
+        let bound = max_len.map_or(self.max_waiting, |max_len| max_len.min(self.max_waiting));
+        if self.room(&job.queue).waiting() >= bound {
             return StageOutcome::Rejected(Rejection::Full);
         }
         let until = now.after(hold.unwrap_or(lease));
         let copy = Copy::Staged { until, origin: Origin::Fresh };
-        let newcomer = Newcomer { job, envelope: envelope.clone(), provider: provider.cloned(), hold: *hold, copy };
+        let newcomer = Newcomer { job, envelope: envelope.clone(), provider: Arc::clone(provider), hold: *hold, copy };
         let Some(slot) = self.admit(newcomer, now) else { return StageOutcome::Rejected(Rejection::Full) };
         if hold.is_some() {
             // Nobody publishes it now, so nobody can refuse it.
@@ -70,18 +65,21 @@ impl Ledger {
 
     /// A newer copy of a dead job gives it another life.
     fn stage_redriven(&mut self, slot: u32, staged: &StagedJob, lease: Duration, now: Now) -> StageOutcome {
-        let StagedJob { job, envelope, hold } = staged;
+        let StagedJob { job, envelope, hold, .. } = staged;
         if let Some(existing) = self.holder(&job.queue, envelope, now) {
             return StageOutcome::Duplicate { existing };
         }
         let Some(died) = self.slots.get(slot).map(|record| record.job.changed_at) else { return StageOutcome::Known };
         self.room(&job.queue).dead.remove(&(died, slot));
+        if let Some(record) = self.slots.get_mut(slot) {
+            // Its time to live is the new life's.
+            record.job.envelope = envelope.clone();
+        }
         self.apply(slot, Trigger::Redrive, now);
         if let Some(unique) = envelope.unique.as_deref() {
             self.room(&job.queue).hold(unique, job.id, now);
         }
         if let Some(record) = self.slots.get_mut(slot) {
-            record.job.envelope = envelope.clone();
             let until = now.after(hold.unwrap_or(lease));
             record.copy = Copy::Staged { until, origin: Origin::Redriven };
         }
@@ -91,6 +89,9 @@ impl Ledger {
 
     pub(super) fn confirm(&mut self, job: &JobRef, generation: u32, now: Now) {
         let Some(slot) = self.staged_slot(job, generation) else { return };
+        if let Some(record) = self.slots.get_mut(slot) {
+            record.place = job.place;
+        }
         self.sent(slot);
         self.announce(slot, now);
     }
@@ -104,7 +105,7 @@ impl Ledger {
     }
 
     /// The job, if this very copy is staged and unconfirmed.
-    fn staged_slot(&self, job: &JobRef, generation: u32) -> Option<u32> {
+    pub(super) fn staged_slot(&self, job: &JobRef, generation: u32) -> Option<u32> {
         let slot = self.find(&job.queue, job.id)?;
         let record = self.slots.get(slot)?;
         let staged = matches!(record.copy, Copy::Staged { .. }) && record.generation() == generation;
@@ -136,6 +137,7 @@ impl Ledger {
         if let Some(unique) = envelope.unique.as_deref() {
             self.room(&job.queue).withdraw(unique, job.id);
         }
+        self.room(&job.queue).submitted -= 1;
         self.tombstones.lay(job, Kind::Withdrawn, now);
     }
 

@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_core::stream::BoxStream;
 use queue_core::{
     Error, ErrorCode, JobStore, Result,
     job::{JobError, JobRef, QueueName, StoreId},
-    provider::{Beat, BeatOutcome, Cancel, Cursor, Page, ParkKey, SettleOutcome},
+    provider::{Beat, BeatOutcome, Cancel, Cursor, DeadFilter, DeadJob, Page, ParkKey},
     queue_spec::Retention,
+    stats::QueueStats,
     store::{
-        CancelOutcome, Claim, Fence, JobQuery, JobRecord, Leadership, Lookup, QueueControl, Scope, StageOutcome,
-        StagedJob, StoreScope, TrackedSettle, TrackingStore, Verdict, Watch, Watched,
+        CancelOutcome, Claim, Fence, JobQuery, JobRecord, Leadership, Lookup, QueueControl, RedriveOutcome, Scope,
+        StageOutcome, StagedJob, StoreScope, TrackedOutcome, TrackedSettle, TrackingStore, Verdict, Watch, Watched,
     },
 };
 
@@ -114,7 +116,7 @@ impl JobStore for MemoryTracking {
 #[async_trait]
 impl TrackingStore for MemoryTracking {
     async fn stage(&self, jobs: &[StagedJob], stage_lease: Duration) -> Vec<StageOutcome> {
-        self.each(jobs, |ledger, job, now| ledger.stage(job, self.provider.as_ref(), stage_lease, now))
+        self.each(jobs, |ledger, job, now| ledger.stage(job, stage_lease, now))
     }
 
     async fn confirm(&self, jobs: &[(JobRef, u32)]) -> Vec<Result<()>> {
@@ -136,14 +138,14 @@ impl TrackingStore for MemoryTracking {
     }
 
     async fn claim(&self, claims: &[Claim]) -> Vec<Verdict> {
-        self.each(claims, |ledger, claim, now| ledger.claim(claim, self.provider.as_ref(), now))
+        self.each(claims, |ledger, claim, now| ledger.claim(claim, now))
     }
 
     async fn heartbeat(&self, beats: &[(Fence, Beat)]) -> Vec<BeatOutcome> {
         self.each(beats, |ledger, (fence, beat), now| ledger.beat(*fence, beat, now))
     }
 
-    async fn settle(&self, batch: &[TrackedSettle], stage_lease: Duration) -> Vec<SettleOutcome> {
+    async fn settle(&self, batch: &[TrackedSettle], stage_lease: Duration) -> Vec<TrackedOutcome> {
         self.each(batch, |ledger, item, now| ledger.settle(item, stage_lease, now))
     }
 
@@ -159,5 +161,54 @@ impl TrackingStore for MemoryTracking {
         stage_lease: Duration,
     ) -> Result<Vec<StagedJob>> {
         Ok(self.with(|ledger, now| ledger.due(scope, dead_leases, limit, stage_lease, now)))
+    }
+
+    async fn silent(
+        &self,
+        scope: &Scope,
+        at_least: Duration,
+        limit: usize,
+        stage_lease: Duration,
+    ) -> Result<Vec<StagedJob>> {
+        Ok(self.with(|ledger, now| ledger.silent(scope, at_least, limit, stage_lease, now)))
+    }
+
+    async fn parked(&self, queue: &QueueName, limit: usize) -> Result<Vec<(ParkKey, u64)>> {
+        Ok(self.with(|ledger, _| ledger.parked(queue, limit)))
+    }
+
+    async fn dead(
+        &self,
+        queue: &QueueName,
+        filter: &DeadFilter,
+        cursor: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<DeadJob>> {
+        self.with(|ledger, _| ledger.dead(queue, filter, cursor.as_ref(), limit))
+    }
+
+    async fn redrive(&self, jobs: &[(JobRef, Option<Bytes>)], stage_lease: Duration) -> Vec<Result<RedriveOutcome>> {
+        self.each(jobs, |ledger, (job, payload), now| Ok(ledger.redrive(job, payload.as_ref(), stage_lease, now)))
+    }
+
+    async fn forget_dead(&self, jobs: &[JobRef]) -> Vec<Result<bool>> {
+        self.each(jobs, |ledger, job, now| Ok(ledger.forget_dead(job, now)))
+    }
+
+    async fn stats(&self, queues: &[QueueName]) -> Vec<Result<QueueStats>> {
+        self.each(queues, |ledger, queue, _| Ok(ledger.stats(queue)))
+    }
+
+    async fn position(&self, job: &JobRef) -> Result<Option<u64>> {
+        Ok(self.with(|ledger, _| ledger.position(job)))
+    }
+
+    async fn purge(&self, queue: &QueueName) -> Result<u64> {
+        Ok(self.with(|ledger, now| ledger.purge(queue, now)))
+    }
+
+    async fn drop_queue(&self, queue: &QueueName) -> Result<()> {
+        self.with(|ledger, _| ledger.drop_queue(queue));
+        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use queue_core::{
-    lifecycle::Trigger,
+    lifecycle::{JobState, Trigger},
     provider::ParkKey,
     store::{Scope, StagedJob},
 };
@@ -61,6 +61,24 @@ impl Ledger {
         Some(copy)
     }
 
+    /// What the transport was to deliver and has not: it was found empty.
+    pub(super) fn silent(
+        &mut self,
+        scope: &Scope,
+        at_least: Duration,
+        limit: usize,
+        lease: Duration,
+        now: Now,
+    ) -> Vec<StagedJob> {
+        let is_silent = |record: &Tracked| {
+            let waits = record.job.state == JobState::Pending && record.copy == Copy::Sent && !record.is_parked();
+            waits && record.job.changed_at + at_least <= now.wall && is_in(scope, record)
+        };
+        let slots = self.slots.iter_from(0).filter(|(_, record)| is_silent(record)).map(|(slot, _)| slot);
+        let slots: Vec<u32> = slots.take(limit).collect();
+        slots.into_iter().filter_map(|slot| self.hand_out(slot, lease, now)).collect()
+    }
+
     pub(super) fn unpark(
         &mut self,
         scope: &Scope,
@@ -69,14 +87,18 @@ impl Ledger {
         lease: Duration,
         now: Now,
     ) -> Vec<StagedJob> {
-        let Some(line) = self.parked.get(key) else { return Vec::new() };
-        let inside = |slot: &u32| self.slots.get(*slot).is_some_and(|record| is_in(scope, record));
-        let slots: Vec<u32> = line.iter().map(|(_, slot)| *slot).filter(inside).take(n).collect();
-        slots.into_iter().filter_map(|slot| self.hand_out(slot, lease, now)).collect()
+        let rooms = self.rooms.iter().filter(|(queue, _)| scope.queues.as_ref().is_none_or(|all| all.contains(queue)));
+        let inside = |slot: u32| self.slots.get(slot).is_some_and(|record| is_in(scope, record));
+        let lines = rooms.filter_map(|(_, room)| room.parked.get(key));
+        let mut places: Vec<(u64, u32)> =
+            lines.flat_map(|line| line.iter().filter(|(_, slot)| inside(*slot)).take(n)).copied().collect();
+        places.sort_unstable();
+        places.truncate(n);
+        let slots = places.into_iter().map(|(_, slot)| slot);
+        slots.filter_map(|slot| self.hand_out(slot, lease, now)).collect()
     }
 }
 
 fn is_in(scope: &Scope, record: &Tracked) -> bool {
-    record.provider.as_ref().is_none_or(|provider| *provider == scope.provider)
-        && scope.queues.as_ref().is_none_or(|queues| queues.contains(&record.queue))
+    record.provider == scope.provider && scope.queues.as_ref().is_none_or(|queues| queues.contains(&record.queue))
 }

@@ -42,6 +42,7 @@ impl Tombstones {
 
     pub(super) fn lay(&mut self, job: JobRef, kind: Kind, now: Now) {
         self.laid += 1;
+        let job = placeless(&job);
         self.stones.insert(job.clone(), Stone { serial: self.laid, kind });
         self.line.push_back((self.laid, now.mono, job));
         self.prune(now);
@@ -49,7 +50,7 @@ impl Tombstones {
 
     /// The job has a record again.
     pub(super) fn lift(&mut self, job: &JobRef) {
-        self.stones.remove(job);
+        self.stones.remove(&placeless(job));
     }
 
     /// Why the job has no record, as far as that is known.
@@ -64,7 +65,7 @@ impl Tombstones {
 
     /// Whether this very job has a stone; the watermark says nothing of a job that is only now being published.
     pub(super) fn stone(&self, job: &JobRef) -> Option<Kind> {
-        self.stones.get(job).map(|stone| stone.kind)
+        self.stones.get(&placeless(job)).map(|stone| stone.kind)
     }
 
     /// Forgets stones that are too old or too many, and raises the watermark by them.
@@ -85,4 +86,9 @@ impl Tombstones {
             }
         }
     }
+}
+
+/// A job is the same one wherever the transport keeps it.
+fn placeless(job: &JobRef) -> JobRef {
+    JobRef::new(job.queue.clone(), job.id)
 }

@@ -71,7 +71,7 @@ fn done() -> Disposition {
 }
 
 fn everything() -> Scope {
-    Scope { provider: "any".into(), queues: None }
+    Scope { provider: PROVIDER.into(), queues: None }
 }
 
 /// The copy that follows a failed attempt.
@@ -82,8 +82,14 @@ fn successor(envelope: &Envelope) -> Envelope {
     })
 }
 
+const PROVIDER: &str = "rabbit";
+
+fn claim_of(job: JobRef, envelope: &Envelope) -> Claim {
+    Claim { provider: PROVIDER.into(), job, envelope: envelope.clone(), worker: "w".into(), lease: LEASE }
+}
+
 fn staged(envelope: &Envelope) -> StagedJob {
-    StagedJob { job: reference(envelope), envelope: envelope.clone(), hold: None }
+    StagedJob::new(PROVIDER, reference(envelope), envelope.clone())
 }
 
 fn reference(envelope: &Envelope) -> JobRef {
@@ -120,7 +126,7 @@ impl Bed {
     }
 
     async fn hold(&self, envelope: &Envelope, hold: Duration) -> StageOutcome {
-        self.store.stage(&[StagedJob { hold: Some(hold), ..staged(envelope) }], STAGE).await.remove(0)
+        self.store.stage(&[staged(envelope).held(hold)], STAGE).await.remove(0)
     }
 
     async fn confirm(&self, envelope: &Envelope) {
@@ -143,7 +149,7 @@ impl Bed {
 
     async fn claim(&self, envelope: &Envelope) -> Verdict {
         let (job, envelope) = (reference(envelope), envelope.clone());
-        self.store.claim(&[Claim { job, envelope, worker: "w".into(), lease: LEASE }]).await.remove(0)
+        self.store.claim(&[claim_of(job, &envelope)]).await.remove(0)
     }
 
     async fn run(&self, envelope: &Envelope) -> Fence {
@@ -171,7 +177,7 @@ impl Bed {
     ) -> SettleOutcome {
         let mut settlement = Settlement::new(receipt(fence), disposition);
         settlement.then = then;
-        self.store.settle(&[TrackedSettle { fence, settlement, successor }], STAGE).await.remove(0)
+        self.store.settle(&[TrackedSettle { fence, settlement, successor }], STAGE).await.remove(0).outcome
     }
 
     async fn beat(&self, fence: Fence, change: impl FnOnce(&mut Beat)) -> BeatOutcome {

@@ -15,7 +15,7 @@ use super::*;
 async fn a_store_is_of_its_process_and_another_is_another() {
     let bed = Bed::new();
     assert_eq!(bed.store.scope(), StoreScope::Process);
-    assert_eq!(bed.store.clone().id(), bed.store.for_provider("x").id());
+    assert_eq!(bed.store.clone().id(), bed.store.id());
     assert_ne!(bed.store.id(), MemoryTracking::new().id());
 }
 

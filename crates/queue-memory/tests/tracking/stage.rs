@@ -68,7 +68,7 @@ async fn unique_keys_of_two_queues_are_two() {
     bed.stage(&first).await;
     let second = bed.job_with(|job| job.unique = unique("u", None));
     let job = JobRef::new(QueueName::from_static("other"), second.id);
-    let elsewhere = StagedJob { job, envelope: second, hold: None };
+    let elsewhere = StagedJob::new(PROVIDER, job, second);
     assert!(matches!(bed.store.stage(&[elsewhere], STAGE).await[0], StageOutcome::Staged));
 }
 
@@ -78,8 +78,8 @@ async fn one_id_in_two_queues_is_two_jobs() {
     let job = bed.job();
     let there = JobRef::new(QueueName::from_static("other"), job.id);
     let fence = bed.running(&job).await;
-    bed.store.stage(&[StagedJob { job: there.clone(), envelope: job.clone(), hold: None }], STAGE).await;
-    let claim = Claim { job: there.clone(), envelope: job.clone(), worker: "w".into(), lease: LEASE };
+    bed.store.stage(&[StagedJob::new(PROVIDER, there.clone(), job.clone())], STAGE).await;
+    let claim = claim_of(there.clone(), &job);
     let Verdict::Run { fence: other, .. } = bed.store.claim(&[claim]).await.remove(0) else { panic!() };
     assert!(matches!(bed.settle(fence, done()).await, SettleOutcome::Settled));
     let Lookup::Found(record) = bed.store.get(&[there]).await.remove(0).unwrap() else { panic!() };

@@ -132,15 +132,14 @@ async fn the_limit_holds_and_what_is_left_comes_next() {
 #[tokio::test(start_paused = true)]
 async fn each_provider_and_queue_sees_its_own() {
     let bed = Bed::new();
-    let (rabbit, kafka) = (bed.store.for_provider("rabbit"), bed.store.for_provider("kafka"));
     let (mine, theirs, parked, adopted) = (bed.job(), bed.job(), bed.job(), bed.job());
-    rabbit.stage(&[staged(&mine)], STAGE).await;
-    kafka.stage(&[staged(&theirs)], STAGE).await;
-    rabbit.stage(&[staged(&parked)], STAGE).await;
+    bed.stage(&mine).await;
+    bed.store.stage(&[StagedJob::new("kafka", reference(&theirs), theirs.clone())], STAGE).await;
+    bed.stage(&parked).await;
     let fence = bed.run(&parked).await;
     bed.settle(fence, park("key", seconds(9_999))).await;
-    let claim = Claim { job: reference(&adopted), envelope: adopted.clone(), worker: "w".into(), lease: LEASE };
-    kafka.claim(&[claim]).await;
+    let claim = Claim { provider: "kafka".into(), ..claim_of(reference(&adopted), &adopted) };
+    bed.store.claim(&[claim]).await;
     pass(STAGE).await;
 
     let key = ParkKey("key".into());
@@ -161,7 +160,7 @@ async fn each_provider_and_queue_sees_its_own() {
 async fn a_follow_up_belongs_to_its_parents_provider() {
     let bed = Bed::new();
     let job = bed.job();
-    bed.store.for_provider("rabbit").stage(&[staged(&job)], STAGE).await;
+    bed.stage(&job).await;
     let fence = bed.run(&job).await;
     let follow_up = FollowUp { queue: queue(), envelope: bed.job() };
     bed.settle_with(fence, done(), None, vec![follow_up]).await;

@@ -126,6 +126,8 @@ macro_rules! needs {
             StrictPriority,
             /// Released jobs come first.
             ReleaseToHead,
+            /// Unparked jobs come before fresher ones.
+            UnparkToHead,
             /// What waits can go to any consumer.
             AnyConsumer,
             /// Only deliveries that were started are counted.
@@ -159,6 +161,7 @@ macro_rules! needs {
                     Self::Fifo => (facts.fifo, "the broker does not keep first in, first out"),
                     Self::StrictPriority => (facts.strict_priority, "bands share the attention"),
                     Self::ReleaseToHead => (facts.release_to_head, "released jobs join the tail"),
+                    Self::UnparkToHead => (facts.unpark_to_head, "unparked jobs join the tail"),
                     Self::AnyConsumer => (facts.any_consumer, "what waits is assigned to one consumer"),
                     Self::ExactStarts => (
                         matches!(capabilities.started_count, Support::Native),

@@ -23,7 +23,7 @@ cases! { "park";
     unpark_is_idempotent [Park, Store]
     counted_as_parked [Park, Store, ExactDepth]
     keys_are_the_queues_own [Park, Store]
-    unparked_come_before_fresher_ones [Park, Store, ReleaseToHead]
+    unparked_come_before_fresher_ones [Park, Store, UnparkToHead]
     without_a_store_it_looks_again [Park, NoStore]
 }
 

@@ -105,7 +105,7 @@ impl Link {
         let era = self.broker.lock().era;
         let tried = self.broker.watch(deadline, |state| {
             let outcome = if state.era == era {
-                self.try_publish(state, name, envelope)
+                self.try_publish(state, name, envelope, on_full)
             } else {
                 PublishOutcome::Rejected(Rejection::Unavailable(broken("publish", self.scheme())))
             };
@@ -121,12 +121,12 @@ impl Link {
         outcome
     }
 
-    fn try_publish(&self, state: &mut State, name: &QueueName, envelope: &Envelope) -> PublishOutcome {
+    fn try_publish(&self, state: &mut State, name: &QueueName, envelope: &Envelope, on_full: OnFull) -> PublishOutcome {
         let refused = (|| {
             self.usable(state, "publish").map_err(Rejection::Unavailable)?;
             state.check(name, envelope)?;
             state.refresh(name);
-            if state.queue(name).is_full() {
+            if on_full != OnFull::Exceed && state.queue(name).is_full() {
                 return Err(Rejection::Full);
             }
             state.publish(name, envelope)

@@ -13,7 +13,10 @@ use queue_core::{
     job::{JobKind, Unique, UniqueKey},
     lifecycle::JobState,
     provider::{Beat, BeatOutcome, Disposition, Receipt, SettleOutcome, Settlement},
-    store::{Claim, Fence, JobRecord, Lookup, Scope, StageOutcome, StagedJob, TrackedSettle, TrackingStore, Verdict},
+    store::{
+        Claim, Fence, JobRecord, Lookup, Scope, StageOutcome, StagedJob, TrackedOutcome, TrackedSettle, TrackingStore,
+        Verdict,
+    },
 };
 
 use crate::{
@@ -68,7 +71,7 @@ impl StoreCtx {
     }
 
     pub(super) async fn offer(&self, queue: &QueueName, job: &Envelope) -> Outcome<StageOutcome> {
-        let staged = StagedJob { job: JobRef::new(queue.clone(), job.id), envelope: job.clone(), hold: None };
+        let staged = staged(queue, job);
         only(self.store.stage(&[staged], STAGE).await)
     }
 
@@ -93,7 +96,8 @@ impl StoreCtx {
 
     pub(super) async fn judge(&self, queue: &QueueName, copy: &Envelope, worker: &str) -> Outcome<Verdict> {
         let job = JobRef::new(queue.clone(), copy.id);
-        let claim = Claim { job, envelope: copy.clone(), worker: worker.into(), lease: LEASE };
+        let (provider, envelope) = (PROVIDER.into(), copy.clone());
+        let claim = Claim { provider, job, envelope, worker: worker.into(), lease: LEASE };
         only(self.store.claim(&[claim]).await)
     }
 
@@ -117,8 +121,13 @@ impl StoreCtx {
         self.settle_with(tracked(fence, disposition)).await
     }
 
-    pub(super) async fn settle_with(&self, settle: TrackedSettle) -> Outcome<SettleOutcome> {
+    /// With what is left to publish.
+    pub(super) async fn settle_whole(&self, settle: TrackedSettle) -> Outcome<TrackedOutcome> {
         only(self.store.settle(&[settle], STAGE).await)
+    }
+
+    pub(super) async fn settle_with(&self, settle: TrackedSettle) -> Outcome<SettleOutcome> {
+        Ok(self.settle_whole(settle).await?.outcome)
     }
 
     pub(super) async fn beat(&self, fence: Fence, change: impl FnOnce(&mut Beat)) -> Outcome<BeatOutcome> {
@@ -145,8 +154,15 @@ impl StoreCtx {
     }
 }
 
+/// What the suite's transport is called.
+const PROVIDER: &str = "suite";
+
+pub(super) fn staged(queue: &QueueName, envelope: &Envelope) -> StagedJob {
+    StagedJob::new(PROVIDER, JobRef::new(queue.clone(), envelope.id), envelope.clone())
+}
+
 pub(super) fn scope(queue: &QueueName) -> Scope {
-    Scope { provider: "suite".into(), queues: Some(vec![queue.clone()]) }
+    Scope { provider: PROVIDER.into(), queues: Some(vec![queue.clone()]) }
 }
 
 /// The store goes by the fence; the receipt beside it is the transport's.

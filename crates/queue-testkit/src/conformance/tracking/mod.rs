@@ -1,5 +1,6 @@
 //! The suite of [`TrackingStore`](queue_core::store::TrackingStore): what the tracking layer's crash safety stands on.
 
+mod admin;
 mod claim;
 mod context;
 mod settle;
@@ -42,7 +43,7 @@ use store_cases;
 
 /// Every rule.
 pub fn all_store_cases() -> impl Iterator<Item = &'static StoreCase> {
-    [stage::CASES, claim::CASES, settle::CASES, sweep::CASES].into_iter().flatten()
+    [stage::CASES, claim::CASES, settle::CASES, sweep::CASES, admin::CASES].into_iter().flatten()
 }
 
 /// Every case for one tracking store. Times are a second or two, so a store on real time runs in about a minute.

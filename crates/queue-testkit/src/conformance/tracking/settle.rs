@@ -28,6 +28,7 @@ store_cases! { "settle";
     retry_in_place
     release_keeps_generation_and_attempt
     follow_ups_are_staged
+    unwanted_follow_up_is_not_published
     losers_follow_ups_are_not
     repeated_settlement_stages_once
     late_confirm_hides_no_newer_copy
@@ -160,11 +161,33 @@ async fn follow_ups_are_staged(ctx: &StoreCtx) -> Outcome {
     let (_, _, fence) = ctx.running("a").await?;
     let next = ctx.queue();
     let (settle, then) = with_follow_up(ctx, fence, &next);
-    check_matches!(ctx.settle_with(settle).await?, SettleOutcome::Settled, "a settlement with a follow-up");
+    for _ in 0..2 {
+        let answer = ctx.settle_whole(settle.clone()).await?;
+        check!(answer.outcome.is_settled(), "a settlement with a follow-up was answered {answer:?}");
+        check_eq!((answer.successor, answer.then), (false, vec![0]), "what is left to publish");
+    }
     check_matches!(ctx.offer(&next, &then).await?, StageOutcome::Again, "the follow-up is staged");
     sleep(STAGE + SLACK).await;
     let due = ctx.due(&next, false).await?;
     check_eq!(due.iter().map(|staged| staged.envelope.id).collect::<Vec<_>>(), [then.id], "what the sweep publishes");
+    Ok(())
+}
+
+async fn unwanted_follow_up_is_not_published(ctx: &StoreCtx) -> Outcome {
+    let (_, _, fence) = ctx.running("a").await?;
+    let next = ctx.queue();
+    ctx.publish(&next, &ctx.unique("holder", "key")).await?;
+    let (mut settle, wanted) = with_follow_up(ctx, fence, &next);
+    let unwanted = ctx.unique("unwanted", "key");
+    settle.settlement.then.insert(0, FollowUp { queue: next.clone(), envelope: unwanted.clone() });
+    for _ in 0..2 {
+        let answer = ctx.settle_whole(settle.clone()).await?;
+        check!(answer.outcome.is_settled(), "a follow-up whose key is held was answered {answer:?}");
+        check_eq!(answer.then, [1], "what is left to publish");
+    }
+    sleep(STAGE + SLACK).await;
+    let due = ctx.due(&next, false).await?;
+    check_eq!(due.iter().map(|staged| staged.envelope.id).collect::<Vec<_>>(), [wanted.id], "what the sweep publishes");
     Ok(())
 }
 
@@ -187,7 +210,9 @@ async fn repeated_settlement_stages_once(ctx: &StoreCtx) -> Outcome {
     let (settle, then) = with_follow_up(ctx, fence, &next);
     ctx.settle_with(settle.clone()).await?;
     ctx.confirm(&queue_core::JobRef::new(next.clone(), then.id), 0).await?;
-    check_matches!(ctx.settle_with(settle).await?, SettleOutcome::AlreadySettled, "the same again");
+    let answer = ctx.settle_whole(settle).await?;
+    check_matches!(answer.outcome, SettleOutcome::AlreadySettled, "the same again");
+    check!(answer.then.is_empty(), "a confirmed follow-up is to be published again");
     sleep(STAGE + SLACK).await;
     check!(ctx.due(&next, true).await?.is_empty(), "a confirmed follow-up was staged again");
     Ok(())
@@ -236,7 +261,8 @@ async fn outcomes_in_order(ctx: &StoreCtx) -> Outcome {
     let forged = queue_core::store::Fence { epoch: two.epoch.wrapping_add(77), ..two };
     let batch =
         [tracked(forged, complete()), tracked(one, complete()), tracked(one, complete()), tracked(two, complete())];
-    let outcomes = ctx.store.settle(&batch, STAGE).await;
+    let outcomes = ctx.store.settle(&batch, STAGE).await.into_iter().map(|answer| answer.outcome);
+    let outcomes: Vec<SettleOutcome> = outcomes.collect();
     check!(
         matches!(
             outcomes.as_slice(),

@@ -1,7 +1,7 @@
 //! Staging, confirming, unstaging, refusing.
 
 use queue_core::{
-    Envelope, JobError, JobRef,
+    Envelope, JobError,
     lifecycle::JobState,
     provider::Disposition,
     store::{StageOutcome, StagedJob},
@@ -9,7 +9,7 @@ use queue_core::{
 use tokio::time::sleep;
 
 use super::{
-    context::{SLACK, STAGE, StoreCtx},
+    context::{SLACK, STAGE, StoreCtx, staged},
     store_cases,
 };
 use crate::conformance::{
@@ -98,10 +98,7 @@ async fn outcomes_in_order(ctx: &StoreCtx) -> Outcome {
     let known = ctx.unique("known", "key");
     ctx.publish(&queue, &known).await?;
     let batch: Vec<Envelope> = vec![ctx.job("fresh"), known, ctx.unique("duplicate", "key"), ctx.job("fresh too")];
-    let batch: Vec<StagedJob> = batch
-        .into_iter()
-        .map(|envelope| StagedJob { job: JobRef::new(queue.clone(), envelope.id), envelope, hold: None })
-        .collect();
+    let batch: Vec<StagedJob> = batch.iter().map(|envelope| staged(&queue, envelope)).collect();
     let outcomes = ctx.store.stage(&batch, STAGE).await;
     check!(
         matches!(

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use queue_core::{
-    JobRef,
     lifecycle::JobState,
     provider::{Disposition, ParkKey},
     store::{StageOutcome, StagedJob, Verdict},
@@ -11,7 +10,7 @@ use queue_core::{
 use tokio::time::sleep;
 
 use super::{
-    context::{LEASE, SLACK, STAGE, StoreCtx, only, scope},
+    context::{LEASE, SLACK, STAGE, StoreCtx, only, scope, staged},
     store_cases,
 };
 use crate::conformance::{
@@ -85,7 +84,7 @@ async fn keeps_to_its_queues_and_limit(ctx: &StoreCtx) -> Outcome {
 async fn holds_what_is_held(ctx: &StoreCtx) -> Outcome {
     let (queue, envelope) = (ctx.queue(), ctx.job("a"));
     let hold = STAGE * 3;
-    let staged = StagedJob { job: JobRef::new(queue.clone(), envelope.id), envelope, hold: Some(hold) };
+    let staged = staged(&queue, &envelope).held(hold);
     check_matches!(only(ctx.store.stage(&[staged], STAGE).await)?, StageOutcome::Staged, "a held job");
     sleep(STAGE + SLACK).await;
     check!(ctx.due(&queue, true).await?.is_empty(), "published before its time");

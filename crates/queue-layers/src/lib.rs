@@ -1,0 +1,5 @@
+#![doc = include_str!("docs/crate.md")]
+
+pub mod tracked;
+
+pub use tracked::{Options, Tracked};

@@ -1,0 +1,114 @@
+//! What one consumer has in hand, and how it gives copies back to the transport.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize},
+    },
+    time::Duration,
+};
+
+use queue_core::{
+    Consumer, Envelope, Error, QueueName,
+    provider::{Disposition, Receipt, ReleaseReason, SettleOutcome, Settlement},
+    store::Fence,
+};
+use tokio::sync::Notify;
+
+use super::{
+    away::{Key, Owed},
+    core::Core,
+    rule::Rule,
+};
+
+/// The part of a consumer that outlives it while something waits for the store.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub(super) core: Arc<Core>,
+    pub(super) queue: QueueName,
+    pub(super) transport: Arc<dyn Consumer>,
+    pub(super) worker: Arc<str>,
+    pub(super) lease: Duration,
+    /// The queue keeps no records.
+    pub(super) untracked: bool,
+    pub(super) held: Mutex<HashMap<Key, Held>>,
+    pub(super) owed: Mutex<Owed>,
+    pub(super) demand: AtomicUsize,
+    pub(super) paused: AtomicBool,
+    pub(super) closing: AtomicBool,
+    pub(super) closed: Notify,
+    /// What the next fetch has to tell.
+    pub(super) foreign: Mutex<Option<Error>>,
+}
+
+/// A claimed copy.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    /// The transport's.
+    pub(super) receipt: Receipt,
+    pub(super) envelope: Envelope,
+    pub(super) attempt: u32,
+    pub(super) started_before: u32,
+}
+
+/// The worker's receipt says which fence it is, so that it is understood after everything else was forgotten.
+pub(super) fn receipt_of(fence: Fence) -> Receipt {
+    Receipt { id: fence.id, slot: u64::from(fence.generation), epoch: fence.epoch }
+}
+
+pub(super) fn fence_of(receipt: &Receipt) -> Fence {
+    let generation = u32::try_from(receipt.slot).unwrap_or(u32::MAX);
+    Fence { id: receipt.id, epoch: receipt.epoch, generation }
+}
+
+pub(super) fn key_of(receipt: &Receipt) -> Key {
+    (receipt.id, receipt.epoch)
+}
+
+/// Whether asking the transport again may help.
+pub(super) fn is_undone(outcome: &SettleOutcome) -> bool {
+    matches!(outcome, SettleOutcome::NotSettled { .. } | SettleOutcome::Unknown(_))
+}
+
+/// The copy is done with. Not `Complete`: what the job came to is the store's to count.
+pub(super) fn acknowledge(receipt: Receipt) -> Settlement {
+    Settlement::new(receipt, Disposition::Cancelled)
+}
+
+pub(super) fn give_back(receipt: Receipt, after: Duration, reason: ReleaseReason) -> Settlement {
+    Settlement::new(receipt, Disposition::Release { after, reason })
+}
+
+impl Desk {
+    pub(super) fn held(&self) -> MutexGuard<'_, HashMap<Key, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the receipt is one of the layer's, and not of a job that only passed through.
+    pub(super) fn is_tracked(&self, receipt: &Receipt) -> bool {
+        !self.untracked || self.held().contains_key(&key_of(receipt))
+    }
+
+    /// Settles copies at the transport. What it does not do now is asked of it again.
+    pub(super) async fn settle_copies(self: &Arc<Self>, batch: Vec<Settlement>) {
+        if batch.is_empty() {
+            return;
+        }
+        let outcomes = self.transport.settle(&batch).await;
+        let undone = batch.into_iter().zip(outcomes).filter(|(_, outcome)| is_undone(outcome));
+        self.keep_chores(undone.map(|(settlement, _)| settlement));
+    }
+
+    /// The job was lost to others: its copy goes back, for an unreleased one holds a place until the session ends, and what
+    /// becomes of it is decided at its next claim.
+    pub(super) fn lost_copy(&self, receipt: Receipt) -> Option<Settlement> {
+        if !self.core.keeps(Rule::LostCopyGoesBack) {
+            return None;
+        }
+        Some(match self.core.keeps(Rule::LostCopyIsKept) {
+            true => give_back(receipt, self.core.options.release_delay, ReleaseReason::Busy),
+            false => acknowledge(receipt),
+        })
+    }
+}

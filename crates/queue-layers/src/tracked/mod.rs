@@ -1,0 +1,168 @@
+#![doc = include_str!("../docs/tracked.md")]
+
+mod admin;
+mod away;
+mod capabilities;
+mod claim;
+mod consumer;
+mod core;
+mod desk;
+mod health;
+mod options;
+mod publish;
+mod reconcile;
+mod redrive;
+mod rule;
+mod settle;
+mod sweep;
+mod topics;
+mod unpark;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use queue_core::{
+    Consumer, Env, Envelope, Error, ErrorCode, JobStore, QueueName, QueueProvider, QueueSpec, Result,
+    limit::Limiter,
+    provider::{Capabilities, ConsumeOptions, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Topics},
+    queue_spec::Tracking,
+    store::TrackingStore,
+};
+
+use self::{admin::TrackedAdmin, core::Core, topics::TrackedTopics};
+
+pub use self::options::Options;
+#[doc(hidden)]
+pub use self::rule::Rule;
+
+/// A bare transport with a memory: see the [module's documentation](self).
+#[derive(Debug)]
+pub struct Tracked {
+    core: Arc<Core>,
+}
+
+impl Tracked {
+    /// Pairs a transport with a store. Neither may be used beside it under the same names.
+    #[must_use]
+    pub fn new(transport: Arc<dyn QueueProvider>, store: Arc<dyn TrackingStore>, env: &Env) -> Self {
+        Self::with_options(transport, store, env, Options::default())
+    }
+
+    /// The same with other options than the default ones.
+    #[must_use]
+    pub fn with_options(
+        transport: Arc<dyn QueueProvider>,
+        store: Arc<dyn TrackingStore>,
+        env: &Env,
+        options: Options,
+    ) -> Self {
+        Self { core: Arc::new(Core::new(transport, store, env.clone(), options)) }
+    }
+
+    /// Takes a rule away, to prove that it is needed.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn without(self, rule: Rule) -> Self {
+        self.core.rules.without(rule);
+        self
+    }
+
+    /// How many settlements wait for the store to answer.
+    #[must_use]
+    pub fn settlements_waiting(&self) -> usize {
+        self.core.backlog.len()
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl QueueProvider for Tracked {
+    fn scheme(&self) -> &'static str {
+        self.core.scheme()
+    }
+
+    fn capabilities(&self, spec: Option<&QueueSpec>) -> Capabilities {
+        self.core.capabilities(spec)
+    }
+
+    async fn declare(&self, spec: &QueueSpec) -> Result<()> {
+        self.core.transport.declare(spec).await?;
+        self.core.learn(spec);
+        Ok(())
+    }
+
+    async fn drop_queue(&self, queue: &QueueName, only_if_empty: bool) -> Result<()> {
+        let core = &self.core;
+        if core.spec(queue).await.tracking == Tracking::Off {
+            core.transport.drop_queue(queue, only_if_empty).await?;
+            core.forget_queue(queue);
+            return Ok(());
+        }
+        let at = |error: Error| error.at("drop_queue").on(queue);
+        core.require_store().await.map_err(at)?;
+        if only_if_empty {
+            let stats = core.ask_all(1, core.store.stats(std::slice::from_ref(queue))).await;
+            let stats = stats.into_iter().next().transpose().map_err(at)?;
+            if stats.is_some_and(|stats| stats.waiting() + stats.running > 0) {
+                let message = "jobs wait or run in it: purge it first, or drop it with everything in it";
+                return Err(at(Error::new(ErrorCode::Conflict, message).by(core.scheme())));
+            }
+        }
+        // The other way round a copy that is delivered in between would be adopted.
+        core.transport.drop_queue(queue, only_if_empty).await?;
+        core.forget_queue(queue);
+        core.ask(core.store.drop_queue(queue)).await.map_err(at)
+    }
+
+    async fn publish(&self, queue: &QueueName, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
+        self.core.publish(queue, batch, options).await
+    }
+
+    async fn consumer(&self, queue: &QueueName, options: ConsumeOptions) -> Result<Arc<dyn Consumer>> {
+        self.core.consumer(queue, options).await
+    }
+
+    fn admin(&self) -> Arc<dyn QueueAdmin> {
+        Arc::new(TrackedAdmin(Arc::clone(&self.core)))
+    }
+
+    fn topics(&self) -> Option<Arc<dyn Topics>> {
+        let topics = self.core.transport.topics()?;
+        Some(Arc::new(TrackedTopics { core: Arc::clone(&self.core), topics }))
+    }
+
+    fn job_store(&self) -> Option<Arc<dyn JobStore>> {
+        Some(Arc::clone(&self.core.store) as Arc<dyn JobStore>)
+    }
+
+    fn limiter(&self) -> Option<Arc<dyn Limiter>> {
+        self.core.transport.limiter()
+    }
+
+    async fn unpark(&self, queue: &QueueName, key: &ParkKey, n: usize) -> Result<usize> {
+        self.core.unpark(queue, key, n).await
+    }
+
+    async fn maintain(&self, leading: bool) -> Result<Duration> {
+        self.core.maintain(leading).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.core.transport.ping().await?;
+        let probe = QueueName::from_static("probe");
+        self.core.ask(self.core.store.queue_control(&probe)).await.map(drop)
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.core.flush().await;
+        self.core.transport.close().await?;
+        match self.core.backlog.clear() {
+            0 => Ok(()),
+            left => {
+                let message =
+                    format!("{left} settlements wait for the store, which does not answer: their jobs run again");
+                Err(Error::new(ErrorCode::Unavailable, message).at("close").by(self.core.scheme()))
+            }
+        }
+    }
+}
