@@ -12,6 +12,13 @@ use crate::{checker::End, simulation::words};
 impl Shadow {
     /// Follow-ups are on their way.
     pub(in crate::simulation) fn settling(&mut self, at: At, batch: &[Settlement]) {
+        if !self.promises.atomic {
+            // It takes effect some time before the answer.
+            for settlement in batch {
+                self.asked.entry(key(&settlement.receipt)).or_insert(at.mono);
+            }
+            self.settle_in_doubt(batch);
+        }
         for follow_up in batch.iter().flat_map(|settlement| &settlement.then) {
             self.offered(at, &follow_up.queue, std::slice::from_ref(&follow_up.envelope));
         }
@@ -47,11 +54,15 @@ impl Shadow {
         let what = words::disposition(disposition);
         if past.is_some() {
             self.wrong_with(receipt.id, format!("settled twice by the same receipt, now as {what}"));
+        } else if self.holds(receipt).is_none() && self.asked.contains_key(&key(receipt)) {
+            // What followed from it was seen before its answer.
+            self.settled.insert(key(receipt), disposition.clone());
         } else if self.holds(receipt).is_none() {
             self.wrong_with(receipt.id, format!("settled as {what} by a receipt that was stale"));
         } else {
             self.settled.insert(key(receipt), disposition.clone());
-            self.take_effect(at, receipt.id, disposition);
+            let since = self.asked.get(&key(receipt)).copied().unwrap_or(at.mono);
+            self.take_effect(At { mono: since, ..at }, receipt.id, disposition);
             for follow_up in then {
                 if self.key_is_free(at, &follow_up.queue, &follow_up.envelope) {
                     self.accepted(at, at.mono, &follow_up.queue, &follow_up.envelope);
@@ -248,6 +259,6 @@ impl Shadow {
     }
 }
 
-fn key(receipt: &Receipt) -> (JobId, u64, u64) {
+pub(super) fn key(receipt: &Receipt) -> (JobId, u64, u64) {
     (receipt.id, receipt.slot, receipt.epoch)
 }
