@@ -216,7 +216,16 @@ impl Stage {
                 return true;
             }
             if self.sim.env().clock.monotonic() > until {
+                let truth = self.read_truth().await;
                 self.sim.judge(|shadow, _| {
+                    for (id, found) in &truth.records {
+                        if let Lookup::Found(record) = found
+                            && !record.state.is_terminal()
+                        {
+                            let (state, known) = (record.state, shadow.describe(*id));
+                            shadow.wrong(format!("its record still says {state}: {known}"));
+                        }
+                    }
                     for id in open.iter().take(4) {
                         let text = format!("not at an end after {PATIENCE:?} of calm: {}", shadow.describe(*id));
                         shadow.wrong(text);

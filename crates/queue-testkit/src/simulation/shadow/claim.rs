@@ -32,10 +32,13 @@ impl Shadow {
         };
         let mut wrongs = job.check_travel(queue, delivery);
         let settling = matches!(&job.state, State::Held(hold) if self.asked.contains_key(&settle::key(&hold.receipt)));
-        if !settling {
+        let reborn = job.redriving && matches!(job.state, State::Ended(End::Dead));
+        if !settling && !reborn {
             wrongs.extend(job.check_turn(at, delivery));
         }
-        wrongs.extend(job.check_counts(delivery, self.promises.counts_starts));
+        if !reborn {
+            wrongs.extend(job.check_counts(delivery, self.promises.counts_starts));
+        }
         if self.promises.records && job.cancel && delivery.lease.cancel.is_none() {
             wrongs.push("given out without a word of the cancel that was asked for".to_owned());
         }

@@ -98,6 +98,8 @@ struct Job {
     ttl_lifted: bool,
     /// It was asked for twice, at different times, and nobody knows which of them counts.
     blurred: bool,
+    /// Another life of it was asked for, and nobody has answered.
+    redriving: bool,
 }
 
 /// When something is due.

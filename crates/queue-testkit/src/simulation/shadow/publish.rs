@@ -174,6 +174,7 @@ impl Job {
             runs: 0,
             ttl_lifted: false,
             blurred: false,
+            redriving: false,
         }
     }
 

@@ -118,7 +118,8 @@ impl Shadow {
         let conflict = matches!(outcome, SettleOutcome::Conflict);
         let what = words::disposition(&settlement.disposition);
         // Where an answer was lost beneath, this is the first that anybody hears of it.
-        if past.is_none() && doubted {
+        let asked = self.asked.contains_key(&key(&settlement.receipt));
+        if past.is_none() && (doubted || asked) {
             if !conflict {
                 let disposition = settlement.disposition.clone();
                 self.settled.insert(key(&settlement.receipt), disposition);
@@ -161,7 +162,8 @@ impl Shadow {
             let hold = self.holds(&beat.receipt).map(|hold| hold.stands(at));
             match (outcome, hold) {
                 (BeatOutcome::Lost, Some(true)) => self.wrong_with(id, "a beat says lost, and its lease stands"),
-                (BeatOutcome::Held(_), None) => self.wrong_with(id, "a beat says held, by a receipt that was stale"),
+                // Where a call is many steps, it may have been settled since.
+                (BeatOutcome::Held(_), None) if self.promises.atomic => self.wrong_with(id, "a beat says held, by a receipt that was stale"),
                 (BeatOutcome::Held(lease), Some(_)) => {
                     let Some(job) = self.jobs.get_mut(&id) else { continue };
                     let untold = records && job.cancel && lease.cancel.is_none();
@@ -202,6 +204,8 @@ impl Shadow {
                     self.wrong_with(id, "asked to stop as if it ran, and nobody has it");
                 }
             }
+            // The request may have arrived twice beneath.
+            CancelOutcome::AlreadyTerminal if !self.promises.atomic => job.doubts.push(Disposition::Cancelled),
             CancelOutcome::AlreadyTerminal => {
                 if !job.may_be_over(at) && job.doubts.is_empty() {
                     self.wrong_with(id, "said to have ended, and it has not");
@@ -222,10 +226,22 @@ impl Shadow {
         }
     }
 
+    /// A dead job is to get another life.
+    pub(in crate::simulation) fn redriving(&mut self, id: JobId) {
+        if let Some(job) = self.jobs.get_mut(&id).filter(|_| !self.promises.atomic) {
+            job.redriving = true;
+        }
+    }
+
     /// A dead job got another life.
     pub(in crate::simulation) fn redriven(&mut self, at: At, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let was_dead = matches!(job.state, State::Ended(End::Dead));
+        if std::mem::take(&mut job.redriving) && !was_dead {
+            // What followed from it was seen before its answer.
+            job.redrives += 1;
+            return;
+        }
         let doubted = !job.doubts.is_empty();
         job.state = State::Waiting;
         job.attempt = 1;
