@@ -9,6 +9,7 @@ mod examples;
 mod integration;
 mod interrupt;
 mod run;
+mod simulate;
 mod soak;
 mod steps;
 mod test;
@@ -37,6 +38,7 @@ enum Task {
     Brokers(brokers::Command),
     Bench(bench::Args),
     Soak(soak::Args),
+    Simulate(simulate::Args),
     Coverage(coverage::Args),
 }
 
@@ -63,6 +65,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Brokers(command) => brokers::perform(command),
         Task::Bench(args) => bench::perform(&args),
         Task::Soak(args) => soak::perform(&args),
+        Task::Simulate(args) => simulate::perform(&args),
         Task::Coverage(args) => coverage::perform(&args),
     }
 }

@@ -85,6 +85,7 @@ impl Worker {
         // Two clocks: this runtime's stands still while handlers block all its threads, the heartbeat's while a provider does.
         let too_late = async {
             tokio::select! {
+                biased;
                 () = self.alarm.after(longest) => {}
                 () = tokio::time::sleep(longest) => {}
             }
@@ -92,6 +93,8 @@ impl Worker {
             std::future::pending::<()>().await;
         };
         let reports = tokio::select! {
+            // In one order, so that a simulation replays.
+            biased;
             reports = reports => reports,
             () = too_late => Vec::new(),
         };

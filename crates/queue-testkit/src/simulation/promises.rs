@@ -23,6 +23,8 @@ pub struct Promises {
     pub restarts: bool,
     /// A restart ends every lease.
     pub restart_ends_leases: bool,
+    /// A pause is obeyed within that time.
+    pub pauses_within: Duration,
     /// How much earlier than a caller was told a lease may end.
     pub slack: Duration,
     /// An idle consumer gets what is due within that time.
@@ -42,6 +44,7 @@ impl Promises {
             dedup: true,
             restarts: false,
             restart_ends_leases: false,
+            pauses_within: Duration::ZERO,
             slack: Duration::ZERO,
             wakes_within: Duration::from_millis(1_500),
         }
@@ -58,6 +61,21 @@ impl Promises {
             restarts: true,
             wakes_within: Duration::from_secs(15),
             ..Self::strict()
+        }
+    }
+
+    /// A layer that pairs a transport with a store: many steps a call.
+    #[must_use]
+    pub fn layered() -> Self {
+        Self {
+            records: true,
+            atomic: false,
+            dedup: true,
+            // Longer than any stall: what the process was told may be that old.
+            slack: Duration::from_secs(60),
+            pauses_within: Duration::from_secs(30),
+            wakes_within: Duration::from_secs(240),
+            ..Self::bare()
         }
     }
 }

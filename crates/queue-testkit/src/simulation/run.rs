@@ -9,14 +9,14 @@ use queue_core::{
     provider::DeadFilter,
     store::{Lookup, Watch, Watched},
 };
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::task::JoinHandle;
 
 use super::{
     Sim,
     life::Life,
     plan::Plan,
     promises::Promises,
-    roles::{Desk, Role},
+    roles::{Desk, Role, Stop},
     shadow::{Shadow, Truth},
     world::{Backend, World},
 };
@@ -137,8 +137,8 @@ impl Stage {
             Some(store) => store.watch(Watch::All).await.ok(),
             None => None,
         };
-        let (stop, stopped) = watch::channel(false);
-        let processes = self.begin(&stopped);
+        let stop = Stop::default();
+        let processes = self.begin(&stop);
         let troubles = tokio::spawn(trouble(self.sim.clone(), Arc::clone(&self.plan), self.promises.clone(), Arc::clone(&self.backend)));
         let end = self.plan.storm;
         while self.sim.env().clock.monotonic() < end && self.look(&mut events) {
@@ -148,7 +148,7 @@ impl Stage {
         let _ = troubles.await;
         self.calm_down().await;
         if self.look(&mut events) && self.drain(&mut events).await {
-            stop.send_replace(true);
+            stop.tell();
             self.farewell(processes).await;
             self.look(&mut events);
             let truth = self.read_truth().await;
@@ -159,7 +159,7 @@ impl Stage {
         }
     }
 
-    fn begin(&self, stopped: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
+    fn begin(&self, stopped: &Stop) -> Vec<JoinHandle<()>> {
         let producers = self.desks.iter().enumerate().map(|(n, desk)| (format!("producer-{n}"), Role::Producer(Arc::clone(desk))));
         let workers = (0..self.plan.workers).map(|n| (format!("worker-{n}"), Role::Worker));
         let hands = (0..self.plan.hands).map(|n| (format!("hand-{n}"), Role::Hand));
@@ -192,6 +192,7 @@ impl Stage {
         self.sim.note("STAGE", 3, || "nothing goes wrong any more".to_owned());
         self.sim.judge(|shadow, at| shadow.reachable_again(at));
         for spec in &self.plan.queues {
+            self.backend.refuse(&spec.name, 0, 0);
             self.resume(&spec.name).await;
         }
     }
@@ -215,7 +216,16 @@ impl Stage {
                 return true;
             }
             if self.sim.env().clock.monotonic() > until {
+                let truth = self.read_truth().await;
                 self.sim.judge(|shadow, _| {
+                    for (id, found) in &truth.records {
+                        if let Lookup::Found(record) = found
+                            && !record.state.is_terminal()
+                        {
+                            let (state, known) = (record.state, shadow.describe(*id));
+                            shadow.wrong(format!("its record still says {state}: {known}"));
+                        }
+                    }
                     for id in open.iter().take(4) {
                         let text = format!("not at an end after {PATIENCE:?} of calm: {}", shadow.describe(*id));
                         shadow.wrong(text);
@@ -274,7 +284,7 @@ async fn tend(
     backend: Arc<dyn Backend>,
     name: String,
     role: Role,
-    stop: watch::Receiver<bool>,
+    stop: Stop,
 ) {
     for generation in 0.. {
         let life = Life::begin(&sim, &name, generation);
@@ -311,7 +321,7 @@ async fn tend(
             let _ = living.await;
         }
         tokio::task::yield_now().await;
-        if *stop.borrow() {
+        if stop.is_told() {
             return;
         }
         tokio::time::sleep(life.dice().millis(20, 2_000)).await;
@@ -328,6 +338,7 @@ async fn trouble(sim: Sim, plan: Arc<Plan>, promises: Promises, backend: Arc<dyn
     if promises.restarts {
         add(weather.restarts, Kind::Restart);
     }
+    add(weather.refusals, Kind::Refusal);
     add(weather.jumps, Kind::Jump);
     kinds.sort_by_key(|(at, _)| *at);
     for (at, kind) in kinds {
@@ -346,6 +357,14 @@ async fn trouble(sim: Sim, plan: Arc<Plan>, promises: Promises, backend: Arc<dyn
                 backend.restart().await;
                 sim.judge(|shadow, _| shadow.restarted());
             }
+            Kind::Refusal => {
+                let (publishes, dead_letters) = (dice.between(0, 3), dice.between(0, 2));
+                let count = |n: u64| usize::try_from(n).unwrap_or(0);
+                for spec in &plan.queues {
+                    backend.refuse(&spec.name, count(publishes), count(dead_letters));
+                }
+                sim.note("STAGE", 10, || format!("{publishes} publishes and {dead_letters} dead letters are refused"));
+            }
             Kind::Jump => {
                 // What was to start at a time of the wall clock waits for it: no longer than patience lasts.
                 let by = i64::try_from(dice.between(0, 180_000)).unwrap_or(0) - 90_000;
@@ -360,6 +379,7 @@ async fn trouble(sim: Sim, plan: Arc<Plan>, promises: Promises, backend: Arc<dyn
 enum Kind {
     Outage(Duration),
     Restart,
+    Refusal,
     Jump,
 }
 

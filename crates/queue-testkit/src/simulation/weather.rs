@@ -27,6 +27,8 @@ pub(super) struct Weather {
     pub(super) outages: u64,
     /// Restarts of the broker, in worlds whose broker can.
     pub(super) restarts: u64,
+    /// Times at which the broker refuses the next publishes, those of successors and dead letters included.
+    pub(super) refusals: u64,
     /// Jumps of the wall clock.
     pub(super) jumps: u64,
 }
@@ -46,6 +48,7 @@ impl Weather {
             last_call: 0,
             outages: 0,
             restarts: 0,
+            refusals: 0,
             jumps: 0,
         }
     }
@@ -53,7 +56,7 @@ impl Weather {
     /// Whether nothing goes wrong: no lease is lost then, whatever handlers do.
     #[must_use]
     pub(super) fn is_calm(&self) -> bool {
-        self.stall + self.refused + self.lost + self.doomed == 0.0 && self.outages + self.restarts + self.jumps == 0
+        self.stall + self.refused + self.lost + self.doomed == 0.0 && self.outages + self.restarts + self.refusals + self.jumps == 0
     }
 
     /// What a seed brings.
@@ -74,6 +77,7 @@ impl Weather {
                 last_call: 250,
                 outages: dice.below(2),
                 restarts: dice.below(2),
+                refusals: dice.below(3),
                 jumps: dice.below(2),
             },
             _ => Self {
@@ -87,6 +91,7 @@ impl Weather {
                 last_call: 120,
                 outages: dice.below(3),
                 restarts: dice.below(3),
+                refusals: dice.below(4),
                 jumps: dice.below(3),
             },
         }

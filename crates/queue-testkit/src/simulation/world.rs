@@ -3,7 +3,7 @@
 use std::{fmt, fmt::Debug, sync::Arc};
 
 use async_trait::async_trait;
-use queue_core::{QueueProvider, Result};
+use queue_core::{QueueName, QueueProvider, Result};
 use queue_memory::MemoryProvider;
 
 use super::{Sim, life::Life, promises::Promises};
@@ -44,6 +44,10 @@ pub trait Backend: Debug + Send + Sync {
 
     /// Breaks every connection, once. Called only where the world promises restarts.
     async fn restart(&self) {}
+
+    /// Refuses so many of the next publishes to a queue, those beside a settlement included, and of its dead letters. Zero
+    /// ends it. A broker that cannot be told so ignores it.
+    fn refuse(&self, _queue: &QueueName, _publishes: usize, _dead_letters: usize) {}
 }
 
 /// Something planted between what is simulated and what looks at it: a defect, in tests of the simulator itself.
@@ -152,7 +156,7 @@ impl Backend for MemoryBackend {
     }
 
     async fn truth(&self) -> Result<Arc<dyn QueueProvider>> {
-        Ok(Arc::new(self.provider.connect()))
+        Ok(self.grafts.at(Soil::Broker, Arc::new(self.provider.connect())))
     }
 }
 
@@ -235,11 +239,18 @@ impl Backend for ModelBackend {
     }
 
     async fn truth(&self) -> Result<Arc<dyn QueueProvider>> {
-        Ok(self.broker.connect())
+        Ok(self.grafts.at(Soil::Broker, self.broker.connect()))
     }
 
     async fn restart(&self) {
         self.broker.restart();
+    }
+
+    fn refuse(&self, queue: &QueueName, publishes: usize, dead_letters: usize) {
+        self.broker.faults(|faults| {
+            faults.refuse_publishes(queue, publishes);
+            faults.refuse_dead_letters(queue, dead_letters);
+        });
     }
 }
 

@@ -12,9 +12,8 @@ use queue_core::{
     },
     scheduler::{Verdict, decide_start},
 };
-use tokio::sync::watch;
 
-use super::{persistently, told};
+use super::{Stop, persistently};
 use crate::simulation::{dice::Dice, life::Life, plan::Plan, words};
 
 /// A job has so many generations of follow-ups at most.
@@ -22,7 +21,7 @@ const MOST_FOLLOW_UPS: u64 = 2;
 /// A minute without an answer, and it gives up.
 const MOST_TRIES: usize = 400;
 
-pub(super) async fn handle(life: &Life, scheduler: &JobScheduler, plan: &Plan, mut stop: watch::Receiver<bool>) {
+pub(super) async fn handle(life: &Life, scheduler: &JobScheduler, plan: &Plan, stop: Stop) {
     let dice = life.dice();
     let Some(spec) = plan.queues.get(usize::try_from(dice.below(plan.queues.len() as u64)).unwrap_or(0)) else {
         return;
@@ -33,11 +32,11 @@ pub(super) async fn handle(life: &Life, scheduler: &JobScheduler, plan: &Plan, m
         options.lease = plan.lease;
         scheduler.provider().consumer(&spec.name, options)
     };
-    let Some(consumer) = persistently(&mut stop, open).await else { return };
+    let Some(consumer) = persistently(&stop, open).await else { return };
     let hand = Hand { life, plan, spec, consumer };
     tokio::select! {
         biased;
-        () = told(&mut stop) => {}
+        () = stop.told() => {}
         () = hand.work() => {}
     }
     hand.consumer.close(Duration::from_secs(1)).await;

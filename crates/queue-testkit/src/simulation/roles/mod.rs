@@ -5,10 +5,17 @@ mod operator;
 mod producer;
 mod worker;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use queue_core::{JobScheduler, QueueProvider, Result};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use super::{life::Life, plan::Plan};
 pub(super) use producer::Desk;
@@ -33,7 +40,7 @@ impl Role {
         life: Life,
         provider: Arc<dyn QueueProvider>,
         plan: Arc<Plan>,
-        stop: watch::Receiver<bool>,
+        stop: Stop,
     ) {
         let scheduler = JobScheduler::with_env(provider, life.env().clone());
         match self {
@@ -47,13 +54,33 @@ impl Role {
     }
 }
 
-/// Resolves once the run ends.
-async fn told(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
+/// Says when the run ends. Not `tokio::sync::watch`, which wakes those who wait in an order of chance.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stop(Arc<(AtomicBool, Notify)>);
+
+impl Stop {
+    pub(super) fn tell(&self) {
+        self.0.0.store(true, Ordering::Release);
+        self.0.1.notify_waiters();
+    }
+
+    pub(super) fn is_told(&self) -> bool {
+        self.0.0.load(Ordering::Acquire)
+    }
+
+    /// Resolves once it is told.
+    pub(super) async fn told(&self) {
+        let told = self.0.1.notified();
+        tokio::pin!(told);
+        told.as_mut().enable();
+        if !self.is_told() {
+            told.await;
+        }
+    }
 }
 
 /// Again and again until it works; `None` once the run ends.
-async fn persistently<T, F>(stop: &mut watch::Receiver<bool>, attempt: impl Fn() -> F) -> Option<T>
+async fn persistently<T, F>(stop: &Stop, attempt: impl Fn() -> F) -> Option<T>
 where
     F: Future<Output = Result<T>>,
 {
@@ -63,7 +90,7 @@ where
         }
         tokio::select! {
             biased;
-            () = told(stop) => return None,
+            () = stop.told() => return None,
             () = tokio::time::sleep(Duration::from_millis(200)) => {}
         }
     }

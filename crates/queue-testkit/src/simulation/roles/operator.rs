@@ -6,12 +6,11 @@ use queue_core::{
     JobRef, JobScheduler, QueueName,
     provider::{Cancel, ParkKey, Redrive},
 };
-use tokio::sync::watch;
 
-use super::told;
+use super::Stop;
 use crate::simulation::{dice::Dice, life::Life, plan::Plan};
 
-pub(super) async fn operate(life: &Life, scheduler: &JobScheduler, plan: &Plan, mut stop: watch::Receiver<bool>) {
+pub(super) async fn operate(life: &Life, scheduler: &JobScheduler, plan: &Plan, stop: Stop) {
     scheduler_begins(scheduler, plan).await;
     let meddling = async {
         while life.sim().is_stormy() {
@@ -21,10 +20,10 @@ pub(super) async fn operate(life: &Life, scheduler: &JobScheduler, plan: &Plan, 
     };
     tokio::select! {
         biased;
-        () = told(&mut stop) => return,
+        () = stop.told() => return,
         () = meddling => {}
     }
-    told(&mut stop).await;
+    stop.told().await;
 }
 
 /// Asks something, so that its maintenance begins.

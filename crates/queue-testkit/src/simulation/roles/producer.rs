@@ -6,9 +6,8 @@ use std::{
 };
 
 use queue_core::{ErrorCode, JobScheduler, scheduler::{NewJob, Submitted}};
-use tokio::sync::watch;
 
-use super::told;
+use super::Stop;
 use crate::simulation::{
     life::Life,
     plan::{Plan, PlannedJob},
@@ -78,7 +77,7 @@ pub(super) async fn produce(
     scheduler: &JobScheduler,
     plan: &Plan,
     desk: &Desk,
-    mut stop: watch::Receiver<bool>,
+    stop: Stop,
 ) {
     let dedup = scheduler.provider().capabilities(plan.queues.first()).dedup_by_id.is_supported();
     desk.take_over(dedup);
@@ -101,7 +100,7 @@ pub(super) async fn produce(
             tokio::time::sleep(life.dice().millis(50, 800)).await;
         }
     }
-    told(&mut stop).await;
+    stop.told().await;
 }
 
 /// Submits a batch; `true` where some of it has to be submitted again.

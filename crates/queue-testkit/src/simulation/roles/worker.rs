@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use queue_core::{JobScheduler, worker::JobRequest};
-use tokio::sync::watch;
 
-use super::{persistently, told};
+use super::{Stop, persistently};
 use crate::simulation::{life::Life, plan::Plan, script};
 
-pub(super) async fn work(life: &Life, scheduler: &JobScheduler, plan: &Plan, mut stop: watch::Receiver<bool>) {
+pub(super) async fn work(life: &Life, scheduler: &JobScheduler, plan: &Plan, stop: Stop) {
     let dice = life.dice();
     let slots = usize::try_from(dice.between(1, 4)).unwrap_or(1);
     let prefetch = dice.chance(0.5).then(|| usize::try_from(dice.below(4)).unwrap_or(0));
@@ -24,13 +23,13 @@ pub(super) async fn work(life: &Life, scheduler: &JobScheduler, plan: &Plan, mut
         let handler = life.clone();
         worker.fallback(tower::service_fn(move |request: JobRequest| script::run(handler.clone(), lease, request))).start()
     };
-    let Some(worker) = persistently(&mut stop, begin).await else { return };
+    let Some(worker) = persistently(&stop, begin).await else { return };
     // Some stop in good order while others work on.
     let leaves = dice.chance(0.3) && life.sim().is_stormy();
     let tired = dice.millis(500, 8_000);
     tokio::select! {
         biased;
-        () = told(&mut stop) => {}
+        () = stop.told() => {}
         () = tokio::time::sleep(tired), if leaves => {}
     }
     let report = worker.stop().await;

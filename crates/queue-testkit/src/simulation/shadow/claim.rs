@@ -2,7 +2,7 @@
 
 use queue_core::{JobId, QueueName, provider::Delivery};
 
-use super::{At, Hold, Job, Offer, Shadow, State};
+use super::{At, Hold, Job, Offer, Shadow, State, settle};
 use crate::{checker::End, simulation::words};
 
 impl Shadow {
@@ -10,7 +10,9 @@ impl Shadow {
     pub(in crate::simulation) fn claimed(&mut self, at: At, consumer: u64, deliveries: &[Delivery]) {
         let Some(taker) = self.consumers.get(&consumer) else { return };
         let (life, queue, demand) = (taker.life, taker.queue.clone(), taker.demand);
-        if self.lines.get(&queue).is_some_and(|line| line.paused) && !deliveries.is_empty() {
+        let late = self.promises.pauses_within;
+        let holds_back = |line: &super::Line| line.paused && line.paused_since + late <= at.mono;
+        if self.lines.get(&queue).is_some_and(holds_back) && !deliveries.is_empty() {
             self.wrong(format!("{} were given out of {queue} while it was paused", deliveries.len()));
         }
         for delivery in deliveries {
@@ -29,15 +31,21 @@ impl Shadow {
             return self.wrong_with(id, "given out, and nobody published it");
         };
         let mut wrongs = job.check_travel(queue, delivery);
-        wrongs.extend(job.check_turn(at, delivery));
-        wrongs.extend(job.check_counts(delivery, self.promises.counts_starts));
+        let settling = matches!(&job.state, State::Held(hold) if self.asked.contains_key(&settle::key(&hold.receipt)));
+        let reborn = job.redriving && matches!(job.state, State::Ended(End::Dead));
+        if !settling && !reborn {
+            wrongs.extend(job.check_turn(at, delivery));
+        }
+        if !reborn {
+            wrongs.extend(job.check_counts(delivery, self.promises.counts_starts));
+        }
         if self.promises.records && job.cancel && delivery.lease.cancel.is_none() {
             wrongs.push("given out without a word of the cancel that was asked for".to_owned());
         }
         if self.promises.ordered {
             wrongs.extend(self.overtaken(at, id));
         }
-        if self.calm && matches!(&job.state, State::Held(hold) if !hold.shaken) {
+        if self.calm && !settling && matches!(&job.state, State::Held(hold) if !hold.shaken) {
             wrongs.push("its lease was lost, and nothing had gone wrong".to_owned());
         }
         for wrong in wrongs {
@@ -45,7 +53,7 @@ impl Shadow {
         }
         let slack = self.promises.slack;
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        if let State::Held(hold) = &job.state {
+        if let (State::Held(hold), false) = (&job.state, settling) {
             job.started_lost += u32::from(hold.marked);
             job.orphaned = true;
             job.losses += 1;

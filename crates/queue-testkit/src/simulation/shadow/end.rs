@@ -188,6 +188,8 @@ impl Job {
     fn check_record(&self, at: At, found: Option<&Lookup>) -> Option<String> {
         match found {
             Some(Lookup::Found(record)) => self.check_state(at, record),
+            // Accepted while the store was away, and expired before anybody could write its record.
+            Some(Lookup::NotFound) if self.claims == 0 && self.may_have_expired(at) => None,
             Some(Lookup::NotFound) | None if self.offer == Offer::Accepted => Some("its record is gone".to_owned()),
             Some(Lookup::Gone) => None,
             Some(Lookup::Unknown) => Some("nobody knows its state".to_owned()),

@@ -98,6 +98,8 @@ struct Job {
     ttl_lifted: bool,
     /// It was asked for twice, at different times, and nobody knows which of them counts.
     blurred: bool,
+    /// Another life of it was asked for, and nobody has answered.
+    redriving: bool,
 }
 
 /// When something is due.
@@ -135,6 +137,7 @@ struct Consumer {
 #[derive(Debug, Default)]
 struct Line {
     paused: bool,
+    paused_since: Duration,
     /// Since when it runs (again).
     running_since: Duration,
 }
@@ -159,6 +162,8 @@ pub(super) struct Shadow {
     next_place: u64,
     /// What each receipt was settled as.
     settled: BTreeMap<(JobId, u64, u64), Disposition>,
+    /// Where a call is many steps: since when each receipt is being settled. It takes effect some time before the answer.
+    asked: BTreeMap<(JobId, u64, u64), Duration>,
     dead_lives: BTreeSet<u64>,
     /// By life and job: how long a worker may believe in its lease.
     believed: BTreeMap<(u64, JobId), Vec<runs::Belief>>,
@@ -184,6 +189,7 @@ impl Shadow {
             next_consumer: 0,
             next_place: 0,
             settled: BTreeMap::new(),
+            asked: BTreeMap::new(),
             dead_lives: BTreeSet::new(),
             believed: BTreeMap::new(),
             running: BTreeSet::new(),
@@ -289,6 +295,8 @@ impl Shadow {
         let line = self.line(queue);
         if line.paused && !paused {
             line.running_since = at.mono;
+        } else if paused && !line.paused {
+            line.paused_since = at.mono;
         }
         line.paused = paused;
     }

@@ -61,13 +61,9 @@ impl Shadow {
             }
             return;
         }
-        let claimed_before = job.claims > 0;
         job.offer = Offer::Accepted;
         job.place = place;
         job.accepted_at = at.mono;
-        if !claimed_before && !job.blurred {
-            job.due = Due::of(at, envelope);
-        }
         // Who waited came in some time before the answer, and nobody knows when.
         let at_once = began == at.mono;
         job.fresh &= at_once;
@@ -178,6 +174,7 @@ impl Job {
             runs: 0,
             ttl_lifted: false,
             blurred: false,
+            redriving: false,
         }
     }
 

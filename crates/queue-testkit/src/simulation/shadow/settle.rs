@@ -12,6 +12,13 @@ use crate::{checker::End, simulation::words};
 impl Shadow {
     /// Follow-ups are on their way.
     pub(in crate::simulation) fn settling(&mut self, at: At, batch: &[Settlement]) {
+        if !self.promises.atomic {
+            // It takes effect some time before the answer.
+            for settlement in batch {
+                self.asked.entry(key(&settlement.receipt)).or_insert(at.mono);
+            }
+            self.settle_in_doubt(batch);
+        }
         for follow_up in batch.iter().flat_map(|settlement| &settlement.then) {
             self.offered(at, &follow_up.queue, std::slice::from_ref(&follow_up.envelope));
         }
@@ -47,11 +54,15 @@ impl Shadow {
         let what = words::disposition(disposition);
         if past.is_some() {
             self.wrong_with(receipt.id, format!("settled twice by the same receipt, now as {what}"));
+        } else if self.holds(receipt).is_none() && self.asked.contains_key(&key(receipt)) {
+            // What followed from it was seen before its answer.
+            self.settled.insert(key(receipt), disposition.clone());
         } else if self.holds(receipt).is_none() {
             self.wrong_with(receipt.id, format!("settled as {what} by a receipt that was stale"));
         } else {
             self.settled.insert(key(receipt), disposition.clone());
-            self.take_effect(at, receipt.id, disposition);
+            let since = self.asked.get(&key(receipt)).copied().unwrap_or(at.mono);
+            self.take_effect(At { mono: since, ..at }, receipt.id, disposition);
             for follow_up in then {
                 if self.key_is_free(at, &follow_up.queue, &follow_up.envelope) {
                     self.accepted(at, at.mono, &follow_up.queue, &follow_up.envelope);
@@ -107,7 +118,8 @@ impl Shadow {
         let conflict = matches!(outcome, SettleOutcome::Conflict);
         let what = words::disposition(&settlement.disposition);
         // Where an answer was lost beneath, this is the first that anybody hears of it.
-        if past.is_none() && doubted {
+        let asked = self.asked.contains_key(&key(&settlement.receipt));
+        if past.is_none() && (doubted || asked) {
             if !conflict {
                 let disposition = settlement.disposition.clone();
                 self.settled.insert(key(&settlement.receipt), disposition);
@@ -150,7 +162,8 @@ impl Shadow {
             let hold = self.holds(&beat.receipt).map(|hold| hold.stands(at));
             match (outcome, hold) {
                 (BeatOutcome::Lost, Some(true)) => self.wrong_with(id, "a beat says lost, and its lease stands"),
-                (BeatOutcome::Held(_), None) => self.wrong_with(id, "a beat says held, by a receipt that was stale"),
+                // Where a call is many steps, it may have been settled since.
+                (BeatOutcome::Held(_), None) if self.promises.atomic => self.wrong_with(id, "a beat says held, by a receipt that was stale"),
                 (BeatOutcome::Held(lease), Some(_)) => {
                     let Some(job) = self.jobs.get_mut(&id) else { continue };
                     let untold = records && job.cancel && lease.cancel.is_none();
@@ -191,6 +204,8 @@ impl Shadow {
                     self.wrong_with(id, "asked to stop as if it ran, and nobody has it");
                 }
             }
+            // The request may have arrived twice beneath.
+            CancelOutcome::AlreadyTerminal if !self.promises.atomic => job.doubts.push(Disposition::Cancelled),
             CancelOutcome::AlreadyTerminal => {
                 if !job.may_be_over(at) && job.doubts.is_empty() {
                     self.wrong_with(id, "said to have ended, and it has not");
@@ -211,10 +226,22 @@ impl Shadow {
         }
     }
 
+    /// A dead job is to get another life.
+    pub(in crate::simulation) fn redriving(&mut self, id: JobId) {
+        if let Some(job) = self.jobs.get_mut(&id).filter(|_| !self.promises.atomic) {
+            job.redriving = true;
+        }
+    }
+
     /// A dead job got another life.
     pub(in crate::simulation) fn redriven(&mut self, at: At, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let was_dead = matches!(job.state, State::Ended(End::Dead));
+        if std::mem::take(&mut job.redriving) && !was_dead {
+            // What followed from it was seen before its answer.
+            job.redrives += 1;
+            return;
+        }
         let doubted = !job.doubts.is_empty();
         job.state = State::Waiting;
         job.attempt = 1;
@@ -248,6 +275,6 @@ impl Shadow {
     }
 }
 
-fn key(receipt: &Receipt) -> (JobId, u64, u64) {
+pub(super) fn key(receipt: &Receipt) -> (JobId, u64, u64) {
     (receipt.id, receipt.slot, receipt.epoch)
 }

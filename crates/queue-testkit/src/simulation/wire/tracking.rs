@@ -3,15 +3,17 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_core::stream::BoxStream;
 use queue_core::{
     JobRef, JobStore, QueueName, Result,
     job::{JobError, StoreId},
-    provider::{Beat, BeatOutcome, Cancel, Cursor, Page, ParkKey, SettleOutcome},
+    provider::{Beat, BeatOutcome, Cancel, Cursor, DeadFilter, DeadJob, Page, ParkKey, SettleOutcome},
     queue_spec::Retention,
+    stats::QueueStats,
     store::{
-        CancelOutcome, Claim, Fence, JobQuery, JobRecord, Leadership, Lookup, QueueControl, Scope, StageOutcome,
-        StagedJob, StoreScope, TrackedSettle, TrackingStore, Verdict, Watch, Watched,
+        CancelOutcome, Claim, Fence, JobQuery, JobRecord, Leadership, Lookup, QueueControl, RedriveOutcome, Scope, StageOutcome,
+        StagedJob, StoreScope, TrackedOutcome, TrackedSettle, TrackingStore, Verdict, Watch, Watched,
     },
 };
 
@@ -121,9 +123,9 @@ impl TrackingStore for TrackingWire {
         self.line.carry(call, || self.inner.heartbeat(beats), silent, tell).await
     }
 
-    async fn settle(&self, batch: &[TrackedSettle], stage_lease: Duration) -> Vec<SettleOutcome> {
-        let silent = |silence| each(batch.len(), silence, SettleOutcome::Unknown);
-        let tell = |answers: &Vec<SettleOutcome>| words::items(batch.iter().map(|settle| settle.fence.id), answers);
+    async fn settle(&self, batch: &[TrackedSettle], stage_lease: Duration) -> Vec<TrackedOutcome> {
+        let silent = |silence| each(batch.len(), silence, |error| TrackedOutcome::only(SettleOutcome::Unknown(error)));
+        let tell = |answers: &Vec<TrackedOutcome>| words::items(batch.iter().map(|settle| settle.fence.id), answers);
         let call = Call::of("settle in store").repeats(true);
         self.line.carry(call, || self.inner.settle(batch, stage_lease), silent, tell).await
     }
@@ -145,5 +147,64 @@ impl TrackingStore for TrackingWire {
             words::outcome(answer, |jobs| jobs.iter().map(|job| words::job(job.job.id)).collect::<Vec<_>>().join(" "))
         };
         self.line.carry(Call::of("due").quiet(), work, silent, tell).await
+    }
+
+    async fn silent(
+        &self,
+        scope: &Scope,
+        at_least: Duration,
+        limit: usize,
+        stage_lease: Duration,
+    ) -> Result<Vec<StagedJob>> {
+        let work = || self.inner.silent(scope, at_least, limit, stage_lease);
+        self.line.carry(Call::of("silent").quiet(), work, silent, words::result).await
+    }
+
+    async fn parked(&self, queue: &QueueName, limit: usize) -> Result<Vec<(ParkKey, u64)>> {
+        let call = Call::of("parked in store").quiet();
+        self.line.carry(call, || self.inner.parked(queue, limit), silent, words::result).await
+    }
+
+    async fn dead(
+        &self,
+        queue: &QueueName,
+        filter: &DeadFilter,
+        cursor: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<DeadJob>> {
+        let work = || self.inner.dead(queue, filter, cursor.clone(), limit);
+        self.line.carry(Call::of("dead in store").quiet(), work, silent, words::result).await
+    }
+
+    async fn redrive(&self, jobs: &[(JobRef, Option<Bytes>)], stage_lease: Duration) -> Vec<Result<RedriveOutcome>> {
+        let silent = |silence| each(jobs.len(), silence, Err);
+        let tell = |answers: &Vec<Result<RedriveOutcome>>| words::items(jobs.iter().map(|(job, _)| job.id), answers);
+        let work = || self.inner.redrive(jobs, stage_lease);
+        self.line.carry(Call::of("redrive in store"), work, silent, tell).await
+    }
+
+    async fn forget_dead(&self, jobs: &[JobRef]) -> Vec<Result<bool>> {
+        let silent = |silence| each(jobs.len(), silence, Err);
+        let tell = |answers: &Vec<Result<bool>>| words::items(jobs.iter().map(|job| job.id), answers);
+        self.line.carry(Call::of("forget in store"), || self.inner.forget_dead(jobs), silent, tell).await
+    }
+
+    async fn stats(&self, queues: &[QueueName]) -> Vec<Result<QueueStats>> {
+        let silent = |silence| each(queues.len(), silence, Err);
+        let call = Call::of("stats in store").quiet();
+        self.line.carry(call, || self.inner.stats(queues), silent, |_| "numbers".to_owned()).await
+    }
+
+    async fn position(&self, job: &JobRef) -> Result<Option<u64>> {
+        let call = Call::of("position in store").quiet();
+        self.line.carry(call, || self.inner.position(job), silent, words::result).await
+    }
+
+    async fn purge(&self, queue: &QueueName) -> Result<u64> {
+        self.line.carry(Call::of("purge in store"), || self.inner.purge(queue), silent, words::number).await
+    }
+
+    async fn drop_queue(&self, queue: &QueueName) -> Result<()> {
+        self.line.carry(Call::of("drop in store"), || self.inner.drop_queue(queue), silent, words::result).await
     }
 }

@@ -1,0 +1,17 @@
+//! The simulator on every world: `cargo xtask simulate`, and CI.
+
+mod tracked_world;
+
+use std::{process::ExitCode, sync::Arc};
+
+use queue_testkit::simulation::{World, perform, worlds};
+use tracked_world::TrackedWorld;
+
+/// What CI runs: about a minute of both cores, unoptimized. Building with optimizations would cost more than it saves.
+const SEEDS: u64 = 10_000;
+
+fn main() -> ExitCode {
+    let tracked = TrackedWorld::all().into_iter().map(|world| Arc::new(world) as Arc<dyn World>);
+    let all: Vec<Arc<dyn World>> = worlds().into_iter().chain(tracked).collect();
+    perform(&all, SEEDS)
+}
