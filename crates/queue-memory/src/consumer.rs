@@ -261,17 +261,26 @@ impl Consumer for MemoryConsumer {
 
     async fn heartbeat(&self, beats: &[Beat]) -> Vec<BeatOutcome> {
         let now = self.now();
-        let all = |state: &mut State| beats.iter().map(|beat| state.beat(beat, now)).collect::<Vec<_>>();
+        let ready = self.provider.shared.ready();
+        let all = |state: &mut State| beats.iter().map(|beat| state.beat(beat, ready.is_ok(), now)).collect::<Vec<_>>();
         let (mut outcomes, ticket) = self.queue.with_kept(all);
-        if let Err(error) = self.provider.shared.kept(ticket).await {
-            // A start that is not on disk is none: whoever waits for it must not run the job.
-            let error = error.at("heartbeat").on(&self.queue.name);
-            for (outcome, _) in outcomes.iter_mut().zip(beats).filter(|(_, beat)| beat.started) {
-                if matches!(outcome, BeatOutcome::Held(_)) {
-                    *outcome = BeatOutcome::Unknown(error.clone());
+        if ready.is_ok() && ticket.is_none() {
+            return outcomes;
+        }
+        let kept = match ready {
+            Ok(()) => self.provider.shared.kept(ticket).await,
+            Err(away) => Err(away),
+        };
+        // A start that is not on disk is none: whoever waits for it must not run the job. A lease is extended all the same.
+        self.queue.with(|state| {
+            for (outcome, beat) in outcomes.iter_mut().zip(beats) {
+                if state.unsure_of(beat, kept.is_ok())
+                    && let (BeatOutcome::Held(_), Err(error)) = (&*outcome, &kept)
+                {
+                    *outcome = BeatOutcome::Unknown(error.clone().at("heartbeat").on(&self.queue.name));
                 }
             }
-        }
+        });
         outcomes
     }
 

@@ -8,12 +8,27 @@ use queue_core::{
 use super::{Now, State};
 
 impl State {
-    pub(crate) fn beat(&mut self, beat: &Beat, now: Now) -> BeatOutcome {
+    /// Whether the start that this beat marked may not be on disk; from now on it is, where it was `kept`.
+    pub(crate) fn unsure_of(&mut self, beat: &Beat, kept: bool) -> bool {
+        let slot = self.held(beat.receipt).filter(|_| beat.started);
+        let Some(entry) = slot.and_then(|slot| self.slots.get_mut(slot)) else { return false };
+        if kept {
+            entry.row.marking(false);
+        }
+        entry.row.is_marking()
+    }
+
+    /// `ready`: the disk takes what is relied on.
+    pub(crate) fn beat(&mut self, beat: &Beat, ready: bool, now: Now) -> BeatOutcome {
         let Some(slot) = self.held(beat.receipt) else { return BeatOutcome::Lost };
         let Some(entry) = self.slots.get_mut(slot) else { return BeatOutcome::Lost };
-        let orphaned = entry.orphaned;
+        // Whoever marks such a start waits for it to be on disk: the job may end this process too.
+        let marks = beat.started && entry.orphaned && (!entry.marked || entry.row.is_marking());
         if beat.started {
             entry.mark_started();
+        }
+        if marks && self.changes.is_some() {
+            entry.row.marking(true);
         }
         if !beat.logs.is_empty() {
             entry.log(&beat.logs);
@@ -26,8 +41,7 @@ impl State {
         if beat.started || beat.progress.is_some() || !beat.logs.is_empty() {
             self.note(slot);
         }
-        if beat.started && orphaned {
-            // Whoever asks runs the job once this is known, also if the job ends the process.
+        if marks && ready {
             self.rely(Some(Durability::Synced));
         }
         if let Some(extend) = beat.extend {

@@ -88,7 +88,9 @@ impl Row {
     const STATED: u64 = 1 << 4;
     /// It was there before a process ended without warning, perhaps because of it.
     const SUSPECT: u64 = 1 << 5;
-    const BITS: u32 = 6;
+    /// Its start was marked, and nobody knows yet whether the disk has it.
+    const MARKING: u64 = 1 << 6;
+    const BITS: u32 = 7;
 
     fn new(number: u64) -> Self {
         Self(number << Self::BITS)
@@ -117,6 +119,14 @@ impl Row {
         let suspect = self.has(Self::SUSPECT);
         self.set(Self::SUSPECT, false);
         suspect
+    }
+
+    pub(super) fn is_marking(self) -> bool {
+        self.has(Self::MARKING)
+    }
+
+    pub(super) fn marking(&mut self, marking: bool) {
+        self.set(Self::MARKING, marking);
     }
 
     pub(super) fn suspect(&mut self) {

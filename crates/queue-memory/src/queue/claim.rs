@@ -112,6 +112,7 @@ impl State {
         let entry = self.slots.get_mut(slot)?;
         entry.holder = holder;
         entry.marked = false;
+        entry.row.marking(false);
         entry.started_at = Some(now.wall);
         entry.worker = worker;
         if entry.row.take_suspicion() {

@@ -114,6 +114,7 @@ impl Entry {
     }
 
     /// As it was kept. Who has it, or had it last, is for the caller to say.
+    #[allow(dead_code, reason = "of tracked jobs")]
     pub(crate) fn restored(envelope: Envelope, submitted_at: Timestamp, row: StateRow, born: u32, now: Now) -> Self {
         let mut entry = Self::new(envelope, row.state, row.ticket, born, submitted_at);
         entry.restore(row, now);

@@ -136,7 +136,7 @@ mod tests {
         let name = QueueName::from_static("mail");
         let mut spec = QueueSpec::new(name.clone());
         spec.max_len = Some(7);
-        let control = QueueControl { version: 3, paused: true, ..QueueControl::default() };
+        let control = QueueControl { version: 3, paused: true };
         let mut bytes = Vec::new();
         QueueRow::write(&spec, &control, 9, &mut bytes);
         assert_eq!(QueueRow::decode(Bytes::from(bytes)), Ok(QueueRow { spec, control, tickets: 9 }));

@@ -39,7 +39,7 @@ impl Run {
             if seed.is_multiple_of(3) {
                 spec.retention = Retention { count: 3, age: seconds(40), ..Retention::default() };
             }
-            spec.durability = (seed % 2 == 0).then_some(Durability::Relaxed);
+            spec.durability = seed.is_multiple_of(2).then_some(Durability::Relaxed);
             rig.provider.declare(&spec).await.unwrap();
         }
         let mut run =

@@ -92,6 +92,14 @@ async fn a_start_that_cannot_be_noted_is_unknown() {
         let outcome = consumer.heartbeat(&[started(&delivery)]).await.remove(0);
         assert!(matches!(outcome, queue_core::provider::BeatOutcome::Unknown(_)), "{outcome:?}");
     }
+    rig.disk.refuse(None);
+    rig.provider.maintain(true).await.unwrap();
+    for refuse in [None, Some(std::io::ErrorKind::StorageFull)] {
+        // Once it is there, it is: the job goes on whatever the disk does.
+        rig.disk.refuse(refuse);
+        let outcome = consumer.heartbeat(&[started(&delivery)]).await.remove(0);
+        assert!(matches!(outcome, queue_core::provider::BeatOutcome::Held(_)), "{outcome:?}");
+    }
     // A beat that starts nothing keeps the lease, disk or no disk.
     let outcome = consumer.heartbeat(&[Beat::extend(delivery.receipt, seconds(60))]).await.remove(0);
     assert!(matches!(outcome, queue_core::provider::BeatOutcome::Held(_)), "{outcome:?}");
