@@ -28,7 +28,7 @@ fn war(kills: usize, disk: bool) -> Option<Tally> {
     for campaign in 0.. {
         let small = if disk { Some(SmallDisk::new(48)?) } else { None };
         let pool = campaign % 2 == 1;
-        let longest = Duration::from_millis(if pool { 400 } else { 1_000 });
+        let longest = Duration::from_millis(if pool { 1_500 } else { 1_000 });
         let left = (kills - all.kills).min(AT_ONCE);
         let place = small.as_ref().map(|disk| disk.path().to_owned());
         let campaign = Campaign { jobs: JOBS, concurrency: 4, pool, longest, kills: left, disk: place, look: !disk };
