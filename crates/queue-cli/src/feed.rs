@@ -16,8 +16,10 @@ use crate::{
 
 /// Read ahead, beside the window.
 const BUFFER: usize = 256 << 10;
-/// Lines between the reader and whoever takes them; all of them are inside the window.
-const AHEAD: usize = 256;
+/// Lines go from the reader to whoever takes them so many at once, or as many as were there to be read.
+const TOGETHER: usize = 64;
+/// So often between the two; all of them are inside the window.
+const AHEAD: usize = 4;
 
 /// How the input is to be read.
 #[derive(Debug, Clone, Copy)]
@@ -116,27 +118,90 @@ pub fn start(
     past: Past,
     window: Window,
     runtime: Handle,
-) -> io::Result<mpsc::Receiver<Result<Fed, FeedError>>> {
+) -> io::Result<Lines> {
     let (sender, receiver) = mpsc::channel(AHEAD);
     thread::Builder::new().name("queue-input".to_owned()).spawn(move || {
         let lines = LineReader::new(BufReader::with_capacity(BUFFER, source), reading.max_line);
         let lines = lines.behind(past.line, past.offset);
-        let mut feed = Feed { lines, seen: past.seen, reading, window, runtime };
+        let feed = Feed { lines, seen: past.seen, reading, window, runtime };
+        feed.run(Batch { sender, fed: Vec::with_capacity(TOGETHER) });
+    })?;
+    Ok(Lines { receiver, left: Vec::new().into_iter() })
+}
+
+/// The lines as they come.
+#[derive(Debug)]
+pub struct Lines {
+    receiver: mpsc::Receiver<Vec<Result<Fed, FeedError>>>,
+    /// Received, and not taken yet.
+    left: std::vec::IntoIter<Result<Fed, FeedError>>,
+}
+
+impl Lines {
+    /// The next one; `None` when there will be none.
+    pub async fn recv(&mut self) -> Option<Result<Fed, FeedError>> {
         loop {
-            let (fed, last) = match feed.next() {
-                Ok(Some(fed)) => {
-                    let last = reading.strict && matches!(fed.what, What::Invalid(_));
-                    (Ok(fed), last)
-                }
-                Ok(None) => return,
-                Err(error) => (Err(error), true),
-            };
-            if sender.blocking_send(fed).is_err() || last {
-                return;
+            match self.left.next() {
+                Some(fed) => return Some(fed),
+                None => self.left = self.receiver.recv().await?.into_iter(),
             }
         }
-    })?;
-    Ok(receiver)
+    }
+
+    /// Waits for the next one and takes all that are there, up to `most`; how many. 0 when there will be none. May be dropped
+    /// and called again.
+    pub async fn recv_many(&mut self, into: &mut Vec<Result<Fed, FeedError>>, most: usize) -> usize {
+        let Some(first) = self.recv().await else { return 0 };
+        into.push(first);
+        let mut taken = 1;
+        while taken < most {
+            match self.left.next() {
+                Some(fed) => {
+                    into.push(fed);
+                    taken += 1;
+                }
+                None => match self.receiver.try_recv() {
+                    Ok(batch) => self.left = batch.into_iter(),
+                    Err(_) => break,
+                },
+            }
+        }
+        taken
+    }
+
+    /// Whether none is there now.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.left.as_slice().is_empty() && self.receiver.is_empty()
+    }
+
+    /// Lets no more come than are there.
+    pub fn close(&mut self) {
+        self.receiver.close();
+    }
+}
+
+/// Lines on their way out of the reader.
+struct Batch {
+    sender: mpsc::Sender<Vec<Result<Fed, FeedError>>>,
+    fed: Vec<Result<Fed, FeedError>>,
+}
+
+impl Batch {
+    /// `false` where nobody takes it any more.
+    fn add(&mut self, fed: Result<Fed, FeedError>) -> bool {
+        self.fed.push(fed);
+        self.fed.len() < TOGETHER || self.send()
+    }
+
+    /// To be called before anything is waited for.
+    fn send(&mut self) -> bool {
+        if self.fed.is_empty() {
+            return true;
+        }
+        let batch = std::mem::replace(&mut self.fed, Vec::with_capacity(TOGETHER));
+        self.sender.blocking_send(batch).is_ok()
+    }
 }
 
 struct Feed {
@@ -148,14 +213,38 @@ struct Feed {
 }
 
 impl Feed {
+    fn run(mut self, mut batch: Batch) {
+        loop {
+            let (fed, last) = match self.next(&mut batch) {
+                Ok(Some(fed)) => {
+                    let last = self.reading.strict && matches!(fed.what, What::Invalid(_));
+                    (Ok(fed), last)
+                }
+                Ok(None) => break,
+                Err(error) => (Err(error), true),
+            };
+            if !batch.add(fed) || last {
+                break;
+            }
+        }
+        batch.send();
+    }
+
     /// The next line with its room; `None` at the end, or when the window was closed.
-    fn next(&mut self) -> Result<Option<Fed>, FeedError> {
+    fn next(&mut self, batch: &mut Batch) -> Result<Option<Fed>, FeedError> {
+        if !self.lines.is_at_hand() && !batch.send() {
+            return Ok(None);
+        }
         let read = self.lines.next_line();
         let read = read.map_err(|source| FeedError::Read { line: self.lines.lines_read() + 1, source })?;
         let Some(Line { number, text }) = read else { return Ok(None) };
         let what = self.judge(&text)?;
         let offset = self.lines.bytes_read();
-        let slot = self.runtime.block_on(self.window.enter(weight(&text)));
+        let weight = weight(&text);
+        let slot = self.window.try_enter(weight).or_else(|| {
+            batch.send();
+            self.runtime.block_on(self.window.enter(weight))
+        });
         Ok(slot.map(|slot| Fed { line: OpenLine::new(number, text, slot), offset, what }))
     }
 
@@ -182,17 +271,13 @@ pub(crate) fn weight(text: &Text) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{io::Write as _, time::Duration};
 
     use super::*;
 
     const OBJECTS: Reading = Reading { how: JobText::Objects, max_line: 1 << 10, strict: false };
 
-    fn feed(
-        input: impl Read + Send + 'static,
-        reading: Reading,
-        window: &Window,
-    ) -> mpsc::Receiver<Result<Fed, FeedError>> {
+    fn feed(input: impl Read + Send + 'static, reading: Reading, window: &Window) -> Lines {
         start(Box::new(input), reading, Past::default(), window.clone(), Handle::current()).unwrap()
     }
 
@@ -252,6 +337,41 @@ mod tests {
         let error = receiver.recv().await.unwrap().unwrap_err();
         assert_eq!(error.to_string(), "cannot read line 2: disk on fire");
         assert!(receiver.recv().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_line_does_not_wait_for_the_next_one() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let mut receiver = feed(reader, OBJECTS, &Window::default());
+        // Blank lines are no lines, and half a line is none yet.
+        for input in ["{\"payload\":1}\n{\"payload\":2}\n", "\n \r\n", "{\"payload\":3}\n\n{\"payl", "oad\":4}\n \n"] {
+            writer.write_all(input.as_bytes()).unwrap();
+            let mut lines = Vec::new();
+            while lines.len() < input.matches("}\n").count() {
+                let got = tokio::time::timeout(Duration::from_secs(5), receiver.recv_many(&mut lines, 10)).await;
+                assert!(got.unwrap() > 0);
+            }
+            let payloads = |line: &Result<Fed, FeedError>| line.as_ref().unwrap().line.number;
+            assert_eq!(lines.iter().map(payloads).count(), input.matches("}\n").count());
+        }
+        drop(writer);
+        assert!(receiver.recv().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn as_many_are_taken_at_once_as_are_wanted() {
+        let input: String = (0..200).map(|n| format!("{{\"payload\":{n}}}\n")).collect();
+        let mut receiver = feed(io::Cursor::new(input), OBJECTS, &Window::default());
+        let (mut lines, mut sizes) = (Vec::new(), 0);
+        loop {
+            match receiver.recv_many(&mut lines, 30).await {
+                0 => break,
+                taken => sizes += usize::from(taken > 30),
+            }
+        }
+        let numbers: Vec<u64> = lines.iter().map(|line| line.as_ref().unwrap().line.number).collect();
+        assert_eq!((numbers, sizes), ((1..=200).collect(), 0));
+        assert!(receiver.is_empty());
     }
 
     /// The same bytes again and again.

@@ -146,8 +146,8 @@ impl Output {
     /// Why rows wait in memory, for people.
     #[must_use]
     pub fn is_full(&self) -> Option<String> {
-        let error = self.full.as_ref()?;
-        Some(format!("cannot write to {:?}: {error}; make room, and it goes on by itself", self.path))
+        self.full.as_ref()?;
+        Some(format!("the disk under {:?} is full: make room, and it goes on by itself", self.path))
     }
 
     /// Every row so far is on disk when this returns; the file, to look at.

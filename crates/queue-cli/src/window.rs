@@ -62,6 +62,17 @@ impl Window {
         }))
     }
 
+    /// Lets a line in that need not wait. `None` where it must, or the window is closed.
+    pub fn try_enter(&self, bytes: usize) -> Option<Slot> {
+        let room = &self.0;
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(room.max_bytes);
+        let line = room.lines.try_acquire().ok()?;
+        room.bytes.try_acquire_many(bytes).ok()?.forget();
+        line.forget();
+        room.left().inside += 1;
+        Some(Slot { room: Arc::clone(room), bytes })
+    }
+
     /// Waits for room; `None` once the window is closed. A line larger than the whole window waits for all of it.
     pub async fn enter(&self, bytes: usize) -> Option<Slot> {
         let room = &self.0;

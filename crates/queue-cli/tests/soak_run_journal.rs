@@ -13,6 +13,8 @@ use killed::{Campaign, Dice, SmallDisk, Tally};
 
 const JOBS: u64 = 3_000;
 const KILLS: f64 = 1_000.0;
+/// In one campaign.
+const AT_ONCE: usize = 25;
 
 fn kills() -> usize {
     let scale: f64 = std::env::var("QUEUE_SOAK_SCALE").map_or(1.0, |scale| scale.parse().unwrap());
@@ -26,8 +28,8 @@ fn war(kills: usize, disk: bool) -> Option<Tally> {
     for campaign in 0.. {
         let small = if disk { Some(SmallDisk::new(48)?) } else { None };
         let pool = campaign % 2 == 1;
-        let longest = Duration::from_millis(if pool { 400 } else { 1_000 });
-        let left = kills - all.kills;
+        let longest = Duration::from_millis(if pool { 1_500 } else { 1_000 });
+        let left = (kills - all.kills).min(AT_ONCE);
         let place = small.as_ref().map(|disk| disk.path().to_owned());
         let campaign = Campaign { jobs: JOBS, concurrency: 4, pool, longest, kills: left, disk: place, look: !disk };
         let tally = campaign.fight(&Bench::new(), &mut dice);

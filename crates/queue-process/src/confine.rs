@@ -153,7 +153,9 @@ fn largest() -> i32 {
 fn group_of(pid: Pid) -> Option<Pid> {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
     // The name in parentheses may hold anything; after it come the state, the parent and the group.
-    Pid::from_raw(stat.rsplit_once(") ")?.1.split(' ').nth(2)?.parse().ok()?)
+    let group: i32 = stat.rsplit_once(") ")?.1.split(' ').nth(2)?.parse().ok()?;
+    // One that is about to be gone has the group -1.
+    Pid::from_raw(group.max(0))
 }
 
 /// The number of the newest process or thread.

@@ -97,7 +97,9 @@ pub fn parse(text: &Text, how: JobText) -> Result<JobLine, Invalid> {
 }
 
 fn parse_object(line: &Bytes) -> Result<JobLine, Invalid> {
-    let Object(members) = serde_json::from_slice(line).map_err(|error| not_an_object(line, &error))?;
+    // Checked once, and not for each value again.
+    let text = std::str::from_utf8(line).map_err(|_| Invalid("the line is not UTF-8".to_owned()))?;
+    let Object(members) = serde_json::from_str(text).map_err(|error| not_an_object(line, &error))?;
     let mut job = JobLine::default();
     let mut payload = None;
     let mut seen: Vec<&str> = Vec::with_capacity(members.len());

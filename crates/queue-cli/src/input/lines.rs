@@ -1,8 +1,9 @@
 //! Lines of any length and any bytes, in bounded memory.
 
-use std::io::{self, BufRead, ErrorKind};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 
 use bytes::Bytes;
+use memchr::memchr;
 
 /// How much of an over-long line is kept, to recognise it by.
 const HEAD: usize = 1 << 10;
@@ -62,6 +63,13 @@ pub struct LineReader<R> {
     length: u64,
 }
 
+impl<R: Read> LineReader<BufReader<R>> {
+    /// Whether the next line can be had without waiting for the source.
+    pub fn is_at_hand(&self) -> bool {
+        memchr(b'\n', self.source.buffer().trim_ascii_start()).is_some()
+    }
+}
+
 impl<R: BufRead> LineReader<R> {
     /// Reads lines of at most `max` bytes.
     pub fn new(source: R, max: usize) -> Self {
@@ -116,7 +124,7 @@ impl<R: BufRead> LineReader<R> {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
-            let end = chunk.iter().position(|byte| *byte == b'\n');
+            let end = memchr(b'\n', chunk);
             let part = &chunk[..end.unwrap_or(chunk.len())];
             // A byte order mark takes three bytes more, once.
             let room = (self.max + 1 + 3).saturating_sub(self.line.len());

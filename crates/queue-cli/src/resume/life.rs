@@ -244,3 +244,144 @@ impl Life {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{path::PathBuf, sync::Mutex};
+
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use queue_core::QueueName;
+
+    use super::*;
+    use crate::{
+        feed::OpenLine,
+        input::{JobLine, JobText, parse},
+        resume::identity::InputId,
+        window::Window,
+    };
+
+    /// What was asked of a journal, in order.
+    #[derive(Debug, Default)]
+    struct Spy(Mutex<Vec<Asked>>);
+
+    #[derive(Debug, Clone, PartialEq)]
+    enum Asked {
+        Read(Read),
+        Rows(Rows),
+        Forget(usize),
+        Begun,
+    }
+
+    #[async_trait]
+    impl Journal for Spy {
+        fn note(&self, key: &'static str, value: Vec<u8>) -> Result<()> {
+            let asked = match key {
+                READ => Asked::Read(serde_json::from_slice(&value).unwrap()),
+                ROWS => Asked::Rows(serde_json::from_slice(&value).unwrap()),
+                _ => Asked::Begun,
+            };
+            self.0.lock().unwrap().push(asked);
+            Ok(())
+        }
+
+        fn notes(&self) -> Vec<(String, Vec<u8>)> {
+            Vec::new()
+        }
+
+        fn forget(&self, _: &QueueName, jobs: &HashSet<JobId>) {
+            self.0.lock().unwrap().push(Asked::Forget(jobs.len()));
+        }
+
+        async fn settled(&self) -> bool {
+            true
+        }
+
+        fn trouble(&self) -> Option<String> {
+            None
+        }
+    }
+
+    fn life() -> (Life, Arc<Spy>) {
+        let spy = Arc::new(Spy::default());
+        let input = InputId::of(&tempfile::tempfile().unwrap()).unwrap();
+        let begun = Begun::new(input, PathBuf::from("jobs"), QueueName::from_static("run"));
+        let life = Life::begin(Arc::clone(&spy) as Arc<dyn Journal>, begun).unwrap();
+        assert_eq!(spy.asked().last(), Some(&Asked::Begun), "nothing counts before it");
+        (life, spy)
+    }
+
+    impl Spy {
+        fn asked(&self) -> Vec<Asked> {
+            std::mem::take(&mut *self.0.lock().unwrap())
+        }
+    }
+
+    fn fed(number: u64, text: &'static str) -> Fed {
+        let text = Text::Utf8(Bytes::from_static(text.as_bytes()));
+        let what = match parse(&text, JobText::Objects) {
+            Ok(job) => What::Job(Box::<JobLine>::new(job)),
+            Err(invalid) => What::Invalid(invalid),
+        };
+        Fed { line: OpenLine::new(number, text, Window::default().admit(1)), offset: 10 * number, what }
+    }
+
+    fn place(line: u64) -> Place {
+        Place { line, offset: 10 * line }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_is_noted_behind_its_jobs_and_never_in_front_of_a_row_that_is_not_safe() {
+        let (mut life, spy) = life();
+        life.take_in([fed(1, "{\"payload\":1}"), fed(2, "{\"payload\":2}")].iter());
+        assert_eq!(spy.asked(), [], "they are not submitted");
+        assert!(!life.may_be_safe(), "their rows must wait");
+        life.submitted();
+        let [Asked::Read(read)] = &spy.asked()[..] else { panic!() };
+        assert_eq!((read.place, read.before, read.low), (place(2), place(1), place(0)));
+
+        life.take_in([fed(4, "{\"payload\":4}"), fed(5, "broken")].iter());
+        life.ended(5, Status::Invalid, 0);
+        life.submitted();
+        assert_eq!(spy.asked(), [], "nobody would write the row of line 5 again");
+        assert!(life.wants_safety());
+        life.ended(1, Status::Completed, 0);
+        life.be_safe(&Safe::default(), false);
+        let [Asked::Rows(rows), Asked::Forget(1)] = &spy.asked()[..] else { panic!() };
+        assert_eq!((rows.read.place, rows.read.low, &rows.listed[..]), (place(5), place(0), &[1][..]));
+        assert!(rows.read.invalid && !rows.read.keys);
+
+        life.take_in([fed(6, "{\"payload\":6,\"unique_key\":\"a\"}")].iter());
+        life.submitted();
+        let [Asked::Read(read)] = &spy.asked()[..] else { panic!() };
+        assert_eq!((read.place, read.low, read.keys), (place(6), place(1), true), "line 1 is forgotten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_unsure_is_not_noted() {
+        let (mut life, spy) = life();
+        life.take_in([fed(1, "{\"payload\":1}")].iter());
+        life.be_unsure();
+        life.submitted();
+        life.ended(1, Status::Completed, 0);
+        tokio::time::advance(2 * EVERY).await;
+        assert!(!life.may_be_safe() && !life.wants_safety());
+        assert_eq!(spy.asked(), []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rows_are_made_safe_after_a_while_or_when_they_are_many() {
+        let (mut life, _) = life();
+        life.take_in([fed(1, "{\"payload\":1}"), fed(2, "{\"payload\":2}")].iter());
+        life.submitted();
+        tokio::time::advance(EVERY).await;
+        assert!(!life.wants_safety(), "there is none");
+        life.ended(1, Status::Completed, 0);
+        assert!(life.wants_safety());
+        life.be_safe(&Safe::default(), false);
+        life.ended(2, Status::Dead, HEAVY - 1);
+        assert!(!life.wants_safety());
+        life.bytes += 1;
+        assert!(life.wants_safety());
+    }
+}

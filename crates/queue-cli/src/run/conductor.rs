@@ -11,7 +11,7 @@ use queue_core::{
     worker::{DrainReport, RunReport, Worker, WorkerBuilder},
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::watch,
     time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
 
@@ -28,7 +28,7 @@ use super::{
 use crate::{
     args::ExecMode,
     exit::Ending,
-    feed::{self, Fed, FeedError, OpenLine, Reading, What},
+    feed::{self, Fed, FeedError, Lines, OpenLine, Reading, What},
     input::JobLine,
     ledger::Ledger,
     output::OutputError,
@@ -41,7 +41,7 @@ use crate::{
 };
 
 /// So many lines are submitted at once.
-const BATCH: usize = 256;
+const BATCH: usize = 64;
 const TICK: Duration = Duration::from_millis(250);
 /// A stream that pauses that long after its first line is not waited for before jobs start.
 const STREAM_HEAD_START: Duration = Duration::from_millis(100);
@@ -82,7 +82,7 @@ pub(super) struct Conductor {
     pub(super) full: bool,
     quiet: bool,
     window: Window,
-    feed: mpsc::Receiver<Result<Fed, FeedError>>,
+    feed: Lines,
     /// Whether the input may give more lines.
     reading: bool,
     /// Whether it is a stream, and when it is waited for no longer.

@@ -11,6 +11,7 @@ use queue_core::{
     JobId,
     job::{JobError, JobRef},
 };
+use slab::Slab;
 use tokio::time::Instant;
 
 use super::{
@@ -36,7 +37,9 @@ struct Books {
 
 #[derive(Debug, Default)]
 struct Table {
-    jobs: HashMap<JobId, OpenJob>,
+    /// Where each is in `jobs`: small enough to stay at hand, where the lines themselves do not.
+    places: HashMap<JobId, usize>,
+    jobs: Slab<OpenJob>,
     looked_until: u64,
 }
 
@@ -119,7 +122,10 @@ impl OpenJobs {
 
     /// A line is about to be submitted: before it is, so that nothing can happen to a job that is not known here.
     pub(super) fn open(&self, job: OpenJob) {
-        self.table().jobs.insert(job.job.id, job);
+        let mut table = self.table();
+        let id = job.job.id;
+        let place = table.jobs.insert(job);
+        table.places.insert(id, place);
     }
 
     /// The provider has it.
@@ -132,14 +138,16 @@ impl OpenJobs {
 
     /// What to remember of a job that goes on.
     pub(super) fn change(&self, id: JobId, change: impl FnOnce(&mut OpenJob)) {
-        if let Some(open) = self.table().jobs.get_mut(&id) {
+        let mut table = self.table();
+        let place = table.places.get(&id).copied();
+        if let Some(open) = place.and_then(|place| table.jobs.get_mut(place)) {
             change(open);
         }
     }
 
     /// It waits to run again. Nothing is kept of a job that is none of ours: a queue may be shared.
     pub(super) fn waits(&self, id: JobId) {
-        if !self.table().jobs.contains_key(&id) {
+        if !self.table().places.contains_key(&id) {
             self.0.runs.take(id);
         }
     }
@@ -152,7 +160,9 @@ impl OpenJobs {
     /// A line that ends. `None` where it has ended, or is none of ours.
     pub(super) fn take(&self, id: JobId) -> Option<OpenJob> {
         let run = self.0.runs.take(id);
-        let mut open = self.table().jobs.remove(&id)?;
+        let mut table = self.table();
+        let place = table.places.remove(&id)?;
+        let mut open = table.jobs.try_remove(place)?;
         open.run = run;
         Some(open)
     }
@@ -160,7 +170,8 @@ impl OpenJobs {
     /// Every line that is left, in the order of the input.
     pub(super) fn take_all(&self) -> Vec<OpenJob> {
         let mut table = self.table();
-        let mut all: Vec<OpenJob> = table.jobs.drain().map(|(_, open)| open).collect();
+        table.places.clear();
+        let mut all: Vec<OpenJob> = table.jobs.drain().collect();
         all.sort_unstable_by_key(|open| open.line.number);
         all.iter_mut().for_each(|open| open.run = self.0.runs.take(open.job.id));
         all
@@ -202,7 +213,13 @@ impl OpenJobs {
 
     /// Everything that is open and accepted.
     pub(super) fn all(&self) -> Vec<JobRef> {
-        self.table().jobs.values().filter(|open| open.accepted).map(|open| open.job.clone()).collect()
+        self.table()
+            .jobs
+            .iter()
+            .map(|(_, open)| open)
+            .filter(|open| open.accepted)
+            .map(|open| open.job.clone())
+            .collect()
     }
 
     /// What does not run and was to have expired that long ago.
@@ -215,7 +232,7 @@ impl OpenJobs {
             let runs = || runs.get(&open.job.id).is_some_and(|run| run.since.is_some());
             open.accepted && end.is_some_and(|end| end <= now) && !runs()
         };
-        table.jobs.values().filter(overdue).map(|open| open.job.id).collect()
+        table.jobs.iter().map(|(_, open)| open).filter(overdue).map(|open| open.job.id).collect()
     }
 
     /// Whose records to look at now: the doubtful, and as many others as are asked for, each in its turn.
@@ -247,7 +264,7 @@ impl OpenJobs {
 impl Table {
     /// In the order of the input. Lines come and go by the thousand for each look round, so they are put in order here.
     fn in_order(&self) -> Vec<&OpenJob> {
-        let mut all: Vec<&OpenJob> = self.jobs.values().collect();
+        let mut all: Vec<&OpenJob> = self.jobs.iter().map(|(_, open)| open).collect();
         all.sort_unstable_by_key(|open| open.line.number);
         all
     }

@@ -37,6 +37,7 @@ pub(super) async fn submit(
     for attempt in 1u32.. {
         let batch = jobs.iter().map(|(_, job)| job.clone()).collect();
         let outcomes = queue.scheduler.submit(&queue.name, batch, &options).await;
+        answers.known.reserve(outcomes.len());
         let mut again = Vec::new();
         let mut reason = None;
         for ((id, job), outcome) in jobs.into_iter().zip(outcomes) {

@@ -48,7 +48,7 @@ fn text(line: u64) -> String {
 }
 
 /// How often a line is run if nobody is killed.
-fn runs(line: u64) -> u64 {
+fn runs_of(line: u64) -> u64 {
     match kind(line) {
         Kind::Good | Kind::Dead => 1,
         Kind::Flaky => 2,
@@ -372,7 +372,7 @@ impl Fight<'_> {
         }
         let lines = self.campaign.jobs;
         self.tally.runs = runs.len() as u64;
-        self.tally.wanted = (1..=lines).map(|line| self::runs(line)).sum();
+        self.tally.wanted = (1..=lines).map(runs_of).sum();
         self.tally.allowed = (2 * self.campaign.concurrency * (self.tally.kills + self.tally.gave_up)) as u64;
         assert!(self.tally.runs >= self.tally.wanted, "{:?}", self.tally);
         assert!(self.tally.runs <= self.tally.wanted + self.tally.allowed, "{:?}", self.tally);
@@ -395,7 +395,7 @@ impl Fight<'_> {
             assert_eq!(row["status"], expected, "{row}");
             if expected == "completed" {
                 assert_eq!(row["result"].as_u64(), Some(line), "{row}");
-                assert!(row["attempts"].as_u64() >= Some(runs(line)), "{row}");
+                assert!(row["attempts"].as_u64() >= Some(runs_of(line)), "{row}");
             }
             assert!(seen.insert(line, row).is_none(), "line {line} has two rows");
         }
