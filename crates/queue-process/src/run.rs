@@ -19,7 +19,6 @@ use tokio::{
 use crate::{
     bare::{self, Bare},
     cgroup::Cell,
-    confine::Confinement,
     descriptors,
     error::StartError,
     exit::{self, Watch},
@@ -148,7 +147,7 @@ fn start_by<C>(
     program: &Program,
     spawn: impl FnOnce(Option<&str>) -> io::Result<Group<C>>,
 ) -> Result<Started<C>, StartError> {
-    let confinement: &Confinement = program.confinement()?;
+    let confinement = program.confinement()?;
     let exhausted = |source| StartError::Exhausted { program: program.name().into(), source };
     let cell = confinement.enter().map_err(exhausted)?;
     descriptors::close_on_exec();
