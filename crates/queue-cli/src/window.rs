@@ -163,6 +163,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_need_not_wait_enters_at_once_and_leaves_nothing_behind_otherwise() {
+        let window = Window::new(2, 100);
+        let first = window.try_enter(60).unwrap();
+        assert!(window.try_enter(60).is_none(), "bytes");
+        let second = window.try_enter(40).unwrap();
+        assert!(window.try_enter(0).is_none() && !window.was_full(), "lines; and nobody waited");
+        drop((first, second));
+        window.give_back();
+        assert!(window.try_enter(1_000).is_some(), "all of it is there again");
+        window.close();
+        assert!(window.try_enter(0).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn lines_and_bytes_are_bounded_and_given_back() {
         let window = Window::new(2, 100);
         let first = enters(&window, 60).await.unwrap();

@@ -338,6 +338,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn nothing_is_kept_of_a_job_of_somebody_else() {
+        let open = OpenJobs::default();
+        let ours = opened(&open, 1, None).await;
+        let others = JobId::derive(b"another run", 1);
+        for id in [ours, others] {
+            drop(open.start(id, 1));
+            open.waits(id);
+        }
+        assert_eq!(open.0.runs.lock().keys().copied().collect::<Vec<_>>(), [ours]);
+        drop(open.start(others, 2));
+        assert!(open.take(others).is_none());
+        let (line, row) = open.take(ours).unwrap().end(Status::Completed, None, None);
+        assert_eq!((row.attempts, open.0.runs.lock().len()), (1, 0));
+        line.close();
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn looks_go_round_and_the_doubtful_come_every_time() {
         let open = OpenJobs::default();
         let mut ids = Vec::new();

@@ -73,16 +73,16 @@ impl Desk {
         self.room.notify_waiters();
     }
 
-    /// `Err` where there is no room.
-    fn put(&self, report: RunReport) -> Result<(), RunReport> {
+    /// Gives it back where there is no room.
+    fn put(&self, report: RunReport) -> Option<RunReport> {
         let bytes = weight(&report);
         let mut pile = self.pile();
         if pile.closed {
             // The run is over.
-            return Ok(());
+            return None;
         }
         if pile.reports.len() >= AT_ONCE || (pile.bytes > 0 && pile.bytes + bytes > BACKLOG) {
-            return Err(report);
+            return Some(report);
         }
         pile.bytes += bytes;
         pile.reports.push(report);
@@ -91,7 +91,7 @@ impl Desk {
         if first {
             self.told.notify_one();
         }
-        Ok(())
+        None
     }
 
     async fn put_later(&self, mut report: RunReport) {
@@ -99,10 +99,8 @@ impl Desk {
             let room = self.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
-            match self.put(report) {
-                Ok(()) => return,
-                Err(back) => report = back,
-            }
+            let Some(back) = self.put(report) else { return };
+            report = back;
             room.await;
         }
     }
@@ -113,7 +111,7 @@ struct Teller(Arc<Desk>);
 
 impl Teller {
     fn tell(&self, report: RunReport) {
-        if let Err(report) = self.0.put(report) {
+        if let Some(report) = self.0.put(report) {
             tokio::task::block_in_place(|| Handle::current().block_on(self.0.put_later(report)));
         }
     }

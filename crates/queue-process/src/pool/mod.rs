@@ -365,7 +365,7 @@ impl Place {
                 seat.has_answered();
                 let done = |child: &mut Box<Child>| options.max_jobs.is_some_and(|max| child.answered() >= max);
                 if let Some(child) = seat.child.take_if(done) {
-                    seats.retire(child);
+                    seats.retire(*child);
                 }
                 answer
             }

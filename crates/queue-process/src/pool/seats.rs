@@ -35,7 +35,7 @@ pub(super) struct Seats {
     pub(super) permits: Semaphore,
     idle: Mutex<Vec<Seat>>,
     /// Processes that have had their jobs and are to leave.
-    leaving: Mutex<Vec<Box<Child>>>,
+    leaving: Mutex<Vec<Child>>,
     /// Rung when there is something to tend.
     pub(super) bell: Notify,
     started: AtomicU64,
@@ -112,31 +112,31 @@ impl Seats {
     }
 
     /// Takes out the processes that ended while nobody asked them anything.
-    pub(super) fn take_dead(&self) -> Vec<Box<Child>> {
+    pub(super) fn take_dead(&self) -> Vec<Child> {
         let mut idle = self.idle();
         let mut dead = Vec::new();
         for seat in idle.iter_mut() {
             if seat.child.as_mut().is_some_and(|child| child.is_dead()) {
                 self.broke.fetch_add(1, Ordering::Relaxed);
                 seat.has_broken();
-                dead.extend(seat.child.take());
+                dead.extend(seat.child.take().map(|child| *child));
             }
         }
         dead
     }
 
     /// Everything there is, for the end.
-    pub(super) fn take_all(&self) -> Vec<Box<Child>> {
+    pub(super) fn take_all(&self) -> Vec<Child> {
         let idle = std::mem::take(&mut *self.idle());
-        idle.into_iter().filter_map(|seat| seat.child).chain(self.take_leaving()).collect()
+        idle.into_iter().filter_map(|seat| seat.child.map(|child| *child)).chain(self.take_leaving()).collect()
     }
 
-    pub(super) fn take_leaving(&self) -> Vec<Box<Child>> {
+    pub(super) fn take_leaving(&self) -> Vec<Child> {
         std::mem::take(&mut *self.leaving.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Lets a process leave in its own time.
-    pub(super) fn retire(&self, child: Box<Child>) {
+    pub(super) fn retire(&self, child: Child) {
         self.leaving.lock().unwrap_or_else(PoisonError::into_inner).push(child);
         self.bell.notify_one();
     }
