@@ -292,7 +292,8 @@ impl Shared {
     /// Waits until a change is on disk; `None` is on no disk, or nobody waits for it.
     pub(crate) async fn kept(&self, ticket: Option<Ticket>) -> Result<()> {
         let (Some(journal), Some(ticket)) = (&self.journal, ticket) else { return Ok(()) };
-        match tokio::time::timeout(PATIENCE, journal.committed(ticket)).await {
+        // Boxed, so that whoever has no journal carries none of it in every call.
+        match Box::pin(tokio::time::timeout(PATIENCE, journal.committed(ticket))).await {
             Ok(kept) => kept,
             Err(_) => Err(Error::new(ErrorCode::Timeout, "the journal's disk does not answer").by(SCHEME)),
         }
@@ -487,7 +488,7 @@ impl QueueProvider for MemoryProvider {
             outcomes
         });
         if !waiting.is_empty() && options.on_full == OnFull::Wait {
-            let later = self.wait_for_room(queue, waiting, &named, options, &mut outcomes).await;
+            let later = Box::pin(self.wait_for_room(queue, waiting, &named, options, &mut outcomes)).await;
             ticket = ticket.max(later);
         }
         confirming.end(&self.shared, ticket, &mut outcomes).await;
@@ -697,7 +698,7 @@ impl MemoryProvider {
                 return Some(Rejection::Unavailable(refusal.at("publish")));
             }
             journal.pump();
-            tokio::time::sleep(LOOK).await;
+            Box::pin(tokio::time::sleep(LOOK)).await;
         }
     }
 }
@@ -718,7 +719,7 @@ impl Confirming {
     /// Waits for the disk, and makes unknown what is not on it by the deadline.
     pub(crate) async fn end(&self, shared: &Shared, ticket: Option<Ticket>, outcomes: &mut [PublishOutcome]) {
         let (Some(journal), Some(ticket), Some(until)) = (&shared.journal, ticket, self.until) else { return };
-        let error = match tokio::time::timeout_at(until, journal.committed(ticket)).await {
+        let error = match Box::pin(tokio::time::timeout_at(until, journal.committed(ticket))).await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error,
             Err(_) => Error::new(ErrorCode::Timeout, "the journal's disk did not answer in time"),
