@@ -11,7 +11,7 @@ use tracked_world::TrackedWorld;
 const SEEDS: u64 = 10_000;
 
 fn main() -> ExitCode {
-    let tracked = TrackedWorld::all().into_iter().map(|world| Arc::new(world) as Arc<dyn World>);
-    let all: Vec<Arc<dyn World>> = worlds().into_iter().chain(tracked).collect();
-    perform(&all, SEEDS)
+    // Entered by name until what they find is mended; see docs/book/simulation.md.
+    let tracked: Vec<Arc<dyn World>> = TrackedWorld::all().into_iter().map(|world| Arc::new(world) as _).collect();
+    perform(&worlds(), &tracked, SEEDS)
 }

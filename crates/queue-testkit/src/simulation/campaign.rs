@@ -9,7 +9,10 @@ use std::{
     },
 };
 
-use super::{run::{Outcome, simulate}, world::World};
+use super::{
+    run::{Outcome, simulate},
+    world::World,
+};
 
 /// Which seeds, where.
 #[derive(Debug, Clone)]

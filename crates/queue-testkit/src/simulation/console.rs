@@ -19,7 +19,7 @@ const USAGE: &str = "\
 [--seeds N] [--seed S] [--world NAME] [--trace] [--json] [--threads N]
   --seeds N     so many seeds (default: what CI runs)
   --seed S      the first of them (default 0)
-  --world NAME  only this world; else seeds take turns in all of them
+  --world NAME  only this world; else seeds take turns
   --trace       print what happens, a line each, of every seed
   --json        one JSON object a line: failures, then a summary
   --threads N   as many at a time (default: one a core)";
@@ -27,17 +27,17 @@ const USAGE: &str = "\
 /// How many failures are told in full.
 const MOST_TOLD: usize = 3;
 
-/// Reads the command line, runs the seeds and says what came of it. `seeds` is the default number.
+/// Reads the command line, runs the seeds and says what came of it. `seeds` is the default number. Seeds take turns in
+/// `worlds`; those in `by_name` are entered only where `--world` names them.
 #[must_use]
-pub fn perform(worlds: &[Arc<dyn World>], seeds: u64) -> ExitCode {
+pub fn perform(worlds: &[Arc<dyn World>], by_name: &[Arc<dyn World>], seeds: u64) -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match read(&arguments, seeds) {
-        Ok(Some(asked)) => conduct(worlds, &asked),
+        Ok(Some(asked)) => conduct(worlds, by_name, &asked),
         // What a test runner asks of a test target.
         Ok(None) => ExitCode::SUCCESS,
         Err(error) => {
-            let names: Vec<&str> = worlds.iter().map(|world| world.name()).collect();
-            say(&format!("{error}\n{USAGE}\nworlds: {}", names.join(", ")));
+            say(&format!("{error}\n{USAGE}\nworlds: {}", names(worlds, by_name)));
             ExitCode::from(2)
         }
     }
@@ -73,12 +73,17 @@ fn say(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
-fn conduct(worlds: &[Arc<dyn World>], asked: &Asked) -> ExitCode {
-    let wanted = |world: &&Arc<dyn World>| asked.world.as_deref().is_none_or(|name| name == world.name());
-    let chosen: Vec<Arc<dyn World>> = worlds.iter().filter(wanted).cloned().collect();
+fn names(worlds: &[Arc<dyn World>], by_name: &[Arc<dyn World>]) -> String {
+    worlds.iter().chain(by_name).map(|world| world.name()).collect::<Vec<_>>().join(", ")
+}
+
+fn conduct(worlds: &[Arc<dyn World>], by_name: &[Arc<dyn World>], asked: &Asked) -> ExitCode {
+    let chosen: Vec<Arc<dyn World>> = match &asked.world {
+        Some(name) => worlds.iter().chain(by_name).filter(|world| world.name() == name).cloned().collect(),
+        None => worlds.to_vec(),
+    };
     if chosen.is_empty() {
-        let names: Vec<&str> = worlds.iter().map(|world| world.name()).collect();
-        say(&format!("no such world; there are: {}", names.join(", ")));
+        say(&format!("no such world; there are: {}", names(worlds, by_name)));
         return ExitCode::from(2);
     }
     let mut campaign = Campaign::new(chosen, asked.first, asked.seeds);
@@ -89,7 +94,11 @@ fn conduct(worlds: &[Arc<dyn World>], asked: &Asked) -> ExitCode {
         return show(&campaign, asked.json);
     }
     let tally = campaign.run();
-    if asked.json { tell_json(&tally) } else { tell(&tally) }
+    if asked.json {
+        tell_json(&tally)
+    } else {
+        tell(&tally)
+    }
     if tally.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

@@ -13,9 +13,9 @@ impl Dice {
     #[must_use]
     pub fn of(seed: u64, name: &str, number: u64) -> Self {
         // FNV-1a: all it must do is to tell names apart, for ever in the same way.
-        let named = name.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
-        });
+        let named = name
+            .bytes()
+            .fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3));
         let mixed = SeededRandom::new(seed ^ named.rotate_left(17) ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         Self(SeededRandom::new(mixed.next_u64()))
     }

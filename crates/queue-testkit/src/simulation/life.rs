@@ -8,10 +8,7 @@ use std::{
     },
 };
 
-use queue_core::{
-    Env,
-    clock::SeededRandom,
-};
+use queue_core::{Env, clock::SeededRandom};
 use tokio::sync::Notify;
 
 use super::{Sim, dice::Dice, weather::Fate};

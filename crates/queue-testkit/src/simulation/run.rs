@@ -52,7 +52,11 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, world, summary, .. } = self;
         let verdict = if self.is_clean() { "clean" } else { "NOT CLEAN" };
-        writeln!(f, "seed {seed} in the world `{world}`: {verdict} after {:.1} s; {summary}", self.virtual_time.as_secs_f64())?;
+        writeln!(
+            f,
+            "seed {seed} in the world `{world}`: {verdict} after {:.1} s; {summary}",
+            self.virtual_time.as_secs_f64()
+        )?;
         self.wrongs.iter().try_for_each(|wrong| writeln!(f, "  WRONG: {wrong}"))
     }
 }
@@ -139,7 +143,12 @@ impl Stage {
         };
         let stop = Stop::default();
         let processes = self.begin(&stop);
-        let troubles = tokio::spawn(trouble(self.sim.clone(), Arc::clone(&self.plan), self.promises.clone(), Arc::clone(&self.backend)));
+        let troubles = tokio::spawn(trouble(
+            self.sim.clone(),
+            Arc::clone(&self.plan),
+            self.promises.clone(),
+            Arc::clone(&self.backend),
+        ));
         let end = self.plan.storm;
         while self.sim.env().clock.monotonic() < end && self.look(&mut events) {
             tokio::time::sleep(LOOK_EVERY).await;
@@ -160,7 +169,8 @@ impl Stage {
     }
 
     fn begin(&self, stopped: &Stop) -> Vec<JoinHandle<()>> {
-        let producers = self.desks.iter().enumerate().map(|(n, desk)| (format!("producer-{n}"), Role::Producer(Arc::clone(desk))));
+        let producers =
+            self.desks.iter().enumerate().map(|(n, desk)| (format!("producer-{n}"), Role::Producer(Arc::clone(desk))));
         let workers = (0..self.plan.workers).map(|n| (format!("worker-{n}"), Role::Worker));
         let hands = (0..self.plan.hands).map(|n| (format!("hand-{n}"), Role::Hand));
         let operators = (0..self.plan.operators).map(|n| (format!("operator-{n}"), Role::Operator));
@@ -278,14 +288,7 @@ impl Stage {
 }
 
 /// Lets a process live, die, and live again.
-async fn tend(
-    sim: Sim,
-    plan: Arc<Plan>,
-    backend: Arc<dyn Backend>,
-    name: String,
-    role: Role,
-    stop: Stop,
-) {
+async fn tend(sim: Sim, plan: Arc<Plan>, backend: Arc<dyn Backend>, name: String, role: Role, stop: Stop) {
     for generation in 0.. {
         let life = Life::begin(&sim, &name, generation);
         let Ok(provider) = backend.connect(&life).await else {
@@ -382,4 +385,3 @@ enum Kind {
     Refusal,
     Jump,
 }
-

@@ -56,7 +56,8 @@ impl Weather {
     /// Whether nothing goes wrong: no lease is lost then, whatever handlers do.
     #[must_use]
     pub(super) fn is_calm(&self) -> bool {
-        self.stall + self.refused + self.lost + self.doomed == 0.0 && self.outages + self.restarts + self.refusals + self.jumps == 0
+        self.stall + self.refused + self.lost + self.doomed == 0.0
+            && self.outages + self.restarts + self.refusals + self.jumps == 0
     }
 
     /// What a seed brings.

@@ -4,9 +4,7 @@ use std::fmt::Debug;
 
 use queue_core::{
     Envelope, Error, JobId, JobRef, Result,
-    provider::{
-        Beat, BeatOutcome, Delivery, Disposition, PublishOutcome, Rejection, SettleOutcome, Settlement,
-    },
+    provider::{Beat, BeatOutcome, Delivery, Disposition, PublishOutcome, Rejection, SettleOutcome, Settlement},
     store::CancelOutcome,
 };
 

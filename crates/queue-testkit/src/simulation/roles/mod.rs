@@ -35,13 +35,7 @@ pub(super) enum Role {
 
 impl Role {
     /// One life, to its end.
-    pub(super) async fn live(
-        self,
-        life: Life,
-        provider: Arc<dyn QueueProvider>,
-        plan: Arc<Plan>,
-        stop: Stop,
-    ) {
+    pub(super) async fn live(self, life: Life, provider: Arc<dyn QueueProvider>, plan: Arc<Plan>, stop: Stop) {
         let scheduler = JobScheduler::with_env(provider, life.env().clone());
         match self {
             Self::Producer(desk) => producer::produce(&life, &scheduler, &plan, &desk, stop).await,

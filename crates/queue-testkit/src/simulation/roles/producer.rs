@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use queue_core::{ErrorCode, JobScheduler, scheduler::{NewJob, Submitted}};
+use queue_core::{
+    ErrorCode, JobScheduler,
+    scheduler::{NewJob, Submitted},
+};
 
 use super::Stop;
 use crate::simulation::{
@@ -61,7 +64,8 @@ impl Desk {
         self.with(|papers| {
             let mut todo = papers.iter().filter(|(_, mark)| *mark == Paper::Todo).map(|(job, _)| job);
             let Some(first) = todo.next() else { return Vec::new() };
-            let together = |job: &&PlannedJob| job.queue == first.queue && job.at <= first.at + Duration::from_millis(300);
+            let together =
+                |job: &&PlannedJob| job.queue == first.queue && job.at <= first.at + Duration::from_millis(300);
             std::iter::once(first).chain(todo.take_while(together)).take(most).cloned().collect()
         })
     }
@@ -72,13 +76,7 @@ impl Desk {
     }
 }
 
-pub(super) async fn produce(
-    life: &Life,
-    scheduler: &JobScheduler,
-    plan: &Plan,
-    desk: &Desk,
-    stop: Stop,
-) {
+pub(super) async fn produce(life: &Life, scheduler: &JobScheduler, plan: &Plan, desk: &Desk, stop: Stop) {
     let dedup = scheduler.provider().capabilities(plan.queues.first()).dedup_by_id.is_supported();
     desk.take_over(dedup);
     let mut tries = 0;
@@ -113,7 +111,9 @@ async fn submit(scheduler: &JobScheduler, desk: &Desk, batch: &[PlannedJob], ded
     for (job, answer) in batch.iter().zip(answers) {
         let retry = match &answer {
             Submitted::Accepted(_) | Submitted::Duplicate(_) => false,
-            Submitted::Rejected(error) => matches!(error.code(), ErrorCode::QueueFull | ErrorCode::Unavailable | ErrorCode::Timeout),
+            Submitted::Rejected(error) => {
+                matches!(error.code(), ErrorCode::QueueFull | ErrorCode::Unavailable | ErrorCode::Timeout)
+            }
             Submitted::Unknown(..) => dedup,
         };
         again |= retry;

@@ -21,7 +21,9 @@ pub(super) async fn work(life: &Life, scheduler: &JobScheduler, plan: &Plan, sto
             worker = worker.prefetch(jobs);
         }
         let handler = life.clone();
-        worker.fallback(tower::service_fn(move |request: JobRequest| script::run(handler.clone(), lease, request))).start()
+        worker
+            .fallback(tower::service_fn(move |request: JobRequest| script::run(handler.clone(), lease, request)))
+            .start()
     };
     let Some(worker) = persistently(&stop, begin).await else { return };
     // Some stop in good order while others work on.

@@ -131,7 +131,12 @@ impl Shadow {
         }
         for stats in &truth.stats {
             if stats.waiting() + stats.running > 0 {
-                self.wrong(format!("{} still shows {} waiting and {} running", stats.queue, stats.waiting(), stats.running));
+                self.wrong(format!(
+                    "{} still shows {} waiting and {} running",
+                    stats.queue,
+                    stats.waiting(),
+                    stats.running
+                ));
             }
         }
         let mut wrongs = Vec::new();
@@ -158,15 +163,11 @@ impl Shadow {
         let mut wrongs = Vec::new();
         for (id, job) in self.jobs.iter().filter(|(_, job)| job.offer == Offer::Accepted) {
             let told = |what| self.told.counts.get(&(*id, what)).copied().unwrap_or(0);
-            let ends: u32 = [
-                JobEventKind::Completed,
-                JobEventKind::DeadLettered,
-                JobEventKind::Cancelled,
-                JobEventKind::Expired,
-            ]
-            .into_iter()
-            .map(told)
-            .sum();
+            let ends: u32 =
+                [JobEventKind::Completed, JobEventKind::DeadLettered, JobEventKind::Cancelled, JobEventKind::Expired]
+                    .into_iter()
+                    .map(told)
+                    .sum();
             let exact = self.promises.atomic;
             let mut expect = |what: &str, told: u32, right: u32, at_least: bool| {
                 if told > right || (at_least && told < right) {
@@ -269,6 +270,12 @@ impl Shadow {
             State::Held(hold) => format!("held by life {} until {:?}", hold.life, hold.until),
             State::Ended(end) => ended(*end).to_owned(),
         };
-        format!("{} {state}, attempt {}, claimed {} times, doubts {:?}", words::job(id), job.attempt, job.claims, job.doubts)
+        format!(
+            "{} {state}, attempt {}, claimed {} times, doubts {:?}",
+            words::job(id),
+            job.attempt,
+            job.claims,
+            job.doubts
+        )
     }
 }

@@ -57,7 +57,10 @@ impl Shadow {
         // Claimed before its publisher was answered, its place is not known yet.
         if job.place != u64::MAX {
             if !dedup && job.offer == Offer::Accepted {
-                self.wrong_with(envelope.id, "published twice where ids are not deduplicated: a fault of the simulation");
+                self.wrong_with(
+                    envelope.id,
+                    "published twice where ids are not deduplicated: a fault of the simulation",
+                );
             }
             return;
         }
@@ -107,8 +110,8 @@ impl Shadow {
             self.wrong_with(envelope.id, "its duplicate is no other job");
             return;
         };
-        let same = holder.queue == *queue
-            && holder.envelope.unique.as_deref().is_some_and(|theirs| theirs.key == unique.key);
+        let same =
+            holder.queue == *queue && holder.envelope.unique.as_deref().is_some_and(|theirs| theirs.key == unique.key);
         let name = (queue.clone(), unique.key.clone());
         let window = self.keys.get(&name).filter(|hold| hold.job == existing).and_then(|hold| hold.until);
         // Who waited may have been answered long before, and the holder may have ended since.

@@ -123,7 +123,14 @@ pub(super) struct Lead {
 
 impl Shadow {
     /// Somebody was given the lead of a role.
-    pub(in crate::simulation) fn led(&mut self, at: At, role: &str, candidate: &str, lead: &Leadership, term: Duration) {
+    pub(in crate::simulation) fn led(
+        &mut self,
+        at: At,
+        role: &str,
+        candidate: &str,
+        lead: &Leadership,
+        term: Duration,
+    ) {
         let next = Lead { candidate: candidate.to_owned(), epoch: lead.epoch, until: at.mono + term };
         let Some(last) = self.leads.insert(role.to_owned(), next) else { return };
         if last.candidate == candidate {

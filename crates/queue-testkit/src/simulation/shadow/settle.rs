@@ -163,7 +163,9 @@ impl Shadow {
             match (outcome, hold) {
                 (BeatOutcome::Lost, Some(true)) => self.wrong_with(id, "a beat says lost, and its lease stands"),
                 // Where a call is many steps, it may have been settled since.
-                (BeatOutcome::Held(_), None) if self.promises.atomic => self.wrong_with(id, "a beat says held, by a receipt that was stale"),
+                (BeatOutcome::Held(_), None) if self.promises.atomic => {
+                    self.wrong_with(id, "a beat says held, by a receipt that was stale")
+                }
                 (BeatOutcome::Held(lease), Some(_)) => {
                     let Some(job) = self.jobs.get_mut(&id) else { continue };
                     let untold = records && job.cancel && lease.cancel.is_none();

@@ -9,9 +9,7 @@ use queue_core::{
     job::StoreId,
     provider::{Cancel, Cursor, Page},
     queue_spec::Retention,
-    store::{
-        CancelOutcome, JobQuery, JobRecord, Leadership, Lookup, QueueControl, StoreScope, Watch, Watched,
-    },
+    store::{CancelOutcome, JobQuery, JobRecord, Leadership, Lookup, QueueControl, StoreScope, Watch, Watched},
 };
 
 use super::{Call, Line, Silence};
@@ -73,7 +71,9 @@ impl JobStore for StoreWire {
     }
 
     async fn queue_control(&self, queue: &QueueName) -> Result<QueueControl> {
-        self.line.carry(Call::of("queue_control").quiet(), || self.inner.queue_control(queue), silent, words::result).await
+        self.line
+            .carry(Call::of("queue_control").quiet(), || self.inner.queue_control(queue), silent, words::result)
+            .await
     }
 
     async fn set_queue_control(&self, queue: &QueueName, control: &QueueControl) -> Result<()> {

@@ -2,11 +2,7 @@
 
 mod records;
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use queue_core::{
@@ -18,7 +14,11 @@ use queue_core::{
     },
 };
 
-use super::{Sim, life::Life, shadow::{At, Shadow}};
+use super::{
+    Sim,
+    life::Life,
+    shadow::{At, Shadow},
+};
 use records::{WitnessAdmin, WitnessStore};
 
 impl Life {

@@ -12,9 +12,7 @@ use queue_core::{
     },
     queue_spec::Retention,
     stats::QueueStats,
-    store::{
-        CancelOutcome, JobQuery, JobRecord, Leadership, Lookup, QueueControl, StoreScope, Watch, Watched,
-    },
+    store::{CancelOutcome, JobQuery, JobRecord, Leadership, Lookup, QueueControl, StoreScope, Watch, Watched},
 };
 
 use super::{Doubt, Sim};
