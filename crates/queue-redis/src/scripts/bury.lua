@@ -3,11 +3,11 @@
 -- Answers how many. O(log n) each; n jobs are dead.
 local forgotten = 0
 for _, id in ipairs(ARGV) do
-  local r, state = record_of(id), call('HGET', B .. 's', id)
-  local s = r and state and read_status(state)
+  local state = call('HGET', B .. 's', id)
+  local s = state and read_status(state)
   if s and s.state == DEAD then
     call('ZREM', B .. 'd', id)
-    forget(id, s, r, true)
+    forget(id, s, true)
     forgotten = forgotten + 1
   end
 end

@@ -27,6 +27,8 @@ local LETTERS = { 'r', 'e', 'h', 'p', 'l', 'k', 'c' }
 local EXPIRES, UNIQUE, LATER = 1, 2, 4
 -- Bits of a status's flags.
 local MARKED, ORPHANED, CANCELLING, DETAILED, PARKED = 1, 2, 4, 8, 16
+-- What its record says, so that it need not be read again, payload and all.
+local ENDS, KEYED = 32, 64
 
 local function has(flags, bit) return flags % (2 * bit) >= bit end
 local function with(flags, bit) return has(flags, bit) and flags or flags + bit end
@@ -58,7 +60,8 @@ end
 
 -- The status of a job that nothing has happened to yet.
 local function first_status(r)
-  return { state = has(r.flags, LATER) and SCHEDULED or PENDING, flags = 0, priority = r.priority, attempt = r.attempt,
+  local flags = (has(r.flags, EXPIRES) and ENDS or 0) + (has(r.flags, UNIQUE) and KEYED or 0)
+  return { state = has(r.flags, LATER) and SCHEDULED or PENDING, flags = flags, priority = r.priority, attempt = r.attempt,
     started = r.started, epoch = 0, rank = r.rank, changed = r.submitted, started_at = 0, turn = 0, settled = 0,
     print = string.rep('\0', 8), worker = '' }
 end
@@ -144,7 +147,7 @@ end
 local function bytes_of(id) return call('HSTRLEN', B .. 'j', id) + call('HSTRLEN', B .. 'i', id .. 'r') end
 
 -- Removes all traces but those that say so.
-local function forget(id, s, r, tombstone)
+local function forget(id, s, tombstone)
   count(COUNTER[s.state], -1)
   dropped[#dropped + 1] = id
   if has(s.flags, DETAILED) then
@@ -152,7 +155,7 @@ local function forget(id, s, r, tombstone)
     for n, letter in ipairs(LETTERS) do fields[n] = id .. letter end
     call('HDEL', B .. 'i', unpack(fields))
   end
-  if has(r.flags, EXPIRES) then call('ZREM', B .. 'x', id) end
+  if has(s.flags, ENDS) then call('ZREM', B .. 'x', id) end
   if tombstone then
     call('ZADD', B .. 'g', now, id)
     if call('ZCARD', B .. 'g') > 10000 then call('ZPOPMIN', B .. 'g') end
@@ -167,8 +170,8 @@ end
 local function finish(id, s, to, tracked, r)
   move(s, to)
   if to == COMPLETED then count('completed', 1) end
-  r = r or record_of(id)
-  if r.unique then
+  if has(s.flags, KEYED) then
+    r = r or record_of(id)
     local held = call('HGET', B .. 'u', r.unique)
     if held and held:sub(1, 16) == id and unpick('<I6', held, 17) == 0 then call('HDEL', B .. 'u', r.unique) end
   end
@@ -179,7 +182,7 @@ local function finish(id, s, to, tracked, r)
     call('ZADD', B .. 'f', now, id)
     count('fbytes', bytes_of(id))
   else
-    forget(id, s, r, false)
+    forget(id, s, false)
     return
   end
   keep(id, s)

@@ -31,6 +31,7 @@ for n = 2, #ARGV, 2 do
       call('ZREM', B .. 'd', id)
       call('HDEL', B .. 'i', id .. 'c')
       s.attempt, s.started, s.flags = 1, 0, without(without(s.flags, ORPHANED), CANCELLING)
+      s.flags = job.expires > 0 and with(s.flags, ENDS) or without(s.flags, ENDS)
       move(s, PENDING)
       to_tail(id, s, rank)
       keep(id, s)

@@ -14,10 +14,10 @@ end
 
 local forgotten = 0
 local function bury(id, counts_bytes)
-  local r, state = record_of(id), call('HGET', B .. 's', id)
-  if r and state then
+  local state = call('HGET', B .. 's', id)
+  if state then
     if counts_bytes then count('fbytes', -bytes_of(id)) end
-    forget(id, read_status(state), r, true)
+    forget(id, read_status(state), true)
   end
   forgotten = forgotten + 1
 end

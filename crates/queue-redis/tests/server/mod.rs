@@ -16,6 +16,10 @@ pub(crate) struct Server {
     child: Mutex<Child>,
 }
 
+pub(crate) fn is_installed() -> bool {
+    Command::new("redis-server").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
+
 impl Server {
     pub(crate) fn start() -> std::io::Result<Self> {
         let home = tempfile::tempdir()?;
