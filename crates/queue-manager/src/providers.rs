@@ -8,6 +8,8 @@ pub fn registry() -> Registry {
     let mut registry = Registry::new();
     #[cfg(feature = "memory")]
     queue_memory::register(&mut registry);
+    #[cfg(feature = "redis")]
+    queue_redis::register(&mut registry);
     for (schemes, remedy) in ELSEWHERE {
         registry.absent(schemes, remedy);
     }

@@ -1,0 +1,370 @@
+//! One consumer of one queue.
+
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::{BufMut, Bytes};
+use queue_core::{
+    Result,
+    job::JobId,
+    provider::{
+        Beat, BeatOutcome, CloseReport, ConsumeOptions, Consumer, Delivery, Disposition, Lease, Receipt, Rejection,
+        SettleOutcome, Settlement,
+    },
+    store::JobRecord,
+};
+use redis::Value;
+use tokio::{sync::Notify, time::Instant};
+
+use crate::{
+    SCHEME, fault, link,
+    provider::{BATCH, Shared},
+    record, scripts,
+    specs::Known,
+};
+
+/// A wait beyond it is as good as endless, and cannot overflow the clock.
+const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3_600);
+/// A broken connection is tried again so soon; and how soon a queue that is paused is looked at without being told.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// Fetch leases straight from the queue, so that nothing is buffered here. Dropped without being closed it leaves its leases to end by
+/// themselves, as a killed worker does.
+#[derive(Debug)]
+pub(crate) struct RedisConsumer {
+    shared: Arc<Shared>,
+    known: Known,
+    worker: Arc<str>,
+    lease: Duration,
+    demand: AtomicUsize,
+    closed: AtomicBool,
+    /// Demand, room or closing changed.
+    changed: Notify,
+    /// What was given out, with the end of its lease as it is known here.
+    out: Mutex<HashMap<(JobId, u64), Instant>>,
+}
+
+/// What a claim found.
+enum Claimed {
+    Jobs(Vec<Delivery>),
+    Nothing { next: Option<Duration> },
+}
+
+impl RedisConsumer {
+    pub(crate) fn new(shared: Arc<Shared>, known: Known, options: ConsumeOptions) -> Self {
+        Self {
+            shared,
+            known,
+            worker: options.worker,
+            lease: options.lease,
+            demand: AtomicUsize::new(options.outstanding),
+            closed: AtomicBool::new(false),
+            changed: Notify::new(),
+            out: Mutex::default(),
+        }
+    }
+
+    fn out(&self) -> std::sync::MutexGuard<'_, HashMap<(JobId, u64), Instant>> {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Deliveries that are out and whose lease may stand.
+    fn outstanding(&self) -> usize {
+        let now = Instant::now();
+        let mut out = self.out();
+        out.retain(|_, end| *end > now);
+        out.len()
+    }
+
+    fn ended(&self, receipt: Receipt) {
+        self.out().remove(&(receipt.id, receipt.epoch));
+        self.changed.notify_waiters();
+    }
+
+    async fn claim(&self, most: usize, sleep: Duration) -> Result<Claimed> {
+        let most = most.min(BATCH);
+        let asked = Instant::now();
+        let arguments = [
+            most.to_string(),
+            record::millis(self.lease).to_string(),
+            self.worker.chars().take(60).collect(),
+            self.known.tracked().to_owned(),
+            record::millis(sleep).to_string(),
+        ];
+        let answer = self.shared.link.run(&scripts::CLAIM, &self.known.base, &arguments).await;
+        let answer = answer.map_err(|error| fault::of(&error, "fetch").on(&self.known.spec.name))?;
+        let broken = |what| fault::broken(what, "fetch").on(&self.known.spec.name);
+        let mut answer = link::items(answer).map_err(broken)?.into_iter();
+        let next = link::number(&answer.next().unwrap_or_default()).map_err(broken)?;
+        let paused = answer.next() == Some(Value::Int(1));
+        let mut jobs = Vec::with_capacity(answer.len() / 2);
+        while let (Some(claim), Some(row)) = (answer.next(), answer.next()) {
+            let claim = link::bytes(claim).and_then(record::read_claim).map_err(broken)?;
+            let row = link::bytes(row).map_err(broken)?;
+            match record::read(claim.id, row) {
+                Ok(submitted) => jobs.push(self.delivery(&claim, submitted.envelope, asked)),
+                Err(what) => tracing::error!(job = %claim.id, what, "a record cannot be read; its lease will end"),
+            }
+        }
+        if !jobs.is_empty() {
+            return Ok(Claimed::Jobs(jobs));
+        }
+        let next = u64::try_from(next).ok().filter(|_| !paused).map(Duration::from_millis);
+        Ok(Claimed::Nothing { next })
+    }
+
+    fn delivery(&self, claim: &record::Claim, envelope: queue_core::job::Envelope, asked: Instant) -> Delivery {
+        self.out().insert((claim.id, claim.epoch), asked + self.lease);
+        Delivery {
+            place: 0,
+            envelope,
+            receipt: Receipt { id: claim.id, slot: 0, epoch: claim.epoch },
+            lease: Lease { remaining: Some(self.lease), cancel: None },
+            attempt: claim.attempt,
+            started_before: claim.started,
+            redelivered: claim.redelivered,
+        }
+    }
+
+    async fn settle_part(&self, part: &[Settlement]) -> Vec<SettleOutcome> {
+        let mut outcomes: Vec<Option<SettleOutcome>> = vec![None; part.len()];
+        let mut arguments = vec![self.known.tracked().as_bytes().to_vec()];
+        let mut sent = Vec::with_capacity(part.len());
+        for (index, settlement) in part.iter().enumerate() {
+            match self.settle_arguments(settlement).await {
+                Ok(more) => {
+                    arguments.extend(more);
+                    sent.push(index);
+                }
+                Err(refusal) => outcomes[index] = Some(refusal),
+            }
+        }
+        if !sent.is_empty() {
+            let answer = self.shared.link.run(&scripts::SETTLE, &self.known.base, &arguments).await;
+            match answer.map_err(|error| fault::of(&error, "settle").on(&self.known.spec.name)) {
+                Ok(answer) => {
+                    let answers = link::items(answer).unwrap_or_default();
+                    for (index, answer) in sent.iter().zip(answers) {
+                        outcomes[*index] = Some(self.settled(part[*index].receipt, answer));
+                    }
+                }
+                Err(error) => {
+                    for index in &sent {
+                        outcomes[*index] = Some(SettleOutcome::Unknown(error.clone()));
+                    }
+                }
+            }
+        }
+        let missing = || SettleOutcome::Unknown(fault::broken("an answer is missing", "settle"));
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(missing)).collect()
+    }
+
+    fn settled(&self, receipt: Receipt, answer: Value) -> SettleOutcome {
+        let outcome = match link::bytes(answer).as_deref() {
+            Ok(b"S") => SettleOutcome::Settled,
+            Ok(b"A") => SettleOutcome::AlreadySettled,
+            Ok(b"C") => SettleOutcome::Conflict,
+            Ok(b"L") => SettleOutcome::LeaseLost,
+            _ => return SettleOutcome::Unknown(fault::broken("an unknown answer", "settle")),
+        };
+        self.ended(receipt);
+        outcome
+    }
+
+    /// As `settle.lua` takes it, or why a follow-up cannot be published.
+    async fn settle_arguments(&self, settlement: &Settlement) -> Result<Vec<Vec<u8>>, SettleOutcome> {
+        let (code, after, value) = written(&settlement.disposition);
+        let mut head = Vec::with_capacity(48);
+        head.put_slice(settlement.receipt.id.as_bytes());
+        head.put_u64_le(settlement.receipt.epoch);
+        head.put_u8(code);
+        head.put_u64_le(print(code, after, &value, &settlement.disposition));
+        record::put_six(&mut head, after);
+        head.put_u16_le(u16::try_from(settlement.then.len()).unwrap_or(u16::MAX));
+        let mut arguments = vec![head, value];
+        for (index, follow_up) in settlement.then.iter().enumerate() {
+            let not_settled = |error| SettleOutcome::NotSettled { then_index: Some(index), error };
+            let known = self.shared.known(&follow_up.queue).await.map_err(not_settled)?;
+            let (limit, actual) = (known.spec.max_encoded_len, follow_up.envelope.encoded_len());
+            if actual > limit {
+                return Err(not_settled(Rejection::TooLarge { limit, actual }.into()));
+            }
+            let named = known.spec.check_partition(follow_up.envelope.partition().as_deref());
+            named.map_err(|error| not_settled(error.by(SCHEME)))?;
+            let (head, body) = record::to_publish(&follow_up.envelope);
+            arguments.extend([known.base.into_bytes(), head, body]);
+        }
+        Ok(arguments)
+    }
+
+    async fn beat_part(&self, part: &[Beat]) -> Vec<BeatOutcome> {
+        let asked = Instant::now();
+        let mut arguments: Vec<Bytes> = Vec::with_capacity(2 * part.len());
+        for beat in part {
+            let mut head = Vec::with_capacity(40);
+            head.put_slice(beat.receipt.id.as_bytes());
+            head.put_u64_le(beat.receipt.epoch);
+            let progress = u8::from(beat.progress.is_some());
+            head.put_u8(u8::from(beat.started) | u8::from(beat.extend.is_some()) << 1 | progress << 2);
+            record::put_six(&mut head, beat.extend.map_or(0, record::millis));
+            // The older of too many would be dropped there.
+            let lines = &beat.logs[beat.logs.len().saturating_sub(JobRecord::MAX_LOGS)..];
+            head.put_u16_le(u16::try_from(lines.len()).unwrap_or(0));
+            arguments.extend([head.into(), beat.progress.clone().unwrap_or_default()]);
+            arguments.extend(lines.iter().map(|line| line.slice(..line.len().min(JobRecord::MAX_LOG_LINE))));
+        }
+        let answer = self.shared.link.run(&scripts::BEAT, &self.known.base, &arguments).await;
+        let answers = match answer {
+            Ok(answer) => link::items(answer).unwrap_or_default(),
+            Err(error) => {
+                let error = fault::of(&error, "heartbeat").on(&self.known.spec.name);
+                return part.iter().map(|_| BeatOutcome::Unknown(error.clone())).collect();
+            }
+        };
+        let mut answers = answers.into_iter();
+        let outcome = |beat: &Beat| {
+            let (left, cancel) = (answers.next().unwrap_or_default(), answers.next().unwrap_or_default());
+            self.beaten(beat.receipt, &left, cancel, asked)
+        };
+        part.iter().map(outcome).collect()
+    }
+
+    fn beaten(&self, receipt: Receipt, left: &Value, cancel: Value, asked: Instant) -> BeatOutcome {
+        let Value::Int(left) = left else {
+            return BeatOutcome::Unknown(fault::broken("an answer is missing", "heartbeat"));
+        };
+        let Ok(left) = u64::try_from(*left) else {
+            self.ended(receipt);
+            return BeatOutcome::Lost;
+        };
+        let remaining = Duration::from_millis(left);
+        if let Some(end) = self.out().get_mut(&(receipt.id, receipt.epoch)) {
+            *end = asked + remaining;
+        }
+        let cancel = link::bytes(cancel).ok().filter(|cancel| !cancel.is_empty());
+        let cancel = cancel.and_then(|cancel| record::read_cancel(cancel).ok());
+        BeatOutcome::Held(Lease { remaining: Some(remaining), cancel })
+    }
+}
+
+/// What the script needs of a disposition: its number, how long after, and what goes with it.
+fn written(disposition: &Disposition) -> (u8, u64, Vec<u8>) {
+    match disposition {
+        Disposition::Complete { result } => {
+            // A result may be empty and still be one.
+            (1, 0, result.as_ref().map(|result| [b"x", result.as_ref()].concat()).unwrap_or_default())
+        }
+        Disposition::Retry { after, error } => (2, record::millis_up(*after), record::write_error(error)),
+        Disposition::Release { after, .. } => (3, record::millis_up(*after), Vec::new()),
+        Disposition::Park { key, at_most } => (4, record::millis_up(*at_most), key.0.as_bytes().to_vec()),
+        Disposition::DeadLetter { error } => (5, 0, record::write_error(error)),
+        Disposition::Cancelled => (6, 0, Vec::new()),
+        Disposition::Expired => (7, 0, Vec::new()),
+    }
+}
+
+/// Tells settlements apart without keeping them.
+fn print(code: u8, after: u64, value: &[u8], disposition: &Disposition) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (code, after, value).hash(&mut hasher);
+    if let Disposition::Release { reason, .. } = disposition {
+        reason.hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+#[async_trait]
+impl Consumer for RedisConsumer {
+    async fn fetch(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
+        let give_up = Instant::now() + wait.min(LONGEST_WAIT);
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.closed.load(Ordering::Acquire) || max == 0 {
+                return Ok(Vec::new());
+            }
+            self.shared.open("fetch").map_err(|error| error.on(&self.known.spec.name))?;
+            let left = give_up.saturating_duration_since(Instant::now());
+            let room = self.demand.load(Ordering::Acquire).saturating_sub(self.outstanding()).min(max);
+            if room == 0 {
+                if left.is_zero() {
+                    return Ok(Vec::new());
+                }
+                // What was lost without a word frees its room by time alone.
+                tokio::select! {
+                    biased;
+                    () = &mut changed => {}
+                    () = tokio::time::sleep(left.min(Duration::from_millis(500))) => {}
+                }
+                continue;
+            }
+            // Before the look, so that nothing that comes after it is missed.
+            let sleeper = (!left.is_zero()).then(|| self.shared.wakes.sleeper(&self.known.base));
+            let sleep = if left.is_zero() { Duration::ZERO } else { left.min(LOOK_AGAIN) + Duration::from_secs(1) };
+            let next = match self.claim(room, sleep).await? {
+                Claimed::Jobs(jobs) => return Ok(jobs),
+                Claimed::Nothing { .. } if left.is_zero() => return Ok(Vec::new()),
+                Claimed::Nothing { next } => next.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN),
+            };
+            let Some(sleeper) = sleeper else { return Ok(Vec::new()) };
+            tokio::select! {
+                biased;
+                () = &mut changed => {}
+                () = sleeper.wake.notified() => {}
+                () = tokio::time::sleep(next.min(left)) => {}
+            }
+        }
+    }
+
+    async fn settle(&self, batch: &[Settlement]) -> Vec<SettleOutcome> {
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for part in batch.chunks(BATCH) {
+            outcomes.extend(self.settle_part(part).await);
+        }
+        outcomes
+    }
+
+    async fn heartbeat(&self, beats: &[Beat]) -> Vec<BeatOutcome> {
+        let mut outcomes = Vec::with_capacity(beats.len());
+        for part in beats.chunks(BATCH) {
+            outcomes.extend(self.beat_part(part).await);
+        }
+        outcomes
+    }
+
+    async fn demand(&self, outstanding: usize) -> Result<()> {
+        self.demand.store(outstanding, Ordering::Release);
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    async fn close(&self, deadline: Duration) -> CloseReport {
+        self.closed.store(true, Ordering::Release);
+        self.changed.notify_waiters();
+        let give_up = Instant::now() + deadline.min(LONGEST_WAIT);
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let still_open = self.outstanding();
+            let left = give_up.saturating_duration_since(Instant::now());
+            if still_open == 0 || left.is_zero() {
+                return CloseReport { returned: 0, still_open };
+            }
+            tokio::select! {
+                biased;
+                () = &mut changed => {}
+                () = tokio::time::sleep(left.min(Duration::from_millis(100))) => {}
+            }
+        }
+    }
+}

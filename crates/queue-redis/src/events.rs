@@ -1,0 +1,233 @@
+//! Following what happens, over all processes: each queue has a bounded stream, which is written while somebody watches.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use futures_core::stream::BoxStream;
+use queue_core::{
+    QueueName, Result,
+    event::{JobEvent, JobEventKind},
+    job::{JobKind, JobRef, Timestamp},
+    store::{Watch, Watched},
+};
+use redis::{Value, aio::MultiplexedConnection};
+use tokio::sync::mpsc;
+
+use crate::{
+    fault,
+    link::{bytes, items, text},
+    provider::Shared,
+    record,
+};
+
+/// For so long a queue tells events after a watcher said that it listens; it says so twice in that time.
+const LISTEN: Duration = Duration::from_secs(30);
+/// Events that a slow watcher may be behind.
+const BEHIND: usize = 4_096;
+const KINDS: [JobEventKind; 13] = [
+    JobEventKind::Submitted,
+    JobEventKind::Started,
+    JobEventKind::Progress,
+    JobEventKind::Completed,
+    JobEventKind::Retrying,
+    JobEventKind::DeadLettered,
+    JobEventKind::Cancelled,
+    JobEventKind::CancelRequested,
+    JobEventKind::Expired,
+    JobEventKind::Released,
+    JobEventKind::LeaseLost,
+    JobEventKind::Parked,
+    JobEventKind::Redriven,
+];
+
+pub(crate) async fn watch(shared: Arc<Shared>, what: Watch) -> Result<BoxStream<'static, Watched>> {
+    let mut watcher = Watcher { shared, what, last: HashMap::new(), begun: false };
+    watcher.listen().await?;
+    let (sender, receiver) = mpsc::channel(BEHIND);
+    // It ends when the stream is dropped.
+    tokio::spawn(watcher.run(sender));
+    Ok(Box::pin(futures_util::stream::unfold(receiver, async |mut receiver| {
+        receiver.recv().await.map(|event| (event, receiver))
+    })))
+}
+
+struct Watcher {
+    shared: Arc<Shared>,
+    what: Watch,
+    /// The last entry that was read of each queue's stream.
+    last: HashMap<QueueName, String>,
+    begun: bool,
+}
+
+impl Watcher {
+    async fn queues(&self) -> Result<Vec<QueueName>> {
+        match &self.what {
+            Watch::All => self.shared.all_queues("watch").await,
+            Watch::Queue(queue) | Watch::Commands(queue) => Ok(vec![queue.clone()]),
+            Watch::Jobs(jobs) => {
+                let mut queues: Vec<_> = jobs.iter().map(|job| job.queue.clone()).collect();
+                queues.sort();
+                queues.dedup();
+                Ok(queues)
+            }
+        }
+    }
+
+    /// Says that somebody listens, and finds out where a stream that is new here stands.
+    async fn listen(&mut self) -> Result<()> {
+        let fail = |error: redis::RedisError| fault::of(&error, "watch");
+        let broken = |what| fault::broken(what, "watch");
+        let clock = items(self.shared.link.ask(&redis::cmd("TIME")).await.map_err(fail)?).map_err(broken)?;
+        let seconds = text(clock.into_iter().next().unwrap_or_default()).map_err(broken)?;
+        let seconds: u64 = seconds.parse().map_err(|_| broken("not a time"))?;
+        let until = (seconds + LISTEN.as_secs()) * 1_000;
+        if matches!(self.what, Watch::All) {
+            let say =
+                redis::cmd("SET").arg(self.shared.layout.watched()).arg(until).arg("EX").arg(LISTEN.as_secs()).take();
+            self.shared.link.ask(&say).await.map_err(fail)?;
+        }
+        for queue in self.queues().await? {
+            let base = self.shared.layout.base(&queue);
+            // Requests to stop are told in any case.
+            if !matches!(self.what, Watch::Commands(_)) {
+                let say = redis::cmd("HSET").arg(format!("{base}n")).arg("watched").arg(until).take();
+                self.shared.link.ask(&say).await.map_err(fail)?;
+            }
+            if self.begun && !self.last.contains_key(&queue) {
+                // It is new: whatever it told is news.
+                self.last.insert(queue, "0".to_owned());
+            } else if !self.last.contains_key(&queue) {
+                let newest =
+                    redis::cmd("XREVRANGE").arg(format!("{base}e")).arg("+").arg("-").arg("COUNT").arg(1).take();
+                let newest = items(self.shared.link.ask(&newest).await.map_err(fail)?).map_err(broken)?;
+                let newest = newest.into_iter().next().map(items).transpose().map_err(broken)?;
+                let id = newest.and_then(|entry| text(entry.into_iter().next()?).ok());
+                self.last.insert(queue, id.unwrap_or_else(|| "0".to_owned()));
+            }
+        }
+        self.begun = true;
+        Ok(())
+    }
+
+    async fn run(mut self, sender: mpsc::Sender<Watched>) {
+        let mut missed = false;
+        while !sender.is_closed() && !self.shared.is_closed() {
+            let Ok(mut connection) = self.shared.link.waiting().await else {
+                missed = true;
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                continue;
+            };
+            loop {
+                if std::mem::take(&mut missed) && sender.send(Watched::Missed).await.is_err() {
+                    return;
+                }
+                if self.listen().await.is_err() {
+                    break;
+                }
+                let read = self.read(&mut connection);
+                let events = tokio::select! {
+                    biased;
+                    () = sender.closed() => return,
+                    events = read => events,
+                };
+                let Ok(events) = events else { break };
+                for event in events {
+                    if self.is_wanted(&event) && sender.send(Watched::Event(event)).await.is_err() {
+                        return;
+                    }
+                }
+                if self.shared.is_closed() {
+                    return;
+                }
+            }
+            missed = true;
+        }
+    }
+
+    fn is_wanted(&self, event: &JobEvent) -> bool {
+        match &self.what {
+            Watch::All | Watch::Queue(_) => true,
+            Watch::Commands(_) => event.what == JobEventKind::CancelRequested,
+            Watch::Jobs(jobs) => jobs.contains(&event.job),
+        }
+    }
+
+    /// What comes within a while.
+    async fn read(&mut self, connection: &mut MultiplexedConnection) -> Result<Vec<JobEvent>, redis::RedisError> {
+        let mut queues: Vec<(QueueName, String)> = self.last.clone().into_iter().collect();
+        queues.sort();
+        if queues.is_empty() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            return Ok(Vec::new());
+        }
+        let mut command = redis::cmd("XREAD");
+        // New queues join within that time.
+        let block = if matches!(self.what, Watch::All) { 1_000 } else { 10_000 };
+        command.arg("COUNT").arg(500).arg("BLOCK").arg(block).arg("STREAMS");
+        for (queue, _) in &queues {
+            command.arg(format!("{}e", self.shared.layout.base(queue)));
+        }
+        for (_, last) in &queues {
+            command.arg(last);
+        }
+        let answer: Value = command.query_async(connection).await?;
+        Ok(self.events(answer, &queues).await)
+    }
+
+    async fn events(&mut self, answer: Value, queues: &[(QueueName, String)]) -> Vec<JobEvent> {
+        let mut events = Vec::new();
+        for stream in items(answer).unwrap_or_default() {
+            let mut stream = items(stream).unwrap_or_default().into_iter();
+            let key = text(stream.next().unwrap_or_default()).unwrap_or_default();
+            let is_it = |(queue, _): &&(QueueName, String)| format!("{}e", self.shared.layout.base(queue)) == key;
+            let Some((queue, _)) = queues.iter().find(is_it) else { continue };
+            for entry in items(stream.next().unwrap_or_default()).unwrap_or_default() {
+                let mut entry = items(entry).unwrap_or_default().into_iter();
+                if let Ok(id) = text(entry.next().unwrap_or_default()) {
+                    self.last.insert(queue.clone(), id);
+                }
+                let fields = items(entry.next().unwrap_or_default()).unwrap_or_default();
+                let Some(mut event) = event(queue, fields) else { continue };
+                self.complete(&mut event).await;
+                events.push(event);
+            }
+        }
+        events
+    }
+
+    /// Adds what the record says: how far it is, and whether it kept to its class.
+    async fn complete(&self, event: &mut JobEvent) {
+        if !matches!(event.what, JobEventKind::Completed | JobEventKind::Progress) {
+            return;
+        }
+        let base = self.shared.layout.base(&event.job.queue);
+        let Ok((_, seen)) = self.shared.look(&base, &[event.job.id]).await else { return };
+        let Some(crate::store::Seen::Kept(kept)) = seen.into_iter().next() else { return };
+        let Ok(record) = kept.into_record(event.job.clone()) else { return };
+        if event.what == JobEventKind::Progress {
+            event.progress = record.progress;
+        } else if let Some(class) = record.envelope.sla() {
+            event.sla = record.sla();
+            event.sla_class = Some(class);
+        }
+    }
+}
+
+fn event(queue: &QueueName, fields: Vec<Value>) -> Option<JobEvent> {
+    let mut fields = fields.into_iter();
+    let (mut id, mut what, mut attempt, mut kind, mut at) = (None, None, 1, None, 0);
+    while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
+        match text(name).ok()?.as_str() {
+            "j" => id = record::read_id(&bytes(value).ok()?).ok(),
+            "w" => {
+                let word = text(value).ok()?;
+                what = KINDS.into_iter().find(|kind| kind.as_str() == word);
+            }
+            "a" => attempt = text(value).ok()?.parse().ok()?,
+            "k" => kind = JobKind::new(text(value).ok()?).ok(),
+            "t" => at = text(value).ok()?.parse().ok()?,
+            _ => {}
+        }
+    }
+    let job = JobRef::new(queue.clone(), id?);
+    Some(JobEvent::new(Timestamp::from_millis(at), job, kind?, what?, attempt))
+}

@@ -1,0 +1,47 @@
+//! `redis:` as a URL.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use queue_core::{
+    Env, Error, ErrorCode, QueueProvider, Result,
+    provider::{ProviderFactory, ProviderInfo, ProviderUrl, Registry},
+};
+
+use crate::{RedisOptions, RedisProvider, provider::capabilities};
+
+/// Adds the schemes of Redis to a program.
+pub fn register(registry: &mut Registry) {
+    registry.register(RedisFactory);
+}
+
+const SCHEMES: &[&str] = &["redis", "rediss", "redis+cluster", "redis+sentinel"];
+
+#[derive(Debug)]
+struct RedisFactory;
+
+#[async_trait]
+impl ProviderFactory for RedisFactory {
+    fn about(&self) -> ProviderInfo {
+        ProviderInfo {
+            name: "redis",
+            schemes: SCHEMES,
+            description: "Redis 7.0 or later: jobs and records in one place, changed atomically",
+            example: "redis://localhost",
+            capabilities: capabilities(None),
+        }
+    }
+
+    async fn connect(&self, url: &ProviderUrl, env: &Env) -> Result<Arc<dyn QueueProvider>> {
+        if url.scheme() != "redis" {
+            let message = "only one server without TLS can be connected to so far: write `redis://`";
+            return Err(Error::new(ErrorCode::Unsupported, message).at("connect").by(crate::SCHEME));
+        }
+        url.allow_query(&["prefix"])?;
+        let mut options = RedisOptions::new(url.expose().split('?').next().unwrap_or_default());
+        if let Some((_, prefix)) = url.query().find(|(name, _)| *name == "prefix") {
+            options.prefix = prefix.to_owned();
+        }
+        Ok(Arc::new(RedisProvider::connect(&options, env).await?))
+    }
+}

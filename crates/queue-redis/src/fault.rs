@@ -1,0 +1,48 @@
+//! What goes wrong in Redis, in the words of the contract.
+
+use queue_core::{Error, ErrorCode};
+use redis::{ErrorKind, RedisError};
+
+/// Whether the server itself refused, so that nothing was done.
+pub(crate) fn is_refusal(error: &RedisError) -> bool {
+    error.code().is_some() || error.is_connection_refusal()
+}
+
+/// Never repeats what the server said of arguments, which may be anybody's.
+pub(crate) fn of(error: &RedisError, operation: &'static str) -> Error {
+    let code = error.code().unwrap_or_default();
+    let (what, message): (ErrorCode, String) = match code {
+        "NOAUTH" | "WRONGPASS" => (ErrorCode::Authentication, "Redis does not accept the credentials".into()),
+        "NOPERM" => {
+            (ErrorCode::Denied, "the user may not run what the provider needs: see the page of the provider".into())
+        }
+        "OOM" => {
+            (ErrorCode::Unavailable, "Redis has reached its `maxmemory`: raise it, or let jobs be finished".into())
+        }
+        "READONLY" => (ErrorCode::Unavailable, "this Redis is a read-only replica: connect to the primary".into()),
+        "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "NOREPLICAS" => {
+            (ErrorCode::Unavailable, format!("Redis refuses work for now ({code})"))
+        }
+        "" if error.is_timeout() => (ErrorCode::Timeout, "Redis did not answer in time".into()),
+        "" if error.kind() == ErrorKind::AuthenticationFailed => {
+            (ErrorCode::Authentication, "Redis does not accept the credentials".into())
+        }
+        "" if error.kind() == ErrorKind::InvalidClientConfig => {
+            (ErrorCode::Config, "the URL is not one of Redis".into())
+        }
+        "" if error.kind() == ErrorKind::UnexpectedReturnType || error.kind() == ErrorKind::Parse => {
+            (ErrorCode::Internal, "Redis answered what a script never does".into())
+        }
+        "" => (ErrorCode::Unavailable, "Redis cannot be reached".into()),
+        _ => (ErrorCode::Internal, format!("Redis refused a script ({code})")),
+    };
+    Error::new(what, message).at(operation).by(crate::SCHEME).caused_by(error.clone())
+}
+
+/// Why an answer cannot be read.
+pub(crate) type Broken = &'static str;
+
+/// What should never be in Redis, or never be answered.
+pub(crate) fn broken(what: &'static str, operation: &'static str) -> Error {
+    Error::new(ErrorCode::Undecodable, what).at(operation).by(crate::SCHEME)
+}

@@ -1,0 +1,59 @@
+//! Where things stand in Redis.
+
+use queue_core::QueueName;
+
+/// The keys of one installation: everything begins with its prefix.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    prefix: String,
+}
+
+impl Layout {
+    pub(crate) fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    /// What the keys of a queue begin with. The name is the hash tag, so all of them are in one slot of a cluster; braces in it, which
+    /// would end the tag early, are written as `%7B` and `%7D`.
+    pub(crate) fn base(&self, queue: &QueueName) -> String {
+        let name = queue.as_str().replace('%', "%25").replace('{', "%7B").replace('}', "%7D");
+        format!("{}:{{{name}}}:", self.prefix)
+    }
+
+    /// A sorted set of the names of all queues.
+    pub(crate) fn queues(&self) -> String {
+        format!("{}:queues", self.prefix)
+    }
+
+    /// Until when somebody watches all queues: new ones tell their events at once.
+    pub(crate) fn watched(&self) -> String {
+        format!("{}:watched", self.prefix)
+    }
+
+    /// The identity of the store.
+    pub(crate) fn store(&self) -> String {
+        format!("{}:store", self.prefix)
+    }
+
+    pub(crate) fn role(&self, role: &str) -> String {
+        format!("{}:lead:{role}", self.prefix)
+    }
+
+    /// What interrupts a process's own blocking wait.
+    pub(crate) fn stir(&self, process: &str) -> String {
+        format!("{}:stir:{process}", self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_leave_its_hash_tag_nor_meet_another() {
+        let layout = Layout::new("queue");
+        let base = |name: &'static str| layout.base(&QueueName::from_static(name));
+        assert_eq!(base("mail"), "queue:{mail}:");
+        assert_eq!(base("a}b{c%7D"), "queue:{a%7Db%7Bc%257D}:");
+    }
+}

@@ -1,0 +1,23 @@
+//! The Redis provider: jobs, leases and records in one place, changed atomically by scripts.
+//!
+//! Every transition of a job is one script call, for a whole batch; the scripts are the readable files in `src/scripts`, and
+//! what they keep stands at the top of `prelude.lua`. Needs Redis 7.0 or later.
+
+mod admin;
+mod consumer;
+mod events;
+mod factory;
+mod fault;
+mod layout;
+mod link;
+mod provider;
+mod record;
+mod scripts;
+mod specs;
+mod store;
+mod wake;
+
+pub use factory::register;
+pub use provider::{RedisOptions, RedisProvider};
+
+pub(crate) const SCHEME: &str = "redis";

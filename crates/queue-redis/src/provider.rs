@@ -1,0 +1,392 @@
+//! The provider: publishing, and what belongs to the whole installation.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use queue_core::{
+    Env, Error, ErrorCode, QueueName, QueueProvider, QueueSpec, Result,
+    job::{Envelope, JobRef, StoreId},
+    limit::Limiter,
+    provider::{
+        Capabilities, ConsumeOptions, Consumer, Durability, LeaseModel, OnFull, ParkKey, PublishOptions,
+        PublishOutcome, QueueAdmin, Rejection, Support, Topics,
+    },
+    queue_spec::Order,
+    store::JobStore,
+};
+use redis::Value;
+use tokio::time::Instant;
+
+use crate::{
+    SCHEME,
+    admin::RedisAdmin,
+    consumer::RedisConsumer,
+    fault,
+    layout::Layout,
+    link::{self, Link},
+    record, scripts,
+    specs::{Known, Specs},
+    store::RedisStore,
+    wake::Wakes,
+};
+
+/// How to connect.
+#[derive(Clone)]
+pub struct RedisOptions {
+    /// `redis://[[user]:password@]host[:port][/database]`.
+    pub url: String,
+    /// What every key begins with; installations with different ones do not see each other.
+    pub prefix: String,
+}
+
+impl std::fmt::Debug for RedisOptions {
+    /// Without the URL, which may hold a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisOptions").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+impl RedisOptions {
+    /// The prefix that is used where none is given.
+    pub const PREFIX: &'static str = "queue";
+
+    /// A server, with the default prefix.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), prefix: Self::PREFIX.into() }
+    }
+}
+
+/// Jobs in Redis. A clone is another handle on the same connection.
+#[derive(Debug, Clone)]
+pub struct RedisProvider {
+    pub(crate) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) link: Link,
+    pub(crate) layout: Layout,
+    pub(crate) specs: Specs,
+    pub(crate) wakes: Wakes,
+    pub(crate) store: StoreId,
+    closed: AtomicBool,
+}
+
+const MIN_LEASE: Duration = Duration::from_millis(10);
+const MAX_LEASE: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// Jobs of one script call: longer ones would keep everybody else waiting.
+pub(crate) const BATCH: usize = 100;
+/// How often a publisher that waits for room looks again.
+const ROOM: Duration = Duration::from_millis(50);
+/// A deadline beyond it is as good as none, and cannot overflow the clock.
+const LONGEST_DEADLINE: Duration = Duration::from_secs(365 * 24 * 3_600);
+
+impl RedisProvider {
+    /// Connects to one server.
+    ///
+    /// # Errors
+    /// `CONFIG` for a URL that is none, `AUTHENTICATION`, `UNAVAILABLE`.
+    pub async fn connect(options: &RedisOptions, env: &Env) -> Result<Self> {
+        let link = Link::connect(&options.url).await?;
+        let layout = Layout::new(&options.prefix);
+        let store = identity(&link, &layout, env).await?;
+        let process = format!("{:016x}{:016x}", env.random.next_u64(), env.random.next_u64());
+        let wakes = Wakes::new(link.clone(), &layout, &process);
+        let shared = Shared { link, layout, specs: Specs::default(), wakes, store, closed: AtomicBool::new(false) };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// One script call's worth of jobs; the answers, and which of them found the queue full.
+    async fn publish_once(&self, known: &Known, batch: &[Envelope]) -> Vec<PublishOutcome> {
+        let mut arguments = Vec::with_capacity(1 + 2 * batch.len());
+        arguments.push(known.max_len().to_string().into_bytes());
+        for envelope in batch {
+            let (head, body) = record::to_publish(envelope);
+            arguments.extend([head, body]);
+        }
+        let answer = self.shared.link.run(&scripts::PUBLISH, &known.base, &arguments).await;
+        let answers = match answer {
+            Ok(answer) => link::items(answer).unwrap_or_default(),
+            Err(error) => {
+                let refused = fault::is_refusal(&error);
+                let error = fault::of(&error, "publish").on(&known.spec.name);
+                let outcome = match refused {
+                    true => PublishOutcome::Rejected(Rejection::Unavailable(error)),
+                    false => PublishOutcome::Unknown(error),
+                };
+                return vec![outcome; batch.len()];
+            }
+        };
+        let mut outcomes: Vec<_> = answers.into_iter().map(|answer| outcome(answer, &known.spec.name)).collect();
+        let missing = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
+        outcomes.resize_with(batch.len(), missing);
+        outcomes
+    }
+
+    async fn publish_all(&self, known: &Known, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
+        let limit = known.spec.max_encoded_len;
+        let check = |envelope: &Envelope| -> Option<PublishOutcome> {
+            let actual = envelope.encoded_len();
+            if actual > limit {
+                return Some(PublishOutcome::Rejected(Rejection::TooLarge { limit, actual }));
+            }
+            let named = known.spec.check_partition(envelope.partition().as_deref());
+            named.err().map(|error| PublishOutcome::Rejected(Rejection::Denied(error.by(SCHEME))))
+        };
+        let mut outcomes: Vec<Option<PublishOutcome>> = batch.iter().map(check).collect();
+        let mut waiting: Vec<usize> = (0..batch.len()).filter(|index| outcomes[*index].is_none()).collect();
+        let deadline = Instant::now() + options.deadline.min(LONGEST_DEADLINE);
+        let late = || {
+            let late = Error::new(ErrorCode::Timeout, "Redis did not answer before the deadline");
+            PublishOutcome::Unknown(late.at("publish").by(SCHEME).on(&known.spec.name))
+        };
+        loop {
+            let begun = Instant::now();
+            let mut full = Vec::new();
+            for part in waiting.chunks(BATCH) {
+                let jobs: Vec<Envelope> = part.iter().map(|index| batch[*index].clone()).collect();
+                let published = tokio::time::timeout_at(deadline, self.publish_once(known, &jobs)).await;
+                let published = published.unwrap_or_else(|_| vec![late(); jobs.len()]);
+                for (index, outcome) in part.iter().zip(published) {
+                    if matches!(outcome, PublishOutcome::Rejected(Rejection::Full)) {
+                        full.push(*index);
+                    }
+                    outcomes[*index] = Some(outcome);
+                }
+            }
+            if full.is_empty() || options.on_full == OnFull::Reject {
+                break;
+            }
+            // Another try that is not answered in time would make a plain refusal an unknown one.
+            if Instant::now() + ROOM + 2 * begun.elapsed() > deadline {
+                tokio::time::sleep_until(deadline).await;
+                break;
+            }
+            waiting = full;
+            tokio::time::sleep(ROOM).await;
+        }
+        let unknown = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unknown)).collect()
+    }
+}
+
+fn outcome(answer: Value, queue: &QueueName) -> PublishOutcome {
+    let unknown = |what| PublishOutcome::Unknown(fault::broken(what, "publish").on(queue));
+    match link::bytes(answer) {
+        Err(what) => unknown(what),
+        Ok(answer) => match answer.split_first() {
+            Some((b'A', _)) => PublishOutcome::Accepted { place: 0 },
+            Some((b'F', _)) => PublishOutcome::Rejected(Rejection::Full),
+            Some((b'D', id)) => match record::read_id(id) {
+                Ok(id) => PublishOutcome::Duplicate { existing: JobRef::new(queue.clone(), id) },
+                Err(what) => unknown(what),
+            },
+            _ => unknown("an unknown answer"),
+        },
+    }
+}
+
+async fn identity(link: &Link, layout: &Layout, env: &Env) -> Result<StoreId> {
+    let fail = |error: redis::RedisError| fault::of(&error, "connect");
+    let fresh = StoreId::fresh(env);
+    let key = layout.store();
+    let set = redis::cmd("SET").arg(&key).arg(fresh.0.get()).arg("NX").arg("GET").take();
+    match link.ask(&set).await.map_err(fail)? {
+        Value::Nil => Ok(fresh),
+        other => {
+            let text = link::text(other).ok();
+            let id = text.and_then(|text| text.parse().ok()).map(StoreId);
+            id.ok_or_else(|| fault::broken("the key of the store's identity holds something else", "connect"))
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn open(&self, operation: &'static str) -> Result<()> {
+        if self.is_closed() {
+            let message = "this connection was closed: connect again";
+            return Err(Error::new(ErrorCode::Closed, message).at(operation).by(SCHEME));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(crate) async fn known(&self, queue: &QueueName) -> Result<Known> {
+        self.specs.known(&self.link, &self.layout, queue).await
+    }
+}
+
+#[async_trait]
+impl QueueProvider for RedisProvider {
+    fn scheme(&self) -> &'static str {
+        SCHEME
+    }
+
+    fn capabilities(&self, spec: Option<&QueueSpec>) -> Capabilities {
+        capabilities(spec)
+    }
+
+    async fn declare(&self, spec: &QueueSpec) -> Result<()> {
+        self.shared.open("declare")?;
+        spec.validate()?;
+        if spec.order != Order::Strict {
+            return Err(Error::unsupported(SCHEME, "order", "declare `strict`").on(&spec.name));
+        }
+        if !spec.partitions.is_empty() {
+            return Err(Error::unsupported(SCHEME, "partitions", "give each part a queue of its own").on(&spec.name));
+        }
+        if !matches!(spec.durability, None | Some(Durability::Relaxed)) {
+            let instead = "what Redis promises is for its `appendonly` and `appendfsync` to say: declare `relaxed`";
+            return Err(Error::unsupported(SCHEME, "durability", instead).on(&spec.name));
+        }
+        let shared = &self.shared;
+        let known = shared.specs.declare(&shared.link, &shared.layout, spec).await?;
+        known.spec.conflict(spec).map_or(Ok(()), |conflict| Err(conflict.by(SCHEME)))
+    }
+
+    async fn drop_queue(&self, queue: &QueueName, only_if_empty: bool) -> Result<()> {
+        self.shared.open("drop_queue")?;
+        let shared = &self.shared;
+        let fail = |error: redis::RedisError| fault::of(&error, "drop_queue").on(queue);
+        let base = shared.layout.base(queue);
+        let flag = if only_if_empty { "1" } else { "0" };
+        let dropped = shared.link.run(&scripts::DROP, &base, &[flag]).await.map_err(fail)?;
+        if dropped == Value::Int(0) {
+            let message = "jobs wait or run in it: purge it first, or drop it with everything in it";
+            return Err(Error::new(ErrorCode::Conflict, message).at("drop_queue").by(SCHEME).on(queue));
+        }
+        shared.link.ask(redis::cmd("ZREM").arg(shared.layout.queues()).arg(queue.as_str())).await.map_err(fail)?;
+        shared.specs.forget(queue);
+        shared.wakes.wake_all(&base);
+        Ok(())
+    }
+
+    async fn publish(&self, queue: &QueueName, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
+        let refuse = |rejection: Rejection| vec![PublishOutcome::Rejected(rejection); batch.len()];
+        if let Err(error) = self.shared.open("publish") {
+            return refuse(Rejection::Unavailable(error));
+        }
+        if !matches!(options.durability, None | Some(Durability::Relaxed)) {
+            let instead = "what Redis promises is for its `appendonly` and `appendfsync` to say";
+            return refuse(Rejection::Denied(Error::unsupported(SCHEME, "durability", instead)));
+        }
+        let known = match self.shared.known(queue).await {
+            Ok(known) => known,
+            Err(error) => return refuse(Rejection::Unavailable(error)),
+        };
+        self.publish_all(&known, batch, options).await
+    }
+
+    async fn consumer(&self, queue: &QueueName, options: ConsumeOptions) -> Result<Arc<dyn Consumer>> {
+        self.shared.open("consumer")?;
+        if !(MIN_LEASE..=MAX_LEASE).contains(&options.lease) {
+            let message = format!("a lease is between {MIN_LEASE:?} and {MAX_LEASE:?} here");
+            return Err(Error::new(ErrorCode::Validation, message).at("consumer").by(SCHEME).on(queue));
+        }
+        let known = self.shared.known(queue).await?;
+        Ok(Arc::new(RedisConsumer::new(Arc::clone(&self.shared), known, options)))
+    }
+
+    fn admin(&self) -> Arc<dyn QueueAdmin> {
+        Arc::new(RedisAdmin::new(Arc::clone(&self.shared)))
+    }
+
+    fn topics(&self) -> Option<Arc<dyn Topics>> {
+        None
+    }
+
+    fn job_store(&self) -> Option<Arc<dyn JobStore>> {
+        Some(Arc::new(RedisStore::new(Arc::clone(&self.shared))))
+    }
+
+    fn limiter(&self) -> Option<Arc<dyn Limiter>> {
+        None
+    }
+
+    async fn unpark(&self, queue: &QueueName, key: &ParkKey, n: usize) -> Result<usize> {
+        self.shared.open("unpark")?;
+        let base = self.shared.layout.base(queue);
+        let mut unparked = 0;
+        while unparked < n {
+            let part = BATCH.min(n - unparked);
+            let arguments = [key.0.to_string(), part.to_string()];
+            let answer = self.shared.link.run(&scripts::UNPARK, &base, &arguments).await;
+            let answer = answer.map_err(|error| fault::of(&error, "unpark").on(queue))?;
+            let done = link::number(&answer).map_err(|what| fault::broken(what, "unpark"))?;
+            let done = usize::try_from(done).unwrap_or(0);
+            unparked += done;
+            if done < part {
+                break;
+            }
+        }
+        Ok(unparked)
+    }
+
+    async fn maintain(&self, leading: bool) -> Result<Duration> {
+        const IDLE: Duration = Duration::from_secs(60);
+        self.shared.open("maintain")?;
+        if !leading {
+            return Ok(IDLE);
+        }
+        let mut next = IDLE;
+        for queue in self.shared.all_queues("maintain").await? {
+            let Some(known) = self.shared.specs.find(&self.shared.link, &self.shared.layout, &queue).await? else {
+                continue;
+            };
+            let retention = known.spec.retention;
+            next = next.min(self.shared.tick(&known, &retention, BATCH).await?.next);
+        }
+        Ok(next)
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.shared.open("ping")?;
+        self.shared.link.ask(&redis::cmd("PING")).await.map(drop).map_err(|error| fault::of(&error, "ping"))
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.shared.closed.store(true, Ordering::Release);
+        self.shared.wakes.close();
+        Ok(())
+    }
+}
+
+pub(crate) fn capabilities(spec: Option<&QueueSpec>) -> Capabilities {
+    let lease = LeaseModel::PerMessage { min: MIN_LEASE, max: MAX_LEASE };
+    let mut can = Capabilities::none(lease, "use another provider");
+    can.priority_levels = 15;
+    can.priority = Support::Native;
+    can.delay = Support::Native;
+    can.delay_granularity = Duration::from_millis(1);
+    can.retry = Support::Native;
+    can.dead_letters = Support::Native;
+    can.dedup_by_id = Support::Native;
+    can.unique_keys = Support::Native;
+    can.atomic_then = Support::Native;
+    can.settle_confirmed = true;
+    can.park = Support::Native;
+    can.pause = Support::Native;
+    can.purge = Support::Native;
+    can.cancel_pending = Support::Native;
+    can.cancel_running = Support::Native;
+    can.exact_depth = Support::Native;
+    can.max_len = Support::Native;
+    can.order_by_key = Support::Unsupported { instead: "give each key a queue of its own, or a concurrency key" };
+    can.aged_order = Support::Unsupported { instead: "declare `strict`" };
+    can.partitions = Support::Unsupported { instead: "give each part a queue of its own" };
+    can.started_count = Support::Native;
+    can.max_encoded_len = spec.map_or(512 << 20, |spec| spec.max_encoded_len);
+    can.max_batch = BATCH;
+    can.broker_clock = true;
+    can.durability = &["relaxed"];
+    can
+}

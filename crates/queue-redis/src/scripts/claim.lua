@@ -1,0 +1,66 @@
+-- Leases ready jobs, the most urgent first, and lets time do its work before.
+-- ARGV: most jobs, lease in ms, worker, tracked (1 or 0), how long the consumer would sleep, in ms.
+-- Answers { ms until time has work to do or -1, 1 if paused, then for each job: packed claim, record }.
+-- O(1) a job, O(log n) for its lease; n jobs are leased or wait for a time.
+local most, lease, worker, tracked, sleep = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4] == '1', tonumber(ARGV[5])
+if paused then return { -1, 1 } end
+advance(200, tracked)
+
+local LMPOP = { 'LMPOP', 15 }
+for priority = 15, 1, -1 do LMPOP[#LMPOP + 1] = B .. 'r' .. priority end
+LMPOP[18], LMPOP[19] = 'LEFT', 'COUNT'
+
+-- The next ids in order, at most so many; those at the head of a priority come one at a time, and are few.
+local function pop(n)
+  local head = call('ZRANGE', B .. 'h', 0, 0, 'WITHSCORES')
+  if head[1] then
+    local priority = 15 - math.floor(head[2] / 2 ^ 48)
+    for higher = 15, priority + 1, -1 do
+      local ids = call('LPOP', B .. 'r' .. higher, n)
+      if ids then return ids end
+    end
+    call('ZREM', B .. 'h', head[1])
+    return { head[1] }
+  end
+  LMPOP[20] = n
+  local lane = call(unpack(LMPOP))
+  return lane and lane[2]
+end
+
+local answer, taken = { -1, 0 }, 0
+while taken < most do
+  local ids = pop(most - taken)
+  if not ids then break end
+  local states, records = call('HMGET', B .. 's', unpack(ids)), call('HMGET', B .. 'j', unpack(ids))
+  local epoch = tickets(#ids)
+  for n, id in ipairs(ids) do
+    local r = records[n] and read_record(records[n])
+    local s = r and (states[n] and read_status(states[n]) or first_status(r))
+    -- What was cancelled, purged or forgotten since it lined up is met here.
+    if s and s.state == PENDING and not has(s.flags, PARKED) then
+      if r.expires and r.expires <= now then
+        finish(id, s, EXPIRED, tracked, r)
+      else
+        move(s, RUNNING)
+        s.epoch, s.started_at, s.worker, s.flags = epoch + n - 1, now, worker, without(s.flags, MARKED)
+        wait_until(id, s, now + lease)
+        keep(id, s)
+        tell(id, s, 'started', r)
+        taken = taken + 1
+        answer[#answer + 1] = pack('<c16I8I4I4B', id, s.epoch, s.attempt, s.started, has(s.flags, ORPHANED) and 1 or 0)
+        answer[#answer + 1] = records[n]
+      end
+    end
+  end
+end
+-- What it left is for somebody else; its own leases wake nobody.
+ready = taken == most and 1 or 0
+local leases = timers
+timers = {}
+flush()
+if #leases > 0 then call('ZADD', B .. 't', unpack(leases)) end
+if taken == 0 then
+  answer[1] = next_due()
+  if sleep > 0 then call('HSET', B .. 'n', 'sleeping', now + sleep) end
+end
+return answer

@@ -1,0 +1,362 @@
+-- What every script of a queue begins with: its keys, its clock, how its rows are packed, and how jobs change state.
+--
+-- KEYS[1]  the base of the queue's keys, `PREFIX:{QUEUE}:`; all of them share its hash tag. On a cluster the others follow it, only
+--          so that the server refuses the whole script while one of them is on another node.
+--
+-- j  HASH  id -> record: what was submitted            s  HASH  id -> status; absent: as it was submitted
+-- i  HASH  id .. letter -> what few jobs have: r result, e error, h history, p progress, l logs, k park key, c cancel request
+-- r1..r15  LIST of ids that are ready, by priority     h  ZSET  ids back at the head, by priority and rank
+-- t  ZSET  ids by when their state ends: delay, lease, park                       x  ZSET  ids by when they expire
+-- u  HASH  unique key -> id .. until (0: until it is finished)                    w  ZSET  unique keys by the end of their window
+-- d  ZSET  dead ids by death            f  ZSET  other finished ids by end        g  ZSET  forgotten ids by when they went
+-- k  ZSET  park keys by how many        k:KEY  ZSET  parked ids by rank           o  ZSET  settlements of forgotten jobs, by epoch
+-- n  HASH  counters                     m  ZSET  a marker that wakes one sleeper  e  STREAM  events
+--
+-- A script reads and checks first and writes last: what it changes gathers in tables and is written by `flush`.
+local call, pack, unpick = redis.call, struct.pack, struct.unpack
+local B = KEYS[1]
+local clock = call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+
+local PENDING, SCHEDULED, RETRYING, RUNNING, COMPLETED, DEAD, CANCELLED, EXPIRED = 1, 2, 3, 4, 5, 6, 7, 8
+local COUNTER = { 'p', 's', 't', 'r', 'c', 'd', 'c', 'c' }
+local ENDED = { [COMPLETED] = 'completed', [DEAD] = 'dead_lettered', [CANCELLED] = 'cancelled', [EXPIRED] = 'expired' }
+local LETTERS = { 'r', 'e', 'h', 'p', 'l', 'k', 'c' }
+
+-- Bits of a record's flags.
+local EXPIRES, UNIQUE, LATER = 1, 2, 4
+-- Bits of a status's flags.
+local MARKED, ORPHANED, CANCELLING, DETAILED, PARKED = 1, 2, 4, 8, 16
+-- What its record says, so that it need not be read again, payload and all.
+local ENDS, KEYED = 32, 64
+
+local function has(flags, bit) return flags % (2 * bit) >= bit end
+local function with(flags, bit) return has(flags, bit) and flags or flags + bit end
+local function without(flags, bit) return has(flags, bit) and flags - bit or flags end
+
+-- A record's head; what follows is the client's. Expiry, and window and key, only where the flags say so.
+local function read_record(row)
+  local r, at = {}
+  r.version, r.flags, r.priority, r.submitted, r.rank, r.attempt, r.started, at = unpick('<BBBI6I6I2I2', row)
+  if has(r.flags, EXPIRES) then r.expires, at = unpick('<I6', row, at) end
+  if has(r.flags, UNIQUE) then r.window, r.unique, at = unpick('<I6Hc0', row, at) end
+  r.kind = unpick('<Bc0', row, at)
+  return r
+end
+
+local STATUS = '<BBBI4I4I8I6I6I6I6I8c8Bc0'
+
+local function read_status(row)
+  local s = {}
+  s.state, s.flags, s.priority, s.attempt, s.started, s.epoch, s.rank, s.changed, s.started_at, s.turn, s.settled, s.print, s.worker =
+    unpick(STATUS, row)
+  return s
+end
+
+local function write_status(s)
+  return pack(STATUS, s.state, s.flags, s.priority, s.attempt, s.started, s.epoch, s.rank, s.changed, s.started_at, s.turn, s.settled,
+    s.print, #s.worker, s.worker)
+end
+
+-- The status of a job that nothing has happened to yet.
+local function first_status(r)
+  local flags = (has(r.flags, EXPIRES) and ENDS or 0) + (has(r.flags, UNIQUE) and KEYED or 0)
+  return { state = has(r.flags, LATER) and SCHEDULED or PENDING, flags = flags, priority = r.priority, attempt = r.attempt,
+    started = r.started, epoch = 0, rank = r.rank, changed = r.submitted, started_at = 0, turn = 0, settled = 0,
+    print = string.rep('\0', 8), worker = '' }
+end
+
+local delta, rows, dropped, timers, untimed, lanes, told
+local watched, sleeping, paused
+local ready
+
+-- Turns to a queue. Whatever was changed of another must be flushed before.
+local function turn_to(base)
+  B = base
+  delta, rows, dropped, timers, untimed, lanes, told, ready = {}, {}, {}, {}, {}, {}, {}, 0
+  local switches = call('HMGET', B .. 'n', 'watched', 'sleeping', 'paused')
+  watched = tonumber(switches[1] or 0) > now
+  sleeping = tonumber(switches[2] or 0) > now
+  paused = switches[3] == '1'
+end
+turn_to(KEYS[1])
+
+local function count(name, by) delta[name] = (delta[name] or 0) + by end
+
+-- The first of so many numbers that were never given before: they rank jobs and fence leases.
+local function tickets(n) return call('HINCRBY', B .. 'n', 'ticket', n) - n + 1 end
+
+local function record_of(id)
+  local row = call('HGET', B .. 'j', id)
+  return row and read_record(row)
+end
+
+local function tell(id, s, what, record)
+  if watched or what == 'cancel_requested' then
+    record = record or record_of(id)
+    told[#told + 1] = { id, what, s.attempt, record and record.kind or '' }
+  end
+end
+
+local function keep(id, s)
+  rows[#rows + 1] = id
+  rows[#rows + 1] = write_status(s)
+end
+
+local function wait_until(id, s, at)
+  s.turn = at
+  timers[#timers + 1] = at
+  timers[#timers + 1] = id
+end
+
+local function wait_no_more(id, s)
+  s.turn = 0
+  untimed[#untimed + 1] = id
+end
+
+-- Ready, behind the others of its priority.
+local function to_tail(id, s, rank)
+  s.rank = rank
+  local lane = lanes[s.priority]
+  if not lane then
+    lane = {}
+    lanes[s.priority] = lane
+  end
+  lane[#lane + 1] = id
+  ready = ready + 1
+end
+
+-- Ready, where it stood before it was claimed: before all that were not claimed since.
+local function to_head(id, s)
+  call('ZADD', B .. 'h', (15 - s.priority) * 2 ^ 48 + s.rank, id)
+  ready = ready + 1
+end
+
+local function move(s, to)
+  count(COUNTER[s.state], -1)
+  count(COUNTER[to], 1)
+  s.state, s.changed = to, now
+end
+
+local function detail(id, s, letter, value)
+  s.flags = with(s.flags, DETAILED)
+  call('HSET', B .. 'i', id .. letter, value)
+end
+
+-- What it holds, as retention counts it.
+local function bytes_of(id) return call('HSTRLEN', B .. 'j', id) + call('HSTRLEN', B .. 'i', id .. 'r') end
+
+-- Removes all traces but those that say so.
+local function forget(id, s, tombstone)
+  count(COUNTER[s.state], -1)
+  dropped[#dropped + 1] = id
+  if has(s.flags, DETAILED) then
+    local fields = {}
+    for n, letter in ipairs(LETTERS) do fields[n] = id .. letter end
+    call('HDEL', B .. 'i', unpack(fields))
+  end
+  if has(s.flags, ENDS) then call('ZREM', B .. 'x', id) end
+  if tombstone then
+    call('ZADD', B .. 'g', now, id)
+    if call('ZCARD', B .. 'g') > 10000 then call('ZPOPMIN', B .. 'g') end
+  end
+  if s.settled > 0 then
+    call('ZADD', B .. 'o', s.settled, id .. s.print)
+    if call('ZCARD', B .. 'o') > 1024 then call('ZPOPMIN', B .. 'o') end
+  end
+end
+
+-- A job is over: its unique key is free, unless its window holds on, and retention begins.
+local function finish(id, s, to, tracked, r)
+  move(s, to)
+  if to == COMPLETED then count('completed', 1) end
+  if has(s.flags, KEYED) then
+    r = r or record_of(id)
+    local held = call('HGET', B .. 'u', r.unique)
+    if held and held:sub(1, 16) == id and unpick('<I6', held, 17) == 0 then call('HDEL', B .. 'u', r.unique) end
+  end
+  tell(id, s, ENDED[to], r)
+  if to == DEAD then
+    call('ZADD', B .. 'd', now, id)
+  elseif tracked then
+    call('ZADD', B .. 'f', now, id)
+    count('fbytes', bytes_of(id))
+  else
+    forget(id, s, false)
+    return
+  end
+  keep(id, s)
+end
+
+-- A parked job is parked no longer.
+local function leave_key(id, s)
+  s.flags = without(s.flags, PARKED)
+  local key = call('HGET', B .. 'i', id .. 'k')
+  if not key then return end
+  call('HDEL', B .. 'i', id .. 'k')
+  call('ZREM', B .. 'k:' .. key, id)
+  if tonumber(call('ZINCRBY', B .. 'k', -1, key)) <= 0 then call('ZREM', B .. 'k', key) end
+  count('k', -1)
+end
+
+-- Takes jobs in, once each. `new` is a list of { id, flags, priority, due, expires, window, unique, attempt, started, body }; the
+-- answer to each is 'A' accepted, 'F' full, or 'D' and the id that holds its key. Follow-ups are never refused.
+local function admit(new, max_len, follows)
+  local ids, keys, answers = {}, {}, {}
+  for n, job in ipairs(new) do
+    ids[n] = job.id
+    if job.unique then keys[#keys + 1] = job.unique end
+  end
+  local room = max_len
+  if not follows then
+    for _, waiting in ipairs(call('HMGET', B .. 'n', 'p', 's', 't')) do room = room - (waiting or 0) end
+  end
+  local known = call('HMGET', B .. 's', unpack(ids))
+  local gone = call('ZCARD', B .. 'g') > 0 and call('ZMSCORE', B .. 'g', unpack(ids)) or {}
+  local records, later, ending = {}, {}, {}
+  local rank, taken = tickets(#new), {}
+  for n, job in ipairs(new) do
+    local holder
+    if job.unique then
+      local held = call('HGET', B .. 'u', job.unique)
+      if held and held:sub(1, 16) ~= job.id then
+        local till = unpick('<I6', held, 17)
+        if till == 0 or till > now then holder = held:sub(1, 16) end
+      end
+    end
+    if known[n] or gone[n] or taken[job.id] or call('HEXISTS', B .. 'j', job.id) == 1 then
+      answers[n] = 'A'
+    elseif holder then
+      answers[n] = 'D' .. holder
+    elseif room <= 0 and not follows then
+      answers[n] = 'F'
+    else
+      answers[n] = 'A'
+      taken[job.id] = true
+      room = room - 1
+      local flags, head = job.flags, ''
+      local waits = job.due > now
+      if waits then flags = with(flags, LATER) end
+      if job.expires > 0 then head = pack('<I6', job.expires) end
+      if job.unique then
+        head = head .. pack('<I6Hc0', job.window, #job.unique, job.unique)
+        local till = job.window > 0 and now + job.window or 0
+        call('HSET', B .. 'u', job.unique, job.id .. pack('<I6', till))
+        if till > 0 then call('ZADD', B .. 'w', till, job.unique) end
+      end
+      records[#records + 1] = job.id
+      records[#records + 1] = pack('<BBBI6I6I2I2', 1, flags, job.priority, now, rank + n - 1, job.attempt, job.started) .. head .. job.body
+      local s = { priority = job.priority, attempt = job.attempt }
+      if waits then
+        count('s', 1)
+        wait_until(job.id, s, job.due)
+      else
+        count('p', 1)
+        to_tail(job.id, s, rank + n - 1)
+      end
+      if job.expires > 0 then call('ZADD', B .. 'x', job.expires, job.id) end
+      count('submitted', 1)
+      if watched then told[#told + 1] = { job.id, 'submitted', job.attempt, unpick('<Bc0', job.body) } end
+    end
+  end
+  if #records > 0 then call('HSET', B .. 'j', unpack(records)) end
+  return answers
+end
+
+-- A job to come in, as the client packs it.
+local function read_new(meta, body)
+  local job = { body = body }
+  local at
+  job.id, job.flags, job.priority, job.due, job.expires, job.window, job.attempt, job.started, at = unpick('<c16BBI6I6I6I2I2', meta)
+  if has(job.flags, UNIQUE) then job.unique = meta:sub(at) end
+  return job
+end
+
+local function write_lanes()
+  for priority, lane in pairs(lanes) do call('RPUSH', B .. 'r' .. priority, unpack(lane)) end
+  lanes = {}
+end
+
+-- Writes what was changed, and wakes a sleeper where there is something for it.
+local function flush()
+  write_lanes()
+  if #rows > 0 then call('HSET', B .. 's', unpack(rows)) end
+  if #untimed > 0 then call('ZREM', B .. 't', unpack(untimed)) end
+  if #timers > 0 then call('ZADD', B .. 't', unpack(timers)) end
+  if #dropped > 0 then
+    call('HDEL', B .. 'j', unpack(dropped))
+    call('HDEL', B .. 's', unpack(dropped))
+  end
+  for name, by in pairs(delta) do
+    if by ~= 0 then call('HINCRBY', B .. 'n', name, by) end
+  end
+  for _, event in ipairs(told) do
+    call('XADD', B .. 'e', 'MAXLEN', '~', 4096, '*', 'j', event[1], 'w', event[2], 'a', event[3], 'k', event[4], 't', now)
+  end
+  -- Who sleeps until a timer must know of an earlier one.
+  if sleeping and (ready > 0 or #timers > 0) and not paused then call('ZADD', B .. 'm', 0, '0') end
+end
+
+-- Lets time do its work, on so many jobs at most: delays, leases and parks that have ended, and times to live.
+local function advance(limit, tracked)
+  local due = call('ZRANGEBYSCORE', B .. 't', '-inf', now, 'LIMIT', 0, limit)
+  if #due > 0 then
+    local states, records = call('HMGET', B .. 's', unpack(due)), call('HMGET', B .. 'j', unpack(due))
+    local rank = tickets(#due)
+    for n, id in ipairs(due) do
+      local r = records[n] and read_record(records[n])
+      local s = r and (states[n] and read_status(states[n]) or first_status(r))
+      untimed[#untimed + 1] = id
+      if s and s.state == RUNNING then
+        s.flags = with(s.flags, ORPHANED)
+        if has(s.flags, CANCELLING) then
+          finish(id, s, CANCELLED, tracked, r)
+        else
+          move(s, PENDING)
+          tell(id, s, 'lease_lost', r)
+          to_head(id, s)
+          keep(id, s)
+        end
+      elseif s and s.state == PENDING and has(s.flags, PARKED) then
+        leave_key(id, s)
+        s.changed = now
+        to_head(id, s)
+        keep(id, s)
+      elseif s and (s.state == SCHEDULED or s.state == RETRYING) then
+        move(s, PENDING)
+        to_tail(id, s, rank + n - 1)
+        keep(id, s)
+      end
+    end
+    write_lanes()
+    call('ZREM', B .. 't', unpack(untimed))
+    untimed = {}
+    if #rows > 0 then call('HSET', B .. 's', unpack(rows)) end
+    rows = {}
+  end
+  local ending = call('ZRANGEBYSCORE', B .. 'x', '-inf', now, 'LIMIT', 0, limit)
+  if #ending > 0 then
+    local states, records = call('HMGET', B .. 's', unpack(ending)), call('HMGET', B .. 'j', unpack(ending))
+    call('ZREM', B .. 'x', unpack(ending))
+    for n, id in ipairs(ending) do
+      local r = records[n] and read_record(records[n])
+      local s = r and (states[n] and read_status(states[n]) or first_status(r))
+      -- One that runs may end well; should it come back, its claim looks again.
+      if s and s.state <= RETRYING then
+        if has(s.flags, PARKED) then leave_key(id, s) end
+        call('ZREM', B .. 'h', id)
+        wait_no_more(id, s)
+        finish(id, s, EXPIRED, tracked, r)
+      end
+    end
+    if #rows > 0 then call('HSET', B .. 's', unpack(rows)) end
+    rows = {}
+  end
+  return math.max(#due, #ending) == limit
+end
+
+-- In how many milliseconds time has work to do, -1 for never.
+local function next_due()
+  local first = call('ZRANGE', B .. 't', 0, 0, 'WITHSCORES')
+  return first[2] and math.max(0, first[2] - now) or -1
+end

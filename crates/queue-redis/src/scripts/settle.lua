@@ -1,0 +1,120 @@
+-- Ends claims.
+-- ARGV: tracked (1 or 0), then for each settlement: packed head, value (result, error or park key), and for each of its follow-ups the base
+-- of its queue's keys, packed head, body.
+-- Answers one letter each: S settled, A the same was settled before, C another was, L the lease was lost.
+-- O(1) each, O(log n) for what waits for a time.
+local COMPLETE, RETRY, RELEASE, PARK, BURY, CANCEL, EXPIRE = 1, 2, 3, 4, 5, 6, 7
+local tracked = ARGV[1] == '1'
+
+local items, at = {}, 2
+while at <= #ARGV do
+  local item = { follow_ups = {} }
+  local follow_ups
+  item.id, item.epoch, item.how, item.print, item.after, follow_ups = unpick('<c16I8Bc8I6H', ARGV[at])
+  item.value = ARGV[at + 1]
+  at = at + 2
+  for n = 1, follow_ups do
+    item.follow_ups[n] = { base = ARGV[at], job = read_new(ARGV[at + 1], ARGV[at + 2]) }
+    at = at + 3
+  end
+  items[#items + 1] = item
+end
+
+local function stale(item, s)
+  if s and s.settled == item.epoch then return s.print == item.print and 'A' or 'C' end
+  if s then return 'L' end
+  for _, noted in ipairs(call('ZRANGEBYSCORE', B .. 'o', item.epoch, item.epoch)) do
+    if noted:sub(1, 16) == item.id then return noted:sub(17) == item.print and 'A' or 'C' end
+  end
+  return 'L'
+end
+
+-- Keeps the last failure, and those before it within bounds.
+local function fail(item, s)
+  detail(item.id, s, 'e', item.value)
+  local history = (call('HGET', B .. 'i', item.id .. 'h') or '') .. pack('<I4I6I4c0', s.attempt, now, #item.value, item.value)
+  local past, place = 0, 1
+  while place <= #history do
+    past = past + 1
+    place = place + 14 + unpick('<I4', history, place + 10)
+  end
+  if past > 16 then history = history:sub(15 + unpick('<I4', history, 11)) end
+  detail(item.id, s, 'h', history)
+end
+
+local function settle(item, s)
+  local id, how, waits = item.id, item.how, item.after > 0
+  if has(s.flags, MARKED) then s.started = math.max(0, s.started - 1) end
+  s.flags = without(without(s.flags, MARKED), ORPHANED)
+  s.settled, s.print = item.epoch, item.print
+  if how == RETRY or how == BURY then fail(item, s) end
+  if how == COMPLETE and item.value ~= '' then detail(id, s, 'r', item.value:sub(2)) end
+  -- A job that was asked to stop does not come back.
+  if has(s.flags, CANCELLING) and (how == RETRY or how == RELEASE or how == PARK) then how = CANCEL end
+  if how == COMPLETE then
+    wait_no_more(id, s)
+    finish(id, s, COMPLETED, tracked)
+  elseif how == BURY then
+    wait_no_more(id, s)
+    count('failed', 1)
+    finish(id, s, DEAD, tracked)
+  elseif how == CANCEL or how == EXPIRE then
+    wait_no_more(id, s)
+    finish(id, s, how == CANCEL and CANCELLED or EXPIRED, tracked)
+  elseif how == RETRY then
+    s.attempt = s.attempt + 1
+    count('failed', 1)
+    move(s, waits and RETRYING or PENDING)
+    if waits then
+      wait_until(id, s, now + item.after)
+    else
+      wait_no_more(id, s)
+      to_tail(id, s, tickets(1))
+    end
+    tell(id, s, 'retrying')
+    keep(id, s)
+  elseif how == RELEASE then
+    move(s, waits and SCHEDULED or PENDING)
+    if waits then
+      wait_until(id, s, now + item.after)
+    else
+      wait_no_more(id, s)
+      to_head(id, s)
+    end
+    tell(id, s, 'released')
+    keep(id, s)
+  else
+    move(s, PENDING)
+    s.flags = with(s.flags, PARKED)
+    detail(id, s, 'k', item.value)
+    call('ZADD', B .. 'k:' .. item.value, s.rank, id)
+    call('ZINCRBY', B .. 'k', 1, item.value)
+    count('k', 1)
+    wait_until(id, s, now + item.after)
+    tell(id, s, 'parked')
+    keep(id, s)
+  end
+end
+
+local ids, seen, answers, follow_ups = {}, {}, {}, {}
+for n, item in ipairs(items) do ids[n] = item.id end
+local states = call('HMGET', B .. 's', unpack(ids))
+for n, item in ipairs(items) do
+  local s = seen[item.id] or (states[n] and read_status(states[n]))
+  if s and s.state == RUNNING and s.epoch == item.epoch then
+    settle(item, s)
+    answers[n] = 'S'
+    for _, follow_up in ipairs(item.follow_ups) do follow_ups[#follow_ups + 1] = follow_up end
+  else
+    answers[n] = stale(item, s)
+  end
+  seen[item.id] = s
+end
+flush()
+-- After what they follow from, so that they may have the unique key it has freed.
+for _, follow_up in ipairs(follow_ups) do
+  turn_to(follow_up.base)
+  admit({ follow_up.job }, 0, true)
+  flush()
+end
+return answers

@@ -1,0 +1,95 @@
+//! What is known of the queues' declarations.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use queue_core::{Error, ErrorCode, QueueName, QueueSpec, Result, config::defaults};
+use redis::Value;
+
+use crate::{SCHEME, fault, layout::Layout, link, link::Link};
+
+/// A queue as its declaration made it. Declarations never change, so they are read once.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    pub(crate) spec: QueueSpec,
+    pub(crate) base: String,
+}
+
+impl Known {
+    pub(crate) fn max_len(&self) -> u64 {
+        self.spec.max_len.unwrap_or(defaults::MEMORY_MAX_LEN)
+    }
+
+    /// As the scripts take it.
+    pub(crate) fn tracked(&self) -> &'static str {
+        if self.spec.tracking == queue_core::queue_spec::Tracking::Full { "1" } else { "0" }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Specs(Mutex<HashMap<QueueName, Known>>);
+
+impl Specs {
+    pub(crate) fn forget(&self, queue: &QueueName) {
+        self.lock().remove(queue);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<QueueName, Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The queue, declared with the defaults if nobody declared it.
+    pub(crate) async fn known(&self, link: &Link, layout: &Layout, queue: &QueueName) -> Result<Known> {
+        let cached = self.lock().get(queue).cloned();
+        match cached {
+            Some(known) => Ok(known),
+            None => self.declare(link, layout, &QueueSpec::new(queue.clone())).await,
+        }
+    }
+
+    /// Declares a queue, unless it is; answers how it is.
+    pub(crate) async fn declare(&self, link: &Link, layout: &Layout, spec: &QueueSpec) -> Result<Known> {
+        let base = layout.base(&spec.name);
+        let text = serde_json::to_string(spec).map_err(|error| {
+            Error::new(ErrorCode::Internal, "the declaration cannot be written").by(SCHEME).caused_by(error)
+        })?;
+        let fail = |error: redis::RedisError| fault::of(&error, "declare").on(&spec.name);
+        let key = format!("{base}spec");
+        let set = redis::cmd("SET").arg(&key).arg(&text).arg("NX").arg("GET").take();
+        let before = link.ask(&set).await.map_err(fail)?;
+        let index = redis::cmd("ZADD").arg(layout.queues()).arg(0).arg(spec.name.as_str()).take();
+        link.ask(&index).await.map_err(fail)?;
+        let watched = link.ask(redis::cmd("GET").arg(layout.watched())).await.map_err(fail)?;
+        if before == Value::Nil && watched != Value::Nil {
+            let until = link::text(watched).unwrap_or_default();
+            let tell = redis::cmd("HSETNX").arg(format!("{base}n")).arg("watched").arg(until).take();
+            link.ask(&tell).await.map_err(fail)?;
+        }
+        let spec = match before {
+            Value::Nil => spec.clone(),
+            other => read(other, &spec.name)?,
+        };
+        let known = Known { spec, base };
+        self.lock().insert(known.spec.name.clone(), known.clone());
+        Ok(known)
+    }
+
+    /// The queue if it is declared, by whomever.
+    pub(crate) async fn find(&self, link: &Link, layout: &Layout, queue: &QueueName) -> Result<Option<Known>> {
+        let base = layout.base(queue);
+        let answer = link.ask(redis::cmd("GET").arg(format!("{base}spec"))).await;
+        match answer.map_err(|error| fault::of(&error, "spec").on(queue))? {
+            Value::Nil => Ok(None),
+            other => Ok(Some(Known { spec: read(other, queue)?, base })),
+        }
+    }
+}
+
+fn read(value: Value, queue: &QueueName) -> Result<QueueSpec> {
+    let broken = |what| fault::broken(what, "declare").on(queue);
+    let text = link::bytes(value).map_err(broken)?;
+    serde_json::from_slice(&text)
+        .map_err(|_| broken("its declaration cannot be read: was it written by a newer version?"))
+}

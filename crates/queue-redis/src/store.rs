@@ -1,0 +1,299 @@
+//! The records of the same jobs.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_core::stream::BoxStream;
+use queue_core::{
+    Error, ErrorCode, JobStore, QueueName, Result,
+    job::{JobId, JobRef, StoreId, Timestamp},
+    provider::{Cancel, Cursor, Page},
+    queue_spec::Retention,
+    store::{CancelOutcome, JobQuery, JobRecord, Leadership, Lookup, QueueControl, StoreScope, Watch, Watched},
+};
+use redis::Value;
+
+use crate::{
+    SCHEME, events, fault,
+    link::{self, items, number},
+    provider::{BATCH, Shared},
+    record::{self, Kept},
+    scripts,
+    specs::Known,
+};
+
+#[derive(Debug)]
+pub(crate) struct RedisStore {
+    shared: Arc<Shared>,
+}
+
+/// What a tick did.
+#[derive(Debug)]
+pub(crate) struct Ticked {
+    pub(crate) forgotten: usize,
+    pub(crate) next: Duration,
+}
+
+/// What was found of a job.
+pub(crate) enum Seen {
+    Kept(Box<Kept>),
+    Gone,
+    Nothing,
+}
+
+impl Shared {
+    /// All that is kept of jobs of a queue, and the server's time.
+    pub(crate) async fn look(&self, base: &str, ids: &[JobId]) -> Result<(Timestamp, Vec<Seen>)> {
+        let ids: Vec<&[u8]> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
+        let answer = self.link.run(&scripts::LOOK, base, &ids).await;
+        let answer = answer.map_err(|error| fault::of(&error, "get"))?;
+        let broken = |what| fault::broken(what, "get");
+        let mut answer = items(answer).map_err(broken)?.into_iter();
+        let now = number(&answer.next().unwrap_or_default()).map_err(broken)?;
+        let mut seen = Vec::with_capacity(ids.len());
+        for _ in ids {
+            let mut next = || link::bytes(answer.next().unwrap_or_default());
+            let (record, status, gone) = (next().map_err(broken)?, next().map_err(broken)?, next().map_err(broken)?);
+            let mut details = [const { None }; 7];
+            for detail in &mut details {
+                let mut value = next().map_err(broken)?;
+                *detail = (!value.is_empty()).then(|| value.split_off(1));
+            }
+            seen.push(match (record.is_empty(), gone.is_empty()) {
+                (false, _) => Seen::Kept(Box::new(Kept { record, status, details })),
+                (true, false) => Seen::Gone,
+                (true, true) => Seen::Nothing,
+            });
+        }
+        Ok((Timestamp::from_millis(u64::try_from(now).unwrap_or(0)), seen))
+    }
+
+    pub(crate) async fn tick(&self, known: &Known, retention: &Retention, most: usize) -> Result<Ticked> {
+        let arguments = [
+            known.tracked().to_owned(),
+            most.to_string(),
+            record::millis(retention.age).to_string(),
+            retention.count.to_string(),
+            retention.bytes.to_string(),
+            record::millis(retention.dead).to_string(),
+        ];
+        let answer = self.link.run(&scripts::TICK, &known.base, &arguments).await;
+        let answer = answer.map_err(|error| fault::of(&error, "maintain").on(&known.spec.name))?;
+        let broken = |what| fault::broken(what, "maintain");
+        let answer = items(answer).map_err(broken)?;
+        let [forgotten, next, more] = &answer[..] else { return Err(broken("three numbers are missing")) };
+        let (forgotten, next) = (number(forgotten).map_err(broken)?, number(next).map_err(broken)?);
+        let idle = Duration::from_secs(60);
+        let next = match (*more == Value::Int(1), u64::try_from(next)) {
+            (true, _) => Duration::ZERO,
+            (false, Ok(next)) => Duration::from_millis(next).min(idle),
+            (false, Err(_)) => idle,
+        };
+        Ok(Ticked { forgotten: usize::try_from(forgotten).unwrap_or(0), next })
+    }
+
+    pub(crate) async fn all_queues(&self, operation: &'static str) -> Result<Vec<QueueName>> {
+        let range = redis::cmd("ZRANGE").arg(self.layout.queues()).arg(0).arg(-1).take();
+        let answer = self.link.ask(&range).await.map_err(|error| fault::of(&error, operation))?;
+        let names = items(answer).map_err(|what| fault::broken(what, operation))?;
+        Ok(names.into_iter().filter_map(|name| QueueName::new(link::text(name).ok()?).ok()).collect())
+    }
+}
+
+impl RedisStore {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    async fn look_up(&self, queue: &QueueName, ids: &[JobId]) -> Result<Vec<Lookup>> {
+        let base = self.shared.layout.base(queue);
+        let (_, seen) = self.shared.look(&base, ids).await?;
+        let lookup = |(id, seen): (&JobId, Seen)| match seen {
+            Seen::Kept(kept) => {
+                let record = kept.into_record(JobRef::new(queue.clone(), *id));
+                record
+                    .map(|record| Lookup::Found(Box::new(record)))
+                    .map_err(|what| fault::broken(what, "get").on(queue))
+            }
+            Seen::Gone => Ok(Lookup::Gone),
+            Seen::Nothing => Ok(Lookup::NotFound),
+        };
+        ids.iter().zip(seen).map(lookup).collect()
+    }
+
+    /// One part of a walk over all records of a queue: what matches, and where the walk goes on.
+    async fn walk(&self, queue: &QueueName, query: &JobQuery, from: u64) -> Result<(Vec<JobRecord>, u64)> {
+        let base = self.shared.layout.base(queue);
+        let scan = redis::cmd("HSCAN").arg(format!("{base}j")).arg(from).arg("COUNT").arg(BATCH).take();
+        let answer = self.shared.link.ask(&scan).await.map_err(|error| fault::of(&error, "list").on(queue))?;
+        let broken = |what| fault::broken(what, "list").on(queue);
+        let mut answer = items(answer).map_err(broken)?.into_iter();
+        let next = link::text(answer.next().unwrap_or_default()).map_err(broken)?;
+        let next = next.parse().map_err(|_| broken("not a cursor"))?;
+        let rows = items(answer.next().unwrap_or_default()).map_err(broken)?;
+        let ids = rows.into_iter().step_by(2).map(|id| record::read_id(&link::bytes(id)?));
+        let ids: Vec<JobId> = ids.collect::<Result<_, _>>().map_err(broken)?;
+        let mut found = Vec::new();
+        for part in ids.chunks(BATCH) {
+            for lookup in self.look_up(queue, part).await? {
+                if let Lookup::Found(record) = lookup
+                    && query.matches(&record)
+                {
+                    found.push(*record);
+                }
+            }
+        }
+        found.sort_by_key(|record| record.job.id);
+        Ok((found, next))
+    }
+}
+
+#[async_trait]
+impl JobStore for RedisStore {
+    fn id(&self) -> StoreId {
+        self.shared.store
+    }
+
+    fn scope(&self) -> StoreScope {
+        StoreScope::Shared
+    }
+
+    async fn get(&self, jobs: &[JobRef]) -> Vec<Result<Lookup>> {
+        let mut answers = Vec::with_capacity(jobs.len());
+        let mut rest = jobs;
+        while let Some(first) = rest.first() {
+            let same = rest.iter().take(BATCH).take_while(|job| job.queue == first.queue).count();
+            let ids: Vec<JobId> = rest[..same].iter().map(|job| job.id).collect();
+            match self.look_up(&first.queue, &ids).await {
+                Ok(found) => answers.extend(found.into_iter().map(Ok)),
+                Err(error) => answers.extend(std::iter::repeat_n(Err(error), same)),
+            }
+            rest = &rest[same..];
+        }
+        answers
+    }
+
+    /// A walk over the queue in the order of its hash table: it is told in whole parts of the walk, so a page may hold a few
+    /// more than were asked for, never fewer unless it is the last.
+    async fn list(&self, query: &JobQuery, cursor: Option<Cursor>, limit: usize) -> Result<Page<JobRecord>> {
+        let bad = || Error::new(ErrorCode::Validation, "this cursor is of another listing").at("list").by(SCHEME);
+        let mut queues = match &query.queue {
+            Some(queue) => vec![queue.clone()],
+            None => self.shared.all_queues("list").await?,
+        };
+        let (mut at, mut skip) = (0, 0);
+        if let Some(cursor) = cursor {
+            let (place, name) = cursor.0.split_once('@').ok_or_else(bad)?;
+            let (walk, passed) = place.split_once('.').ok_or_else(bad)?;
+            (at, skip) = (walk.parse().map_err(|_| bad())?, passed.parse().map_err(|_| bad())?);
+            queues.retain(|queue| queue.as_str() >= name);
+        }
+        let mut items: Vec<JobRecord> = Vec::new();
+        for queue in queues {
+            loop {
+                let (found, next) = self.walk(&queue, query, at).await?;
+                for (index, record) in found.into_iter().enumerate().skip(std::mem::take(&mut skip)) {
+                    if items.len() == limit {
+                        let next = Some(Cursor(format!("{at}.{index}@{queue}").into()));
+                        return Ok(Page { items, next });
+                    }
+                    items.push(record);
+                }
+                at = next;
+                if at == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(Page { items, next: None })
+    }
+
+    async fn watch(&self, what: Watch) -> Result<BoxStream<'static, Watched>> {
+        events::watch(Arc::clone(&self.shared), what).await
+    }
+
+    async fn cancel(&self, jobs: &[JobRef], cancel: &Cancel) -> Vec<Result<CancelOutcome>> {
+        let mut answers = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            answers.push(self.cancel_one(job, cancel).await);
+        }
+        answers
+    }
+
+    async fn queue_control(&self, queue: &QueueName) -> Result<QueueControl> {
+        let base = self.shared.layout.base(queue);
+        let ask = redis::cmd("HMGET").arg(format!("{base}n")).arg("version").arg("paused").take();
+        let answer = self.shared.link.ask(&ask).await.map_err(|error| fault::of(&error, "queue_control").on(queue))?;
+        let broken = |what| fault::broken(what, "queue_control").on(queue);
+        let answer = items(answer).map_err(broken)?;
+        let [version, paused] = &answer[..] else { return Err(broken("two values are missing")) };
+        let version = u64::try_from(number(version).map_err(broken)?).unwrap_or(0);
+        Ok(QueueControl { version, paused: number(paused).map_err(broken)? == 1 })
+    }
+
+    async fn set_queue_control(&self, queue: &QueueName, control: &QueueControl) -> Result<()> {
+        let shared = &self.shared;
+        if shared.specs.find(&shared.link, &shared.layout, queue).await?.is_none() {
+            let message = "there is no such queue";
+            return Err(Error::new(ErrorCode::NotFound, message).at("set_queue_control").by(SCHEME).on(queue));
+        }
+        let arguments = [control.version.to_string(), u8::from(control.paused).to_string()];
+        let answer = shared.link.run(&scripts::CONTROL, shared.layout.base(queue), &arguments).await;
+        let answer = answer.map_err(|error| fault::of(&error, "set_queue_control").on(queue))?;
+        if answer == Value::Int(-1) {
+            let message = "somebody changed the queue's switches in the meantime: read them again";
+            return Err(Error::new(ErrorCode::Conflict, message).at("set_queue_control").by(SCHEME).on(queue));
+        }
+        Ok(())
+    }
+
+    async fn evict(&self, queue: &QueueName, retention: &Retention, limit: usize) -> Result<usize> {
+        let shared = &self.shared;
+        let Some(known) = shared.specs.find(&shared.link, &shared.layout, queue).await? else { return Ok(0) };
+        let mut forgotten = 0;
+        while forgotten < limit {
+            let part = BATCH.min(limit - forgotten);
+            let done = shared.tick(&known, retention, part).await?.forgotten;
+            forgotten += done;
+            if done < part {
+                break;
+            }
+        }
+        Ok(forgotten)
+    }
+
+    async fn lead(&self, role: &str, candidate: &str, term: Duration) -> Result<Option<Leadership>> {
+        let arguments = [candidate.to_owned(), record::millis(term).to_string()];
+        let answer = self.shared.link.run(&scripts::LEAD, self.shared.layout.role(role), &arguments).await;
+        let answer = answer.map_err(|error| fault::of(&error, "lead"))?;
+        let epoch = number(&answer).map_err(|what| fault::broken(what, "lead"))?;
+        let epoch = u64::try_from(epoch).ok().filter(|epoch| *epoch > 0);
+        Ok(epoch.map(|epoch| Leadership { epoch, remaining: term }))
+    }
+}
+
+impl RedisStore {
+    async fn cancel_one(&self, job: &JobRef, cancel: &Cancel) -> Result<CancelOutcome> {
+        let shared = &self.shared;
+        let Some(known) = shared.specs.find(&shared.link, &shared.layout, &job.queue).await? else {
+            return Ok(CancelOutcome::NotFound);
+        };
+        let arguments: [Bytes; 3] = [
+            Bytes::from_static(known.tracked().as_bytes()),
+            record::write_cancel(cancel).into(),
+            Bytes::copy_from_slice(job.id.as_bytes()),
+        ];
+        let answer = shared.link.run(&scripts::CANCEL, &known.base, &arguments).await;
+        let answer = answer.map_err(|error| fault::of(&error, "cancel").on(&job.queue))?;
+        let broken = |what| fault::broken(what, "cancel").on(&job.queue);
+        let letter = items(answer).map_err(broken)?.into_iter().next().unwrap_or_default();
+        match link::bytes(letter).map_err(broken)?.as_ref() {
+            b"C" => Ok(CancelOutcome::Cancelled),
+            b"R" => Ok(CancelOutcome::Requested),
+            b"T" => Ok(CancelOutcome::AlreadyTerminal),
+            b"N" => Ok(CancelOutcome::NotFound),
+            _ => Err(broken("an unknown answer")),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The conformance suite on a real Redis. Where `redis-server` is on the path each case has a server of its own, which it may kill; else
+//! all share the one of `QUEUE_TEST_REDIS_URL`, apart by their prefixes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
+mod server;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use queue_core::{Env, Error, ErrorCode, QueueName, QueueProvider, Result};
+use queue_redis::{RedisOptions, RedisProvider};
+use queue_testkit::harness::{Factory, Facts, Harness};
+use server::Server;
+
+fn main() {
+    let arguments = libtest_mimic::Arguments::from_args();
+    let url = std::env::var("QUEUE_TEST_REDIS_URL").ok();
+    if !server::is_installed() && url.is_none() {
+        let required = std::env::var("QUEUE_REQUIRE_BROKERS").is_ok_and(|value| value == "1");
+        eprintln!(
+            "LEFT OUT: no redis-server on the path and no QUEUE_TEST_REDIS_URL; see `cargo xtask brokers up redis`"
+        );
+        std::process::exit(i32::from(required));
+    }
+    let factory = Factory::new("redis", false, move || {
+        let url = url.clone();
+        async move { Redis::for_case(url).map(|redis| Arc::new(redis) as Arc<dyn Harness>) }
+    });
+    libtest_mimic::run(&arguments, queue_testkit::conformance::run_suite(&factory)).exit();
+}
+
+#[derive(Debug)]
+struct Redis {
+    options: RedisOptions,
+    /// One that may be killed.
+    own: Option<Server>,
+}
+
+impl Redis {
+    fn for_case(url: Option<String>) -> Result<Self> {
+        if server::is_installed() {
+            let server = Server::start().map_err(away)?;
+            return Ok(Self { options: RedisOptions::new(server.url()), own: Some(server) });
+        }
+        let mut options = RedisOptions::new(url.unwrap_or_default());
+        options.prefix = format!("case-{:016x}", Env::system().random.next_u64());
+        Ok(Self { options, own: None })
+    }
+}
+
+fn away(error: std::io::Error) -> Error {
+    Error::new(ErrorCode::Unavailable, error.to_string())
+}
+
+#[async_trait]
+impl Harness for Redis {
+    fn facts(&self) -> Facts {
+        Facts { crash: true, restart: self.own.is_some(), ..Facts::real(Duration::from_secs(1)) }
+    }
+
+    fn env(&self) -> Env {
+        Env::system()
+    }
+
+    async fn connect(&self) -> Result<Arc<dyn QueueProvider>> {
+        Ok(Arc::new(RedisProvider::connect(&self.options, &Env::system()).await?))
+    }
+
+    async fn crash(&self, connection: Arc<dyn QueueProvider>) {
+        drop(connection);
+    }
+
+    async fn restart_broker(&self) -> Result<()> {
+        self.own.as_ref().map_or(Ok(()), |server| server.restart().map_err(away))
+    }
+
+    async fn publish_raw(&self, _queue: &QueueName, _bytes: Bytes) -> Result<()> {
+        Err(Error::new(ErrorCode::Unsupported, "Redis holds jobs, not bytes"))
+    }
+
+    async fn refuse_successors(&self, _queue: &QueueName, _refuse: bool) {}
+}
