@@ -103,9 +103,11 @@ impl RedisProvider {
     }
 
     /// One script call's worth of jobs; the answers, and which of them found the queue full.
-    async fn publish_once(&self, known: &Known, batch: &[Envelope]) -> Vec<PublishOutcome> {
+    async fn publish_once(&self, known: &Known, batch: &[Envelope], on_full: OnFull) -> Vec<PublishOutcome> {
         let mut arguments = Vec::with_capacity(1 + 2 * batch.len());
-        arguments.push(known.max_len().to_string().into_bytes());
+        // What was promised already finds room in a full queue.
+        let room = if on_full == OnFull::Exceed { u64::from(u32::MAX) } else { known.max_len() };
+        arguments.push(room.to_string().into_bytes());
         for envelope in batch {
             let (head, body) = record::to_publish(envelope);
             arguments.extend([head, body]);
@@ -151,7 +153,7 @@ impl RedisProvider {
             let mut full = Vec::new();
             for part in waiting.chunks(BATCH) {
                 let jobs: Vec<Envelope> = part.iter().map(|index| batch[*index].clone()).collect();
-                let published = tokio::time::timeout_at(deadline, self.publish_once(known, &jobs)).await;
+                let published = tokio::time::timeout_at(deadline, self.publish_once(known, &jobs, options.on_full)).await;
                 let published = published.unwrap_or_else(|_| vec![late(); jobs.len()]);
                 for (index, outcome) in part.iter().zip(published) {
                     if matches!(outcome, PublishOutcome::Rejected(Rejection::Full)) {
@@ -160,7 +162,7 @@ impl RedisProvider {
                     outcomes[*index] = Some(outcome);
                 }
             }
-            if full.is_empty() || options.on_full == OnFull::Reject {
+            if full.is_empty() || options.on_full != OnFull::Wait {
                 break;
             }
             // Another try that is not answered in time would make a plain refusal an unknown one.
