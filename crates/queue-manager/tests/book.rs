@@ -43,7 +43,8 @@ fn the_configuration_page_is_generated() {
     is_page("docs/book/configuration.md", &queue_manager::config::reference());
 }
 
-#[cfg(feature = "memory")]
+/// With every provider that there is.
+#[cfg(all(feature = "memory", feature = "redis"))]
 #[test]
 fn the_capability_table_is_generated() {
     let table = format!("\n{}", queue_manager::capabilities::table(&queue_manager::registry()));
