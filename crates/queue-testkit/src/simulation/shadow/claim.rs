@@ -85,6 +85,8 @@ impl Shadow {
                 && job.doubts.is_empty()
                 && job.parked.is_none()
                 && job.due.mono < at.mono
+                // Who waited for room came in when the wall showed another time.
+                && job.due.wall.is_none_or(|due| due < at.wall)
                 && !job.may_have_expired(at);
             let higher = job.envelope.priority > priority;
             let sooner = job.envelope.priority == priority && job.fresh && taken.fresh && job.place < taken.place;
