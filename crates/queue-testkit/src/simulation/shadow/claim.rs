@@ -20,7 +20,8 @@ impl Shadow {
             self.claim(at, (consumer, life), &queue, delivery);
         }
         let held = self.holds_of(consumer, |hold| hold.stands(at));
-        if held > demand && self.promises.atomic {
+        // It may have asked for less since it took what it has.
+        if held > demand && !deliveries.is_empty() && self.promises.atomic {
             self.wrong(format!("a consumer holds {held} jobs of {queue} and asked for {demand} at most"));
         }
     }
@@ -84,12 +85,15 @@ impl Shadow {
                 && matches!(job.state, State::Waiting)
                 && job.doubts.is_empty()
                 && job.parked.is_none()
+                && !job.blurred
                 && job.due.mono < at.mono
                 // Who waited for room came in when the wall showed another time.
                 && job.due.wall.is_none_or(|due| due < at.wall)
                 && !job.may_have_expired(at);
             let higher = job.envelope.priority > priority;
-            let sooner = job.envelope.priority == priority && job.fresh && taken.fresh && job.place < taken.place;
+            // Claimed before its publisher was answered, its place is not known.
+            let placed = job.fresh && taken.fresh && taken.place != u64::MAX;
+            let sooner = job.envelope.priority == priority && placed && job.place < taken.place;
             **other != id && job.queue == taken.queue && ready && (higher || sooner)
         })?;
         let (other, job) = before;

@@ -82,6 +82,7 @@ impl Shadow {
                 && matches!(job.state, State::Waiting)
                 && job.doubts.is_empty()
                 && job.parked.is_none()
+                && !job.blurred
                 && long(job.due.mono.max(job.accepted_at))
                 && job.due.wall.is_none_or(|due| due + patience < at.wall)
                 && !job.may_have_expired(at);
