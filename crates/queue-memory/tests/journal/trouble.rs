@@ -201,7 +201,8 @@ async fn closing_again_waits_for_the_end_too() {
     assert!(first.is_err(), "the disk is full: {first:?}");
     disk.refuse(None);
     provider.close().await.unwrap();
-    let again = MemoryProvider::open(&JournalOptions::on_disk(&ModelDisk::with(disk.contents()), true), Env::seeded(START, 2));
+    let again =
+        MemoryProvider::open(&JournalOptions::on_disk(&ModelDisk::with(disk.contents()), true), Env::seeded(START, 2));
     let again = again.unwrap();
     assert!(again.recovery().unwrap().clean, "it was closed");
     assert_eq!(again.notes().len(), 1);
