@@ -158,7 +158,7 @@ impl Found {
     fn queue_row(&mut self, key: &[u8], value: &[u8]) -> Result<(), Broken> {
         let number = key.try_into().map(u32::from_be_bytes).map_err(|_| Broken::Record("a queue's number"))?;
         let row = QueueRow::decode(Bytes::copy_from_slice(value))?;
-        self.queues.insert(number, Restoring::begin(row, self.hub.clone(), self.now));
+        self.queues.insert(number, Restoring::begin(row, self.hub.clone(), self.now)?);
         Ok(())
     }
 
@@ -251,4 +251,55 @@ fn refuse(broken: Broken) -> Error {
         }
     };
     Error::new(code, format!("the journal holds {broken}: {what}")).at("connect").by("memory")
+}
+
+#[cfg(test)]
+mod tests {
+    use queue_core::{Timestamp, provider::QueueProvider as _};
+
+    use super::*;
+
+    fn open() -> MemoryProvider {
+        let env = Env::seeded(Timestamp::from_millis(1_700_000_000_000), 1);
+        MemoryProvider::open(&JournalOptions::on_disk(&ModelDisk::new(), true), env).unwrap()
+    }
+
+    /// Whoever drops it after a first call that was cut short is told so once it is gone for good.
+    #[tokio::test(start_paused = true)]
+    async fn dropping_a_queue_again_waits_for_the_first_drop() {
+        let provider = open();
+        let name = QueueName::from_static("q");
+        provider.declare(&queue_core::QueueSpec::new(name.clone())).await.unwrap();
+        let dissolve = |queue: &Queue| {
+            let ((), ticket) = queue.with_kept(crate::queue::State::dissolve);
+            (true, ticket)
+        };
+        let first = provider.shared.remove(&name, dissolve).unwrap().unwrap();
+        let journal = provider.shared.journal.as_ref().unwrap();
+        assert!(!journal.is_committed(first), "nobody waited for it");
+        provider.drop_queue(&name, false).await.unwrap();
+        assert!(journal.is_committed(first));
+    }
+
+    #[test]
+    fn numbers_that_nobody_gives_out_are_refused() {
+        let row = |tickets| {
+            let mut bytes = Vec::new();
+            let spec = queue_core::QueueSpec::new(QueueName::from_static("q"));
+            QueueRow::write(&spec, &Default::default(), tickets, &mut bytes);
+            bytes
+        };
+        let env = Env::seeded(Timestamp::from_millis(1), 1);
+        let mut found = Found::new(Hub::new(), Now::read(&env));
+        found.queue_row(&0u32.to_be_bytes(), &row(1 << 24)).unwrap();
+        assert!(found.queue_row(&1u32.to_be_bytes(), &row(u64::MAX)).is_err());
+        let mut bytes = Vec::new();
+        let at = Timestamp::from_millis(1);
+        let kind = queue_core::job::JobKind::from_static("k");
+        let job = queue_core::Envelope::builder(queue_core::JobId::derive(b"x", 1), kind, &b""[..], at).seal();
+        JobRow::write(at, 0, &job, &mut bytes);
+        for (number, good) in [(0, false), (1, true), (u64::MAX, false)] {
+            assert_eq!(found.job(&journal::key(0, number), &bytes).is_ok(), good, "{number}");
+        }
+    }
 }

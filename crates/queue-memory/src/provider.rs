@@ -58,9 +58,12 @@ impl Connection {
         Arc::new(Self { shared: Arc::clone(shared), closed: AtomicBool::new(false) })
     }
 
-    /// Whether it was the last.
+    /// Whether no other is open.
     fn end(&self) -> bool {
-        !self.closed.swap(true, Ordering::AcqRel) && self.shared.connections.fetch_sub(1, Ordering::AcqRel) == 1
+        if !self.closed.swap(true, Ordering::AcqRel) {
+            self.shared.connections.fetch_sub(1, Ordering::AcqRel);
+        }
+        self.shared.connections.load(Ordering::Acquire) == 0
     }
 }
 
@@ -352,7 +355,9 @@ impl Shared {
             ticket = ticket.max(self.edit_subscriptions(|subscriptions, rows| subscriptions.forget(name, rows)));
         }
         if queue.is_none() {
-            return Ok(ticket);
+            // Somebody may have dropped it just now, and not be sure of that yet.
+            let so_far = self.journal.as_ref().map(|journal| journal.append(&Batch::new(), Urgency::Now));
+            return Ok(ticket.max(so_far));
         }
         let mut queues = HashMap::clone(&self.queues.load());
         queues.remove(name);
@@ -576,6 +581,7 @@ impl QueueProvider for MemoryProvider {
     }
 
     async fn close(&self) -> Result<()> {
+        // Whoever comes back after a call that was cut short waits for the end all the same.
         let last = self.connection.end();
         for queue in self.shared.all() {
             queue.with(State::stir);

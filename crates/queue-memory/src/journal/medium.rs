@@ -54,7 +54,13 @@ impl Medium {
             std::fs::create_dir_all(dir)?;
             let lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(dir.join(LOCK))?;
             match lock.try_lock() {
-                Ok(()) => Ok(lock),
+                Ok(()) => {
+                    // A process that was killed while it probed left what takes the rest of the disk.
+                    match std::fs::remove_file(dir.join(PROBE)) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+                        _ => Ok(lock),
+                    }
+                }
                 Err(TryLockError::WouldBlock) => Err(Fault::InUse),
                 Err(TryLockError::Error(error)) => Err(error.into()),
             }
@@ -176,8 +182,11 @@ impl Medium {
             io::copy(&mut io::repeat(0).take(bytes), &mut file)?;
             file.sync_data()
         });
-        std::fs::remove_file(&path)?;
-        probed
+        // Where there is no room for a name either, there is nothing to remove.
+        match (probed, std::fs::remove_file(&path)) {
+            (Ok(()), removed) => removed,
+            (refused, _) => refused,
+        }
     }
 
     /// Notes the newest commit beside the file. It is not synced: it is there after the process was killed, and may be

@@ -102,10 +102,11 @@ impl State {
     /// A job that was claimed and not handed out after all stands where it stood, as suspect as it was.
     pub(crate) fn take_back(&mut self, receipt: Receipt, now: Now) {
         let Some(slot) = self.held(receipt) else { return };
-        if let Some(entry) = self.slots.get_mut(slot) {
-            entry.row.suspect();
-        }
-        self.apply(slot, Trigger::Release, now);
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        entry.row.suspect();
+        // One that was asked to stop meanwhile does not come back.
+        let trigger = if entry.cancel_requested().is_some() { Trigger::Cancel } else { Trigger::Release };
+        self.apply(slot, trigger, now);
     }
 
     fn lease(&mut self, slot: u32, holder: u32, worker: u32, lease: Duration, now: Now) -> Option<Delivery> {

@@ -11,6 +11,9 @@ use queue_core::{
 use super::{Alarm, Changes, Now, State, Timer, changes::Row, entry::Entry, lanes::Place};
 use crate::rows::{Broken, GoneRow, JobRow, QueueRow, StateRow, WindowRow};
 
+/// Nobody comes that far with tickets; what says so is no row of ours, and would overflow.
+const HIGHEST: u64 = 1 << 56;
+
 /// Takes rows in the order in which the journal gives them: jobs, then their states, then what is beside them.
 #[derive(Debug)]
 pub(crate) struct Restoring {
@@ -30,10 +33,13 @@ pub(crate) struct Restoring {
 }
 
 impl Restoring {
-    pub(crate) fn begin(row: QueueRow, hub: crate::events::Hub, now: Now) -> Self {
+    pub(crate) fn begin(row: QueueRow, hub: crate::events::Hub, now: Now) -> Result<Self, Broken> {
+        if row.tickets > HIGHEST {
+            return Err(Broken::Record("a queue's tickets"));
+        }
         let mut state = State::new(row.spec, hub);
         state.control = row.control;
-        Self {
+        Ok(Self {
             state,
             numbers: Vec::new(),
             at: 0,
@@ -42,10 +48,13 @@ impl Restoring {
             promised: row.tickets,
             now,
             suspect: true,
-        }
+        })
     }
 
     pub(crate) fn job(&mut self, number: u64, row: JobRow) -> Result<(), Broken> {
+        if !(1..=HIGHEST).contains(&number) {
+            return Err(Broken::Record("a job's number"));
+        }
         if self.numbers.last().is_some_and(|last| *last >= number) {
             return Err(Broken::Record("jobs out of order"));
         }
@@ -70,6 +79,9 @@ impl Restoring {
     }
 
     pub(crate) fn state(&mut self, number: u64, row: StateRow) -> Result<(), Broken> {
+        if row.ticket.max(row.rank) > HIGHEST {
+            return Err(Broken::Record("a ticket"));
+        }
         // States come in the order of their jobs.
         while self.numbers.get(self.at).is_some_and(|job| *job < number) {
             self.at += 1;

@@ -1,6 +1,10 @@
 //! Jobs that may have ended the process.
 
-use queue_core::provider::Beat;
+use queue_core::{
+    lifecycle::JobState,
+    provider::{Beat, Cancel},
+    store::CancelOutcome,
+};
 
 use super::*;
 
@@ -103,4 +107,32 @@ async fn a_start_that_cannot_be_noted_is_unknown() {
     // A beat that starts nothing keeps the lease, disk or no disk.
     let outcome = consumer.heartbeat(&[Beat::extend(delivery.receipt, seconds(60))]).await.remove(0);
     assert!(matches!(outcome, queue_core::provider::BeatOutcome::Held(_)), "{outcome:?}");
+}
+
+/// One that was cancelled while the disk was waited for does not come back.
+#[tokio::test]
+async fn a_suspect_that_is_cancelled_before_it_is_handed_out_is_over() {
+    let rig = Rig::with_queue(|_| {}).await;
+    rig.accepted((1..=100).map(job)).await;
+    rig.provider.abandon();
+    let disk = ModelDisk::with(rig.disk.contents());
+    let provider = MemoryProvider::open(&JournalOptions::on_disk(&disk, false), rig.env.clone()).unwrap();
+    let options = ConsumeOptions { lease: seconds(3_600), ..ConsumeOptions::new("w", 200) };
+    let consumer = provider.consumer(&queue(), options).await.unwrap();
+    let store = provider.job_store().unwrap();
+    let cancel = Cancel { by: "me".into(), grace: seconds(1) };
+    for n in 1..=100 {
+        let mut fetch = consumer.fetch(1, Duration::ZERO);
+        if std::future::poll_fn(|cx| std::task::Poll::Ready(fetch.as_mut().poll(cx))).await.is_ready() {
+            // The disk was faster.
+            continue;
+        }
+        let reference = [JobRef::new(queue(), id(n))];
+        assert_eq!(*store.cancel(&reference, &cancel).await[0].as_ref().unwrap(), CancelOutcome::Requested);
+        drop(fetch);
+        let Lookup::Found(record) = store.get(&reference).await.remove(0).unwrap() else { panic!("it is there") };
+        assert_eq!(record.state, JobState::Cancelled);
+        return;
+    }
+    panic!("the disk is never waited for");
 }

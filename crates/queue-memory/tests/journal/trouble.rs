@@ -187,3 +187,23 @@ fn what_was_acknowledged_on_a_flickering_disk_is_there() {
         }
     });
 }
+
+/// Whoever closes once more waits as long as the first who did, and hears the same.
+#[tokio::test]
+async fn closing_again_waits_for_the_end_too() {
+    let disk = ModelDisk::new();
+    let options = JournalOptions::on_disk(&disk, false);
+    let provider = MemoryProvider::open(&options, Env::seeded(START, 1)).unwrap();
+    provider.declare(&QueueSpec::new(queue())).await.unwrap();
+    disk.refuse(Some(StorageFull));
+    provider.note("k", "v", Durability::Relaxed).await.unwrap();
+    let first = tokio::time::timeout(Duration::from_millis(300), provider.close()).await;
+    assert!(first.is_err(), "the disk is full: {first:?}");
+    disk.refuse(None);
+    provider.close().await.unwrap();
+    let again =
+        MemoryProvider::open(&JournalOptions::on_disk(&ModelDisk::with(disk.contents()), true), Env::seeded(START, 2));
+    let again = again.unwrap();
+    assert!(again.recovery().unwrap().clean, "it was closed");
+    assert_eq!(again.notes().len(), 1);
+}

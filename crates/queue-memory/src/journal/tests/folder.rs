@@ -242,3 +242,13 @@ async fn a_full_file_system_loses_nothing() {
     let (_, recovered, rows) = in_folder(dir.path()).unwrap();
     assert_eq!((recovered.clean, rows.len()), (true, taken));
 }
+
+/// A process that is killed while it asks a full disk for room leaves what takes the rest of it.
+#[tokio::test]
+async fn what_a_probe_left_behind_goes_with_the_next_opening() {
+    let dir = tempfile::tempdir().unwrap();
+    let probe = dir.path().join("journal.probe");
+    std::fs::write(&probe, [0; 1 << 10]).unwrap();
+    let _open = in_folder(dir.path()).unwrap();
+    assert!(!probe.exists());
+}
