@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use bed::{Bed, LEASE, beat, complete, secs, settle, shapes};
 use queue_core::{
-    ErrorCode, JobStore as _, QueueProvider, QueueSpec,
-    provider::{BeatOutcome, ConsumeOptions},
+    ErrorCode, JobError, JobStore as _, QueueProvider, QueueSpec,
+    provider::{BeatOutcome, ConsumeOptions, Disposition},
     queue_spec::Tracking,
 };
 use queue_layers::Tracked;
@@ -89,4 +89,40 @@ async fn a_foreign_job_is_told_of_where_no_records_are_kept_too() {
     let consumer = stranger.consumer(&bed.queue, ConsumeOptions::new("stranger", 1)).await.unwrap();
     let answer = consumer.fetch(1, secs(1)).await;
     assert_eq!(answer.unwrap_err().code(), ErrorCode::ForeignStore);
+}
+
+async fn emptied(bed: &Bed) {
+    bed.broker.connect().drop_queue(&bed.queue, false).await.unwrap();
+    bed.broker.connect().declare(&QueueSpec::new(bed.queue.clone())).await.unwrap();
+}
+
+/// What the transport was to keep until it is due is found missing like what waits for a worker.
+#[tokio::test(start_paused = true)]
+async fn a_delayed_job_that_the_transport_lost_runs_once_it_is_due() {
+    for shape in shapes() {
+        let bed = Bed::new(shape);
+        let process = bed.process();
+        let later = bed.env.now() + secs(100);
+        process.accepted(&bed.job("later").edit(|job| job.not_before = Some(later))).await;
+        emptied(&bed).await;
+        assert!(process.work_for(secs(95)).await.is_empty());
+        let runs = process.work_for(secs(200)).await;
+        assert_eq!(runs.get("later"), Some(&vec![1]), "{runs:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_the_transport_lost_runs_once_it_is_due() {
+    for shape in shapes() {
+        let bed = Bed::new(shape);
+        let process = bed.process();
+        process.accepted(&bed.job("again")).await;
+        let consumer = process.consumer().await;
+        let delivery = process.take(&consumer).await;
+        let retry = Disposition::Retry { after: secs(100), error: JobError::custom("BAD", "no use") };
+        assert!(settle(&consumer, &delivery, retry).await.is_settled());
+        emptied(&bed).await;
+        let runs = process.work_for(secs(400)).await;
+        assert_eq!(runs.get("again"), Some(&vec![2]), "{runs:?}");
+    }
 }
