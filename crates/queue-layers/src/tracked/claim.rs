@@ -115,7 +115,8 @@ impl Desk {
         };
         let receipt = receipt_of(*fence);
         let envelope = delivery.envelope.clone();
-        let held = Held { receipt: delivery.receipt, envelope, attempt: *attempt, started_before };
+        let until = self.lease_end(&lease);
+        let held = Held { receipt: delivery.receipt, envelope, attempt: *attempt, started_before, until };
         self.held().insert(key_of(&receipt), held);
         Some(Delivery { receipt, lease, attempt: *attempt, started_before, redelivered, ..delivery })
     }

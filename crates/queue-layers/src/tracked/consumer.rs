@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use queue_core::{
     Consumer, QueueName, Result,
-    provider::{Beat, BeatOutcome, CloseReport, ConsumeOptions, Delivery, SettleOutcome, Settlement},
+    provider::{Beat, BeatOutcome, CloseReport, ConsumeOptions, Delivery, ReleaseReason, SettleOutcome, Settlement},
     queue_spec::Tracking,
     store::Fence,
 };
@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 
 use super::{
     core::Core,
-    desk::{Desk, fence_of, key_of},
+    desk::{Desk, fence_of, give_back, key_of},
     rule::Rule,
 };
 
@@ -84,6 +84,9 @@ impl Desk {
         if let Some(error) = self.foreign.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(error);
         }
+        if self.untracked {
+            return Ok(());
+        }
         let core = &self.core;
         if core.backlog_is_full() && core.keeps(Rule::FullBufferStopsFetching) {
             let message = "too many settlements wait for the store: nothing is fetched until it is back";
@@ -96,28 +99,38 @@ impl Desk {
     }
 
     /// The transport's fetch, which is never dropped, beside a look at the switches now and then.
-    async fn fetch_copies(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
+    async fn fetch_copies(self: &Arc<Self>, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
         let mut fetch = std::pin::pin!(self.transport.fetch(max, wait));
         loop {
             tokio::select! {
                 biased;
                 got = &mut fetch => return got,
-                () = tokio::time::sleep(self.core.options.control_every) => self.obey_pause().await,
+                () = tokio::time::sleep(self.core.options.control_every) => {
+                    self.obey_pause().await;
+                    self.lose(self.given_up()).await;
+                }
             }
         }
+    }
+
+    /// A closed provider says so; a closed consumer of an open one is merely empty. What the transport hands out while it does
+    /// not know yet that it is closed has no fence, and goes back.
+    async fn fetch_nothing(self: &Arc<Self>, max: usize) -> Result<Vec<Delivery>> {
+        let got = self.transport.fetch(max, Duration::ZERO).await?;
+        let back = |delivery: Delivery| give_back(delivery.receipt, Duration::ZERO, ReleaseReason::Shutdown);
+        self.settle_copies(got.into_iter().map(back).collect()).await;
+        Ok(Vec::new())
     }
 
     async fn fetch(self: &Arc<Self>, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
         let end = self.core.now().saturating_add(wait);
         loop {
             if self.is_closing() {
-                // A closed provider says so; a closed consumer of an open one is merely empty.
-                return self.transport.fetch(max, Duration::ZERO).await;
+                return self.fetch_nothing(max).await;
             }
             self.obey_pause().await;
-            if !self.untracked {
-                self.may_fetch().await?;
-            }
+            self.lose(self.given_up()).await;
+            self.may_fetch().await?;
             let left = end.saturating_sub(self.core.now());
             let got = self.fetch_copies(max, left).await?;
             let nothing = got.is_empty();
@@ -167,6 +180,7 @@ impl Desk {
             }
         };
         let (answers, ()) = tokio::join!(self.beat_store(&fences), extended);
+        self.note_renewed(&fences, &answers);
         let lost = answers.iter().zip(&fences).filter(|(answer, _)| matches!(answer, BeatOutcome::Lost));
         self.lose(lost.map(|(_, (_, beat))| key_of(&beat.receipt)).collect()).await;
         for (at, answer) in places.into_iter().zip(answers) {
@@ -192,7 +206,16 @@ impl Desk {
         answers
     }
 
-    /// Others have these jobs: their copies go back.
+    fn note_renewed(&self, beats: &[(Fence, Beat)], answers: &[BeatOutcome]) {
+        let mut held = self.held();
+        for ((_, beat), answer) in beats.iter().zip(answers) {
+            if let (BeatOutcome::Held(lease), Some(held)) = (answer, held.get_mut(&key_of(&beat.receipt))) {
+                held.until = self.lease_end(lease);
+            }
+        }
+    }
+
+    /// Others have these jobs, or may have them: their copies go back.
     async fn lose(self: &Arc<Self>, keys: Vec<super::away::Key>) {
         let lost: Vec<_> = {
             let mut held = self.held();

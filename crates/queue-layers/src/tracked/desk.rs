@@ -11,7 +11,7 @@ use std::{
 
 use queue_core::{
     Consumer, Envelope, Error, QueueName,
-    provider::{Disposition, Receipt, ReleaseReason, SettleOutcome, Settlement},
+    provider::{Disposition, Lease, Receipt, ReleaseReason, SettleOutcome, Settlement},
     store::Fence,
 };
 use tokio::sync::Notify;
@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use super::{
     away::{Key, Owed},
     core::Core,
+    options::EXTENSIONS_PER_LEASE,
     rule::Rule,
 };
 
@@ -50,6 +51,8 @@ pub(super) struct Held {
     pub(super) envelope: Envelope,
     pub(super) attempt: u32,
     pub(super) started_before: u32,
+    /// How long the store's lease stands, on the local monotonic clock.
+    pub(super) until: Duration,
 }
 
 /// The worker's receipt says which fence it is, so that it is understood after everything else was forgotten.
@@ -88,6 +91,21 @@ impl Desk {
     /// Whether the receipt is one of the layer's, and not of a job that only passed through.
     pub(super) fn is_tracked(&self, receipt: &Receipt) -> bool {
         !self.untracked || self.held().contains_key(&key_of(receipt))
+    }
+
+    /// When a lease of the store ends that was granted or renewed just now.
+    pub(super) fn lease_end(&self, lease: &Lease) -> Duration {
+        self.core.now().saturating_add(lease.remaining.unwrap_or(self.lease))
+    }
+
+    /// What the worker gave up: it does so without a word when a lease ends unrenewed, a while after it did. What waits for the
+    /// store is another matter.
+    pub(super) fn given_up(&self) -> Vec<Key> {
+        let margin = self.lease / EXTENSIONS_PER_LEASE;
+        let now = self.core.now();
+        let lapsed = |held: &Held| held.until.saturating_add(margin) < now;
+        let keys: Vec<Key> = self.held().iter().filter(|(_, held)| lapsed(held)).map(|(key, _)| *key).collect();
+        keys.into_iter().filter(|key| self.waiting_settlement(*key).is_none()).collect()
     }
 
     /// Settles copies at the transport. What it does not do now is asked of it again.

@@ -46,11 +46,28 @@ impl Nearness {
         self.bound.as_ref().is_some_and(|bound| bound.processor == processor)
     }
 
-    /// To wherever it might run before.
+    /// To wherever it might run before, with the threads that it started meanwhile: they begin where it was. What has chosen
+    /// other processors for itself keeps them.
     pub(super) fn let_go(&mut self, process: Pid) {
-        if let Some(bound) = self.bound.take() {
-            let _ = rustix::thread::sched_setaffinity(Some(process), &bound.allowed);
+        use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+        let Some(bound) = self.bound.take() else { return };
+        let mut only = CpuSet::new();
+        only.set(bound.processor);
+        for thread in threads(process) {
+            if sched_getaffinity(Some(thread)).is_ok_and(|now| now == only) {
+                let _ = sched_setaffinity(Some(thread), &bound.allowed);
+            }
         }
+    }
+}
+
+/// Its threads; the first of them alone, where the system does not tell.
+#[cfg(target_os = "linux")]
+fn threads(process: Pid) -> Vec<Pid> {
+    let of = |entry: std::io::Result<std::fs::DirEntry>| Pid::from_raw(entry.ok()?.file_name().to_str()?.parse().ok()?);
+    match std::fs::read_dir(format!("/proc/{}/task", process.as_raw_pid())) {
+        Ok(tasks) => tasks.filter_map(of).collect(),
+        Err(_) => vec![process],
     }
 }
 
@@ -74,4 +91,32 @@ impl Nearness {
 #[cfg(not(target_os = "linux"))]
 pub(super) fn here() -> usize {
     0
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use rustix::thread::{gettid, sched_getaffinity};
+
+    use super::*;
+
+    /// This thread stands for the process, and one that it starts for the process's own.
+    #[test]
+    fn a_thread_that_was_started_nearby_may_go_anywhere_again() {
+        let (me, before) = (gettid(), sched_getaffinity(None).unwrap());
+        let mut nearness = Nearness::default();
+        nearness.come_near(me);
+        let (tell, told) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            tell.send(gettid()).unwrap();
+            let _ = ended.recv();
+        });
+        let thread_id = told.recv().unwrap();
+        assert_eq!(sched_getaffinity(Some(thread_id)).unwrap().count(), 1);
+        nearness.let_go(me);
+        assert!(sched_getaffinity(None).unwrap() == before);
+        assert!(sched_getaffinity(Some(thread_id)).unwrap() == before);
+        drop(end);
+        thread.join().unwrap();
+    }
 }

@@ -1,0 +1,128 @@
+//! Whatever a worker does with its deliveries, the layer gives every copy an end, and hands out none without a fence.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
+mod bed;
+
+use std::sync::Arc;
+
+use bed::{Bed, LEASE, beat, complete, secs, settle, shapes};
+use queue_core::{
+    ErrorCode, JobError, JobStore as _, QueueProvider, QueueSpec,
+    provider::{BeatOutcome, ConsumeOptions, Disposition},
+    queue_spec::Tracking,
+};
+use queue_layers::Tracked;
+use queue_memory::MemoryTracking;
+use queue_testkit::models::PushModel;
+
+/// A worker whose lease ended unrenewed gives its delivery up without a word: only its lease tells that it did.
+#[tokio::test(start_paused = true)]
+async fn a_delivery_that_was_given_up_holds_no_place() {
+    for shape in shapes() {
+        let bed = Bed::new(shape);
+        let process = bed.process();
+        for name in ["given up", "behind it"] {
+            process.accepted(&bed.job(name)).await;
+        }
+        let consumer = process.consumer_of(1).await;
+        let delivery = process.take(&consumer).await;
+        process.faults.outage(true);
+        for _ in 0..4 {
+            assert!(matches!(beat(&consumer, &delivery).await, BeatOutcome::Unknown(_)));
+            process.maintain_for(LEASE / 3).await;
+        }
+        process.faults.outage(false);
+        let runs = process.work_on(&consumer, secs(200)).await;
+        assert_eq!(runs.keys().collect::<Vec<_>>(), ["behind it", "given up"], "{runs:?}");
+        assert!(runs.values().all(|attempts| attempts.len() == 1), "{runs:?}");
+    }
+}
+
+/// And one that is beaten keeps its place and its copy, however long it takes.
+#[tokio::test(start_paused = true)]
+async fn a_delivery_that_is_beaten_stays() {
+    for shape in shapes() {
+        let bed = Bed::new(shape);
+        let process = bed.process();
+        process.accepted(&bed.job("long")).await;
+        let consumer = process.consumer_of(2).await;
+        let delivery = process.take(&consumer).await;
+        for _ in 0..12 {
+            assert!(matches!(beat(&consumer, &delivery).await, BeatOutcome::Held(_)));
+            assert!(consumer.fetch(1, LEASE / 3).await.unwrap().is_empty());
+        }
+        assert!(settle(&consumer, &delivery, complete()).await.is_settled());
+        assert_eq!(bed.copies().await, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_transport_hands_to_a_closing_consumer_goes_back() {
+    let bed = Bed::new(PushModel::default());
+    let process = bed.process();
+    process.accepted(&bed.job("job")).await;
+    let consumer = process.consumer().await;
+    process.fuse.hold_at("transport.close");
+    let closing = tokio::spawn({
+        let consumer = Arc::clone(&consumer);
+        async move { consumer.close(secs(5)).await }
+    });
+    tokio::task::yield_now().await;
+    let got = consumer.fetch(1, secs(1)).await.unwrap();
+    assert!(got.is_empty(), "it has no fence: {got:?}");
+    process.fuse.release();
+    assert_eq!(closing.await.unwrap().still_open, 0);
+    assert_eq!(process.work_for(secs(5)).await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_job_is_told_of_where_no_records_are_kept_too() {
+    let bed = Bed::new(PushModel::default());
+    let store: Arc<_> = Arc::new(MemoryTracking::with_env(queue_core::Env::seeded(bed.env.now(), 99)));
+    let stranger = Tracked::new(bed.broker.connect(), store, &bed.env);
+    let mut spec = QueueSpec::new(bed.queue.clone());
+    spec.tracking = Tracking::Off;
+    stranger.declare(&spec).await.unwrap();
+    let job = bed.job("job").edit(|job| job.store = Some(bed.store.id()));
+    assert!(bed.broker.connect().publish(&bed.queue, vec![job], &Default::default()).await[0].is_accepted());
+    let consumer = stranger.consumer(&bed.queue, ConsumeOptions::new("stranger", 1)).await.unwrap();
+    let answer = consumer.fetch(1, secs(1)).await;
+    assert_eq!(answer.unwrap_err().code(), ErrorCode::ForeignStore);
+}
+
+async fn emptied(bed: &Bed) {
+    bed.broker.connect().drop_queue(&bed.queue, false).await.unwrap();
+    bed.broker.connect().declare(&QueueSpec::new(bed.queue.clone())).await.unwrap();
+}
+
+/// What the transport was to keep until it is due is found missing like what waits for a worker.
+#[tokio::test(start_paused = true)]
+async fn a_delayed_job_that_the_transport_lost_runs_once_it_is_due() {
+    for shape in shapes() {
+        let bed = Bed::new(shape);
+        let process = bed.process();
+        let later = bed.env.now() + secs(100);
+        process.accepted(&bed.job("later").edit(|job| job.not_before = Some(later))).await;
+        emptied(&bed).await;
+        assert!(process.work_for(secs(95)).await.is_empty());
+        let runs = process.work_for(secs(200)).await;
+        assert_eq!(runs.get("later"), Some(&vec![1]), "{runs:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_the_transport_lost_runs_once_it_is_due() {
+    for shape in shapes() {
+        let bed = Bed::new(shape);
+        let process = bed.process();
+        process.accepted(&bed.job("again")).await;
+        let consumer = process.consumer().await;
+        let delivery = process.take(&consumer).await;
+        let retry = Disposition::Retry { after: secs(100), error: JobError::custom("BAD", "no use") };
+        assert!(settle(&consumer, &delivery, retry).await.is_settled());
+        emptied(&bed).await;
+        let runs = process.work_for(secs(400)).await;
+        assert_eq!(runs.get("again"), Some(&vec![2]), "{runs:?}");
+    }
+}
