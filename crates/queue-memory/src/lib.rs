@@ -6,10 +6,6 @@ mod consumer;
 mod events;
 mod factory;
 mod forget;
-#[cfg(not(feature = "journal"))]
-#[path = "absent.rs"]
-#[allow(dead_code, reason = "as above")]
-mod journal;
 #[cfg(feature = "journal")]
 mod journal;
 #[cfg(not(feature = "journal"))]
