@@ -21,8 +21,12 @@ use crate::{
     provider::Shared,
     queue::{Changes, Now, Queue, Restoring, Side},
     rows::{Broken, GoneRow, JobRow, QueueRow, StateRow, WindowRow},
+    store::Leaders,
     topics::Subscriptions,
 };
+
+/// Each opening counts its own epochs of leadership, above all that were given out before.
+const EPOCHS: u32 = 40;
 
 /// Where a provider's journal is, and how it behaves.
 #[derive(Debug, Clone)]
@@ -122,6 +126,8 @@ struct Found {
     subscriptions: Subscriptions,
     notes: BTreeMap<String, Bytes>,
     store: Option<StoreId>,
+    /// How often it was opened before.
+    opened: u64,
     jobs: u64,
 }
 
@@ -135,6 +141,7 @@ impl Found {
             subscriptions: Subscriptions::default(),
             notes: BTreeMap::new(),
             store: None,
+            opened: 0,
             jobs: 0,
         }
     }
@@ -208,8 +215,12 @@ impl Found {
             }
             Named::Subscription(topic, queue) => self.subscriptions.restore(&topic, &queue),
             Named::Store => {
-                let id = value.try_into().map(u64::from_le_bytes).ok().and_then(std::num::NonZeroU64::new);
+                let (id, opened) = value.split_first_chunk().ok_or(Broken::Record("the store's id"))?;
+                let id = std::num::NonZeroU64::new(u64::from_le_bytes(*id));
+                let opened =
+                    opened.try_into().map(u64::from_le_bytes).ok().filter(|opened| *opened < u64::MAX >> EPOCHS);
                 self.store = Some(StoreId(id.ok_or(Broken::Record("the store's id"))?));
+                self.opened = opened.ok_or(Broken::Record("how often the store was opened"))?;
             }
         }
         Ok(())
@@ -218,14 +229,15 @@ impl Found {
     fn end(mut self, journal: &Journal, recovered: journal::Recovered, env: Env) -> Shared {
         self.queues.extend(self.current.take());
         let mut shared = Shared::new(env, self.hub);
-        let fresh = self.store.is_none();
         shared.store = self.store.unwrap_or(shared.store);
-        if fresh {
-            let mut batch = Batch::new();
-            batch.put(Table::Notes, &Named::Store.key(), &shared.store.0.get().to_le_bytes());
-            // Whatever is waited for comes after it.
-            let _ = journal.append(&batch, Urgency::Now);
-        }
+        // A rollback may have undone the count of the last opening.
+        let opened = self.opened + if recovered.rolled_back.is_some() { 2 } else { 1 };
+        let mut batch = Batch::new();
+        let row = [shared.store.0.get().to_le_bytes(), opened.to_le_bytes()].concat();
+        batch.put(Table::Notes, &Named::Store.key(), &row);
+        // Whatever is waited for comes after it.
+        shared.begun = Some(journal.append(&batch, Urgency::Now));
+        shared.leaders = Leaders::after(opened << EPOCHS);
         let next = self.queues.keys().max().map_or(0, |number| u64::from(*number) + 1);
         let mut queues: HashMap<QueueName, Arc<Queue>> = HashMap::new();
         for (number, restoring) in self.queues {

@@ -92,6 +92,8 @@ pub(crate) struct Shared {
     changing: Mutex<()>,
     numbers: AtomicU64,
     pub(crate) leaders: crate::store::Leaders,
+    /// That it was opened: no epoch is given out before that is on disk, or it might be given out again.
+    pub(crate) begun: Option<Ticket>,
 }
 
 const SCHEME: &str = "memory";
@@ -162,6 +164,7 @@ impl Shared {
             changing: Mutex::new(()),
             numbers: AtomicU64::new(0),
             leaders: crate::store::Leaders::default(),
+            begun: None,
         }
     }
 

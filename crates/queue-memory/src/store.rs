@@ -206,6 +206,7 @@ impl JobStore for MemoryStore {
     }
 
     async fn lead(&self, role: &str, candidate: &str, term: Duration) -> Result<Option<Leadership>> {
+        self.shared.kept(self.shared.begun).await?;
         Ok(self.shared.leaders.lead(role, candidate, term, self.shared.now()))
     }
 }

@@ -76,6 +76,14 @@ impl Keeper {
         }
     }
 
+    /// Waits until it is on disk that the store was opened.
+    pub(super) async fn begun(&self) -> Result<()> {
+        match &self.0 {
+            Some(Kept { journal, begun }) => journal.committed(*begun).await,
+            None => Ok(()),
+        }
+    }
+
     /// Ends as a crash would: what is not on disk is lost.
     pub(super) fn abandon(&self) {
         if let Some(Kept { journal, .. }) = &self.0 {

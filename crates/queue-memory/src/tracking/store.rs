@@ -131,6 +131,7 @@ impl JobStore for MemoryTracking {
     }
 
     async fn lead(&self, role: &str, candidate: &str, term: Duration) -> Result<Option<Leadership>> {
+        self.shared.keeper.begun().await?;
         Ok(self.shared.leaders.lead(role, candidate, term, Now::read(&self.shared.env)))
     }
 }

@@ -25,6 +25,10 @@ impl Keeper {
         Ok(())
     }
 
+    pub(super) async fn begun(&self) -> Result<()> {
+        Ok(())
+    }
+
     pub(super) async fn close(&self) -> Result<()> {
         Ok(())
     }

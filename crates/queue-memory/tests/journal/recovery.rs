@@ -295,3 +295,20 @@ async fn notes_come_after_what_was_published_before_them() {
     let long = rig.provider.note(&"k".repeat(257), "", Durability::Relaxed).await.unwrap_err();
     assert_eq!(long.code(), queue_core::ErrorCode::Validation);
 }
+
+/// A leader of an earlier process is never taken for one of this.
+#[tokio::test(start_paused = true)]
+async fn epochs_of_leadership_go_on_rising() {
+    let lead = async |rig: &Rig| {
+        let store = rig.provider.job_store().unwrap();
+        (store.id(), store.lead("sweep", "me", seconds(9)).await.unwrap().unwrap().epoch)
+    };
+    let rig = Rig::new();
+    let first = lead(&rig).await;
+    let rig = rig.crash();
+    let second = lead(&rig).await;
+    assert!(second.0 == first.0 && second.1 > first.1, "{first:?} {second:?}");
+    let rig = rig.restart().await;
+    let third = lead(&rig).await;
+    assert!(third.0 == first.0 && third.1 > second.1, "{second:?} {third:?}");
+}
