@@ -202,7 +202,7 @@ impl WeedyConsumer {
         let forgets = {
             let mut soil = self.root.soil();
             soil.settled += 1;
-            self.is(Weed::SettlementForgotten) && soil.settled % 11 == 0
+            self.is(Weed::SettlementForgotten) && soil.settled.is_multiple_of(11)
         };
         if forgets {
             return Some(SettleOutcome::Settled);
