@@ -126,3 +126,21 @@ async fn a_retry_that_the_transport_lost_runs_once_it_is_due() {
         assert_eq!(runs.get("again"), Some(&vec![2]), "{runs:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_renewed_lease_counts_from_the_asking_too() {
+    let bed = Bed::new(PushModel::default());
+    let process = bed.process();
+    process.accepted(&bed.job("job")).await;
+    let consumer = process.consumer().await;
+    let delivery = process.take(&consumer).await;
+    process.fuse.hold_at("store.heartbeat");
+    let (fuse, answer) = (process.fuse.clone(), beat(&consumer, &delivery));
+    let later = async move {
+        tokio::time::sleep(secs(3)).await;
+        fuse.release();
+    };
+    let (answer, ()) = tokio::join!(answer, later);
+    let BeatOutcome::Held(lease) = answer else { panic!("{answer:?}") };
+    assert_eq!(lease.remaining, Some(LEASE - secs(3)));
+}
