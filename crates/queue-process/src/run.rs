@@ -44,7 +44,7 @@ pub struct Execution<'a> {
     pub input: Bytes,
     /// Variables for this run, over those of the program.
     pub variables: &'a [(&'a str, String)],
-    /// Instead of [`Limits::timeout`].
+    /// Instead of [`Limits::timeout`](crate::Limits::timeout).
     pub timeout: Option<Duration>,
 }
 
@@ -66,7 +66,7 @@ pub enum End {
     Signalled(i32),
     /// Killed at its timeout.
     TimedOut,
-    /// Killed because it wrote more than [`Limits::max_stdout`]. Another run would write as much.
+    /// Killed because it wrote more than [`Limits::max_stdout`](crate::Limits::max_stdout). Another run would write as much.
     OutputTooLarge,
     /// Stopped on request, by itself within the grace or killed after it.
     Cancelled,
@@ -79,7 +79,7 @@ pub enum End {
 pub struct Finished {
     /// How it ended.
     pub end: End,
-    /// What it wrote to stdout, at most [`Limits::max_stdout`] bytes.
+    /// What it wrote to stdout, at most [`Limits::max_stdout`](crate::Limits::max_stdout) bytes.
     pub stdout: Bytes,
     /// The end of what it wrote to stderr.
     pub stderr: Tail,

@@ -69,6 +69,22 @@ async fn a_shorter_wait_overtakes_a_longer_one() {
     assert!(!journal.is_committed(late));
 }
 
+/// Nobody awaits it, and nothing urgent comes after it.
+#[tokio::test]
+async fn what_may_wait_is_written_without_being_asked_for() {
+    let (journal, disk) = start(&options());
+    let ticket = journal.append(&one(1), Urgency::Within(Duration::from_millis(5)));
+    for _ in 0..5_000 {
+        if journal.is_committed(ticket) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(journal.is_committed(ticket));
+    assert_eq!(rows(&disk), 1);
+    journal.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn what_came_and_went_between_two_commits_is_not_written() {
     let (journal, disk) = start(&options());
