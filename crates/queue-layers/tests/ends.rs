@@ -1,0 +1,45 @@
+//! What was accepted comes to an end, however often it was tried before.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
+mod bed;
+
+use bed::{Bed, Process, secs, shapes};
+use queue_core::{
+    Envelope, QueueProvider,
+    lifecycle::JobState,
+    provider::{PublishOutcome, Rejection},
+};
+use queue_testkit::faults::StoreCall;
+
+/// The transport refuses it, and the record goes: whether its publisher heard so or not.
+async fn refused_once(bed: &Bed, process: &Process, heard: bool) -> Envelope {
+    let job = bed.job("job");
+    bed.broker.faults(|faults| faults.refuse_publishes(&bed.queue, 1));
+    if !heard {
+        process.faults.lose_replies_to(StoreCall::Unstage, 1);
+    }
+    match process.publish(&job).await {
+        PublishOutcome::Rejected(Rejection::Unavailable(_)) if heard => {}
+        PublishOutcome::Unknown(_) if !heard => {}
+        other => panic!("{other:?}"),
+    }
+    job
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_was_taken_back_may_be_tried_again_without_the_store() {
+    for shape in shapes() {
+        for heard in [true, false] {
+            let bed = Bed::new(shape.clone());
+            let process = bed.process();
+            let job = refused_once(&bed, &process, heard).await;
+            process.faults.outage(true);
+            assert!(process.tracked.ping().await.is_err(), "the layer has noticed");
+            process.accepted(&job).await;
+            process.faults.outage(false);
+            assert_eq!(process.work_for(secs(120)).await.get("job"), Some(&vec![1]), "{shape:?}, heard: {heard}");
+            assert_eq!(bed.state(job.id).await, JobState::Completed);
+        }
+    }
+}
