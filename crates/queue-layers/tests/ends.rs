@@ -43,3 +43,31 @@ async fn a_job_that_was_taken_back_may_be_tried_again_without_the_store() {
         }
     }
 }
+
+/// Somebody claims a job with that time to live, and dies.
+async fn orphaned(bed: &Bed, live: u64) -> Envelope {
+    let job = bed.job("job").edit(|job| job.expires_at = Some(bed.env.now() + secs(live)));
+    let process = bed.process();
+    process.accepted(&job).await;
+    let consumer = process.consumer().await;
+    process.take(&consumer).await;
+    process.crash();
+    job
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_worker_died_expires() {
+    for shape in shapes() {
+        // Before its lease is over; after the sweep has published it again.
+        for live in [10, 100] {
+            let bed = Bed::new(shape.clone());
+            let job = orphaned(&bed, live).await;
+            let process = bed.process();
+            process.maintain_for(secs(80)).await;
+            assert_eq!(bed.state(job.id).await == JobState::Expired, live == 10, "{shape:?}, {live} s to live");
+            process.maintain_for(secs(120)).await;
+            assert_eq!(bed.state(job.id).await, JobState::Expired, "{shape:?}, {live} s to live");
+            assert!(process.work_for(secs(60)).await.is_empty());
+        }
+    }
+}
