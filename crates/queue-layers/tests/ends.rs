@@ -4,11 +4,11 @@
 
 mod bed;
 
-use bed::{Bed, Process, secs, shapes};
+use bed::{Bed, Process, complete, secs, settle, shapes};
 use queue_core::{
-    Envelope, QueueProvider,
+    Envelope, JobError, QueueProvider,
     lifecycle::JobState,
-    provider::{PublishOutcome, Rejection},
+    provider::{Disposition, PublishOutcome, Rejection, SettleOutcome},
 };
 use queue_testkit::faults::StoreCall;
 
@@ -69,5 +69,24 @@ async fn a_job_whose_worker_died_expires() {
             assert_eq!(bed.state(job.id).await, JobState::Expired, "{shape:?}, {live} s to live");
             assert!(process.work_for(secs(60)).await.is_empty());
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_contradiction_that_waits_does_not_hide_what_was_settled() {
+    for shape in shapes() {
+        let bed = Bed::new(shape.clone());
+        let process = bed.process();
+        let job = bed.job("job");
+        process.accepted(&job).await;
+        let consumer = process.consumer().await;
+        let delivery = process.take(&consumer).await;
+        assert!(matches!(settle(&consumer, &delivery, complete()).await, SettleOutcome::Settled));
+        process.faults.lose_replies_to(StoreCall::Settle, 1);
+        let dead = Disposition::DeadLetter { error: JobError::custom("OTHERWISE", "on second thoughts") };
+        assert!(matches!(settle(&consumer, &delivery, dead).await, SettleOutcome::Unknown(_)));
+        let again = settle(&consumer, &delivery, complete()).await;
+        assert!(matches!(again, SettleOutcome::AlreadySettled), "{shape:?}: {again:?}");
+        assert_eq!(bed.state(job.id).await, JobState::Completed);
     }
 }
