@@ -42,7 +42,11 @@ impl Shadow {
         if !reborn {
             wrongs.extend(job.check_counts(delivery, self.promises.counts_starts));
         }
-        if self.promises.records && job.must_tell(asked, self.promises.atomic) && delivery.lease.cancel.is_none() {
+        if self.promises.records
+            && !reborn
+            && job.must_tell(asked, self.promises.atomic)
+            && delivery.lease.cancel.is_none()
+        {
             wrongs.push("given out without a word of the cancel that was asked for".to_owned());
         }
         if self.promises.ordered {
@@ -57,7 +61,8 @@ impl Shadow {
         let slack = self.promises.slack;
         let Some(job) = self.jobs.get_mut(&id) else { return };
         if reborn {
-            job.lift_ttl(at);
+            job.begin_again(at);
+            (job.redriving, job.reborn) = (false, true);
         }
         if let (State::Held(hold), false) = (&job.state, settling) {
             job.started_lost += u32::from(hold.marked);

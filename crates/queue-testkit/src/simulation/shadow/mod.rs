@@ -104,6 +104,8 @@ struct Job {
     blurred: bool,
     /// Another life of it was asked for, and nobody has answered.
     redriving: bool,
+    /// That life was seen before its answer.
+    reborn: bool,
 }
 
 /// When something is due.
@@ -341,6 +343,14 @@ impl Job {
     /// A redrive gives it more time to live if that was over.
     fn lift_ttl(&mut self, at: At) {
         self.ttl_lifted |= self.envelope.expires_at.is_some_and(|end| end <= at.wall);
+    }
+
+    /// What a redrive resets.
+    fn begin_again(&mut self, at: At) {
+        self.lift_ttl(at);
+        self.started_lost = 0;
+        self.orphaned = false;
+        self.cancel = false;
     }
 
     fn is_over(&self) -> bool {

@@ -180,6 +180,7 @@ impl Job {
             ttl_lifted: false,
             blurred: false,
             redriving: false,
+            reborn: false,
         }
     }
 

@@ -236,7 +236,7 @@ impl Shadow {
     /// A dead job is to get another life.
     pub(in crate::simulation) fn redriving(&mut self, at: At, id: JobId) {
         if let Some(job) = self.jobs.get_mut(&id).filter(|_| !self.promises.atomic) {
-            job.redriving = true;
+            (job.redriving, job.reborn) = (true, false);
             job.redrives_asked += 1;
             if matches!(job.state, State::Ended(End::Dead)) {
                 job.lift_ttl(at);
@@ -248,7 +248,8 @@ impl Shadow {
     pub(in crate::simulation) fn redriven(&mut self, at: At, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let was_dead = matches!(job.state, State::Ended(End::Dead));
-        if std::mem::take(&mut job.redriving) && !was_dead {
+        let seen = std::mem::take(&mut job.reborn);
+        if seen || (std::mem::take(&mut job.redriving) && !was_dead) {
             // What followed from it was seen before its answer.
             job.redrives += 1;
             job.lift_ttl(at);
@@ -257,12 +258,9 @@ impl Shadow {
         let doubted = !job.doubts.is_empty();
         job.state = State::Waiting;
         job.attempt = 1;
-        job.started_lost = 0;
-        job.orphaned = false;
-        job.cancel = false;
+        job.begin_again(at);
         job.redrives += 1;
         job.due = Due::now(at);
-        job.lift_ttl(at);
         let (queue, envelope) = (job.queue.clone(), job.envelope.clone());
         if !was_dead && !doubted {
             self.wrong_with(id, "redriven, and it was not dead");
