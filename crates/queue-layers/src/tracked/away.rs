@@ -4,7 +4,7 @@
 //! itself: [`super::Tracked`]'s `maintain` calls it in every process.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -104,8 +104,9 @@ impl Desk {
         if !core.keeps(Rule::SettlementsWait) || core.backlog_is_full() {
             return false;
         }
-        let fresh = self.owed().settlements.insert(pending.key(), pending).is_none();
-        if fresh {
+        // What waits already was said first.
+        if let Entry::Vacant(place) = self.owed().settlements.entry(pending.key()) {
+            place.insert(pending);
             core.backlog.settlements.fetch_add(1, Ordering::AcqRel);
         }
         core.backlog.keep(self);

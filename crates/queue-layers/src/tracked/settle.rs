@@ -69,14 +69,15 @@ impl Desk {
     async fn prepare(&self, settlement: &Settlement) -> Result<Pending, SettleOutcome> {
         let key = key_of(&settlement.receipt);
         if let Some(waiting) = self.waiting_settlement(key) {
-            // It will be carried out as it was said first.
-            return Err(match waiting.disposition == settlement.disposition {
-                true => SettleOutcome::Unknown(
-                    super::core::unavailable("it waits for the store, which does not answer", self.core.scheme())
-                        .at("settle"),
-                ),
-                false => SettleOutcome::Conflict,
-            });
+            if waiting.disposition == settlement.disposition {
+                let message = "it waits for the store, which does not answer";
+                return Err(SettleOutcome::Unknown(super::core::unavailable(message, self.core.scheme()).at("settle")));
+            }
+            if self.held().contains_key(&key) {
+                // It will be carried out as it was said first.
+                return Err(SettleOutcome::Conflict);
+            }
+            // Something was said before what waits, and settled: the store knows what.
         }
         let mut settlement = settlement.clone();
         for (index, follow_up) in settlement.then.iter_mut().enumerate() {

@@ -13,6 +13,7 @@ use super::{
     Told,
     ledger::{Ledger, Newcomer},
     record::{Copy, Tracked},
+    tombstones::Kind,
 };
 use crate::queue::{Moment, Now};
 
@@ -39,9 +40,14 @@ impl Ledger {
     }
 
     /// Begins the record of a job that was published while the store was away. `None` where it was here before.
+    ///
+    /// One that was taken back may have been tried again since, under its id and without the store. What has a unique key
+    /// cannot: its copy is that of a follow-up which was not wanted.
     fn adopt(&mut self, claim: &Claim, now: Now) -> Option<u32> {
-        if self.tombstones.kind(&claim.job.queue, claim.job.id).is_some() {
-            return None;
+        match self.tombstones.kind(&claim.job.queue, claim.job.id) {
+            Some(Kind::Evicted) => return None,
+            Some(Kind::Withdrawn) if claim.envelope.unique.is_some() => return None,
+            Some(Kind::Withdrawn) | None => {}
         }
         let envelope = claim.envelope.clone();
         let provider = Arc::clone(&claim.provider);

@@ -114,6 +114,7 @@ impl Ledger {
             announced: false,
             lease: Duration::ZERO,
             listed: None,
+            outlived: false,
             suspect: false,
             row: Row { number: self.ticket, revised: false },
             kept: None,
@@ -202,6 +203,7 @@ impl Ledger {
             job.drop_cancel_request();
         }
         record.due = None;
+        record.outlived = false;
         let (queue, expires_at) = (record.queue.clone(), record.job.envelope.expires_at);
         let room = self.room(&queue);
         *room.count(from) -= 1;
@@ -303,11 +305,22 @@ impl Ledger {
             let trigger = match (timer.alarm, record.job.state) {
                 (Alarm::Turn, JobState::Scheduled | JobState::Retrying) => Trigger::Due,
                 (Alarm::Expiry, state) if state.is_waiting() => Trigger::Expire,
-                // It runs; should it come back, its time to live is looked at again.
+                (Alarm::Expiry, JobState::Running) => {
+                    // Should it come back, its time to live is looked at again; should its lease die, by the sweep.
+                    self.outlive(timer.slot);
+                    continue;
+                }
                 _ => continue,
             };
             self.apply(timer.slot, trigger, now);
         }
+    }
+
+    fn outlive(&mut self, slot: u32) {
+        if let Some(record) = self.slots.get_mut_unnoted(slot) {
+            record.outlived = true;
+        }
+        self.relist(slot);
     }
 
     /// Tells of a submission once it is certain that the job stands.

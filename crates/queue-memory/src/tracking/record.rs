@@ -34,6 +34,8 @@ pub(super) struct Tracked {
     pub(super) lease: Duration,
     /// Where the sweep finds it.
     pub(super) listed: Option<(Agenda, Moment)>,
+    /// Its time to live passed while it ran, or seemed to: should its lease be dead, the transport may have no copy left.
+    pub(super) outlived: bool,
     /// It may have been claimed by a process that died before the claim was written.
     pub(super) suspect: bool,
     pub(super) row: Row,
@@ -106,8 +108,10 @@ impl Tracked {
             (state, _) if state.is_terminal() => None,
             // A copy that was staged for a dead lease waits while its holder shows signs of life again.
             (JobState::Running, Copy::Staged { until, .. }) => Some((Agenda::Leases, until.max(turn))),
-            // A newer copy than the claimed one is on its way already.
-            (JobState::Running, Copy::Sent) => (self.claimed == self.generation()).then_some((Agenda::Leases, turn)),
+            // A newer copy than the claimed one is on its way already, as long as its time to live lasts.
+            (JobState::Running, Copy::Sent) => {
+                (self.outlived || self.claimed == self.generation()).then_some((Agenda::Leases, turn))
+            }
             (_, Copy::Staged { until, .. }) => Some((Agenda::Owed, until)),
             (_, Copy::Sent) => self.is_parked().then_some((Agenda::Owed, turn)),
         }

@@ -171,6 +171,7 @@ fn tracked(birth: BirthRow, row: records::Row, born: u32, suspect: bool, now: No
         announced,
         lease,
         listed,
+        outlived: false,
         suspect,
         row,
         kept,

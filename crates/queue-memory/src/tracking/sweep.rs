@@ -43,6 +43,9 @@ impl Ledger {
 
     /// Gives a copy to the caller for publication, and keeps other sweeps off it for a stage lease.
     fn hand_out(&mut self, slot: u32, lease: Duration, now: Now) -> Option<StagedJob> {
+        if self.end_outlived(slot, now) {
+            return None;
+        }
         let record = self.slots.get(slot)?;
         let staged = matches!(record.copy, Copy::Staged { .. });
         if record.is_parked() {
@@ -59,6 +62,21 @@ impl Ledger {
         self.relist(slot);
         self.announce(slot, now);
         Some(copy)
+    }
+
+    /// Ends a job whose lease is dead and whose time to live has passed: the transport drops every copy of it, so no claim
+    /// would.
+    fn end_outlived(&mut self, slot: u32, now: Now) -> bool {
+        let Some(record) = self.slots.get(slot) else { return false };
+        let over = record.outlived || record.job.envelope.expires_at.is_some_and(|end| end <= now.wall);
+        if record.job.state != JobState::Running || !over {
+            return false;
+        }
+        if record.job.cancel_requested().is_some() {
+            return self.apply(slot, Trigger::Cancel, now).is_some();
+        }
+        self.apply(slot, Trigger::LeaseLost, now);
+        self.apply(slot, Trigger::Expire, now).is_some()
     }
 
     /// What the transport was to deliver and has not: it was found empty.

@@ -280,7 +280,7 @@ async fn what_was_forgotten_stays_forgotten() {
         assert!(matches!(bed.look(job).await, Lookup::Gone));
         assert!(matches!(bed.claim(job).await, Verdict::Drop));
     }
-    let taken_back = bed.job();
+    let taken_back = bed.job_with(|job| job.unique = unique("back", None));
     bed.stage(&taken_back).await;
     assert!(bed.unstage(&taken_back).await);
     bed.reopen_bounded(true, limits).await;

@@ -258,7 +258,7 @@ async fn what_was_taken_back_makes_room() {
 #[tokio::test(start_paused = true)]
 async fn a_tombstone_counts_from_the_last_time_and_not_while_there_is_a_record() {
     let bed = Bed::bounded(TrackingLimits { tombstone_age: seconds(60), ..TrackingLimits::default() });
-    let job = bed.job_with(|job| job.id = JobId::derive(b"x", 1));
+    let job = bed.job_with(|job| (job.id, job.unique) = (JobId::derive(b"x", 1), unique("x", None)));
     bed.stage(&job).await;
     bed.unstage(&job).await;
     pass(seconds(30)).await;

@@ -13,7 +13,7 @@ use queue_core::{
     scheduler::{Verdict, decide_start},
 };
 
-use super::{Stop, persistently};
+use super::{Stop, operator::scheduler_begins, persistently};
 use crate::simulation::{dice::Dice, life::Life, plan::Plan, words};
 
 /// A job has so many generations of follow-ups at most.
@@ -26,6 +26,8 @@ pub(super) async fn handle(life: &Life, scheduler: &JobScheduler, plan: &Plan, s
     let Some(spec) = plan.queues.get(usize::try_from(dice.below(plan.queues.len() as u64)).unwrap_or(0)) else {
         return;
     };
+    // What a layer owes for this process is done in its maintenance.
+    scheduler_begins(scheduler, plan).await;
     let outstanding = usize::try_from(dice.between(1, 4)).unwrap_or(1);
     let open = || {
         let mut options = ConsumeOptions::new(life.name(), outstanding);

@@ -27,7 +27,7 @@ pub(super) async fn operate(life: &Life, scheduler: &JobScheduler, plan: &Plan, 
 }
 
 /// Asks something, so that its maintenance begins.
-async fn scheduler_begins(scheduler: &JobScheduler, plan: &Plan) {
+pub(super) async fn scheduler_begins(scheduler: &JobScheduler, plan: &Plan) {
     for queue in &plan.queues {
         let _ = scheduler.declare(queue.clone()).await;
     }

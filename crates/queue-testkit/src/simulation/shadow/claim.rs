@@ -1,5 +1,7 @@
 //! What was given out.
 
+use std::time::Duration;
+
 use queue_core::{JobId, QueueName, provider::Delivery};
 
 use super::{At, Hold, Job, Offer, Shadow, State, settle};
@@ -9,7 +11,7 @@ impl Shadow {
     /// A fetch was answered by the provider.
     pub(in crate::simulation) fn claimed(&mut self, at: At, consumer: u64, deliveries: &[Delivery]) {
         let Some(taker) = self.consumers.get(&consumer) else { return };
-        let (life, queue, demand) = (taker.life, taker.queue.clone(), taker.demand);
+        let (life, queue, demand, asked) = (taker.life, taker.queue.clone(), taker.demand, taker.asked);
         let late = self.promises.pauses_within;
         let holds_back = |line: &super::Line| line.paused && line.paused_since + late <= at.mono;
         if self.lines.get(&queue).is_some_and(holds_back) && !deliveries.is_empty() {
@@ -17,7 +19,7 @@ impl Shadow {
         }
         for delivery in deliveries {
             self.claims += 1;
-            self.claim(at, (consumer, life), &queue, delivery);
+            self.claim(at, asked, (consumer, life), &queue, delivery);
         }
         let held = self.holds_of(consumer, |hold| hold.stands(at));
         // It may have asked for less since it took what it has.
@@ -26,7 +28,7 @@ impl Shadow {
         }
     }
 
-    fn claim(&mut self, at: At, (consumer, life): (u64, u64), queue: &QueueName, delivery: &Delivery) {
+    fn claim(&mut self, at: At, asked: Duration, (consumer, life): (u64, u64), queue: &QueueName, delivery: &Delivery) {
         let id = delivery.envelope.id;
         let Some(job) = self.jobs.get(&id) else {
             return self.wrong_with(id, "given out, and nobody published it");
@@ -40,7 +42,11 @@ impl Shadow {
         if !reborn {
             wrongs.extend(job.check_counts(delivery, self.promises.counts_starts));
         }
-        if self.promises.records && job.cancel && delivery.lease.cancel.is_none() {
+        if self.promises.records
+            && !reborn
+            && job.must_tell(asked, self.promises.atomic)
+            && delivery.lease.cancel.is_none()
+        {
             wrongs.push("given out without a word of the cancel that was asked for".to_owned());
         }
         if self.promises.ordered {
@@ -54,6 +60,10 @@ impl Shadow {
         }
         let slack = self.promises.slack;
         let Some(job) = self.jobs.get_mut(&id) else { return };
+        if reborn {
+            job.begin_again(at);
+            (job.redriving, job.reborn) = (false, true);
+        }
         if let (State::Held(hold), false) = (&job.state, settling) {
             job.started_lost += u32::from(hold.marked);
             job.orphaned = true;

@@ -176,7 +176,7 @@ impl Shadow {
                 }
             };
             expect("submitted", told(JobEventKind::Submitted), 1, exact);
-            expect("ended", ends, 1 + job.redrives, exact);
+            expect("ended", ends, 1 + job.redrives.max(job.redrives_asked), exact);
             if exact {
                 expect("started", told(JobEventKind::Started), job.claims, true);
                 expect("retried", told(JobEventKind::Retrying), job.retries, true);

@@ -82,6 +82,8 @@ struct Job {
     fresh: bool,
     parked: Option<ParkKey>,
     cancel: bool,
+    /// When that was last answered: what was asked before it need not say so where a call is many steps.
+    cancel_since: Duration,
     /// Started deliveries that ended in a lost lease.
     started_lost: u32,
     /// A lease of it was lost since its last settlement.
@@ -93,6 +95,8 @@ struct Job {
     releases: u32,
     losses: u32,
     redrives: u32,
+    /// How often it was asked for, where a call may fail after it took effect.
+    redrives_asked: u32,
     runs: u32,
     /// A time to live that was lifted by a redrive.
     ttl_lifted: bool,
@@ -100,6 +104,8 @@ struct Job {
     blurred: bool,
     /// Another life of it was asked for, and nobody has answered.
     redriving: bool,
+    /// That life was seen before its answer.
+    reborn: bool,
 }
 
 /// When something is due.
@@ -131,6 +137,8 @@ struct Consumer {
     demand: usize,
     /// Since when a fetch waits, with room for so many.
     fetching: Option<Duration>,
+    /// When the last fetch began.
+    asked: Duration,
     gone: bool,
 }
 
@@ -259,7 +267,8 @@ impl Shadow {
     /// A consumer is open.
     pub(super) fn opened(&mut self, life: u64, queue: &QueueName, demand: usize) -> u64 {
         self.next_consumer += 1;
-        let consumer = Consumer { life, queue: queue.clone(), demand, fetching: None, gone: false };
+        let consumer =
+            Consumer { life, queue: queue.clone(), demand, fetching: None, asked: Duration::ZERO, gone: false };
         self.consumers.insert(self.next_consumer, consumer);
         if self.promises.rebalances {
             self.shake(|hold| hold.until.is_none());
@@ -288,6 +297,7 @@ impl Shadow {
     pub(super) fn fetching(&mut self, consumer: u64, since: Option<Duration>) {
         if let Some(consumer) = self.consumers.get_mut(&consumer) {
             consumer.fetching = since;
+            consumer.asked = since.unwrap_or(consumer.asked);
         }
     }
 
@@ -325,6 +335,24 @@ impl Hold {
 }
 
 impl Job {
+    /// Whether an answer to what was asked then must tell of a cancel.
+    fn must_tell(&self, asked: Duration, atomic: bool) -> bool {
+        self.cancel && (atomic || self.cancel_since < asked)
+    }
+
+    /// A redrive gives it more time to live if that was over.
+    fn lift_ttl(&mut self, at: At) {
+        self.ttl_lifted |= self.envelope.expires_at.is_some_and(|end| end <= at.wall);
+    }
+
+    /// What a redrive resets.
+    fn begin_again(&mut self, at: At) {
+        self.lift_ttl(at);
+        self.started_lost = 0;
+        self.orphaned = false;
+        self.cancel = false;
+    }
+
     fn is_over(&self) -> bool {
         matches!(self.state, State::Ended(_))
     }

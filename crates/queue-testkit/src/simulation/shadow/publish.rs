@@ -166,6 +166,7 @@ impl Job {
             accepted_at: at.mono,
             parked: None,
             cancel: false,
+            cancel_since: Duration::ZERO,
             started_lost: 0,
             orphaned: false,
             doubts: Vec::new(),
@@ -174,10 +175,12 @@ impl Job {
             releases: 0,
             losses: 0,
             redrives: 0,
+            redrives_asked: 0,
             runs: 0,
             ttl_lifted: false,
             blurred: false,
             redriving: false,
+            reborn: false,
         }
     }
 

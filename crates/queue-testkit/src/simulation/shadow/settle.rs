@@ -1,5 +1,7 @@
 //! What was given back.
 
+use std::time::Duration;
+
 use queue_core::{
     JobId, QueueName,
     provider::{Beat, BeatOutcome, Disposition, ParkKey, Receipt, SettleOutcome, Settlement},
@@ -152,11 +154,11 @@ impl Shadow {
     }
 
     /// A sign of life was answered.
-    pub(in crate::simulation) fn beaten(&mut self, at: At, beats: &[Beat], outcomes: &[BeatOutcome]) {
+    pub(in crate::simulation) fn beaten(&mut self, at: At, asked: Duration, beats: &[Beat], outcomes: &[BeatOutcome]) {
         if beats.len() != outcomes.len() {
             self.wrong(format!("{} beats were sent and {} answered", beats.len(), outcomes.len()));
         }
-        let (slack, records) = (self.promises.slack, self.promises.records);
+        let (slack, records, atomic) = (self.promises.slack, self.promises.records, self.promises.atomic);
         for (beat, outcome) in beats.iter().zip(outcomes) {
             let id = beat.receipt.id;
             let hold = self.holds(&beat.receipt).map(|hold| hold.stands(at));
@@ -168,7 +170,7 @@ impl Shadow {
                 }
                 (BeatOutcome::Held(lease), Some(_)) => {
                     let Some(job) = self.jobs.get_mut(&id) else { continue };
-                    let untold = records && job.cancel && lease.cancel.is_none();
+                    let untold = records && job.must_tell(asked, atomic) && lease.cancel.is_none();
                     if let State::Held(hold) = &mut job.state {
                         hold.marked |= beat.started;
                         hold.until = lease.remaining.map(|rest| at.mono + rest.saturating_sub(slack));
@@ -202,6 +204,7 @@ impl Shadow {
             }
             CancelOutcome::Requested => {
                 job.cancel = true;
+                job.cancel_since = at.mono;
                 if !matches!(job.state, State::Held(_)) && self.promises.atomic {
                     self.wrong_with(id, "asked to stop as if it ran, and nobody has it");
                 }
@@ -213,6 +216,8 @@ impl Shadow {
                     self.wrong_with(id, "said to have ended, and it has not");
                 }
             }
+            // Its record begins at its claim where it was published without the store.
+            CancelOutcome::NotFound if !self.promises.atomic && job.claims == 0 => {}
             CancelOutcome::NotFound => {
                 if job.offer == super::Offer::Accepted {
                     self.wrong_with(id, "said not to be there, and it was accepted");
@@ -229,9 +234,13 @@ impl Shadow {
     }
 
     /// A dead job is to get another life.
-    pub(in crate::simulation) fn redriving(&mut self, id: JobId) {
+    pub(in crate::simulation) fn redriving(&mut self, at: At, id: JobId) {
         if let Some(job) = self.jobs.get_mut(&id).filter(|_| !self.promises.atomic) {
-            job.redriving = true;
+            (job.redriving, job.reborn) = (true, false);
+            job.redrives_asked += 1;
+            if matches!(job.state, State::Ended(End::Dead)) {
+                job.lift_ttl(at);
+            }
         }
     }
 
@@ -239,20 +248,19 @@ impl Shadow {
     pub(in crate::simulation) fn redriven(&mut self, at: At, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let was_dead = matches!(job.state, State::Ended(End::Dead));
-        if std::mem::take(&mut job.redriving) && !was_dead {
+        let seen = std::mem::take(&mut job.reborn);
+        if seen || (std::mem::take(&mut job.redriving) && !was_dead) {
             // What followed from it was seen before its answer.
             job.redrives += 1;
+            job.lift_ttl(at);
             return;
         }
         let doubted = !job.doubts.is_empty();
         job.state = State::Waiting;
         job.attempt = 1;
-        job.started_lost = 0;
-        job.orphaned = false;
-        job.cancel = false;
+        job.begin_again(at);
         job.redrives += 1;
         job.due = Due::now(at);
-        job.ttl_lifted |= job.envelope.expires_at.is_some_and(|end| end <= at.wall);
         let (queue, envelope) = (job.queue.clone(), job.envelope.clone());
         if !was_dead && !doubted {
             self.wrong_with(id, "redriven, and it was not dead");

@@ -129,7 +129,7 @@ impl QueueAdmin for WitnessAdmin {
 
     async fn redrive(&self, queue: &QueueName, what: &Redrive) -> Result<RedriveReport> {
         if let (RedriveSelection::Jobs(ids), false) = (&what.which, what.dry_run) {
-            self.sim.judge(|shadow, _| ids.iter().for_each(|id| shadow.redriving(*id)));
+            self.sim.judge(|shadow, at| ids.iter().for_each(|id| shadow.redriving(at, *id)));
         }
         let report = self.inner.redrive(queue, what).await;
         if let (Ok(report), RedriveSelection::Jobs(ids), false) = (&report, &what.which, what.dry_run)
