@@ -36,6 +36,13 @@ pub(in crate::simulation) struct Truth {
     pub(in crate::simulation) dead: BTreeSet<JobId>,
 }
 
+impl Told {
+    /// Somebody may have heard too little, or the same again.
+    pub(super) fn lose(&mut self) {
+        self.missed = true;
+    }
+}
+
 impl Shadow {
     /// A watcher heard something.
     pub(in crate::simulation) fn told(&mut self, watched: &Watched<JobEvent>) {

@@ -62,6 +62,8 @@ struct Hold {
     shaken: bool,
     /// Its start was marked.
     marked: bool,
+    /// The broker was killed, and may not have written the claim down.
+    forgotten: bool,
 }
 
 #[derive(Debug)]
@@ -84,6 +86,8 @@ struct Job {
     cancel: bool,
     /// Started deliveries that ended in a lost lease.
     started_lost: u32,
+    /// Of these, so many at least outlive the broker.
+    started_kept: u32,
     /// A lease of it was lost since its last settlement.
     orphaned: bool,
     /// Dispositions that were asked for and not answered: each may have taken.
@@ -107,15 +111,24 @@ struct Job {
 struct Due {
     mono: Duration,
     wall: Option<Timestamp>,
+    /// What a broker that begins again makes of it.
+    kept: Timestamp,
 }
 
 impl Due {
     fn now(at: At) -> Self {
-        Self { mono: at.mono, wall: None }
+        Self { mono: at.mono, wall: None, kept: at.wall }
     }
 
     fn after(at: At, delay: Duration) -> Self {
-        Self { mono: at.mono + delay, wall: None }
+        Self { mono: at.mono + delay, wall: None, kept: at.wall + delay }
+    }
+
+    /// The broker began again, and counts from what the wall shows now.
+    fn restart(&mut self, at: At) {
+        if at.mono < self.mono || at.wall < self.kept {
+            self.mono = at.mono + at.wall.until(self.kept);
+        }
     }
 
     /// Early by every clock there is.
@@ -146,6 +159,7 @@ struct Line {
 struct KeyHold {
     job: JobId,
     until: Option<Duration>,
+    kept: Option<Timestamp>,
 }
 
 /// The judge of one run.
@@ -241,9 +255,36 @@ impl Shadow {
     }
 
     /// The broker was restarted.
-    pub(super) fn restarted(&mut self) {
-        let all = self.promises.restart_ends_leases;
-        self.shake(|hold| all || hold.until.is_none());
+    pub(super) fn restarted(&mut self, at: At) {
+        if self.promises.restart_ends_leases {
+            return self.killed(at);
+        }
+        self.shake(|hold| hold.until.is_none());
+    }
+
+    /// The broker lost its memory: leases, leaders, watchers, and claims that nobody waited for. What it had answered it
+    /// still knows, and waits go on by the wall clock.
+    fn killed(&mut self, at: At) {
+        self.told.lose();
+        self.leads.values_mut().for_each(|lead| lead.end(at));
+        for job in self.jobs.values_mut() {
+            job.due.restart(at);
+            if let State::Held(hold) = &mut job.state {
+                (hold.shaken, hold.forgotten) = (true, true);
+            }
+        }
+        for hold in self.keys.values_mut() {
+            if let Some((until, kept)) = hold.until.as_mut().zip(hold.kept) {
+                *until = at.mono + at.wall.until(kept);
+            }
+        }
+    }
+
+    /// The broker's disk refuses: what is asked for then may be done and not answered, and told of later or twice.
+    pub(super) fn hindered(&mut self) {
+        if self.promises.restart_ends_leases {
+            self.told.lose();
+        }
     }
 
     fn shake(&mut self, struck: impl Fn(&Hold) -> bool) {

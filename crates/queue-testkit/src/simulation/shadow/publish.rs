@@ -88,7 +88,8 @@ impl Shadow {
             self.wrong_with(envelope.id, text);
         }
         let until = unique.window.map(|window| at.mono + window);
-        self.keys.insert(name, KeyHold { job: envelope.id, until });
+        let kept = unique.window.map(|window| at.wall + window);
+        self.keys.insert(name, KeyHold { job: envelope.id, until, kept });
     }
 
     fn surely_holds(&self, at: At, holder: &KeyHold) -> bool {
@@ -167,6 +168,7 @@ impl Job {
             parked: None,
             cancel: false,
             started_lost: 0,
+            started_kept: 0,
             orphaned: false,
             doubts: Vec::new(),
             claims: 0,
@@ -192,7 +194,7 @@ impl Job {
 impl Due {
     fn of(at: At, envelope: &Envelope) -> Self {
         match envelope.not_before {
-            Some(due) => Self { mono: at.mono + at.wall.until(due), wall: Some(due) },
+            Some(due) => Self { mono: at.mono + at.wall.until(due), wall: Some(due), kept: due },
             None => Self::now(at),
         }
     }

@@ -247,7 +247,7 @@ impl Shadow {
         let doubted = !job.doubts.is_empty();
         job.state = State::Waiting;
         job.attempt = 1;
-        job.started_lost = 0;
+        (job.started_lost, job.started_kept) = (0, 0);
         job.orphaned = false;
         job.cancel = false;
         job.redrives += 1;
