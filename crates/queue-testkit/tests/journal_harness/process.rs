@@ -1,20 +1,32 @@
 //! The embedded provider with a journal, as a broker: it is killed and begins again while its clients live on.
 
-use std::{io::ErrorKind, sync::Arc, time::Duration};
+use std::{
+    io::ErrorKind,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
+use futures_util::stream::BoxStream;
 use parking_lot::Mutex;
 use queue_core::{
-    Env, Error, ErrorCode, JobStore, QueueName, QueueProvider, QueueSpec, Result,
-    job::Envelope,
+    Env, Error, ErrorCode, JobRef, JobStore, QueueName, QueueProvider, QueueSpec, Result,
+    job::{Envelope, StoreId},
     limit::Limiter,
     provider::{
-        Beat, BeatOutcome, Capabilities, CloseReport, ConsumeOptions, Consumer, Delivery, Durability, ParkKey, PublishOptions,
-        PublishOutcome, QueueAdmin, SettleOutcome, Settlement, Topics,
+        Beat, BeatOutcome, Cancel, Capabilities, CloseReport, ConsumeOptions, Consumer, Cursor, DeadFilter, DeadJob,
+        Delivery, Durability, Page, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Redrive, RedriveReport,
+        SettleOutcome, Settlement, Topics,
     },
+    queue_spec::Retention,
+    stats::QueueStats,
+    store::{CancelOutcome, JobQuery, JobRecord, Leadership, Lookup, QueueControl, StoreScope, Watch, Watched},
 };
 use queue_memory::{JournalOptions, MemoryProvider, ModelDisk};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// The process that is killed.
 #[derive(Debug)]
@@ -22,7 +34,9 @@ pub(crate) struct Process {
     env: Env,
     running: Mutex<(MemoryProvider, ModelDisk)>,
     /// How often it was killed.
-    killed: watch::Sender<u64>,
+    kills: AtomicU64,
+    /// Wakes those who wait in the order in which they came.
+    killed: Notify,
     /// Of every queue, whatever was declared.
     durability: Option<Durability>,
 }
@@ -31,7 +45,7 @@ impl Process {
     pub(crate) fn begin(env: Env, durability: Option<Durability>) -> Result<Arc<Self>> {
         let disk = ModelDisk::new();
         let running = Mutex::new((open(&disk, &env)?, disk));
-        Ok(Arc::new(Self { env, running, killed: watch::Sender::new(0), durability }))
+        Ok(Arc::new(Self { env, running, kills: AtomicU64::new(0), killed: Notify::new(), durability }))
     }
 
     #[allow(dead_code, reason = "each test uses its part")]
@@ -39,9 +53,13 @@ impl Process {
         &self.env
     }
 
+    fn kills(&self) -> u64 {
+        self.kills.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn connect(self: &Arc<Self>) -> Arc<dyn QueueProvider> {
         let provider = self.running.lock().0.connect();
-        let since = *self.killed.borrow();
+        let since = self.kills();
         Arc::new(Client { process: Arc::clone(self), link: Mutex::new((since, provider)) })
     }
 
@@ -51,7 +69,8 @@ impl Process {
         running.0.abandon();
         let disk = left(&running.1);
         *running = (open(&disk, &self.env)?, disk);
-        self.killed.send_modify(|times| *times += 1);
+        self.kills.fetch_add(1, Ordering::Relaxed);
+        self.killed.notify_waiters();
         Ok(())
     }
 
@@ -84,11 +103,17 @@ struct Client {
 impl Client {
     fn link(&self) -> (u64, MemoryProvider) {
         let mut link = self.link.lock();
-        let times = *self.process.killed.borrow();
+        let times = self.process.kills();
         if link.0 != times {
             *link = (times, self.process.running.lock().0.connect());
         }
         link.clone()
+    }
+}
+
+impl Client {
+    fn again(&self) -> Self {
+        Self { process: Arc::clone(&self.process), link: Mutex::new(self.link()) }
     }
 }
 
@@ -113,12 +138,12 @@ impl QueueProvider for Client {
     }
 
     async fn publish(&self, queue: &QueueName, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
-        let mut kills = self.process.killed.subscribe();
+        let kills = self.process.killed.notified();
         let count = batch.len();
         let (_, provider) = self.link();
         tokio::select! {
             biased;
-            _ = kills.changed() => (0..count).map(|_| PublishOutcome::Unknown(killed())).collect(),
+            () = kills => (0..count).map(|_| PublishOutcome::Unknown(killed())).collect(),
             outcomes = provider.publish(queue, batch, options) => outcomes,
         }
     }
@@ -133,7 +158,7 @@ impl QueueProvider for Client {
     }
 
     fn admin(&self) -> Arc<dyn QueueAdmin> {
-        self.link().1.admin()
+        Arc::new(Desk(self.again()))
     }
 
     fn topics(&self) -> Option<Arc<dyn Topics>> {
@@ -141,7 +166,8 @@ impl QueueProvider for Client {
     }
 
     fn job_store(&self) -> Option<Arc<dyn JobStore>> {
-        self.link().1.job_store()
+        let first = self.link().1.job_store()?;
+        Some(Arc::new(Records { client: self.again(), id: first.id(), scope: first.scope() }))
     }
 
     fn limiter(&self) -> Option<Arc<dyn Limiter>> {
@@ -178,7 +204,7 @@ struct Hand {
 
 impl Hand {
     async fn link(&self) -> Result<Arc<dyn Consumer>> {
-        let times = *self.process.killed.borrow();
+        let times = self.process.kills();
         let (since, consumer) = self.link.lock().clone();
         if since == times {
             return Ok(consumer);
@@ -194,11 +220,11 @@ impl Hand {
 #[async_trait]
 impl Consumer for Hand {
     async fn fetch(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
-        let mut kills = self.process.killed.subscribe();
+        let kills = self.process.killed.notified();
         let consumer = self.link().await?;
         tokio::select! {
             biased;
-            _ = kills.changed() => Err(killed()),
+            () = kills => Err(killed()),
             fetched = consumer.fetch(max, wait) => fetched,
         }
     }
@@ -223,16 +249,138 @@ impl Consumer for Hand {
     }
 
     async fn close(&self, deadline: Duration) -> CloseReport {
-        let mut kills = self.process.killed.subscribe();
+        let kills = self.process.killed.notified();
         let (since, consumer) = self.link.lock().clone();
         // Of what was killed it has nothing left to close.
-        if since != *kills.borrow_and_update() {
+        if since != self.process.kills() {
             return CloseReport::default();
         }
         tokio::select! {
             biased;
-            _ = kills.changed() => CloseReport::default(),
+            () = kills => CloseReport::default(),
             report = consumer.close(deadline) => report,
         }
+    }
+}
+
+/// Administration of whoever runs now.
+#[derive(Debug)]
+struct Desk(Client);
+
+impl Desk {
+    fn now(&self) -> Arc<dyn QueueAdmin> {
+        self.0.link().1.admin()
+    }
+}
+
+#[async_trait]
+impl QueueAdmin for Desk {
+    async fn queues(&self, prefix: &str, cursor: Option<Cursor>, limit: usize) -> Result<Page<QueueName>> {
+        self.now().queues(prefix, cursor, limit).await
+    }
+
+    async fn stats(&self, queues: &[QueueName]) -> Vec<Result<QueueStats>> {
+        self.now().stats(queues).await
+    }
+
+    async fn pause(&self, queue: &QueueName, paused: bool) -> Result<()> {
+        self.now().pause(queue, paused).await
+    }
+
+    async fn purge(&self, queue: &QueueName) -> Result<u64> {
+        self.now().purge(queue).await
+    }
+
+    async fn dead(
+        &self,
+        queue: &QueueName,
+        filter: &DeadFilter,
+        cursor: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<DeadJob>> {
+        self.now().dead(queue, filter, cursor, limit).await
+    }
+
+    async fn redrive(&self, queue: &QueueName, what: &Redrive) -> Result<RedriveReport> {
+        self.now().redrive(queue, what).await
+    }
+
+    async fn spec(&self, queue: &QueueName) -> Result<Option<QueueSpec>> {
+        self.now().spec(queue).await
+    }
+
+    async fn parked(&self, queue: &QueueName, limit: usize) -> Result<Vec<(ParkKey, u64)>> {
+        self.now().parked(queue, limit).await
+    }
+
+    async fn position(&self, job: &JobRef) -> Result<Option<u64>> {
+        self.now().position(job).await
+    }
+
+    async fn drop_dead(&self, queue: &QueueName, filter: &DeadFilter) -> Result<u64> {
+        self.now().drop_dead(queue, filter).await
+    }
+}
+
+/// Records of whoever runs now.
+#[derive(Debug)]
+struct Records {
+    client: Client,
+    id: StoreId,
+    scope: StoreScope,
+}
+
+impl Records {
+    fn now(&self) -> Result<Arc<dyn JobStore>> {
+        self.client.link().1.job_store().ok_or_else(killed)
+    }
+}
+
+#[async_trait]
+impl JobStore for Records {
+    fn id(&self) -> StoreId {
+        self.id
+    }
+
+    fn scope(&self) -> StoreScope {
+        self.scope
+    }
+
+    async fn get(&self, jobs: &[JobRef]) -> Vec<Result<Lookup>> {
+        match self.now() {
+            Ok(store) => store.get(jobs).await,
+            Err(error) => jobs.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    async fn list(&self, query: &JobQuery, cursor: Option<Cursor>, limit: usize) -> Result<Page<JobRecord>> {
+        self.now()?.list(query, cursor, limit).await
+    }
+
+    async fn watch(&self, what: Watch) -> Result<BoxStream<'static, Watched>> {
+        self.now()?.watch(what).await
+    }
+
+    async fn cancel(&self, jobs: &[JobRef], cancel: &Cancel) -> Vec<Result<CancelOutcome>> {
+        match self.now() {
+            Ok(store) => store.cancel(jobs, cancel).await,
+            Err(error) => jobs.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    async fn queue_control(&self, queue: &QueueName) -> Result<QueueControl> {
+        self.now()?.queue_control(queue).await
+    }
+
+    async fn set_queue_control(&self, queue: &QueueName, control: &QueueControl) -> Result<()> {
+        self.now()?.set_queue_control(queue, control).await
+    }
+
+    async fn evict(&self, queue: &QueueName, retention: &Retention, limit: usize) -> Result<usize> {
+        self.now()?.evict(queue, retention, limit).await
+    }
+
+    async fn lead(&self, role: &str, candidate: &str, term: Duration) -> Result<Option<Leadership>> {
+        self.now()?.lead(role, candidate, term).await
     }
 }

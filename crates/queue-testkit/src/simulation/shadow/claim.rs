@@ -11,7 +11,7 @@ impl Shadow {
         let Some(taker) = self.consumers.get(&consumer) else { return };
         let (life, queue, demand) = (taker.life, taker.queue.clone(), taker.demand);
         let late = self.promises.pauses_within;
-        let holds_back = |line: &super::Line| line.paused && line.paused_since + late <= at.mono;
+        let holds_back = |line: &super::Line| line.paused && !line.doubted && line.paused_since + late <= at.mono;
         if self.lines.get(&queue).is_some_and(holds_back) && !deliveries.is_empty() {
             self.wrong(format!("{} were given out of {queue} while it was paused", deliveries.len()));
         }
@@ -19,7 +19,8 @@ impl Shadow {
             self.claims += 1;
             self.claim(at, (consumer, life), &queue, delivery);
         }
-        let held = self.holds_of(consumer, |hold| hold.stands(at));
+        let held =
+            self.holds_of(consumer, |hold| hold.stands(at) && !self.asked.contains_key(&settle::key(&hold.receipt)));
         // It may have asked for less since it took what it has.
         if held > demand && !deliveries.is_empty() && self.promises.atomic {
             self.wrong(format!("a consumer holds {held} jobs of {queue} and asked for {demand} at most"));
@@ -37,7 +38,7 @@ impl Shadow {
         if !settling && !reborn {
             wrongs.extend(job.check_turn(at, delivery));
         }
-        if !reborn {
+        if !reborn && !(settling && self.promises.atomic) {
             wrongs.extend(job.check_counts(delivery, self.promises.counts_starts));
         }
         if self.promises.records && job.cancel && delivery.lease.cancel.is_none() {
@@ -62,6 +63,11 @@ impl Shadow {
             }
             job.orphaned = true;
             job.losses += 1;
+        }
+        if settling && self.promises.atomic {
+            // Whatever became of what was asked for.
+            (job.started_lost, job.started_kept) = (delivery.started_before, 0);
+            job.orphaned |= delivery.redelivered;
         }
         // What is given out was not ended by anybody, and what it was asked to become shows in its number.
         job.offer = Offer::Accepted;
@@ -170,7 +176,9 @@ impl Job {
         let lost = match &self.state {
             // Where the claim is known and no more, it counts as a start.
             State::Held(hold) if hold.forgotten => self.started_kept..=self.started_lost + 1,
-            State::Held(hold) => self.started_lost + u32::from(hold.marked)..=self.started_lost + u32::from(hold.marked),
+            State::Held(hold) => {
+                self.started_lost + u32::from(hold.marked)..=self.started_lost + u32::from(hold.marked)
+            }
             _ => self.started_lost..=self.started_lost,
         };
         if exact && !lost.contains(&delivery.started_before) {

@@ -84,6 +84,8 @@ struct Job {
     fresh: bool,
     parked: Option<ParkKey>,
     cancel: bool,
+    /// It was asked to stop, and nobody was answered.
+    cancel_doubted: bool,
     /// Started deliveries that ended in a lost lease.
     started_lost: u32,
     /// Of these, so many at least outlive the broker.
@@ -113,27 +115,31 @@ struct Due {
     wall: Option<Timestamp>,
     /// What a broker that begins again makes of it.
     kept: Timestamp,
+    /// It may be due then already: a broker that began again counts anew, unless it knew that it was due.
+    earliest: Duration,
 }
 
 impl Due {
     fn now(at: At) -> Self {
-        Self { mono: at.mono, wall: None, kept: at.wall }
+        Self { mono: at.mono, wall: None, kept: at.wall, earliest: Duration::MAX }
     }
 
     fn after(at: At, delay: Duration) -> Self {
-        Self { mono: at.mono + delay, wall: None, kept: at.wall + delay }
+        Self { mono: at.mono + delay, wall: None, kept: at.wall + delay, earliest: Duration::MAX }
     }
 
     /// The broker began again, and counts from what the wall shows now.
     fn restart(&mut self, at: At) {
         if at.mono < self.mono || at.wall < self.kept {
-            self.mono = at.mono + at.wall.until(self.kept);
+            let anew = at.mono + at.wall.until(self.kept);
+            self.earliest = self.earliest.min(self.mono).min(anew);
+            self.mono = anew;
         }
     }
 
     /// Early by every clock there is.
     fn is_early(self, at: At) -> bool {
-        at.mono < self.mono && self.wall.is_none_or(|wall| at.wall < wall)
+        at.mono < self.mono.min(self.earliest) && self.wall.is_none_or(|wall| at.wall < wall)
     }
 }
 
@@ -150,6 +156,8 @@ struct Consumer {
 #[derive(Debug, Default)]
 struct Line {
     paused: bool,
+    /// It was to be paused, or to run again, and nobody was answered.
+    doubted: bool,
     paused_since: Duration,
     /// Since when it runs (again).
     running_since: Duration,
@@ -266,7 +274,7 @@ impl Shadow {
     /// still knows, and waits go on by the wall clock.
     fn killed(&mut self, at: At) {
         self.told.lose();
-        self.leads.values_mut().for_each(|lead| lead.end(at));
+        self.leads.clear();
         for job in self.jobs.values_mut() {
             job.due.restart(at);
             if let State::Held(hold) = &mut job.state {
@@ -339,7 +347,11 @@ impl Shadow {
         } else if paused && !line.paused {
             line.paused_since = at.mono;
         }
-        line.paused = paused;
+        (line.paused, line.doubted) = (paused, false);
+    }
+
+    pub(super) fn pause_in_doubt(&mut self, queue: &QueueName) {
+        self.line(queue).doubted = true;
     }
 
     /// Nothing could be reached until now, or the broker has only now come up.
@@ -372,7 +384,7 @@ impl Job {
 
     /// It may be over: as far as anybody was told, or because its time ran out.
     fn may_be_over(&self, at: At) -> bool {
-        let doubted = self.doubts.iter().any(|doubt| End::of(doubt).is_final());
+        let doubted = self.cancel_doubted || self.doubts.iter().any(|doubt| End::of(doubt).is_final());
         let cancelled = self.cancel && (self.orphaned || !self.stands(at));
         self.is_over() || self.offer != Offer::Accepted || doubted || cancelled || self.may_have_expired(at)
     }

@@ -167,6 +167,7 @@ impl Job {
             accepted_at: at.mono,
             parked: None,
             cancel: false,
+            cancel_doubted: false,
             started_lost: 0,
             started_kept: 0,
             orphaned: false,
@@ -194,7 +195,9 @@ impl Job {
 impl Due {
     fn of(at: At, envelope: &Envelope) -> Self {
         match envelope.not_before {
-            Some(due) => Self { mono: at.mono + at.wall.until(due), wall: Some(due), kept: due },
+            Some(due) => {
+                Self { mono: at.mono + at.wall.until(due), wall: Some(due), kept: due, earliest: Duration::MAX }
+            }
             None => Self::now(at),
         }
     }

@@ -121,13 +121,6 @@ pub(super) struct Lead {
     until: Duration,
 }
 
-impl Lead {
-    /// Nobody remembers it.
-    pub(super) fn end(&mut self, at: At) {
-        self.until = self.until.min(at.mono);
-    }
-}
-
 impl Shadow {
     /// Somebody was given the lead of a role.
     pub(in crate::simulation) fn led(

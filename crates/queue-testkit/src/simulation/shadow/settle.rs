@@ -36,7 +36,12 @@ impl Shadow {
                 SettleOutcome::AlreadySettled | SettleOutcome::Conflict => self.repeated(at, settlement, outcome),
                 SettleOutcome::LeaseLost => self.lost(at, settlement),
                 SettleOutcome::NotSettled { .. } => {}
-                SettleOutcome::Unknown(_) => self.settle_in_doubt(std::slice::from_ref(settlement)),
+                SettleOutcome::Unknown(_) => {
+                    if self.holds(&settlement.receipt).is_some() {
+                        self.asked.entry(key(&settlement.receipt)).or_insert(at.mono);
+                    }
+                    self.settle_in_doubt(std::slice::from_ref(settlement));
+                }
             }
         }
     }
@@ -61,7 +66,8 @@ impl Shadow {
             self.wrong_with(receipt.id, format!("settled as {what} by a receipt that was stale"));
         } else {
             self.settled.insert(key(receipt), disposition.clone());
-            let since = self.asked.get(&key(receipt)).copied().unwrap_or(at.mono);
+            let asked = self.asked.get(&key(receipt)).filter(|_| !self.promises.atomic);
+            let since = asked.copied().unwrap_or(at.mono);
             self.take_effect(At { mono: since, ..at }, receipt.id, disposition);
             for follow_up in then {
                 if self.key_is_free(at, &follow_up.queue, &follow_up.envelope) {
@@ -90,6 +96,9 @@ impl Shadow {
         if end.is_final() {
             job.state = State::Ended(end);
             return;
+        }
+        if job.cancel_doubted {
+            job.doubts.push(Disposition::Cancelled);
         }
         job.state = State::Waiting;
         match disposition {
@@ -131,7 +140,8 @@ impl Shadow {
     }
 
     fn lost(&mut self, at: At, settlement: &Settlement) {
-        if self.holds(&settlement.receipt).is_some_and(|hold| hold.stands(at)) {
+        let doubted = self.jobs.get(&settlement.receipt.id).is_some_and(|job| !job.doubts.is_empty());
+        if !doubted && self.holds(&settlement.receipt).is_some_and(|hold| hold.stands(at)) {
             self.wrong_with(settlement.receipt.id, "told that its lease is lost, which stands");
         }
     }
@@ -159,7 +169,9 @@ impl Shadow {
         let (slack, records) = (self.promises.slack, self.promises.records);
         for (beat, outcome) in beats.iter().zip(outcomes) {
             let id = beat.receipt.id;
-            let hold = self.holds(&beat.receipt).map(|hold| hold.stands(at));
+            // What was asked for and not answered may have ended it.
+            let doubted = self.jobs.get(&id).is_some_and(|job| !job.doubts.is_empty());
+            let hold = self.holds(&beat.receipt).map(|hold| hold.stands(at) && !doubted);
             match (outcome, hold) {
                 (BeatOutcome::Lost, Some(true)) => self.wrong_with(id, "a beat says lost, and its lease stands"),
                 // Where a call is many steps, it may have been settled since.
@@ -225,6 +237,7 @@ impl Shadow {
     pub(in crate::simulation) fn cancel_in_doubt(&mut self, id: JobId) {
         if let Some(job) = self.jobs.get_mut(&id) {
             job.doubts.push(Disposition::Cancelled);
+            job.cancel_doubted = true;
         }
     }
 

@@ -69,9 +69,10 @@ impl JobStore for WitnessStore {
 
     async fn set_queue_control(&self, queue: &QueueName, control: &QueueControl) -> Result<()> {
         let done = self.inner.set_queue_control(queue, control).await;
-        if done.is_ok() {
-            self.sim.judge(|shadow, at| shadow.paused(at, queue, control.paused));
-        }
+        self.sim.judge(|shadow, at| match done {
+            Ok(()) => shadow.paused(at, queue, control.paused),
+            Err(_) => shadow.pause_in_doubt(queue),
+        });
         done
     }
 
@@ -107,9 +108,10 @@ impl QueueAdmin for WitnessAdmin {
 
     async fn pause(&self, queue: &QueueName, paused: bool) -> Result<()> {
         let done = self.inner.pause(queue, paused).await;
-        if done.is_ok() {
-            self.sim.judge(|shadow, at| shadow.paused(at, queue, paused));
-        }
+        self.sim.judge(|shadow, at| match done {
+            Ok(()) => shadow.paused(at, queue, paused),
+            Err(_) => shadow.pause_in_doubt(queue),
+        });
         done
     }
 
