@@ -64,7 +64,7 @@ impl Shadow {
             job.orphaned = true;
             job.losses += 1;
         }
-        if settling && self.promises.atomic {
+        if (settling || reborn) && self.promises.atomic {
             // Whatever became of what was asked for.
             (job.started_lost, job.started_kept) = (delivery.started_before, 0);
             job.orphaned |= delivery.redelivered;

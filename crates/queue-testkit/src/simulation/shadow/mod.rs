@@ -80,6 +80,8 @@ struct Job {
     /// When it may be claimed, on either clock: where they disagree the later one excuses a delay, and the earlier one a claim.
     due: Due,
     accepted_at: Duration,
+    /// When its time to live runs out, as it was offered.
+    over_at: Option<Duration>,
     /// Joined the tail once, and was never claimed: its place in line is known.
     fresh: bool,
     parked: Option<ParkKey>,
@@ -168,6 +170,8 @@ struct KeyHold {
     job: JobId,
     until: Option<Duration>,
     kept: Option<Timestamp>,
+    /// It may hold for longer.
+    doubted: bool,
 }
 
 /// The judge of one run.
@@ -283,7 +287,9 @@ impl Shadow {
         }
         for hold in self.keys.values_mut() {
             if let Some((until, kept)) = hold.until.as_mut().zip(hold.kept) {
-                *until = at.mono + at.wall.until(kept);
+                // Where it had ended by then, the broker may know or not.
+                *until = (*until).min(at.mono + at.wall.until(kept));
+                hold.doubted = true;
             }
         }
     }
@@ -397,6 +403,9 @@ impl Job {
     fn may_have_expired(&self, at: At) -> bool {
         let Some(end) = self.envelope.expires_at.filter(|_| !self.ttl_lifted) else { return false };
         let ttl = self.envelope.created_at.until(end);
-        end <= at.latest || self.accepted_at + ttl <= at.mono + Duration::from_millis(1)
+        let soon = at.mono + Duration::from_millis(1);
+        end <= at.latest
+            || self.over_at.is_some_and(|over| over <= soon)
+            || self.accepted_at + ttl <= at.mono + Duration::from_millis(1)
     }
 }

@@ -6,7 +6,7 @@ use queue_core::{
     store::CancelOutcome,
 };
 
-use super::{At, Due, Shadow, State};
+use super::{At, Due, Job, Shadow, State};
 use crate::{checker::End, simulation::words};
 
 impl Shadow {
@@ -193,8 +193,16 @@ impl Shadow {
                         self.wrong_with(id, "a beat gives less than the lease that was asked for");
                     }
                 }
+                (BeatOutcome::Unknown(_), Some(_)) if beat.started => self.start_in_doubt(id),
                 _ => {}
             }
+        }
+    }
+
+    /// It may be counted, and may not.
+    fn start_in_doubt(&mut self, id: JobId) {
+        if let Some(Job { state: State::Held(hold), .. }) = self.jobs.get_mut(&id) {
+            hold.forgotten = true;
         }
     }
 
@@ -238,6 +246,13 @@ impl Shadow {
         if let Some(job) = self.jobs.get_mut(&id) {
             job.doubts.push(Disposition::Cancelled);
             job.cancel_doubted = true;
+        }
+    }
+
+    /// A dead job may have got another life.
+    pub(in crate::simulation) fn redrive_in_doubt(&mut self, id: JobId) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.redriving = true;
         }
     }
 

@@ -134,6 +134,9 @@ impl QueueAdmin for WitnessAdmin {
             self.sim.judge(|shadow, _| ids.iter().for_each(|id| shadow.redriving(*id)));
         }
         let report = self.inner.redrive(queue, what).await;
+        if let (Err(_), RedriveSelection::Jobs(ids)) = (&report, &what.which) {
+            self.sim.judge(|shadow, _| ids.iter().for_each(|id| shadow.redrive_in_doubt(*id)));
+        }
         if let (Ok(report), RedriveSelection::Jobs(ids), false) = (&report, &what.which, what.dry_run)
             && let ([id], 1) = (ids.as_slice(), report.redriven)
         {
