@@ -153,8 +153,7 @@ impl RedisProvider {
             let mut full = Vec::new();
             for part in waiting.chunks(BATCH) {
                 let jobs: Vec<Envelope> = part.iter().map(|index| batch[*index].clone()).collect();
-                let published =
-                    tokio::time::timeout_at(deadline, self.publish_once(known, &jobs, options.on_full)).await;
+                let published = tokio::time::timeout_at(deadline, self.publish_once(known, &jobs, options.on_full)).await;
                 let published = published.unwrap_or_else(|_| vec![late(); jobs.len()]);
                 for (index, outcome) in part.iter().zip(published) {
                     if matches!(outcome, PublishOutcome::Rejected(Rejection::Full)) {
