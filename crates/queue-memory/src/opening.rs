@@ -107,6 +107,14 @@ impl MemoryProvider {
         self.shared.recovery.as_ref()
     }
 
+    /// Tries to write what waits for the disk, where the journal has no thread for that. For tests.
+    #[doc(hidden)]
+    pub fn pump(&self) {
+        if let Some(journal) = &self.shared.journal {
+            journal.pump();
+        }
+    }
+
     /// Ends as a crash would: what is not on disk is lost, and the journal is not marked as closed. For tests.
     #[doc(hidden)]
     pub fn abandon(&self) {

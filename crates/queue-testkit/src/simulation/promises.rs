@@ -21,7 +21,7 @@ pub struct Promises {
     pub dedup: bool,
     /// A broker can be restarted.
     pub restarts: bool,
-    /// A restart ends every lease.
+    /// A restart ends every lease: the broker is killed and knows what its disk knows. A refusal is its disk's.
     pub restart_ends_leases: bool,
     /// A pause is obeyed within that time.
     pub pauses_within: Duration,

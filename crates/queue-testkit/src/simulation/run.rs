@@ -358,7 +358,7 @@ async fn trouble(sim: Sim, plan: Arc<Plan>, promises: Promises, backend: Arc<dyn
             Kind::Restart => {
                 sim.note("STAGE", 6, || "the broker restarts".to_owned());
                 backend.restart().await;
-                sim.judge(|shadow, _| shadow.restarted());
+                sim.judge(|shadow, at| shadow.restarted(at));
             }
             Kind::Refusal => {
                 let (publishes, dead_letters) = (dice.between(0, 3), dice.between(0, 2));
@@ -366,6 +366,7 @@ async fn trouble(sim: Sim, plan: Arc<Plan>, promises: Promises, backend: Arc<dyn
                 for spec in &plan.queues {
                     backend.refuse(&spec.name, count(publishes), count(dead_letters));
                 }
+                sim.judge(|shadow, _| shadow.hindered());
                 sim.note("STAGE", 10, || format!("{publishes} publishes and {dead_letters} dead letters are refused"));
             }
             Kind::Jump => {

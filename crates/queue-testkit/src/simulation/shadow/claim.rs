@@ -13,7 +13,7 @@ impl Shadow {
         let Some(taker) = self.consumers.get(&consumer) else { return };
         let (life, queue, demand, asked) = (taker.life, taker.queue.clone(), taker.demand, taker.asked);
         let late = self.promises.pauses_within;
-        let holds_back = |line: &super::Line| line.paused && line.paused_since + late <= at.mono;
+        let holds_back = |line: &super::Line| line.paused && !line.doubted && line.paused_since + late <= at.mono;
         if self.lines.get(&queue).is_some_and(holds_back) && !deliveries.is_empty() {
             self.wrong(format!("{} were given out of {queue} while it was paused", deliveries.len()));
         }
@@ -21,7 +21,8 @@ impl Shadow {
             self.claims += 1;
             self.claim(at, asked, (consumer, life), &queue, delivery);
         }
-        let held = self.holds_of(consumer, |hold| hold.stands(at));
+        let held =
+            self.holds_of(consumer, |hold| hold.stands(at) && !self.asked.contains_key(&settle::key(&hold.receipt)));
         // It may have asked for less since it took what it has.
         if held > demand && !deliveries.is_empty() && self.promises.atomic {
             self.wrong(format!("a consumer holds {held} jobs of {queue} and asked for {demand} at most"));
@@ -39,7 +40,7 @@ impl Shadow {
         if !settling && !reborn {
             wrongs.extend(job.check_turn(at, delivery));
         }
-        if !reborn {
+        if !reborn && !(settling && self.promises.atomic) {
             wrongs.extend(job.check_counts(delivery, self.promises.counts_starts));
         }
         if self.promises.records
@@ -65,9 +66,18 @@ impl Shadow {
             (job.redriving, job.reborn) = (false, true);
         }
         if let (State::Held(hold), false) = (&job.state, settling) {
-            job.started_lost += u32::from(hold.marked);
+            if hold.forgotten {
+                (job.started_lost, job.started_kept) = (delivery.started_before, delivery.started_before);
+            } else {
+                job.started_lost += u32::from(hold.marked);
+            }
             job.orphaned = true;
             job.losses += 1;
+        }
+        if (settling || reborn) && self.promises.atomic {
+            // Whatever became of what was asked for.
+            (job.started_lost, job.started_kept) = (delivery.started_before, 0);
+            job.orphaned |= delivery.redelivered;
         }
         // What is given out was not ended by anybody, and what it was asked to become shows in its number.
         job.offer = Offer::Accepted;
@@ -83,6 +93,7 @@ impl Shadow {
             until: delivery.lease.remaining.map(|rest| at.mono + rest.saturating_sub(slack)),
             shaken: self.promises.rebalances,
             marked: false,
+            forgotten: false,
         });
     }
 
@@ -148,7 +159,7 @@ impl Job {
                 "given out a second time while its lease stands{}",
                 hold.until.map_or_else(String::new, |until| format!(" for {:?}", until.saturating_sub(at.mono)))
             )),
-            State::Held(_) if !delivery.redelivered => {
+            State::Held(hold) if !delivery.redelivered && !hold.forgotten => {
                 wrongs.push("its last lease was lost, and nothing says that it was given out before".to_owned());
             }
             State::Held(_) => {}
@@ -173,11 +184,16 @@ impl Job {
             wrongs.push(format!("given out as attempt {}, where {} is due", delivery.attempt, self.attempt));
         }
         let lost = match &self.state {
-            State::Held(hold) => self.started_lost + u32::from(hold.marked),
-            _ => self.started_lost,
+            // Where the claim is known and no more, it counts as a start.
+            State::Held(hold) if hold.forgotten => self.started_kept..=self.started_lost + 1,
+            State::Held(hold) => {
+                self.started_lost + u32::from(hold.marked)..=self.started_lost + u32::from(hold.marked)
+            }
+            _ => self.started_lost..=self.started_lost,
         };
-        if exact && delivery.started_before != lost {
+        if exact && !lost.contains(&delivery.started_before) {
             let counted = delivery.started_before;
+            let lost = lost.end();
             wrongs.push(format!("{lost} starts of it ended in a lost lease, and {counted} are counted"));
         }
         wrongs

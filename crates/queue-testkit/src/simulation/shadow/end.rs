@@ -36,6 +36,13 @@ pub(in crate::simulation) struct Truth {
     pub(in crate::simulation) dead: BTreeSet<JobId>,
 }
 
+impl Told {
+    /// Somebody may have heard too little, or the same again.
+    pub(super) fn lose(&mut self) {
+        self.missed = true;
+    }
+}
+
 impl Shadow {
     /// A watcher heard something.
     pub(in crate::simulation) fn told(&mut self, watched: &Watched<JobEvent>) {
@@ -67,7 +74,8 @@ impl Shadow {
         let long = |since: Duration| since + patience < at.mono;
         let mut wrongs = Vec::new();
         for (id, job) in &self.jobs {
-            let flows = self.lines.get(&job.queue).is_none_or(|line| !line.paused && long(line.running_since));
+            let flows =
+                self.lines.get(&job.queue).is_none_or(|line| !line.paused && !line.doubted && long(line.running_since));
             let until = match &job.state {
                 State::Held(hold) if !hold.shaken => hold.until,
                 _ => None,

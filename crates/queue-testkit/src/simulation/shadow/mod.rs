@@ -62,6 +62,8 @@ struct Hold {
     shaken: bool,
     /// Its start was marked.
     marked: bool,
+    /// The broker was killed, and may not have written the claim down.
+    forgotten: bool,
 }
 
 #[derive(Debug)]
@@ -78,14 +80,20 @@ struct Job {
     /// When it may be claimed, on either clock: where they disagree the later one excuses a delay, and the earlier one a claim.
     due: Due,
     accepted_at: Duration,
+    /// When its time to live runs out, as it was offered.
+    over_at: Option<Duration>,
     /// Joined the tail once, and was never claimed: its place in line is known.
     fresh: bool,
     parked: Option<ParkKey>,
     cancel: bool,
     /// When that was last answered: what was asked before it need not say so where a call is many steps.
     cancel_since: Duration,
+    /// It was asked to stop, and nobody was answered.
+    cancel_doubted: bool,
     /// Started deliveries that ended in a lost lease.
     started_lost: u32,
+    /// Of these, so many at least outlive the broker.
+    started_kept: u32,
     /// A lease of it was lost since its last settlement.
     orphaned: bool,
     /// Dispositions that were asked for and not answered: each may have taken.
@@ -113,20 +121,33 @@ struct Job {
 struct Due {
     mono: Duration,
     wall: Option<Timestamp>,
+    /// What a broker that begins again makes of it.
+    kept: Timestamp,
+    /// It may be due then already: a broker that began again counts anew, unless it knew that it was due.
+    earliest: Duration,
 }
 
 impl Due {
     fn now(at: At) -> Self {
-        Self { mono: at.mono, wall: None }
+        Self { mono: at.mono, wall: None, kept: at.wall, earliest: Duration::MAX }
     }
 
     fn after(at: At, delay: Duration) -> Self {
-        Self { mono: at.mono + delay, wall: None }
+        Self { mono: at.mono + delay, wall: None, kept: at.wall + delay, earliest: Duration::MAX }
+    }
+
+    /// The broker began again, and counts from what the wall shows now.
+    fn restart(&mut self, at: At) {
+        if at.mono < self.mono || at.wall < self.kept {
+            let anew = at.mono + at.wall.until(self.kept);
+            self.earliest = self.earliest.min(self.mono).min(anew);
+            self.mono = anew;
+        }
     }
 
     /// Early by every clock there is.
     fn is_early(self, at: At) -> bool {
-        at.mono < self.mono && self.wall.is_none_or(|wall| at.wall < wall)
+        at.mono < self.mono.min(self.earliest) && self.wall.is_none_or(|wall| at.wall < wall)
     }
 }
 
@@ -145,6 +166,8 @@ struct Consumer {
 #[derive(Debug, Default)]
 struct Line {
     paused: bool,
+    /// It was to be paused, or to run again, and nobody was answered.
+    doubted: bool,
     paused_since: Duration,
     /// Since when it runs (again).
     running_since: Duration,
@@ -154,6 +177,9 @@ struct Line {
 struct KeyHold {
     job: JobId,
     until: Option<Duration>,
+    kept: Option<Timestamp>,
+    /// It may hold for longer.
+    doubted: bool,
 }
 
 /// The judge of one run.
@@ -249,9 +275,38 @@ impl Shadow {
     }
 
     /// The broker was restarted.
-    pub(super) fn restarted(&mut self) {
-        let all = self.promises.restart_ends_leases;
-        self.shake(|hold| all || hold.until.is_none());
+    pub(super) fn restarted(&mut self, at: At) {
+        if self.promises.restart_ends_leases {
+            return self.killed(at);
+        }
+        self.shake(|hold| hold.until.is_none());
+    }
+
+    /// The broker lost its memory: leases, leaders, watchers, and claims that nobody waited for. What it had answered it
+    /// still knows, and waits go on by the wall clock.
+    fn killed(&mut self, at: At) {
+        self.told.lose();
+        self.leads.clear();
+        for job in self.jobs.values_mut() {
+            job.due.restart(at);
+            if let State::Held(hold) = &mut job.state {
+                (hold.shaken, hold.forgotten) = (true, true);
+            }
+        }
+        for hold in self.keys.values_mut() {
+            if let Some((until, kept)) = hold.until.as_mut().zip(hold.kept) {
+                // Where it had ended by then, the broker may know or not.
+                *until = (*until).min(at.mono + at.wall.until(kept));
+                hold.doubted = true;
+            }
+        }
+    }
+
+    /// The broker's disk refuses: what is asked for then may be done and not answered, and told of later or twice.
+    pub(super) fn hindered(&mut self) {
+        if self.promises.restart_ends_leases {
+            self.told.lose();
+        }
     }
 
     fn shake(&mut self, struck: impl Fn(&Hold) -> bool) {
@@ -308,7 +363,11 @@ impl Shadow {
         } else if paused && !line.paused {
             line.paused_since = at.mono;
         }
-        line.paused = paused;
+        (line.paused, line.doubted) = (paused, false);
+    }
+
+    pub(super) fn pause_in_doubt(&mut self, queue: &QueueName) {
+        self.line(queue).doubted = true;
     }
 
     /// Nothing could be reached until now, or the broker has only now come up.
@@ -348,7 +407,7 @@ impl Job {
     /// What a redrive resets.
     fn begin_again(&mut self, at: At) {
         self.lift_ttl(at);
-        self.started_lost = 0;
+        (self.started_lost, self.started_kept) = (0, 0);
         self.orphaned = false;
         self.cancel = false;
     }
@@ -359,7 +418,7 @@ impl Job {
 
     /// It may be over: as far as anybody was told, or because its time ran out.
     fn may_be_over(&self, at: At) -> bool {
-        let doubted = self.doubts.iter().any(|doubt| End::of(doubt).is_final());
+        let doubted = self.cancel_doubted || self.doubts.iter().any(|doubt| End::of(doubt).is_final());
         let cancelled = self.cancel && (self.orphaned || !self.stands(at));
         self.is_over() || self.offer != Offer::Accepted || doubted || cancelled || self.may_have_expired(at)
     }
@@ -372,6 +431,9 @@ impl Job {
     fn may_have_expired(&self, at: At) -> bool {
         let Some(end) = self.envelope.expires_at.filter(|_| !self.ttl_lifted) else { return false };
         let ttl = self.envelope.created_at.until(end);
-        end <= at.latest || self.accepted_at + ttl <= at.mono + Duration::from_millis(1)
+        let soon = at.mono + Duration::from_millis(1);
+        end <= at.latest
+            || self.over_at.is_some_and(|over| over <= soon)
+            || self.accepted_at + ttl <= at.mono + Duration::from_millis(1)
     }
 }

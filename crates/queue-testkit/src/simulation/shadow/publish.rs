@@ -87,8 +87,12 @@ impl Shadow {
             let text = format!("accepted while {} holds its unique key", words::job(holder.job));
             self.wrong_with(envelope.id, text);
         }
-        let until = unique.window.map(|window| at.mono + window);
-        self.keys.insert(name, KeyHold { job: envelope.id, until });
+        // Asked for before without an answer, nobody knows since when it counts.
+        let doubted = self.jobs.get(&envelope.id).is_some_and(|job| job.asked_before);
+        let window = |window| if doubted { at.mono } else { at.mono + window };
+        let until = unique.window.map(window);
+        let kept = unique.window.map(|window| at.wall + window);
+        self.keys.insert(name, KeyHold { job: envelope.id, until, kept, doubted });
     }
 
     fn surely_holds(&self, at: At, holder: &KeyHold) -> bool {
@@ -113,10 +117,12 @@ impl Shadow {
         let same =
             holder.queue == *queue && holder.envelope.unique.as_deref().is_some_and(|theirs| theirs.key == unique.key);
         let name = (queue.clone(), unique.key.clone());
-        let window = self.keys.get(&name).filter(|hold| hold.job == existing).and_then(|hold| hold.until);
+        let window =
+            self.keys.get(&name).filter(|hold| hold.job == existing).and_then(|hold| Some((hold.until?, hold.doubted)));
         // Who waited may have been answered long before, and the holder may have ended since.
         let free = match window {
-            Some(until) => began > until,
+            Some((_, true)) => false,
+            Some((until, false)) => began > until,
             None => holder.is_over() && holder.doubts.is_empty() && began == at.mono,
         };
         if !same {
@@ -164,10 +170,13 @@ impl Job {
             state: State::Waiting,
             place: u64::MAX,
             accepted_at: at.mono,
+            over_at: envelope.expires_at.map(|end| at.mono + at.wall.until(end)),
             parked: None,
             cancel: false,
             cancel_since: Duration::ZERO,
+            cancel_doubted: false,
             started_lost: 0,
+            started_kept: 0,
             orphaned: false,
             doubts: Vec::new(),
             claims: 0,
@@ -195,7 +204,9 @@ impl Job {
 impl Due {
     fn of(at: At, envelope: &Envelope) -> Self {
         match envelope.not_before {
-            Some(due) => Self { mono: at.mono + at.wall.until(due), wall: Some(due) },
+            Some(due) => {
+                Self { mono: at.mono + at.wall.until(due), wall: Some(due), kept: due, earliest: Duration::MAX }
+            }
             None => Self::now(at),
         }
     }

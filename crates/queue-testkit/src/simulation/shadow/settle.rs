@@ -8,7 +8,7 @@ use queue_core::{
     store::CancelOutcome,
 };
 
-use super::{At, Due, Shadow, State};
+use super::{At, Due, Job, Shadow, State};
 use crate::{checker::End, simulation::words};
 
 impl Shadow {
@@ -38,7 +38,12 @@ impl Shadow {
                 SettleOutcome::AlreadySettled | SettleOutcome::Conflict => self.repeated(at, settlement, outcome),
                 SettleOutcome::LeaseLost => self.lost(at, settlement),
                 SettleOutcome::NotSettled { .. } => {}
-                SettleOutcome::Unknown(_) => self.settle_in_doubt(std::slice::from_ref(settlement)),
+                SettleOutcome::Unknown(_) => {
+                    if self.holds(&settlement.receipt).is_some() {
+                        self.asked.entry(key(&settlement.receipt)).or_insert(at.mono);
+                    }
+                    self.settle_in_doubt(std::slice::from_ref(settlement));
+                }
             }
         }
     }
@@ -63,7 +68,8 @@ impl Shadow {
             self.wrong_with(receipt.id, format!("settled as {what} by a receipt that was stale"));
         } else {
             self.settled.insert(key(receipt), disposition.clone());
-            let since = self.asked.get(&key(receipt)).copied().unwrap_or(at.mono);
+            let asked = self.asked.get(&key(receipt)).filter(|_| !self.promises.atomic);
+            let since = asked.copied().unwrap_or(at.mono);
             self.take_effect(At { mono: since, ..at }, receipt.id, disposition);
             for follow_up in then {
                 if self.key_is_free(at, &follow_up.queue, &follow_up.envelope) {
@@ -92,6 +98,9 @@ impl Shadow {
         if end.is_final() {
             job.state = State::Ended(end);
             return;
+        }
+        if job.cancel_doubted {
+            job.doubts.push(Disposition::Cancelled);
         }
         job.state = State::Waiting;
         match disposition {
@@ -133,7 +142,8 @@ impl Shadow {
     }
 
     fn lost(&mut self, at: At, settlement: &Settlement) {
-        if self.holds(&settlement.receipt).is_some_and(|hold| hold.stands(at)) {
+        let doubted = self.jobs.get(&settlement.receipt.id).is_some_and(|job| !job.doubts.is_empty());
+        if !doubted && self.holds(&settlement.receipt).is_some_and(|hold| hold.stands(at)) {
             self.wrong_with(settlement.receipt.id, "told that its lease is lost, which stands");
         }
     }
@@ -161,7 +171,9 @@ impl Shadow {
         let (slack, records, atomic) = (self.promises.slack, self.promises.records, self.promises.atomic);
         for (beat, outcome) in beats.iter().zip(outcomes) {
             let id = beat.receipt.id;
-            let hold = self.holds(&beat.receipt).map(|hold| hold.stands(at));
+            // What was asked for and not answered may have ended it.
+            let doubted = self.jobs.get(&id).is_some_and(|job| !job.doubts.is_empty());
+            let hold = self.holds(&beat.receipt).map(|hold| hold.stands(at) && !doubted);
             match (outcome, hold) {
                 (BeatOutcome::Lost, Some(true)) => self.wrong_with(id, "a beat says lost, and its lease stands"),
                 // Where a call is many steps, it may have been settled since.
@@ -183,8 +195,16 @@ impl Shadow {
                         self.wrong_with(id, "a beat gives less than the lease that was asked for");
                     }
                 }
+                (BeatOutcome::Unknown(_), Some(_)) if beat.started => self.start_in_doubt(id),
                 _ => {}
             }
+        }
+    }
+
+    /// It may be counted, and may not.
+    fn start_in_doubt(&mut self, id: JobId) {
+        if let Some(Job { state: State::Held(hold), .. }) = self.jobs.get_mut(&id) {
+            hold.forgotten = true;
         }
     }
 
@@ -230,6 +250,14 @@ impl Shadow {
     pub(in crate::simulation) fn cancel_in_doubt(&mut self, id: JobId) {
         if let Some(job) = self.jobs.get_mut(&id) {
             job.doubts.push(Disposition::Cancelled);
+            job.cancel_doubted = true;
+        }
+    }
+
+    /// A dead job may have got another life.
+    pub(in crate::simulation) fn redrive_in_doubt(&mut self, id: JobId) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.redriving = true;
         }
     }
 

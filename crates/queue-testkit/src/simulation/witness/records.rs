@@ -69,9 +69,10 @@ impl JobStore for WitnessStore {
 
     async fn set_queue_control(&self, queue: &QueueName, control: &QueueControl) -> Result<()> {
         let done = self.inner.set_queue_control(queue, control).await;
-        if done.is_ok() {
-            self.sim.judge(|shadow, at| shadow.paused(at, queue, control.paused));
-        }
+        self.sim.judge(|shadow, at| match done {
+            Ok(()) => shadow.paused(at, queue, control.paused),
+            Err(_) => shadow.pause_in_doubt(queue),
+        });
         done
     }
 
@@ -107,9 +108,10 @@ impl QueueAdmin for WitnessAdmin {
 
     async fn pause(&self, queue: &QueueName, paused: bool) -> Result<()> {
         let done = self.inner.pause(queue, paused).await;
-        if done.is_ok() {
-            self.sim.judge(|shadow, at| shadow.paused(at, queue, paused));
-        }
+        self.sim.judge(|shadow, at| match done {
+            Ok(()) => shadow.paused(at, queue, paused),
+            Err(_) => shadow.pause_in_doubt(queue),
+        });
         done
     }
 
@@ -132,6 +134,9 @@ impl QueueAdmin for WitnessAdmin {
             self.sim.judge(|shadow, at| ids.iter().for_each(|id| shadow.redriving(at, *id)));
         }
         let report = self.inner.redrive(queue, what).await;
+        if let (Err(_), RedriveSelection::Jobs(ids)) = (&report, &what.which) {
+            self.sim.judge(|shadow, _| ids.iter().for_each(|id| shadow.redrive_in_doubt(*id)));
+        }
         if let (Ok(report), RedriveSelection::Jobs(ids), false) = (&report, &what.which, what.dry_run)
             && let ([id], 1) = (ids.as_slice(), report.redriven)
         {
