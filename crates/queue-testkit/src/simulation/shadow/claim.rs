@@ -40,7 +40,7 @@ impl Shadow {
         if !settling && !reborn {
             wrongs.extend(job.check_turn(at, delivery));
         }
-        if !reborn && !(settling && self.promises.atomic) {
+        if !(reborn || settling && self.promises.atomic) {
             wrongs.extend(job.check_counts(delivery, self.promises.counts_starts));
         }
         if self.promises.records
