@@ -130,7 +130,8 @@ async fn unique_key_stays_held(ctx: &StoreCtx) -> Outcome {
 }
 
 async fn unstaged_may_be_tried_again(ctx: &StoreCtx) -> Outcome {
-    let (queue, job) = (ctx.queue(), ctx.job("a"));
+    // One without a unique key may have been published since, while the store was away: its copy would be adopted.
+    let (queue, job) = (ctx.queue(), ctx.unique("a", "key"));
     let taken_back = ctx.stage(&queue, &job).await?;
     check!(only(ctx.store.unstage(&[(taken_back, 0)]).await)??, "taken back");
     let ctx = ctx.reopened(Crash).await?;
