@@ -202,12 +202,12 @@ fn option_of(error: &LimitError) -> &'static str {
     }
 }
 
-/// As many as keep the processors busy. While one program ends and the next one starts, a processor would have nothing to do but
-/// for one more; processes that stay have their next job at once.
+/// As many as keep the processors busy. While one program ends and another starts, a processor each would have nothing to do but
+/// for two more; processes that stay have their next job at once.
 fn programs(mode: ExecMode) -> usize {
     let processors = available_parallelism().map_or(1, usize::from);
     match mode {
-        ExecMode::Oneshot => processors + 1,
+        ExecMode::Oneshot => processors + 2,
         ExecMode::Pool => processors,
     }
 }
@@ -288,7 +288,7 @@ mod tests {
         let processors = available_parallelism().unwrap().get();
         let concurrency =
             |mode| plan(directory.path(), &["@/jobs", "--exec", "cat", "--exec-mode", mode]).unwrap().concurrency;
-        assert_eq!((concurrency("oneshot"), concurrency("pool")), (processors + 1, processors));
+        assert_eq!((concurrency("oneshot"), concurrency("pool")), (processors + 2, processors));
     }
 
     #[test]
