@@ -39,6 +39,8 @@ pub struct RunReport {
     pub disposition: Option<Disposition>,
     /// What the provider made of it; `None` where nothing was settled.
     pub outcome: Option<SettleOutcome>,
+    /// When it began, on the monotonic clock of the scheduler's [`Env`](crate::Env); `None` where its handler was not called.
+    pub begun: Option<Duration>,
     /// How long the attempt ran.
     pub run: Duration,
 }
@@ -169,6 +171,7 @@ fn report(pool: &Pool, item: Finished, outcome: Option<SettleOutcome>) {
             attempt: delivery.attempt,
             disposition: item.disposition,
             outcome,
+            begun: item.held.begun(),
             run: item.run,
         };
         // What observes must not stop what settles.
