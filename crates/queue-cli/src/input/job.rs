@@ -102,15 +102,13 @@ fn parse_object(line: &Bytes) -> Result<JobLine, Invalid> {
     let Object(members) = serde_json::from_str(text).map_err(|error| not_an_object(line, &error))?;
     let mut job = JobLine::default();
     let mut payload = None;
-    let mut seen: Vec<&str> = Vec::with_capacity(members.len());
-    for (key, value) in &members {
+    for (index, (key, value)) in members.iter().enumerate() {
         if key.starts_with('_') {
             continue;
         }
-        if seen.contains(&&**key) {
+        if members[..index].iter().any(|(earlier, _)| earlier == key) {
             return Err(Invalid(format!("key {key:?} is given twice")));
         }
-        seen.push(key);
         if key == "payload" {
             payload = Some(*value);
         } else {

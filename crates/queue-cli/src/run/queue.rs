@@ -22,9 +22,10 @@ use crate::{
 /// runner always has the time to say what happened.
 pub(super) const MARGIN: Duration = Duration::from_secs(6);
 
-/// Rows are written here, so finished jobs need hardly be remembered: long enough to look at those that ended unreported.
+/// Rows are written here, so finished jobs need hardly be remembered: long enough to look at those that ended unreported. They
+/// are so few that one is still in the processor's cache when it is forgotten.
 const RETENTION: Retention =
-    Retention { age: Duration::from_secs(60), count: 1_000, bytes: 4 << 20, dead: Duration::ZERO };
+    Retention { age: Duration::from_secs(60), count: 200, bytes: 4 << 20, dead: Duration::ZERO };
 
 /// With a journal, finished jobs are remembered until their rows are safe, and then they are forgotten one by one.
 const KEPT: Retention = {
