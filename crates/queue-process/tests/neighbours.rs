@@ -188,7 +188,7 @@ async fn not_held_up(handler: Handler, counted: bool) {
         eprintln!("{what}: {beside} good jobs beside it, {alone} without it");
         // It keeps one hand of five, and what it does to its processor is shared among all. Of neighbours that wait for it
         // hardly any complete.
-        assert!(alone >= 20 && beside * 5 >= alone, "{what}: {beside} good jobs beside it, {alone} without it");
+        assert!(alone >= 5 && beside * 5 >= alone, "{what}: {beside} good jobs beside it, {alone} without it");
     }
     coming.abort();
     worker.stop().await;

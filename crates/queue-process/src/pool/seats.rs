@@ -316,4 +316,31 @@ mod tests {
         assert_eq!(seats.take().unwrap().broken, 2);
         assert_eq!(seats.counts(), (1, 0));
     }
+
+    #[tokio::test]
+    async fn a_seat_is_kept_at_hand_until_somebody_waits_for_one() {
+        let seats = Seats::new(Program::new("cat"), 1);
+        let free = || seats.permits.available_permits();
+        let mut seat = seats.take().unwrap();
+        seats.permits.try_acquire().unwrap().forget();
+        assert!(seats.take_ready().is_none());
+        seats.fill(&mut seat).unwrap();
+        for _ in 0..3 {
+            seats.keep_at_hand(seat);
+            assert_eq!(free(), 0);
+            seat = seats.take_ready().unwrap();
+        }
+        seats.keep_at_hand(seat);
+        let seeking = seats.seek();
+        assert_eq!(free(), 1);
+        let mut seat = seats.take_ready().unwrap();
+        assert_eq!(free(), 0);
+        seats.keep_at_hand(seat);
+        assert_eq!(free(), 1, "somebody waits");
+        drop(seeking);
+        seat = seats.take_ready().unwrap();
+        seats.empty(&mut seat, false);
+        seats.keep_at_hand(seat);
+        assert_eq!((seats.take_ready().is_some(), free()), (false, 1), "without a process it is nobody's");
+    }
 }
