@@ -103,9 +103,19 @@ impl<P: AsyncRead + AsFd + Unpin> Reader<P> {
         self.dropped += surplus as u64;
     }
 
+    /// Where more may come from.
+    pub(crate) fn pipe(&self) -> Option<&P> {
+        self.pipe.as_ref()
+    }
+
     /// Keeps nothing of what was written so far.
     pub(crate) fn forget(&mut self) {
         self.take_what_is_there();
+        self.clear();
+    }
+
+    /// Keeps nothing of what was read so far.
+    pub(crate) fn clear(&mut self) {
         self.data.clear();
         self.dropped = 0;
     }

@@ -37,8 +37,8 @@ pub struct JobLine {
     pub max_attempts: Option<u32>,
     /// The wait between attempts.
     pub backoff: Option<queue_core::job::Backoff>,
-    /// Correlation, user, project, tags, metadata.
-    pub headers: Headers,
+    /// Correlation, user, project, tags, metadata. Most lines have none, and each of them is moved from hand to hand.
+    pub headers: Option<Box<Headers>>,
 }
 
 impl JobLine {
@@ -102,15 +102,13 @@ fn parse_object(line: &Bytes) -> Result<JobLine, Invalid> {
     let Object(members) = serde_json::from_str(text).map_err(|error| not_an_object(line, &error))?;
     let mut job = JobLine::default();
     let mut payload = None;
-    let mut seen: Vec<&str> = Vec::with_capacity(members.len());
-    for (key, value) in &members {
+    for (index, (key, value)) in members.iter().enumerate() {
         if key.starts_with('_') {
             continue;
         }
-        if seen.contains(&&**key) {
+        if members[..index].iter().any(|(earlier, _)| earlier == key) {
             return Err(Invalid(format!("key {key:?} is given twice")));
         }
-        seen.push(key);
         if key == "payload" {
             payload = Some(*value);
         } else {
@@ -141,11 +139,13 @@ fn take(job: &mut JobLine, key: &str, value: &RawValue) -> Result<(), Invalid> {
         }
         "backoff" => job.backoff = Some(read_with(key, value, values::backoff)?),
         "content_type" => job.content_type = read_with(key, value, content_type)?,
-        "correlation_id" => job.headers.correlation_id = Some(read(key, value, "a string")?),
-        "user" => job.headers.user = Some(read(key, value, "a string")?),
-        "project" => job.headers.project = Some(read(key, value, "a string")?),
-        "tags" => job.headers.tags = read(key, value, "a list of strings")?,
-        "metadata" => job.headers.metadata = read::<BTreeMap<_, _>>(key, value, "an object of strings")?,
+        "correlation_id" => job.headers.get_or_insert_default().correlation_id = Some(read(key, value, "a string")?),
+        "user" => job.headers.get_or_insert_default().user = Some(read(key, value, "a string")?),
+        "project" => job.headers.get_or_insert_default().project = Some(read(key, value, "a string")?),
+        "tags" => job.headers.get_or_insert_default().tags = read(key, value, "a list of strings")?,
+        "metadata" => {
+            job.headers.get_or_insert_default().metadata = read::<BTreeMap<_, _>>(key, value, "an object of strings")?
+        }
         _ => return Err(unknown(key)),
     }
     Ok(())
@@ -256,8 +256,9 @@ mod tests {
         assert_eq!(job.unique_key.as_ref().unwrap().as_str(), "k");
         assert_eq!(job.kind.as_ref().unwrap().as_str(), "mail.send");
         assert_eq!(job.retry(&RetryPolicy::default()), Some(RetryPolicy::fixed(3, Duration::from_secs(1))));
-        assert_eq!((job.headers.tags.len(), job.headers.metadata["x"].as_str()), (2, "y"));
-        let others = [job.headers.correlation_id, job.headers.user, job.headers.project].map(Option::unwrap);
+        let headers = *job.headers.unwrap();
+        assert_eq!((headers.tags.len(), headers.metadata["x"].as_str()), (2, "y"));
+        let others = [headers.correlation_id, headers.user, headers.project].map(Option::unwrap);
         assert_eq!(others, ["c", "u", "p"]);
     }
 

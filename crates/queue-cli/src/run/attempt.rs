@@ -1,23 +1,16 @@
-//! What the run wants to know of each attempt: when it starts, how long it takes, and whether programs start at all.
+//! An attempt of a job, and whether programs start at all.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::time::Duration;
 
-use bytes::Bytes;
 use queue_core::{
     error::ErrorCode,
-    worker::{Failure, JobRequest},
+    worker::{Failure, JobRequest, JobResult, RunAny},
 };
 use queue_process::{PoolOptions, ProcessHandler, ProcessPool, Program, StartError};
 use tokio::sync::watch;
 use tower::Service;
 
-use super::{open::OpenJobs, queue::MARGIN};
+use super::queue::MARGIN;
 use crate::args::{ExecMode, RunArgs};
 
 /// How the program is run.
@@ -58,14 +51,10 @@ impl Runner {
     }
 }
 
-/// Runs the program and keeps the books. A clone is one reference count: there are some for each job.
-#[derive(Debug, Clone)]
-pub(super) struct Attempt(Arc<Inner>);
-
+/// Runs the program.
 #[derive(Debug)]
-struct Inner {
+pub(super) struct Attempt {
     runner: Runner,
-    open: OpenJobs,
     unstartable: watch::Sender<Option<String>>,
 }
 
@@ -74,38 +63,23 @@ const PUT_OFF: Duration = Duration::from_secs(60);
 
 impl Attempt {
     /// `unstartable` is told why programs cannot be started, if so.
-    pub(super) fn new(runner: Runner, open: OpenJobs, unstartable: watch::Sender<Option<String>>) -> Self {
-        Self(Arc::new(Inner { runner, open, unstartable }))
+    pub(super) fn new(runner: Runner, unstartable: watch::Sender<Option<String>>) -> Self {
+        Self { runner, unstartable }
     }
 }
 
-impl Service<JobRequest> for Attempt {
-    type Response = Option<Bytes>;
-    type Error = Failure;
-    type Future = Pin<Box<dyn Future<Output = Result<Option<Bytes>, Failure>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        // Either runner is always ready: it waits inside the call, where the job's time and a cancel count.
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: JobRequest) -> Self::Future {
-        let inner = Arc::clone(&self.0);
-        Box::pin(async move {
-            let Inner { runner, open, unstartable } = &*inner;
-            let running = open.start(request.context.id(), request.context.attempt());
-            let ended = match runner {
-                Runner::OneShot(handler) => handler.clone().call(request).await,
-                Runner::Pool(pool) => pool.run(request).await,
-            };
-            match ended {
-                Err(Failure::Never(error)) if error.code == ErrorCode::Config.as_str() && runner.cannot_start() => {
-                    running.never_mind();
-                    unstartable.send_replace(Some(error.message));
-                    Err(Failure::Snooze(PUT_OFF))
-                }
-                ended => ended,
+impl RunAny for Attempt {
+    async fn run(&self, request: JobRequest) -> JobResult {
+        let ended = match &self.runner {
+            Runner::OneShot(handler) => handler.clone().call(request).await,
+            Runner::Pool(pool) => pool.run(request).await,
+        };
+        match ended {
+            Err(Failure::Never(error)) if error.code == ErrorCode::Config.as_str() && self.runner.cannot_start() => {
+                self.unstartable.send_replace(Some(error.message));
+                Err(Failure::Snooze(PUT_OFF))
             }
-        })
+            ended => ended,
+        }
     }
 }

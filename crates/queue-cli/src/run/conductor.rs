@@ -1,14 +1,14 @@
 //! The one task that owns a run: lines come in, jobs go out, every line ends in a row.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::HashSet, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use queue_core::{
     JobId,
     error::ErrorCode,
-    job::JobError,
-    scheduler::{NewJob, Submitted},
-    worker::{DrainReport, RunReport, Worker, WorkerBuilder},
+    job::{Envelope, JobError, Timestamp},
+    scheduler::Submitted,
+    worker::{AtWork, DrainReport, RunReport, Worker, WorkerBuilder},
 };
 use tokio::{
     sync::watch,
@@ -122,12 +122,12 @@ impl Conductor {
         left: Option<Left>,
     ) -> Result<Self, String> {
         let Plan { program, how, input, concurrency, results, dead, args, .. } = plan;
-        let open = OpenJobs::default();
+        let open = OpenJobs::new(queue.name.clone(), queue.run);
         let (told, unstartable) = watch::channel(None);
         let runner = Runner::new(program, concurrency, &args).map_err(|error| format!("--exec: {error}"))?;
-        let handler = Attempt::new(runner.clone(), open.clone(), told);
+        let handler = Attempt::new(runner.clone(), told);
         let (tell, reports) = reports::channel();
-        let mut builder = queue.scheduler.worker().queue(queue.name.as_str(), concurrency).fallback(handler);
+        let mut builder = queue.scheduler.worker().queue(queue.name.as_str(), concurrency).fallback_any(handler);
         builder = builder.observe(tell).drain_deadline(DRAIN);
         if queue.is_journaled() {
             // What is fetched may have run when the process dies, and then runs again: twice the programs at most.
@@ -196,9 +196,7 @@ impl Conductor {
                 Ok(()) = self.unstartable.changed() => self.cannot_start(),
                 heard = self.reports.hear(&mut told), if self.hears() => {
                     self.reported = heard == 0;
-                    for report in told.drain(..) {
-                        self.hear(report);
-                    }
+                    self.hear(&mut told);
                 }
                 // Before the input, which may always have more.
                 _ = tick.tick() => self.tick(),
@@ -263,13 +261,14 @@ impl Conductor {
     /// Lines that were read.
     fn take_in(&mut self, fed: Vec<Result<Fed, FeedError>>) {
         let mut jobs = Vec::with_capacity(fed.len());
+        let now = (self.queue.scheduler.env().now(), Instant::now());
         self.note_lines(&fed);
         for fed in fed {
             match fed {
                 Ok(Fed { line, offset, what }) => {
                     self.bytes_read = offset;
                     match what {
-                        What::Job(job) => jobs.push(self.open_line(line, *job)),
+                        What::Job(job) => jobs.extend(self.open_line(line, *job, now)),
                         What::Invalid(invalid) => self.refused(line, Status::Invalid, invalid.into()),
                         What::Duplicate(error) => self.refused(line, Status::Duplicate, error),
                     }
@@ -287,11 +286,16 @@ impl Conductor {
         }
     }
 
-    fn open_line(&mut self, line: OpenLine, job: JobLine) -> (JobId, NewJob) {
-        let reference = self.queue.job_of(&line);
-        let id = reference.id;
-        self.open.open(OpenJob::new(line, reference, job.delay, job.ttl));
-        (id, self.queue.new_job(id, job))
+    fn open_line(&mut self, line: OpenLine, job: JobLine, (now, instant): (Timestamp, Instant)) -> Option<Envelope> {
+        let id = self.queue.job_of(&line);
+        self.open.open(OpenJob::new(line, id, instant, job.delay, job.ttl));
+        match self.queue.envelope(id, job, now) {
+            Ok(envelope) => Some(envelope),
+            Err(error) => {
+                self.ended(id, Fate::failed(Status::Invalid, JobError::new(error.code(), error.message())));
+                None
+            }
+        }
     }
 
     fn submitted(&mut self, answers: Answers) {
@@ -318,17 +322,26 @@ impl Conductor {
         }
     }
 
-    fn hear(&mut self, report: RunReport) {
-        match reports::news(report) {
-            (id, News::Ended(fate)) => self.ended(id, fate),
-            (id, News::Failed(error)) => {
-                self.open.failed(id, error);
-                self.open.waits(id);
-            }
-            (id, News::Waits) => self.open.waits(id),
-            (id, News::Doubtful) => {
-                self.open.change(id, |open| open.doubtful = true);
-                self.open.waits(id);
+    fn hear(&mut self, told: &mut Vec<RunReport>) {
+        let (now, monotonic) = (Instant::now(), self.queue.scheduler.env().clock.monotonic());
+        for report in told.drain(..) {
+            let ran = report.begun.filter(|_| reports::ran(&report)).map(|begun| {
+                let begun = now.checked_sub(monotonic.saturating_sub(begun)).unwrap_or(now);
+                (report.attempt, begun, report.run)
+            });
+            let count =
+                |open: &mut OpenJob| ran.into_iter().for_each(|(attempt, begun, run)| open.ran(attempt, begun, run));
+            match reports::news(report) {
+                (id, News::Ended(fate)) => self.ended_after(id, fate, count),
+                (id, News::Failed(error)) => self.open.change(id, |open| {
+                    count(open);
+                    open.failed(error);
+                }),
+                (id, News::Waits) => self.open.change(id, count),
+                (id, News::Doubtful) => self.open.change(id, |open| {
+                    count(open);
+                    open.doubtful = true;
+                }),
             }
         }
     }
@@ -346,7 +359,13 @@ impl Conductor {
 
     /// A job is over. Who hears of it twice, hears nothing new.
     fn ended(&mut self, id: JobId, fate: Fate) {
-        if let Some(open) = self.open.take(id) {
+        self.ended_after(id, fate, |_| ());
+    }
+
+    /// The same, after this.
+    fn ended_after(&mut self, id: JobId, fate: Fate, last: impl FnOnce(&mut OpenJob)) {
+        if let Some(mut open) = self.open.take(id) {
+            last(&mut open);
             let (line, row) = open.end(fate.status, fate.result, fate.error);
             if row.status == Status::Dead {
                 self.dead_bytes += line.text.len();
@@ -380,7 +399,7 @@ impl Conductor {
 
     fn tick(&mut self) {
         self.window.give_back();
-        self.progress.update(self.bytes_read, self.open.running(), self.ledger.summary().counts());
+        self.progress.update(self.bytes_read, self.at_work().len(), self.ledger.summary().counts());
         self.look_for_room();
         if self.next_look > Instant::now() {
             return;
@@ -398,7 +417,7 @@ impl Conductor {
             Some(_) => {}
             // Without records nobody can tell what expired; the broker drops it silently.
             None => {
-                for id in self.open.overdue(look::OVERDUE) {
+                for id in self.open.overdue(look::OVERDUE, &self.at_work()) {
                     self.ended(id, Fate::expired());
                 }
             }
@@ -411,7 +430,7 @@ impl Conductor {
         self.interrupted = true;
         if once {
             if !self.quiet {
-                let running = self.open.running();
+                let running = self.at_work().len();
                 self.progress.say(&format!("stopping: {running} running programs may finish; Ctrl-C again kills them"));
             }
             self.leaving = true;
@@ -419,8 +438,12 @@ impl Conductor {
         once
     }
 
+    fn at_work(&self) -> Vec<AtWork> {
+        self.queue.scheduler.at_work()
+    }
+
     fn explain(&mut self) {
-        let open = self.open.look_over(why::MANY);
+        let open = self.open.look_over(&self.at_work(), why::MANY);
         if self.explaining.is_none() {
             self.explaining = Some(Box::pin(why::explain(self.queue.scheduler.clone(), open)));
         }
@@ -472,10 +495,12 @@ impl Conductor {
         if !matches!(self.crew, Crew::Leaving(None)) {
             // Cut off: dropping it kills the programs.
             self.drain().await;
+            let at_work = self.at_work();
             self.crew = Crew::Leaving(None);
-            for report in self.reports.close() {
-                self.hear(report);
-            }
+            let mut told = self.reports.close();
+            let ended: HashSet<JobId> = told.iter().map(|report| report.job.id).collect();
+            self.hear(&mut told);
+            self.open.cut_off(at_work.iter().filter(|at_work| !ended.contains(&at_work.job)));
         } else {
             self.runner.shutdown().await;
         }

@@ -107,6 +107,10 @@ mod tests {
     use super::*;
     use crate::{feed::OpenLine, input::Text, run::open::OpenJob, window::Window};
 
+    fn none_open() -> OpenJobs {
+        OpenJobs::new(QueueName::new("q").unwrap(), queue_core::JobId::from_bytes([7; 16]))
+    }
+
     async fn memory() -> JobScheduler {
         queue_manager::QueueManager::connect("memory:").await.unwrap().scheduler("q").unwrap().clone()
     }
@@ -118,7 +122,7 @@ mod tests {
         let answers = queues.submit(&QueueName::new("q").unwrap(), vec![job], &PublishOptions::default()).await;
         let [Submitted::Accepted(job)] = &answers[..] else { panic!("{answers:?}") };
         let line = OpenLine::new(1, Text::Utf8(Bytes::new()), Window::default().enter(1).await.unwrap());
-        open.open(OpenJob::new(line, job.clone(), None, ttl));
+        open.open(OpenJob::new(line, job.id, tokio::time::Instant::now(), None, ttl));
         open.accepted(job);
         job.clone()
     }
@@ -130,7 +134,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_ended_elsewhere_is_found() {
-        let (queues, open) = (memory().await, OpenJobs::default());
+        let (queues, open) = (memory().await, none_open());
         let job = opened(&queues, &open, None).await;
         assert_eq!(seen(&queues, &open).await, [], "it waits");
         queues.cancel(&job, &Cancel::by("somebody")).await.unwrap();
@@ -141,7 +145,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_expired_is_found() {
-        let (queues, open) = (memory().await, OpenJobs::default());
+        let (queues, open) = (memory().await, none_open());
         opened(&queues, &open, Some(Duration::from_millis(20))).await;
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert_eq!(seen(&queues, &open).await, [Status::Expired]);
@@ -149,7 +153,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_gone_is_believed_the_second_time() {
-        let (queues, open) = (memory().await, OpenJobs::default());
+        let (queues, open) = (memory().await, none_open());
         for (ttl, status) in [(None, Status::Cancelled), (Some(Duration::from_millis(20)), Status::Expired)] {
             let job = opened(&queues, &open, ttl).await;
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -8,7 +8,6 @@ mod open;
 mod queue;
 mod reports;
 mod resumed;
-mod runs;
 mod safety;
 mod signals;
 mod submit;

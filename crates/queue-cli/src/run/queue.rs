@@ -4,10 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use queue_core::{
     ErrorCode, JobId, JobScheduler, QueueName, QueueSpec, Result, RetryPolicy,
-    job::{JobKind, JobRef, RawHeaders, Unique},
+    job::{Envelope, Headers, JobKind, JobRef, RawHeaders, Timestamp, Unique},
     provider::{Cancel, Durability},
     queue_spec::Retention,
-    scheduler::{NewJob, Start},
     store::{JobStore, StoreScope},
 };
 
@@ -23,9 +22,10 @@ use crate::{
 /// runner always has the time to say what happened.
 pub(super) const MARGIN: Duration = Duration::from_secs(6);
 
-/// Rows are written here, so finished jobs need hardly be remembered: long enough to look at those that ended unreported.
+/// Rows are written here, so finished jobs need hardly be remembered: long enough to look at those that ended unreported. They
+/// are so few that one is still in the processor's cache when it is forgotten.
 const RETENTION: Retention =
-    Retention { age: Duration::from_secs(60), count: 1_000, bytes: 4 << 20, dead: Duration::ZERO };
+    Retention { age: Duration::from_secs(60), count: 200, bytes: 4 << 20, dead: Duration::ZERO };
 
 /// With a journal, finished jobs are remembered until their rows are safe, and then they are forgotten one by one.
 const KEPT: Retention = {
@@ -40,7 +40,12 @@ pub(super) struct RunQueue {
     pub(super) name: QueueName,
     /// It is kept, other jobs may be in it, and other workers at it.
     pub(super) shared: bool,
-    seed: JobId,
+    /// What its jobs' ids are numbered in.
+    pub(super) run: JobId,
+    /// As it was declared, by whomever.
+    spec: Arc<QueueSpec>,
+    /// Of lines that give none. Made once.
+    kind: JobKind,
     /// With a journal: what its jobs' ids follow from, however often it is begun.
     input: Option<InputId>,
     timeout: Duration,
@@ -59,13 +64,13 @@ impl RunQueue {
         retry: RetryPolicy,
         begun: Option<&Begun>,
     ) -> Result<Self> {
-        let seed = JobId::fresh(scheduler.env());
+        let run = JobId::fresh(scheduler.env());
         let in_process = scheduler.store().is_ok_and(|store| store.scope() == StoreScope::Process);
         let shared = args.queue.is_some() && !in_process;
         let name = match (begun, &args.queue) {
             (Some(begun), _) => begun.queue.clone(),
             (None, Some(name)) => name.clone(),
-            (None, None) => QueueName::new(format!("run-{seed}"))?,
+            (None, None) => QueueName::new(format!("run-{run}"))?,
         };
         let can = scheduler.provider().capabilities(None);
         let mut spec = QueueSpec::new(name.clone());
@@ -92,7 +97,9 @@ impl RunQueue {
         }
         let unique_keys = shared && can.unique_keys.is_supported();
         let input = begun.map(|begun| begun.input.clone());
-        Ok(Self { scheduler, name, shared, seed, input, timeout: args.timeout, retry, unique_keys })
+        let spec = scheduler.declared(&name).await?;
+        let kind = JobKind::from_static("exec");
+        Ok(Self { scheduler, name, shared, run, spec, kind, input, timeout: args.timeout, retry, unique_keys })
     }
 
     /// Whether it outlives the process, in a journal.
@@ -106,30 +113,33 @@ impl RunQueue {
     }
 
     /// The job of a line: the same one whenever it is asked.
-    pub(super) fn job_of(&self, line: &OpenLine) -> JobRef {
-        let id = match &self.input {
+    pub(super) fn job_of(&self, line: &OpenLine) -> JobId {
+        match &self.input {
             Some(input) => input.job(line.number, line.text.bytes()),
-            None => JobId::derive(self.seed.as_bytes(), line.number),
-        };
-        JobRef::new(self.name.clone(), id)
+            None => self.run.numbered(line.number).unwrap_or_else(|| JobId::derive(self.run.as_bytes(), line.number)),
+        }
     }
 
-    /// A line as a job to submit.
-    pub(super) fn new_job(&self, id: JobId, line: JobLine) -> NewJob {
+    /// A line as a job to submit, from now on.
+    ///
+    /// # Errors
+    /// Its headers are too large.
+    pub(super) fn envelope(&self, id: JobId, line: JobLine, now: Timestamp) -> Result<Envelope> {
         let retry =
             line.retry(&self.retry).or_else(|| (self.shared || self.is_journaled()).then(|| self.retry.clone()));
-        let mut job = NewJob::new(line.kind.unwrap_or_else(|| JobKind::from_static("exec")), line.payload);
-        let options = &mut job.options;
-        options.id = Some(id);
-        options.content_type = line.content_type;
-        options.priority = line.priority;
-        options.start = line.delay.map_or(Start::Now, Start::After);
-        options.ttl = line.ttl;
-        options.timeout = Some(line.timeout.unwrap_or(self.timeout).saturating_add(MARGIN));
-        options.retry = retry;
-        options.unique = line.unique_key.filter(|_| self.unique_keys).map(|key| Unique { key, window: None });
-        options.headers = line.headers;
-        job
+        let kind = line.kind.unwrap_or_else(|| self.kind.clone());
+        let mut job = self.scheduler.draft(&self.spec, id, kind, line.payload, now);
+        job.content_type = line.content_type;
+        job.priority = line.priority.unwrap_or(job.priority);
+        job.not_before = line.delay.filter(|delay| !delay.is_zero()).map(|delay| now + delay);
+        job.expires_at = line.ttl.map(|ttl| now + ttl).or(job.expires_at);
+        job.timeout = line.timeout.unwrap_or(self.timeout).saturating_add(MARGIN);
+        job.unique = line.unique_key.filter(|_| self.unique_keys).map(|key| Box::new(Unique { key, window: None }));
+        if line.headers.is_some() || retry.is_some() || self.spec.sla.is_some() {
+            let given = line.headers.map(|headers| *headers).unwrap_or_default();
+            job.headers = RawHeaders::encode(&Headers { retry, sla: given.sla.or(self.spec.sla), ..given })?;
+        }
+        Ok(job.seal())
     }
 
     /// Forgets dead jobs at once: their rows are written.

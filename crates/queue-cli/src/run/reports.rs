@@ -3,7 +3,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use queue_core::{JobId, error::ErrorCode, job::JobError, provider::Disposition, worker::RunReport};
+use queue_core::{
+    JobId,
+    error::ErrorCode,
+    job::JobError,
+    provider::{Disposition, ReleaseReason},
+    worker::RunReport,
+};
 use tokio::{runtime::Handle, sync::Notify};
 
 use crate::results::Status;
@@ -169,6 +175,13 @@ fn weight(report: &RunReport) -> usize {
         _ => 0,
     };
     result + OVERHEAD
+}
+
+/// Whether the program ran. A job is put off where it could not be started, and that is no attempt.
+pub(super) fn ran(report: &RunReport) -> bool {
+    let put_off =
+        matches!(&report.disposition, Some(Disposition::Release { reason, .. }) if *reason != ReleaseReason::Shutdown);
+    report.begun.is_some() && !put_off
 }
 
 /// What became of a job.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use queue_core::{Error, ErrorCode, JobScheduler};
-use tokio::sync::watch;
+use queue_core::{Error, ErrorCode, JobScheduler, job::JobRef};
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     conductor::Conductor,
@@ -140,14 +140,13 @@ pub(super) fn take_over(
     for again in recovered.open {
         let slot = window.admit(weight(&again.line.text));
         let line = OpenLine::new(again.line.number, again.line.text, slot);
-        let reference = queue.job_of(&line);
-        let id = reference.id;
-        open.open(OpenJob::new(line, reference.clone(), again.job.delay, again.job.ttl));
-        open.accepted(&reference);
+        let id = queue.job_of(&line);
+        open.open(OpenJob::new(line, id, Instant::now(), again.job.delay, again.job.ttl));
+        open.accepted(&JobRef::new(queue.name.clone(), id));
         let record = again.record;
         open.change(id, |open| open.attempted(if record.started_at.is_some() { record.attempt } else { 0 }));
         if let Some(error) = record.error {
-            open.failed(id, error);
+            open.change(id, |open| open.failed(error));
         }
     }
     Ok(Past { line: recovered.place.line, offset: recovered.place.offset, seen: recovered.seen })

@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use queue_core::{
     Error, JobId,
+    job::Envelope,
     provider::{OnFull, PublishOptions},
-    scheduler::{NewJob, Submitted},
+    scheduler::Submitted,
 };
 use tokio::sync::watch;
 
@@ -26,33 +27,28 @@ pub(super) struct Answers {
 }
 
 /// Submits a batch. What is refused for now is tried again, until `stop` says that the run ends.
-pub(super) async fn submit(
-    queue: Arc<RunQueue>,
-    mut jobs: Vec<(JobId, NewJob)>,
-    mut stop: watch::Receiver<bool>,
-) -> Answers {
+pub(super) async fn submit(queue: Arc<RunQueue>, mut jobs: Vec<Envelope>, mut stop: watch::Receiver<bool>) -> Answers {
     let options = PublishOptions { on_full: OnFull::Wait, ..PublishOptions::default() };
     let may_repeat = queue.scheduler.provider().capabilities(None).dedup_by_id.is_supported();
     let mut answers = Answers::default();
     for attempt in 1u32.. {
-        let batch = jobs.iter().map(|(_, job)| job.clone()).collect();
-        let outcomes = queue.scheduler.submit(&queue.name, batch, &options).await;
+        let outcomes = queue.scheduler.submit_sealed(&queue.name, &jobs, &options).await;
         answers.known.reserve(outcomes.len());
         let mut again = Vec::new();
         let mut reason = None;
-        for ((id, job), outcome) in jobs.into_iter().zip(outcomes) {
+        for (job, outcome) in jobs.into_iter().zip(outcomes) {
             match outcome {
                 Submitted::Rejected(error) if error.is_retryable() => {
                     reason = Some(error);
-                    again.push((id, job));
+                    again.push(job);
                 }
                 Submitted::Unknown(_, error) if may_repeat => {
                     reason = Some(error);
-                    again.push((id, job));
+                    again.push(job);
                 }
                 // It may run, and a second one would be another job.
                 Submitted::Unknown(_, error) => answers.gave_up = Some(error),
-                known => answers.known.push((id, known)),
+                known => answers.known.push((job.id, known)),
             }
         }
         let Some(reason) = reason else { return answers };

@@ -49,6 +49,26 @@ impl JobId {
         Self(bytes)
     }
 
+    /// The id of the `number`-th job of a run, from the run's own id (UUIDv8: its 48 bits of time and 34 random bits, then 40 of
+    /// the number), for who has many and wants to find each by its id: [`JobId::number_in`] reads it. `None` from 2⁴⁰ on.
+    #[must_use]
+    pub fn numbered(self, number: u64) -> Option<Self> {
+        let [0, 0, 0, number @ ..] = number.to_be_bytes() else { return None };
+        let mut bytes = self.0;
+        bytes[6] = (bytes[6] & 0x0F) | 0x80;
+        bytes[11..].copy_from_slice(&number);
+        Some(Self(bytes))
+    }
+
+    /// The number of this job in that run; `None` where it is none of its.
+    #[must_use]
+    pub fn number_in(self, run: Self) -> Option<u64> {
+        let mut number = [0; 8];
+        number[3..].copy_from_slice(&self.0[11..]);
+        let number = u64::from_be_bytes(number);
+        (run.numbered(number) == Some(self)).then_some(number)
+    }
+
     /// From the bytes on the wire.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
@@ -190,6 +210,24 @@ mod tests {
         assert_ne!(id, JobId::derive(b"parent", 2));
         assert_ne!(id, JobId::derive(b"parents", 1));
         assert_eq!(id.created_at(), None);
+    }
+
+    #[test]
+    fn numbered_ids_give_their_numbers_back_to_their_run_alone() {
+        let at = Timestamp::from_millis(1_700_000_000_000);
+        let run = JobId::from_time_and_bits(at, u64::MAX, u64::MAX);
+        let others = [JobId::from_time_and_bits(at, u64::MAX, 1 << 63), JobId::from_time_and_bits(at, 1, u64::MAX)];
+        for number in [0, 1, 200_000, (1 << 40) - 1] {
+            let id = run.numbered(number).unwrap();
+            let uuid = uuid::Uuid::from_bytes(*id.as_bytes());
+            assert_eq!((uuid.get_version_num(), uuid.get_variant()), (8, uuid::Variant::RFC4122));
+            assert_eq!((id.number_in(run), id.created_at()), (Some(number), None));
+            for other in others {
+                assert_eq!(id.number_in(other), None);
+            }
+        }
+        assert_eq!(run.numbered(1 << 40), None);
+        assert_eq!((run.number_in(run), JobId::derive(run.as_bytes(), 1).number_in(run)), (None, None));
     }
 
     #[test]

@@ -50,7 +50,7 @@ use crate::{
     queue_spec::QueueSpec,
     stats::QueueStats,
     store::{CancelOutcome, JobRecord, JobStore, Lookup, Watch, Watched},
-    worker::{Pool, Roll, WorkerBuilder, WorkerStatus},
+    worker::{AtWork, Pool, Roll, WorkerBuilder, WorkerStatus},
 };
 use limits::Limits;
 use maintain::Maintenance;
@@ -172,6 +172,12 @@ impl JobScheduler {
     #[must_use]
     pub fn workers(&self) -> Vec<WorkerStatus> {
         self.inner.roll.workers()
+    }
+
+    /// What the handlers of this process run for this scheduler, also those of workers that stop.
+    #[must_use]
+    pub fn at_work(&self) -> Vec<AtWork> {
+        self.inner.roll.at_work()
     }
 
     /// The handle of a job that was submitted elsewhere or earlier, and whose handler returns `T`. Nothing is asked yet.

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::{
     error::{Error, ErrorCode, Result},
     event::{JobEvent, JobEventKind},
-    job::{Envelope, JobId, JobRef, QueueName, RawHeaders, Timestamp},
+    job::{Envelope, JobId, JobKind, JobRef, QueueName, RawHeaders, Timestamp},
     provider::{PublishOptions, PublishOutcome, Topics},
     queue_spec::QueueSpec,
 };
@@ -32,6 +34,19 @@ impl JobScheduler {
     /// Submits a batch: one answer per job, in order. A refused job does not touch its neighbours.
     pub async fn submit(&self, queue: &QueueName, jobs: Vec<NewJob>, options: &PublishOptions) -> Vec<Submitted> {
         self.submit_by(None, queue, jobs, options).await
+    }
+
+    /// Submits jobs that are [drafted](Self::draft) and sealed: one answer per job, in order. They may be submitted again, as
+    /// they are.
+    pub async fn submit_sealed(
+        &self,
+        queue: &QueueName,
+        jobs: &[Envelope],
+        options: &PublishOptions,
+    ) -> Vec<Submitted> {
+        self.keep_house();
+        let outcomes = self.publish_surely(queue, jobs, options).await;
+        jobs.iter().zip(outcomes).map(|(envelope, outcome)| self.answer(queue, envelope, outcome)).collect()
     }
 
     /// The same to a topic of the provider's own.
@@ -124,6 +139,7 @@ impl JobScheduler {
     }
 
     /// The envelope of a new job: its options, else the queue's defaults.
+    #[inline]
     fn envelope(&self, spec: &QueueSpec, job: NewJob, now: Timestamp) -> Result<Envelope> {
         let JobOptions { id, content_type, priority, start, ttl, timeout, retry, unique, mut headers } = job.options;
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
@@ -132,20 +148,39 @@ impl JobScheduler {
         headers.retry = retry;
         headers.sla = headers.sla.or(spec.sla);
         let id = id.unwrap_or_else(|| JobId::fresh_at(now, &*self.env().random));
-        let mut parts = Envelope::builder(id, job.kind, job.payload, now);
+        let mut parts = self.draft(spec, id, job.kind, job.payload, now);
         parts.content_type = content_type;
-        parts.priority = priority.unwrap_or(spec.default_priority);
-        parts.timeout = timeout.unwrap_or(spec.timeout);
+        parts.priority = priority.unwrap_or(parts.priority);
+        parts.timeout = timeout.unwrap_or(parts.timeout);
         parts.not_before = match start {
             Start::Now => None,
             Start::After(delay) => (!delay.is_zero()).then(|| now + delay),
             Start::At(at) => (at > now).then_some(at),
         };
-        parts.expires_at = ttl.or(spec.ttl).map(|ttl| now + ttl);
+        parts.expires_at = ttl.map(|ttl| now + ttl).or(parts.expires_at);
         parts.unique = unique.map(Box::new);
-        parts.store = self.store_id(spec);
         parts.headers = RawHeaders::encode(&headers)?;
         Ok(parts.seal())
+    }
+
+    /// An envelope with the defaults of the queue but for its headers, to be changed and sealed by who submits many
+    /// ([`Self::submit_sealed`]). A queue with an SLA class of its own names it in the headers: see [`Headers::sla`].
+    ///
+    /// [`Headers::sla`]: crate::job::Headers::sla
+    pub fn draft(
+        &self,
+        spec: &QueueSpec,
+        id: JobId,
+        kind: JobKind,
+        payload: Bytes,
+        now: Timestamp,
+    ) -> crate::job::EnvelopeBuilder {
+        let mut parts = Envelope::builder(id, kind, payload, now);
+        parts.priority = spec.default_priority;
+        parts.timeout = spec.timeout;
+        parts.expires_at = spec.ttl.map(|ttl| now + ttl);
+        parts.store = self.store_id(spec);
+        parts
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
     autoscale::Scaling,
     completer::{Observer, RunReport},
     extract::{JobRequest, States},
-    handler::{Handler, HandlerService},
+    handler::{Handler, HandlerService, RunAny},
     heartbeat::Place,
     held::Common,
     pool::{Pool, Routes, Setup, spare},
@@ -116,6 +116,12 @@ impl WorkerBuilder {
         S::Future: Send,
     {
         self.fallback = Some(HandlerService::wrap(service));
+        self
+    }
+
+    /// The same with what is no service.
+    pub fn fallback_any(mut self, handler: impl RunAny) -> Self {
+        self.fallback = Some(HandlerService::any(handler));
         self
     }
 

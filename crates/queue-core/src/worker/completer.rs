@@ -39,6 +39,8 @@ pub struct RunReport {
     pub disposition: Option<Disposition>,
     /// What the provider made of it; `None` where nothing was settled.
     pub outcome: Option<SettleOutcome>,
+    /// When it began, on the monotonic clock of the scheduler's [`Env`](crate::Env); `None` where its handler was not called.
+    pub begun: Option<Duration>,
     /// How long the attempt ran.
     pub run: Duration,
 }
@@ -84,15 +86,16 @@ pub(super) async fn complete(pool: Arc<Pool>) {
 
 /// Settles a batch and returns what has to be settled again.
 async fn settle(pool: &Pool, batch: Vec<Finished>) -> Vec<Finished> {
-    let (to_settle, lost): (Vec<_>, Vec<_>) = batch.into_iter().partition(|item| item.disposition.is_some());
-    let settlement = |item: &Finished| {
-        let disposition = item.disposition.clone()?;
-        Some(Settlement::new(item.held.delivery.receipt, disposition))
-    };
-    let settlements: Vec<Settlement> = to_settle.iter().filter_map(settlement).collect();
+    let (mut to_settle, lost): (Vec<_>, Vec<_>) = batch.into_iter().partition(|item| item.disposition.is_some());
+    // Lent, not cloned: what was decided is told afterwards.
+    let lend = |item: &mut Finished| Some(Settlement::new(item.held.delivery.receipt, item.disposition.take()?));
+    let settlements: Vec<Settlement> = to_settle.iter_mut().filter_map(lend).collect();
     let mut outcomes = if settlements.is_empty() { Vec::new() } else { ask(pool, &to_settle, &settlements).await };
     let missing = || Error::new(ErrorCode::Internal, "the provider answered fewer settlements than it was given");
     outcomes.resize_with(settlements.len(), || SettleOutcome::Unknown(missing()));
+    for (item, settlement) in to_settle.iter_mut().zip(settlements) {
+        item.disposition = Some(settlement.disposition);
+    }
 
     count(pool, &lost, &to_settle);
     let mut again = Vec::new();
@@ -169,6 +172,7 @@ fn report(pool: &Pool, item: Finished, outcome: Option<SettleOutcome>) {
             attempt: delivery.attempt,
             disposition: item.disposition,
             outcome,
+            begun: item.held.begun(),
             run: item.run,
         };
         // What observes must not stop what settles.

@@ -24,7 +24,7 @@ use crate::{
 /// How a run ends: with the result to keep, if there is one, or a failure.
 pub type JobResult = Result<Option<Bytes>, Failure>;
 
-type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+pub(super) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// An async function whose first argument is the job, and whose others are extractors:
 ///
@@ -95,12 +95,18 @@ fn encode<J: Job>(output: &J::Output) -> JobResult {
     Ok((json != b"null").then(|| Bytes::from(json)))
 }
 
+/// Runs jobs of any kind, without what a `tower` service costs for each: neither a clone nor a future that owns it.
+pub trait RunAny: Send + Sync + 'static {
+    /// Runs one once.
+    fn run(&self, request: JobRequest) -> impl Future<Output = JobResult> + Send;
+}
+
 /// A handler as a `tower` service, for layers to wrap.
 #[derive(Clone)]
 pub struct HandlerService(Arc<dyn Erased>);
 
 trait Erased: Send + Sync {
-    fn call(&self, request: JobRequest) -> BoxFuture<JobResult>;
+    fn call(&self, request: JobRequest) -> BoxFuture<'_, JobResult>;
 }
 
 impl HandlerService {
@@ -118,6 +124,10 @@ impl HandlerService {
         Self(Arc::new(Wrapped(service)))
     }
 
+    pub(super) fn any(handler: impl RunAny) -> Self {
+        Self(Arc::new(Any(handler)))
+    }
+
     pub(super) fn layered<L>(self, layer: &L) -> Self
     where
         L: Layer<Self>,
@@ -128,7 +138,7 @@ impl HandlerService {
         Self::wrap(layer.layer(self))
     }
 
-    pub(super) fn run(&self, request: JobRequest) -> BoxFuture<JobResult> {
+    pub(super) fn run(&self, request: JobRequest) -> BoxFuture<'_, JobResult> {
         self.0.call(request)
     }
 }
@@ -142,23 +152,31 @@ impl std::fmt::Debug for HandlerService {
 impl Service<JobRequest> for HandlerService {
     type Response = Option<Bytes>;
     type Error = Failure;
-    type Future = BoxFuture<JobResult>;
+    type Future = BoxFuture<'static, JobResult>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: JobRequest) -> Self::Future {
-        self.run(request)
+        let handler = self.clone();
+        Box::pin(async move { handler.run(request).await })
     }
 }
 
 struct Plain<H, Args>(H, PhantomData<fn() -> Args>);
 
 impl<H: Handler<Args>, Args: 'static> Erased for Plain<H, Args> {
-    fn call(&self, request: JobRequest) -> BoxFuture<JobResult> {
-        let handler = self.0.clone();
-        Box::pin(async move { handler.run(request).await })
+    fn call(&self, request: JobRequest) -> BoxFuture<'_, JobResult> {
+        Box::pin(self.0.run(request))
+    }
+}
+
+struct Any<H>(H);
+
+impl<H: RunAny> Erased for Any<H> {
+    fn call(&self, request: JobRequest) -> BoxFuture<'_, JobResult> {
+        Box::pin(self.0.run(request))
     }
 }
 
@@ -170,7 +188,7 @@ where
     S::Error: Into<BoxError>,
     S::Future: Send,
 {
-    fn call(&self, request: JobRequest) -> BoxFuture<JobResult> {
+    fn call(&self, request: JobRequest) -> BoxFuture<'_, JobResult> {
         let service = self.0.clone();
         Box::pin(async move { service.oneshot(request).await.map_err(|error| Failure::from_boxed(error.into())) })
     }

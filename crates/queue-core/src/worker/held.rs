@@ -41,6 +41,8 @@ pub(super) struct Held {
     /// When the lease ends on the local monotonic clock, in nanoseconds; `u64::MAX` for a session.
     lease_until: AtomicU64,
     running: AtomicBool,
+    /// Its handler was called.
+    called: AtomicBool,
     seat: Seat,
     /// It holds a permit of the limiter, which must be renewed.
     pub(super) limited: AtomicBool,
@@ -126,6 +128,7 @@ impl Held {
             batch,
             key,
             running: AtomicBool::new(false),
+            called: AtomicBool::new(false),
             seat: Seat::default(),
             limited: AtomicBool::new(false),
             order: Mutex::new(order),
@@ -147,6 +150,17 @@ impl Held {
     /// Whether its handler was to run.
     pub(super) fn was_running(&self) -> bool {
         self.running.load(Ordering::Relaxed)
+    }
+
+    /// Its handler is being called.
+    pub(super) fn set_called(&self) {
+        self.called.store(true, Ordering::Relaxed);
+    }
+
+    /// When its slot took it, if its handler was called then.
+    pub(super) fn begun(&self) -> Option<Duration> {
+        let begun = || Duration::from_nanos(self.seat.begun.load(Ordering::Relaxed));
+        self.called.load(Ordering::Relaxed).then(begun)
     }
 
     /// A slot has it from now on.

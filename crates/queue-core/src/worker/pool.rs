@@ -22,7 +22,7 @@ use super::{
     health::RollCall,
     held::{Common, Held, Sign},
     roster::Roster,
-    status::{PoolStatus, Totals},
+    status::{AtWork, PoolStatus, Totals},
 };
 use crate::{
     clock::Env,
@@ -287,6 +287,18 @@ impl Pool {
     pub(super) fn find(&self, id: JobId) -> Option<Arc<Held>> {
         let register = self.register.lock().unwrap_or_else(PoisonError::into_inner);
         register.iter().map(|(_, held)| held).find(|held| held.delivery.envelope.id == id).cloned()
+    }
+
+    /// What its handlers run.
+    pub(super) fn at_work(&self) -> Vec<AtWork> {
+        let now = self.env().clock.monotonic();
+        let register = self.register.lock().unwrap_or_else(PoisonError::into_inner);
+        let at_work = |held: &Arc<Held>| {
+            let begun = held.sign().and_then(|_| held.begun())?;
+            let (job, attempt) = (held.delivery.envelope.id, held.delivery.attempt);
+            Some(AtWork { job, attempt, for_so_long: now.saturating_sub(begun) })
+        };
+        register.iter().filter_map(|(_, held)| at_work(held)).collect()
     }
 
     /// What a slot has in its hands.

@@ -16,7 +16,7 @@ use super::{
     Failure, JobContext, JobRequest,
     completer::Finished,
     gate::{Permit, admit},
-    handler::JobResult,
+    handler::{BoxFuture, JobResult},
     held::{Held, Order, Why},
     pool::Pool,
 };
@@ -193,6 +193,7 @@ async fn attempt(pool: &Pool, context: &JobContext) -> End {
         let message = format!("this worker has no handler for `{kind}`: register one, or route the queue elsewhere");
         return End::Returned(Err(Failure::Retry(JobError::new(ErrorCode::NoHandler, message))));
     };
+    context.0.set_called();
     let request = JobRequest { context: context.clone() };
     let work = match std::panic::catch_unwind(AssertUnwindSafe(|| handler.run(request))) {
         Ok(work) => CatchPanic(Some(work)),
@@ -228,11 +229,9 @@ async fn told_to_stop(held: &Held) -> End {
 }
 
 /// A panic of the handler is the job's failure, not the slot's; also one that comes when the handler is dropped half-way.
-struct CatchPanic(Option<HandlerFuture>);
+struct CatchPanic<'a>(Option<BoxFuture<'a, JobResult>>);
 
-type HandlerFuture = Pin<Box<dyn Future<Output = JobResult> + Send>>;
-
-impl Future for CatchPanic {
+impl Future for CatchPanic<'_> {
     type Output = JobResult;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<JobResult> {
@@ -242,7 +241,7 @@ impl Future for CatchPanic {
     }
 }
 
-impl Drop for CatchPanic {
+impl Drop for CatchPanic<'_> {
     fn drop(&mut self) {
         let handler = self.0.take();
         if std::panic::catch_unwind(AssertUnwindSafe(|| drop(handler))).is_err() {

@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::pool::Pool;
-use crate::job::{JobKind, QueueName};
+use crate::job::{JobId, JobKind, QueueName};
 
 /// A running worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -69,6 +69,26 @@ impl PoolStatus {
     }
 }
 
+/// A job that is being run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AtWork {
+    /// Which.
+    pub job: JobId,
+    /// The number of the attempt, from 1.
+    pub attempt: u32,
+    /// How long its slot has had it.
+    pub for_so_long: Duration,
+}
+
+impl AtWork {
+    /// A job, for tests of what is made of it.
+    #[must_use]
+    pub const fn new(job: JobId, attempt: u32, for_so_long: Duration) -> Self {
+        Self { job, attempt, for_so_long }
+    }
+}
+
 /// What has run so far. Written by the completer, once a batch.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
@@ -98,10 +118,18 @@ impl Roll {
         pools.push(Arc::downgrade(pool));
     }
 
+    fn pools(&self) -> Vec<Arc<Pool>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// What runs, also in pools that stop.
+    pub(crate) fn at_work(&self) -> Vec<AtWork> {
+        self.pools().iter().flat_map(|pool| pool.at_work()).collect()
+    }
+
     /// Pools of one name are one worker.
     pub(crate) fn workers(&self) -> Vec<WorkerStatus> {
-        let pools: Vec<_> =
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
+        let pools = self.pools();
         let mut workers: Vec<WorkerStatus> = Vec::new();
         for pool in pools.iter().filter(|pool| !pool.is_stopping()) {
             let name = &pool.setup.options.worker;

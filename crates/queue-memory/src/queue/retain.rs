@@ -54,7 +54,12 @@ impl Finished {
 }
 
 /// More tell little: a caller asks for what it knows of.
-const TOMBSTONES: usize = 10_000;
+const MOST_TOMBSTONES: u64 = 10_000;
+/// Fewer do not save anything.
+const LEAST_TOMBSTONES: u64 = 1_000;
+/// Of a queue that remembers few finished jobs, so many times as many ids are: each publish asks, and each end adds one, so
+/// they had better stay at hand.
+const TOMBSTONES_PER_JOB: u64 = 10;
 /// A settlement whose answer was lost is repeated soon.
 const SETTLED: usize = 1_024;
 
@@ -140,7 +145,9 @@ impl State {
         let Some(id) = self.slots.get(slot).map(|entry| entry.envelope.id) else { return };
         let settled = self.slots.get(slot).and_then(|entry| entry.settled);
         self.forget(slot);
-        if self.finished.tombstones.len() == TOMBSTONES
+        let most = self.spec.retention.count.saturating_mul(TOMBSTONES_PER_JOB);
+        let most = most.clamp(LEAST_TOMBSTONES, MOST_TOMBSTONES) as usize;
+        while self.finished.tombstones.len() >= most
             && let Some(oldest) = self.finished.tombstones.pop_front()
         {
             self.finished.buried.remove(&oldest);

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    near::Nearness,
+    near::{self, Nearness},
     pipe::Pipe,
     protocol::{self, Request, Said},
 };
@@ -38,6 +38,7 @@ const LAST_BREATH: Duration = Duration::from_millis(500);
 /// A process that answers within this time is waited for on the spot: being put to sleep and woken takes as long.
 const PROMPT: Duration = Duration::from_micros(50);
 const MAX_CREDIT: u8 = 8;
+const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 /// How long a killed process may take to be gone.
 const KILL_WAIT: Duration = Duration::from_secs(5);
 const CHUNK: usize = 8 << 10;
@@ -137,10 +138,9 @@ impl Child {
     /// Hands it a job and waits for the answer on the spot, if it has earned that: this holds up the thread for some
     /// microseconds. What was begun must be asked on.
     pub(crate) fn ask_at_once(&mut self, job: &JobContext, request: &Request, limits: &Limits) -> AtOnce {
-        if self.credit == 0 || job.is_cancelled() || (self.answered > 0 && self.has_more_to_say()) {
+        if self.credit == 0 || job.is_cancelled() || self.speaks_out_of_turn() {
             return AtOnce::Not;
         }
-        self.stderr.forget();
         if self.credit == MAX_CREDIT {
             self.nearness.come_near(self.group.leader());
         }
@@ -171,12 +171,9 @@ impl Child {
         deadline: Instant,
         limits: &Limits,
     ) -> Reply {
-        if begun.is_none() {
-            if self.answered > 0 && self.has_more_to_say() {
-                // An answer to an earlier job, be it this one's last attempt, must not be taken for this one's.
-                return Reply::Gone;
-            }
-            self.stderr.forget();
+        if begun.is_none() && self.speaks_out_of_turn() {
+            // An answer to an earlier job, be it this one's last attempt, must not be taken for this one's.
+            return Reply::Gone;
         }
         let (written, waited) = begun.unwrap_or_default();
         self.nearness.let_go(self.group.leader());
@@ -197,9 +194,28 @@ impl Child {
         self.nearness.is_at(processor)
     }
 
-    /// Whether it wrote something that nobody asked for.
-    fn has_more_to_say(&self) -> bool {
-        self.stdout.as_ref().is_some_and(|pipe| rustix::io::ioctl_fionread(&pipe.end).is_ok_and(|there| there > 0))
+    /// Whether it wrote something that nobody asked for, since it answered. What it wrote to stderr is about no job, and
+    /// forgotten. Both are asked for at once, and before every job.
+    fn speaks_out_of_turn(&mut self) -> bool {
+        let out = self.stdout.as_ref().map(|pipe| PollFd::new(&pipe.end, PollFlags::IN));
+        let err = self.stderr.pipe().map(|pipe| PollFd::new(pipe, PollFlags::IN));
+        let (spoke, complained) = match (out, err) {
+            (Some(out), Some(err)) => {
+                let mut both = [out, err];
+                (poll(&mut both, Some(&NOW)).map(|_| both[0].revents()), !both[1].revents().is_empty())
+            }
+            (Some(out), None) => {
+                let mut one = [out];
+                (poll(&mut one, Some(&NOW)).map(|_| one[0].revents()), false)
+            }
+            (None, _) => (Ok(PollFlags::empty()), true),
+        };
+        // A poll that was interrupted has seen nothing.
+        match complained || spoke.is_err() {
+            true => self.stderr.forget(),
+            false => self.stderr.clear(),
+        }
+        self.answered > 0 && spoke.is_ok_and(|spoke| spoke.contains(PollFlags::IN))
     }
 
     /// As much of a line as goes into the pipe at once.
@@ -210,11 +226,18 @@ impl Child {
     /// Whether it said something before a thread may be held up no longer.
     fn wait_on_the_spot(&mut self) -> bool {
         let Some(pipe) = &self.stdout else { return false };
-        // On one processor it often had its turn as soon as it was given its job, and has answered by now.
-        match pipe.read_now(&mut self.heard) {
-            Ok(read) => return read > 0,
-            Err(Errno::AGAIN) => {}
-            Err(_) => return false,
+        // On one processor it often had its turn as soon as it was given its job, and has answered by now. If not, it is given
+        // its turn: that is cheaper by far than a timer, which only a process elsewhere, or a slow one, is worth.
+        let near = self.nearness.is_at(near::here());
+        for turn in 0..=usize::from(near) {
+            if turn > 0 {
+                std::thread::yield_now();
+            }
+            match pipe.read_now(&mut self.heard) {
+                Ok(read) => return read > 0,
+                Err(Errno::AGAIN) => {}
+                Err(_) => return false,
+            }
         }
         let patience = Timespec { tv_sec: 0, tv_nsec: PROMPT.subsec_nanos().into() };
         let ready = poll(&mut [PollFd::new(&pipe.end, PollFlags::IN)], Some(&patience));

@@ -8,6 +8,7 @@ mod seats;
 mod tend;
 
 use std::{
+    borrow::{Borrow, Cow},
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -142,9 +143,10 @@ impl ProcessPool {
         let seats = &self.0.seats;
         let all = u32::try_from(self.0.options.size.max(1)).unwrap_or(u32::MAX);
         // An error means that somebody else has shut it down.
+        let seeking = seats.seek();
         let Ok(permits) = seats.permits.acquire_many(all).await else { return };
         seats.permits.close();
-        drop(permits);
+        drop((permits, seeking));
         self.0.attendant.dismiss().await;
         let grace = seats.program.limits().grace;
         let mut leaving = tokio::task::JoinSet::new();
@@ -154,38 +156,33 @@ impl ProcessPool {
         leaving.join_all().await;
     }
 
-    /// As its [`Service::call`] does, which it needs not be mutable for.
+    /// As its [`Service::call`] does, which it needs neither be mutable for nor cloned.
     #[must_use]
-    pub fn run(&self, request: JobRequest) -> Asking {
-        Asking(Stage::New(Some((self.clone(), request.context))))
+    pub fn run(&self, request: JobRequest) -> Asking<'_> {
+        Asking(Stage::New(Some((Cow::Borrowed(self), request.context))))
     }
 
     /// Asks a process that is ready and prompt, without waiting for anything but its answer. Otherwise says how far it came.
-    fn at_once(self, job: &JobContext) -> Result<Ended, Begun> {
-        let seats = &self.0.seats;
+    fn at_once(&self, job: &JobContext) -> Result<Ended, Begun> {
+        let not = || Begun::Not(self.clone());
         if !self.0.on_the_spot {
-            return Err(Begun::Not(self));
+            return Err(not());
         }
-        let Ok(permit) = seats.permits.try_acquire() else { return Err(Begun::Not(self)) };
-        let Some(seat) = seats.take_ready() else {
-            drop(permit);
-            return Err(Begun::Not(self));
-        };
-        permit.forget();
+        let seat = self.0.seats.take_ready().ok_or_else(not)?;
         let mut place = Place { pool: self, seat, asking: false };
         let request = match protocol::request(job) {
             Ok(request) => request,
             Err(error) => return Ok(Err(Failure::Never(error))),
         };
         match place.ask_at_once(job, &request) {
-            AtOnce::Replied(Reply::Gone) | AtOnce::Not => Err(Begun::Seated(place, request)),
+            AtOnce::Replied(Reply::Gone) | AtOnce::Not => Err(Begun::Seated(place.keep(), request)),
             AtOnce::Replied(reply) => {
                 // Jobs that are answered on the spot would keep this thread from everybody else's.
                 let turn = place.seat.child.as_ref().is_some_and(|child| child.answered().is_multiple_of(TURNS));
                 let ended = place.settle(reply);
                 if turn { Err(Begun::Ended(ended)) } else { Ok(ended) }
             }
-            AtOnce::Begun { written, waited } => Err(Begun::Asked(place, request, written, waited)),
+            AtOnce::Begun { written, waited } => Err(Begun::Asked(place.keep(), request, written, waited)),
         }
     }
 
@@ -209,10 +206,12 @@ impl ProcessPool {
             Begun::Not(pool) => {
                 let request = protocol::request(&job).map_err(Failure::Never)?;
                 // A closed pool has been shut down; whoever tries again may find another worker.
+                let seeking = pool.0.seats.seek();
                 match ready(&job, deadline, pool.0.seats.permits.acquire()).await? {
                     Ok(permit) => permit.forget(),
                     Err(_) => return Err(Failure::Snooze(PUT_OFF)),
                 }
+                drop(seeking);
                 let seat = pool.0.seats.take().unwrap_or_default();
                 (Place { pool, seat, asking: false }, request, None)
             }
@@ -237,28 +236,28 @@ type Ended = Result<Option<Bytes>, Failure>;
 enum Begun {
     Not(ProcessPool),
     /// It has a place.
-    Seated(Place, Request),
+    Seated(Place<ProcessPool>, Request),
     /// So much of its line is written, and whether its answer was waited for in vain.
-    Asked(Place, Request, usize, bool),
+    Asked(Place<ProcessPool>, Request, usize, bool),
     /// It is answered, and others are to have their turn first.
     Ended(Ended),
 }
 
 /// A job that was given to a [`ProcessPool`]. The first poll may wait for a prompt answer on the spot, some microseconds.
-pub struct Asking(Stage);
+pub struct Asking<'a>(Stage<'a>);
 
-enum Stage {
-    New(Option<(ProcessPool, JobContext)>),
+enum Stage<'a> {
+    New(Option<(Cow<'a, ProcessPool>, JobContext)>),
     Under(Pin<Box<dyn Future<Output = Ended> + Send>>),
 }
 
-impl std::fmt::Debug for Asking {
+impl std::fmt::Debug for Asking<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Asking")
     }
 }
 
-impl Future for Asking {
+impl Future for Asking<'_> {
     type Output = Ended;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ended> {
@@ -287,14 +286,14 @@ impl Drop for Inner {
 impl Service<JobRequest> for ProcessPool {
     type Response = Option<Bytes>;
     type Error = Failure;
-    type Future = Asking;
+    type Future = Asking<'static>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: JobRequest) -> Self::Future {
-        self.run(request)
+        Asking(Stage::New(Some((Cow::Owned(self.clone()), request.context))))
     }
 }
 
@@ -304,21 +303,30 @@ const PUT_OFF: Duration = Duration::from_secs(1);
 const TURNS: u64 = 16;
 const FAR: Duration = Duration::from_secs(365 * 24 * 3_600);
 
-/// A seat in use, with its permit; both go back when it is dropped.
+/// A seat in use, with its permit; both go back when it is dropped. Who holds up a thread needs no pool of his own for it.
 #[derive(Debug)]
-struct Place {
-    pool: ProcessPool,
+struct Place<P: Borrow<ProcessPool>> {
+    pool: P,
     seat: Seat,
     /// Whoever drops it now leaves a process that is in the middle of a job.
     asking: bool,
 }
 
-impl Place {
+impl Place<&ProcessPool> {
+    /// The same, for longer than a call.
+    fn keep(mut self) -> Place<ProcessPool> {
+        let (pool, seat, asking) = (self.pool.clone(), std::mem::take(&mut self.seat), self.asking);
+        std::mem::forget(self);
+        Place { pool, seat, asking }
+    }
+}
+
+impl<P: Borrow<ProcessPool>> Place<P> {
     /// Sees to it that there is a process.
     async fn provide(&mut self, job: &JobContext, deadline: Instant) -> Result<(), Failure> {
         if self.seat.child.as_mut().is_some_and(|child| child.is_dead()) {
             // It ended while nobody asked it anything: no job is to blame.
-            self.pool.0.seats.empty(&mut self.seat, true);
+            self.pool.borrow().0.seats.empty(&mut self.seat, true);
         }
         if self.seat.child.is_some() {
             return Ok(());
@@ -326,7 +334,7 @@ impl Place {
         if let Some(time) = self.seat.not_before() {
             ready(job, deadline, sleep_until(time)).await?;
         }
-        self.pool.0.seats.fill(&mut self.seat).map_err(|error| failure_of(failure_to_start(&error)))
+        self.pool.borrow().0.seats.fill(&mut self.seat).map_err(|error| failure_of(failure_to_start(&error)))
     }
 
     fn ask_at_once(&mut self, job: &JobContext, request: &Request) -> AtOnce {
@@ -335,7 +343,7 @@ impl Place {
             return AtOnce::Not;
         }
         self.asking = true;
-        let reply = child.ask_at_once(job, request, self.pool.0.seats.program.limits());
+        let reply = child.ask_at_once(job, request, self.pool.borrow().0.seats.program.limits());
         self.asking = matches!(reply, AtOnce::Begun { .. });
         reply
     }
@@ -349,7 +357,7 @@ impl Place {
     ) -> Reply {
         self.asking = true;
         let reply = match &mut self.seat.child {
-            Some(child) => child.ask(job, request, begun, deadline, self.pool.0.seats.program.limits()).await,
+            Some(child) => child.ask(job, request, begun, deadline, self.pool.borrow().0.seats.program.limits()).await,
             None => Reply::Cancelled,
         };
         self.asking = false;
@@ -358,7 +366,7 @@ impl Place {
 
     /// What the reply means for the seat and for the job.
     fn settle(mut self, reply: Reply) -> Ended {
-        let Inner { seats, options, .. } = &*self.pool.0;
+        let Inner { seats, options, .. } = &*self.pool.borrow().0;
         let seat = &mut self.seat;
         let answer = match reply {
             Reply::Answered(answer) => {
@@ -390,14 +398,14 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl<P: Borrow<ProcessPool>> Drop for Place<P> {
     fn drop(&mut self) {
-        let seats = &self.pool.0.seats;
+        let Inner { seats, on_the_spot, .. } = &*self.pool.borrow().0;
         if self.asking {
             seats.empty(&mut self.seat, false);
         }
-        seats.put_back(std::mem::take(&mut self.seat));
-        seats.permits.add_permits(1);
+        let seat = std::mem::take(&mut self.seat);
+        if *on_the_spot { seats.keep_at_hand(seat) } else { seats.give_back(seat) }
     }
 }
 

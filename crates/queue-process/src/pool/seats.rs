@@ -3,8 +3,9 @@
 use std::{
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    thread::available_parallelism,
     time::Duration,
 };
 
@@ -28,12 +29,37 @@ pub(super) struct Seat {
     not_before: Option<Instant>,
 }
 
+/// Each on a line of its own, or a processor that takes its seat would take the next one's from its cache.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct AtHand(Mutex<Option<Seat>>);
+
+impl AtHand {
+    fn seat(&self) -> MutexGuard<'_, Option<Seat>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody waits for a permit.
+#[derive(Debug)]
+pub(super) struct Seeking<'a>(&'a Seats);
+
+impl Drop for Seeking<'_> {
+    fn drop(&mut self) {
+        self.0.seekers.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Seats {
     pub(super) program: Program,
     /// Whoever holds a permit finds a seat.
     pub(super) permits: Semaphore,
     idle: Mutex<Vec<Seat>>,
+    /// Seats that are kept with their permits where they were used last, one for each processor.
+    at_hand: Box<[AtHand]>,
+    /// How many wait for a permit: while there are any, nothing is kept from them.
+    seekers: AtomicUsize,
     /// Processes that have had their jobs and are to leave.
     leaving: Mutex<Vec<Child>>,
     /// Rung when there is something to tend.
@@ -46,9 +72,12 @@ pub(super) struct Seats {
 
 impl Seats {
     pub(super) fn new(program: Program, size: usize) -> Self {
+        let processors = available_parallelism().map_or(1, usize::from);
         Self {
             program,
             permits: Semaphore::new(size),
+            at_hand: (0..processors).map(|_| AtHand::default()).collect(),
+            seekers: AtomicUsize::new(0),
             idle: Mutex::new((0..size).map(|_| Seat::default()).collect()),
             leaving: Mutex::default(),
             bell: Notify::new(),
@@ -62,9 +91,68 @@ impl Seats {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A seat with a process that is kept on this processor, else the one that was used last. `None` where none has a process.
-    /// For whoever holds a permit.
+    /// A seat with a process, and its permit: the one that is at hand here, else one that nobody uses. `None` where every one
+    /// is in use or has no process.
     pub(super) fn take_ready(&self) -> Option<Seat> {
+        if let Some(seat) = self.here().seat().take() {
+            return Some(seat);
+        }
+        let elsewhere = || self.at_hand.iter().find_map(|at_hand| at_hand.seat().take());
+        let Ok(permit) = self.permits.try_acquire() else { return elsewhere() };
+        match self.take_idle() {
+            Some(seat) => {
+                permit.forget();
+                Some(seat)
+            }
+            None => {
+                drop(permit);
+                elsewhere()
+            }
+        }
+    }
+
+    fn here(&self) -> &AtHand {
+        &self.at_hand[near::here() % self.at_hand.len()]
+    }
+
+    /// Keeps a seat and its permit for the next job of this processor. Were they given to all, each job would pay for taking
+    /// them from other processors' caches.
+    pub(super) fn keep_at_hand(&self, seat: Seat) {
+        if seat.child.is_none() || self.seekers.load(Ordering::SeqCst) > 0 {
+            return self.give_back(seat);
+        }
+        let here = self.here();
+        let other = here.seat().replace(seat);
+        other.into_iter().for_each(|other| self.give_back(other));
+        // Whoever began to wait meanwhile may have looked before it was here.
+        if self.seekers.load(Ordering::SeqCst) > 0 {
+            self.clear_hands();
+        }
+    }
+
+    /// A seat and its permit, for anybody.
+    pub(super) fn give_back(&self, seat: Seat) {
+        self.put_back(seat);
+        self.permits.add_permits(1);
+    }
+
+    /// Whoever is to wait for a permit says so first, until it has it.
+    pub(super) fn seek(&self) -> Seeking<'_> {
+        self.seekers.fetch_add(1, Ordering::SeqCst);
+        self.clear_hands();
+        Seeking(self)
+    }
+
+    /// Keeps none at hand.
+    pub(super) fn clear_hands(&self) {
+        for at_hand in &self.at_hand {
+            let seat = at_hand.seat().take();
+            seat.into_iter().for_each(|seat| self.give_back(seat));
+        }
+    }
+
+    /// A seat with a process that is kept on this processor, else the one that was used last.
+    fn take_idle(&self) -> Option<Seat> {
         let here = near::here();
         let mut idle = self.idle();
         let is_here = |seat: &Seat| seat.child.as_ref().is_some_and(|child| child.is_at(here));
@@ -127,6 +215,7 @@ impl Seats {
 
     /// Everything there is, for the end.
     pub(super) fn take_all(&self) -> Vec<Child> {
+        self.clear_hands();
         let idle = std::mem::take(&mut *self.idle());
         idle.into_iter().filter_map(|seat| seat.child.map(|child| *child)).chain(self.take_leaving()).collect()
     }
@@ -226,5 +315,32 @@ mod tests {
         assert_eq!(seats.take().unwrap().broken, 1);
         assert_eq!(seats.take().unwrap().broken, 2);
         assert_eq!(seats.counts(), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn a_seat_is_kept_at_hand_until_somebody_waits_for_one() {
+        let seats = Seats::new(Program::new("cat"), 1);
+        let free = || seats.permits.available_permits();
+        let mut seat = seats.take().unwrap();
+        seats.permits.try_acquire().unwrap().forget();
+        assert!(seats.take_ready().is_none());
+        seats.fill(&mut seat).unwrap();
+        for _ in 0..3 {
+            seats.keep_at_hand(seat);
+            assert_eq!(free(), 0);
+            seat = seats.take_ready().unwrap();
+        }
+        seats.keep_at_hand(seat);
+        let seeking = seats.seek();
+        assert_eq!(free(), 1);
+        let mut seat = seats.take_ready().unwrap();
+        assert_eq!(free(), 0);
+        seats.keep_at_hand(seat);
+        assert_eq!(free(), 1, "somebody waits");
+        drop(seeking);
+        seat = seats.take_ready().unwrap();
+        seats.empty(&mut seat, false);
+        seats.keep_at_hand(seat);
+        assert_eq!((seats.take_ready().is_some(), free()), (false, 1), "without a process it is nobody's");
     }
 }

@@ -56,6 +56,8 @@ async fn tend(seats: Arc<Seats>, stop: Arc<Notify>) {
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        // What died at hand is seen only in its place.
+        seats.clear_hands();
         seats.take_leaving().into_iter().for_each(|child| drop(leaving.spawn(child.leave(grace))));
         seats.take_dead().into_iter().for_each(|child| drop(leaving.spawn(child.leave(Duration::ZERO))));
         while let Ok(_permit) = seats.permits.try_acquire()

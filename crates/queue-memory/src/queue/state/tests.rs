@@ -144,3 +144,16 @@ async fn old_places_and_timers_give_way_once_they_outnumber_the_live_ones() {
     let holder = provider.consumer(&name(), ConsumeOptions::new("test", 100)).await.unwrap();
     assert_eq!(holder.fetch(100, Duration::ZERO).await.unwrap().len(), 10);
 }
+
+#[tokio::test(start_paused = true)]
+async fn as_many_forgotten_ids_are_known_as_suit_the_retention() {
+    for (count, most) in [(1, 1_000), (150, 1_500), (2_000, 10_000)] {
+        let (provider, queue) = provider(|spec| spec.retention = Retention { count, ..spec.retention }).await;
+        let ended = most + count + 5;
+        publish(&provider, (0..ended).map(job).collect()).await;
+        queue.with(|state| state.purge(provider.shared.now()));
+        let known = |n| queue.with(|state| state.is_gone(job(n).id));
+        assert_eq!([0, 4, 5, most + 4, most + 5].map(known), [false, false, true, true, false], "{count}");
+        assert!(queue.with(|state| state.find(job(most + 5).id)).is_some(), "it is remembered itself");
+    }
+}
