@@ -18,9 +18,9 @@ use crate::{
     events::Hub,
     journal::{self, Batch, Journal, Table, Urgency, parts},
     notes::Named,
-    provider::Shared,
     queue::{Changes, Now, Queue, Restoring, Side},
     rows::{Broken, GoneRow, JobRow, QueueRow, StateRow, WindowRow},
+    shared::Shared,
     store::Leaders,
     topics::Subscriptions,
 };
