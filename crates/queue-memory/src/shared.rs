@@ -6,7 +6,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -27,8 +26,6 @@ use crate::{
 };
 
 pub(crate) const SCHEME: &str = "memory";
-/// A disk that does not answer at all, not even that it refuses, is given up on.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What all connections share.
 #[derive(Debug)]
@@ -236,10 +233,7 @@ impl Shared {
     pub(crate) async fn kept(&self, ticket: Option<Ticket>) -> Result<()> {
         let (Some(journal), Some(ticket)) = (&self.journal, ticket) else { return Ok(()) };
         // Boxed, so that whoever has no journal carries none of it in every call.
-        match Box::pin(tokio::time::timeout(PATIENCE, journal.committed(ticket))).await {
-            Ok(kept) => kept,
-            Err(_) => Err(Error::new(ErrorCode::Timeout, "the journal's disk does not answer").by(SCHEME)),
-        }
+        Box::pin(journal.kept(ticket)).await
     }
 
     /// Changes a queue and answers once that is on disk, as far as the queue's durability says.

@@ -51,9 +51,6 @@ struct Progress {
     ended: Option<Result<()>>,
 }
 
-/// Of what comes after the end.
-const NEVER: Ticket = Ticket(u64::MAX);
-
 /// What the writer is to do next.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
@@ -75,7 +72,7 @@ impl Shared {
             return Ticket(buffer.last);
         }
         if buffer.end.is_some() {
-            return NEVER;
+            return Ticket::NEVER;
         }
         buffer.batch.extend(batch);
         buffer.last += batch.len() as u64;

@@ -46,13 +46,16 @@ mod writer;
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use queue_core::Result;
+use queue_core::{Error, ErrorCode, Result};
 
 pub(crate) use batch::{Batch, Table, key, parts};
 use buffer::Shared;
 pub use disk::ModelDisk;
 use file::Store;
 use medium::Medium;
+
+/// A disk that does not answer at all, not even that it refuses, is given up on after this.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How a journal behaves. The defaults serve everybody but tests.
 #[derive(Debug, Clone)]
@@ -109,6 +112,11 @@ pub(crate) enum Urgency {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[must_use = "a change is on disk only once its ticket is committed"]
 pub(crate) struct Ticket(u64);
+
+impl Ticket {
+    /// Of what came after the end: it is never on disk.
+    pub(crate) const NEVER: Self = Self(u64::MAX);
+}
 
 /// A row as it was committed last.
 #[derive(Debug, Clone, Copy)]
@@ -200,6 +208,14 @@ impl Journal {
         self.0.shared.committed(ticket).await
     }
 
+    /// As [`Journal::committed`], for whoever has no deadline of its own.
+    ///
+    /// # Errors
+    /// The same, and `TIMEOUT` when the disk has not answered for 30 s.
+    pub(crate) async fn kept(&self, ticket: Ticket) -> Result<()> {
+        tokio::time::timeout(PATIENCE, self.committed(ticket)).await.unwrap_or_else(|_| Err(silent()))
+    }
+
     /// Whether a batch is on disk.
     pub(crate) fn is_committed(&self, ticket: Ticket) -> bool {
         self.0.shared.is_committed(ticket)
@@ -224,13 +240,18 @@ impl Journal {
     /// never committed. Closing again does nothing.
     ///
     /// # Errors
-    /// `UNAVAILABLE` when the disk went on refusing: what had not been committed is not there.
+    /// `UNAVAILABLE` when the disk went on refusing: what had not been committed is not there. `TIMEOUT` when it has not
+    /// answered for 30 s: the thread is left to it, and ends the journal in order should the disk come back.
     pub(crate) async fn close(&self) -> Result<()> {
         self.0.shared.close();
         if let Some(writer) = &self.0.inline {
             writer.lock().finish();
         }
-        let closed = self.0.shared.closed().await;
+        let Ok(closed) = tokio::time::timeout(PATIENCE, self.0.shared.closed()).await else {
+            // Joining it would block for as long as the disk does, here and in the last handle's drop.
+            drop(self.0.thread.lock().take());
+            return Err(silent());
+        };
         self.0.join();
         closed
     }
@@ -243,6 +264,10 @@ impl Journal {
         }
         self.0.join();
     }
+}
+
+fn silent() -> Error {
+    Error::new(ErrorCode::Timeout, "the journal's disk does not answer").by("memory")
 }
 
 impl Handle {
