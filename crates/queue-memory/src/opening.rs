@@ -75,6 +75,14 @@ impl JournalOptions {
         Self { place: Place::Disk(disk.clone(), mode), options: journal::Options::default() }
     }
 
+    /// How long to wait for a disk that does not answer: 30 s unless said otherwise. For tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn answers_within(mut self, time: std::time::Duration) -> Self {
+        self.options.answer = time;
+        self
+    }
+
     pub(crate) fn open(
         &self,
         rows: impl FnMut(journal::Row<'_>) -> Result<()>,

@@ -15,6 +15,8 @@ pub(super) struct Shared {
     buffer: Mutex<Buffer>,
     /// Told when the writer has something to do or to wait shorter for.
     stirred: Condvar,
+    /// Told when it has ended.
+    over: Condvar,
     progress: watch::Sender<Progress>,
 }
 
@@ -63,7 +65,8 @@ impl Shared {
     pub(super) fn new(sequence: u64, options: Options) -> Self {
         let buffer = Buffer { batch: Batch::new(), last: sequence, taken: 0, now: false, within: None, end: None };
         let progress = Progress { committed: sequence, trouble: None, ended: None };
-        Self { options, buffer: Mutex::new(buffer), stirred: Condvar::new(), progress: watch::Sender::new(progress) }
+        let progress = watch::Sender::new(progress);
+        Self { options, buffer: Mutex::new(buffer), stirred: Condvar::new(), over: Condvar::new(), progress }
     }
 
     pub(super) fn append(&self, batch: &Batch, urgency: Urgency) -> Ticket {
@@ -170,6 +173,16 @@ impl Shared {
             }
             first
         });
+        // Whoever has looked and does not wait yet holds this lock.
+        drop(self.buffer.lock());
+        self.over.notify_all();
+    }
+
+    /// Blocks until it has ended, for so long at most; whether it has.
+    pub(super) fn wait_for_the_end(&self, at_most: Duration) -> bool {
+        let mut buffer = self.buffer.lock();
+        let goes_on = |_: &mut Buffer| self.progress.borrow().ended.is_none();
+        !self.over.wait_while_for(&mut buffer, goes_on, at_most).timed_out()
     }
 
     pub(super) fn close(&self) {

@@ -54,9 +54,6 @@ pub use disk::ModelDisk;
 use file::Store;
 use medium::Medium;
 
-/// A disk that does not answer at all, not even that it refuses, is given up on after this.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// How a journal behaves. The defaults serve everybody but tests.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
@@ -69,6 +66,8 @@ pub(crate) struct Options {
     pub(crate) retry_max: Duration,
     /// How long [`Journal::close`] goes on trying on a disk that refuses.
     pub(crate) patience: Duration,
+    /// A disk that does not answer at all, not even that it refuses, is given up on after this.
+    pub(crate) answer: Duration,
     /// Two-phase commits. Without, a flipped bit may silently undo the newest commit of an unclean stop.
     pub(crate) two_phase: bool,
     /// A file below this size, in bytes, is never compacted.
@@ -83,6 +82,7 @@ impl Default for Options {
             retry: Duration::from_millis(100),
             retry_max: Duration::from_secs(5),
             patience: Duration::from_secs(5),
+            answer: Duration::from_secs(30),
             two_phase: true,
             compact_from: 4 << 20,
         }
@@ -213,7 +213,8 @@ impl Journal {
     /// # Errors
     /// The same, and `TIMEOUT` when the disk has not answered for 30 s.
     pub(crate) async fn kept(&self, ticket: Ticket) -> Result<()> {
-        tokio::time::timeout(PATIENCE, self.committed(ticket)).await.unwrap_or_else(|_| Err(silent()))
+        let answer = self.0.shared.options.answer;
+        tokio::time::timeout(answer, self.committed(ticket)).await.unwrap_or_else(|_| Err(silent()))
     }
 
     /// Whether a batch is on disk.
@@ -247,11 +248,17 @@ impl Journal {
         if let Some(writer) = &self.0.inline {
             writer.lock().finish();
         }
-        let Ok(closed) = tokio::time::timeout(PATIENCE, self.0.shared.closed()).await else {
-            // Joining it would block for as long as the disk does, here and in the last handle's drop.
-            drop(self.0.thread.lock().take());
-            return Err(silent());
-        };
+        if self.0.inline.is_none() {
+            // In real time, as the thread's: the clock of a test may run ahead of it.
+            let shared = self.0.shared.clone();
+            let waits = tokio::task::spawn_blocking(move || shared.wait_for_the_end(shared.options.answer));
+            if !waits.await.unwrap_or(true) {
+                // Joining it would block for as long as the disk does, here and in the last handle's drop.
+                drop(self.0.thread.lock().take());
+                return Err(silent());
+            }
+        }
+        let closed = self.0.shared.closed().await;
         self.0.join();
         closed
     }
