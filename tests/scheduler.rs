@@ -18,7 +18,7 @@ use queue_core::{
     event::JobEventKind,
     job::Envelope,
     lifecycle::JobState,
-    provider::{Capabilities, PublishOptions, PublishOutcome, Support, Topics},
+    provider::{Capabilities, ConsumeOptions, PublishOptions, PublishOutcome, Support, Topics},
     queue_spec::Tracking,
     store::Watched,
 };

@@ -1,5 +1,7 @@
 //! What an answer waits for.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::sync::Arc;
 
 use queue_core::{
