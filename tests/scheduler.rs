@@ -18,14 +18,12 @@ use queue_core::{
     event::JobEventKind,
     job::Envelope,
     lifecycle::JobState,
-    limit::Limiter,
-    provider::{
-        Capabilities, ConsumeOptions, Consumer, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Support, Topics,
-    },
+    provider::{Capabilities, ConsumeOptions, PublishOptions, PublishOutcome, Support, Topics},
     queue_spec::Tracking,
     store::Watched,
 };
 use queue_memory::MemoryProvider;
+use queue_testkit::front::{InFront, ProviderFront};
 use serde::{Deserialize, Serialize};
 use validator::Validate;
 
@@ -64,15 +62,15 @@ struct Watchful {
 }
 
 impl Watchful {
-    fn new(bare: bool, dedup: bool, silent: usize) -> Arc<Self> {
-        Arc::new(Self {
+    fn new(bare: bool, dedup: bool, silent: usize) -> Arc<InFront<Self>> {
+        Arc::new(InFront(Self {
             inner: MemoryProvider::with_env(env()),
             bare,
             dedup,
             silent: AtomicUsize::new(silent),
             publishes: AtomicUsize::default(),
             rounds: Mutex::default(),
-        })
+        }))
     }
 
     /// The rounds of the next five seconds.
@@ -84,10 +82,15 @@ impl Watchful {
 }
 
 #[async_trait]
-impl QueueProvider for Watchful {
+impl ProviderFront for Watchful {
+    fn behind(&self) -> &dyn QueueProvider {
+        &self.inner
+    }
+
     fn scheme(&self) -> &'static str {
         "watchful"
     }
+
     fn capabilities(&self, spec: Option<&QueueSpec>) -> Capabilities {
         let mut can = self.inner.capabilities(spec);
         if !self.dedup {
@@ -95,12 +98,7 @@ impl QueueProvider for Watchful {
         }
         can
     }
-    async fn declare(&self, spec: &QueueSpec) -> Result<()> {
-        self.inner.declare(spec).await
-    }
-    async fn drop_queue(&self, queue: &QueueName, only_if_empty: bool) -> Result<()> {
-        self.inner.drop_queue(queue, only_if_empty).await
-    }
+
     async fn publish(&self, queue: &QueueName, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
         self.publishes.fetch_add(1, Ordering::Relaxed);
         let mut outcomes = self.inner.publish(queue, batch, options).await;
@@ -110,38 +108,22 @@ impl QueueProvider for Watchful {
         }
         outcomes
     }
-    async fn consumer(&self, queue: &QueueName, options: ConsumeOptions) -> Result<Arc<dyn Consumer>> {
-        self.inner.consumer(queue, options).await
-    }
-    fn admin(&self) -> Arc<dyn QueueAdmin> {
-        self.inner.admin()
-    }
+
     fn topics(&self) -> Option<Arc<dyn Topics>> {
         None
     }
+
     fn job_store(&self) -> Option<Arc<dyn JobStore>> {
         self.inner.job_store().filter(|_| !self.bare)
     }
-    fn limiter(&self) -> Option<Arc<dyn Limiter>> {
-        self.inner.limiter()
-    }
 
-    async fn unpark(&self, queue: &QueueName, key: &ParkKey, n: usize) -> Result<usize> {
-        self.inner.unpark(queue, key, n).await
-    }
     async fn maintain(&self, leading: bool) -> Result<Duration> {
         self.rounds.lock().unwrap().push(leading);
         self.inner.maintain(leading).await
     }
-    async fn ping(&self) -> Result<()> {
-        self.inner.ping().await
-    }
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
-    }
 }
 
-fn scheduler(provider: &Arc<Watchful>) -> JobScheduler {
+fn scheduler(provider: &Arc<InFront<Watchful>>) -> JobScheduler {
     JobScheduler::with_env(Arc::clone(provider) as Arc<dyn QueueProvider>, env())
 }
 
@@ -150,14 +132,14 @@ async fn the_house_is_kept_from_the_first_call_to_the_close() {
     let provider = Watchful::new(false, true, 0);
     let queues = scheduler(&provider);
     assert_eq!(queues.env().now(), START);
-    assert_eq!((queues.last_maintenance(), provider.rounds().await), (None, vec![]));
+    assert_eq!((queues.last_maintenance(), provider.0.rounds().await), (None, vec![]));
     queues.enqueue(Add { a: 1 }).await.unwrap();
-    let rounds = provider.rounds().await;
+    let rounds = provider.0.rounds().await;
     assert!((5..=7).contains(&rounds.len()), "{rounds:?}");
     let last = queues.last_maintenance().unwrap();
     assert!(last >= START + Duration::from_secs(9), "{last:?}");
     queues.close().await.unwrap();
-    assert!(provider.rounds().await.is_empty());
+    assert!(provider.0.rounds().await.is_empty());
     assert_eq!(provider.ping().await.unwrap_err().code(), ErrorCode::Closed);
 }
 
@@ -166,9 +148,9 @@ async fn a_forgotten_scheduler_stops_keeping_house() {
     let provider = Watchful::new(false, true, 0);
     let queues = scheduler(&provider);
     queues.enqueue(Add { a: 1 }).await.unwrap();
-    assert!(!provider.rounds().await.is_empty());
+    assert!(!provider.0.rounds().await.is_empty());
     drop(queues);
-    assert!(provider.rounds().await.is_empty());
+    assert!(provider.0.rounds().await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,7 +159,7 @@ async fn one_of_two_leads_where_there_is_a_store() {
     let (one, two) = (scheduler(&provider), JobScheduler::with_env(Arc::clone(&provider) as _, Env::seeded(START, 8)));
     one.enqueue(Add { a: 1 }).await.unwrap();
     two.enqueue(Add { a: 2 }).await.unwrap();
-    let rounds = provider.rounds().await;
+    let rounds = provider.0.rounds().await;
     let leading = rounds.iter().filter(|leading| **leading).count();
     assert!(leading > 0 && leading < rounds.len(), "{rounds:?}");
 }
@@ -188,14 +170,14 @@ async fn who_consumes_leads_where_there_is_none() {
     let queues = scheduler(&provider);
     queues.enqueue(Add { a: 1 }).await.unwrap();
     let all = |rounds: Vec<bool>, leading| !rounds.is_empty() && rounds.iter().all(|round| *round == leading);
-    assert!(all(provider.rounds().await, false));
+    assert!(all(provider.0.rounds().await, false));
     let handler = async |job: Add| Ok::<_, Failure>(job.a);
     let running = queues.worker().queue("math", 1).heartbeat_on_runtime().register(handler).start().await.unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(all(provider.rounds().await, true));
+    assert!(all(provider.0.rounds().await, true));
     running.stop().await;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(all(provider.rounds().await, false));
+    assert!(all(provider.0.rounds().await, false));
 }
 
 #[tokio::test(start_paused = true)]
@@ -216,7 +198,7 @@ async fn what_was_not_answered_is_repeated_only_where_it_stays_one_job() {
         let provider = Watchful::new(false, dedup, silent);
         let submitted = scheduler(&provider).enqueue(Add { a: 1 }).await;
         assert_eq!(submitted.is_ok(), accepted, "{dedup} {silent}");
-        assert_eq!(provider.publishes.load(Ordering::Relaxed), publishes, "{dedup} {silent}");
+        assert_eq!(provider.0.publishes.load(Ordering::Relaxed), publishes, "{dedup} {silent}");
     }
 }
 

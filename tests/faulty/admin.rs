@@ -6,11 +6,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use queue_core::{
-    Error, JobRef, QueueName, QueueSpec, Result,
-    provider::{Cursor, DeadFilter, DeadJob, Page, ParkKey, QueueAdmin, Redrive, RedriveReport},
-    stats::QueueStats,
-};
+use queue_core::{Error, QueueName, Result, provider::QueueAdmin, stats::QueueStats};
+use queue_testkit::front::AdminFront;
 
 use super::{Faults, away};
 
@@ -26,9 +23,9 @@ impl fmt::Debug for FaultyAdmin {
 }
 
 #[async_trait]
-impl QueueAdmin for FaultyAdmin {
-    async fn queues(&self, prefix: &str, cursor: Option<Cursor>, limit: usize) -> Result<Page<QueueName>> {
-        self.inner.queues(prefix, cursor, limit).await
+impl AdminFront for FaultyAdmin {
+    fn behind(&self) -> &dyn QueueAdmin {
+        &*self.inner
     }
 
     async fn stats(&self, queues: &[QueueName]) -> Vec<Result<QueueStats>> {
@@ -40,43 +37,5 @@ impl QueueAdmin for FaultyAdmin {
             return queues.iter().map(|_| Err(away())).collect();
         }
         self.inner.stats(queues).await
-    }
-
-    async fn pause(&self, queue: &QueueName, paused: bool) -> Result<()> {
-        self.inner.pause(queue, paused).await
-    }
-
-    async fn purge(&self, queue: &QueueName) -> Result<u64> {
-        self.inner.purge(queue).await
-    }
-
-    async fn dead(
-        &self,
-        queue: &QueueName,
-        filter: &DeadFilter,
-        cursor: Option<Cursor>,
-        limit: usize,
-    ) -> Result<Page<DeadJob>> {
-        self.inner.dead(queue, filter, cursor, limit).await
-    }
-
-    async fn redrive(&self, queue: &QueueName, what: &Redrive) -> Result<RedriveReport> {
-        self.inner.redrive(queue, what).await
-    }
-
-    async fn spec(&self, queue: &QueueName) -> Result<Option<QueueSpec>> {
-        self.inner.spec(queue).await
-    }
-
-    async fn parked(&self, queue: &QueueName, limit: usize) -> Result<Vec<(ParkKey, u64)>> {
-        self.inner.parked(queue, limit).await
-    }
-
-    async fn position(&self, job: &JobRef) -> Result<Option<u64>> {
-        self.inner.position(job).await
-    }
-
-    async fn drop_dead(&self, queue: &QueueName, filter: &DeadFilter) -> Result<u64> {
-        self.inner.drop_dead(queue, filter).await
     }
 }

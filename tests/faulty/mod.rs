@@ -16,15 +16,15 @@ use std::{
 
 use async_trait::async_trait;
 use queue_core::{
-    Consumer, Error, ErrorCode, JobStore, QueueName, QueueProvider, QueueSpec, Result,
+    Consumer, Error, ErrorCode, JobStore, QueueName, QueueProvider, Result,
     job::Envelope,
-    limit::Limiter,
     provider::{
-        Beat, BeatOutcome, Capabilities, CloseReport, ConsumeOptions, Delivery, ParkKey, PublishOptions,
-        PublishOutcome, QueueAdmin, Rejection, SettleOutcome, Settlement, Topics,
+        Beat, BeatOutcome, ConsumeOptions, Delivery, PublishOptions, PublishOutcome, QueueAdmin, Rejection,
+        SettleOutcome, Settlement, Topics,
     },
 };
 use queue_memory::MemoryProvider;
+use queue_testkit::front::{ConsumerFront, InFront, ProviderFront};
 use tokio::sync::Notify;
 
 /// What is broken, until it is switched off.
@@ -122,8 +122,8 @@ pub(crate) struct Faulty {
 }
 
 impl Faulty {
-    pub(crate) fn new(memory: MemoryProvider, faults: Faults) -> Self {
-        Self { memory, faults }
+    pub(crate) fn new(memory: MemoryProvider, faults: Faults) -> InFront<Self> {
+        InFront(Self { memory, faults })
     }
 }
 
@@ -138,21 +138,9 @@ fn away() -> Error {
 }
 
 #[async_trait]
-impl QueueProvider for Faulty {
-    fn scheme(&self) -> &'static str {
-        self.memory.scheme()
-    }
-
-    fn capabilities(&self, spec: Option<&QueueSpec>) -> Capabilities {
-        self.memory.capabilities(spec)
-    }
-
-    async fn declare(&self, spec: &QueueSpec) -> Result<()> {
-        self.memory.declare(spec).await
-    }
-
-    async fn drop_queue(&self, queue: &QueueName, only_if_empty: bool) -> Result<()> {
-        self.memory.drop_queue(queue, only_if_empty).await
+impl ProviderFront for Faulty {
+    fn behind(&self) -> &dyn QueueProvider {
+        &self.memory
     }
 
     async fn publish(&self, queue: &QueueName, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
@@ -171,11 +159,11 @@ impl QueueProvider for Faulty {
     async fn consumer(&self, queue: &QueueName, options: ConsumeOptions) -> Result<Arc<dyn Consumer>> {
         self.faults.0.demanded.store(options.outstanding, Ordering::SeqCst);
         let inner = self.memory.consumer(queue, options).await?;
-        Ok(Arc::new(FaultyConsumer { inner, faults: self.faults.clone() }))
+        Ok(Arc::new(InFront(FaultyConsumer { inner, faults: self.faults.clone() })))
     }
 
     fn admin(&self) -> Arc<dyn QueueAdmin> {
-        Arc::new(admin::FaultyAdmin { inner: self.memory.admin(), faults: self.faults.clone() })
+        Arc::new(InFront(admin::FaultyAdmin { inner: self.memory.admin(), faults: self.faults.clone() }))
     }
 
     fn topics(&self) -> Option<Arc<dyn Topics>> {
@@ -185,28 +173,12 @@ impl QueueProvider for Faulty {
 
     fn job_store(&self) -> Option<Arc<dyn JobStore>> {
         let inner = self.memory.job_store()?;
-        Some(Arc::new(store::FaultyStore { inner, faults: self.faults.clone() }))
-    }
-
-    fn limiter(&self) -> Option<Arc<dyn Limiter>> {
-        self.memory.limiter()
-    }
-
-    async fn unpark(&self, queue: &QueueName, key: &ParkKey, n: usize) -> Result<usize> {
-        self.memory.unpark(queue, key, n).await
+        Some(Arc::new(InFront(store::FaultyStore { inner, faults: self.faults.clone() })))
     }
 
     async fn maintain(&self, leading: bool) -> Result<Duration> {
         assert!(!self.faults.0.maintain_panics.swap(false, Ordering::SeqCst), "a defect of the provider");
         self.memory.maintain(leading).await
-    }
-
-    async fn ping(&self) -> Result<()> {
-        self.memory.ping().await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.memory.close().await
     }
 }
 
@@ -222,7 +194,11 @@ impl fmt::Debug for FaultyConsumer {
 }
 
 #[async_trait]
-impl Consumer for FaultyConsumer {
+impl ConsumerFront for FaultyConsumer {
+    fn behind(&self) -> &dyn Consumer {
+        &*self.inner
+    }
+
     async fn fetch(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
         assert!(!self.faults.0.fetch_panics.load(Ordering::SeqCst), "a defect of the provider");
         if self.faults.0.fetch_fails.load(Ordering::SeqCst) {
@@ -253,9 +229,5 @@ impl Consumer for FaultyConsumer {
     async fn demand(&self, outstanding: usize) -> Result<()> {
         self.faults.0.demanded.store(outstanding, Ordering::SeqCst);
         self.inner.demand(outstanding).await
-    }
-
-    async fn close(&self, deadline: Duration) -> CloseReport {
-        self.inner.close(deadline).await
     }
 }

@@ -12,18 +12,14 @@ use std::{
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use queue_core::{
-    Consumer, Env, Error, ErrorCode, JobRef, JobStore, QueueName, QueueProvider, QueueSpec, Result,
+    Consumer, Env, Error, ErrorCode, JobStore, QueueName, QueueProvider, Result,
     event::BreakerEvent,
-    job::Envelope,
     limit::{Ask, Grant, Holder, Limiter, LocalLimiter, Need, Room, RunEnd},
-    provider::{
-        Beat, BeatOutcome, Capabilities, CloseReport, ConsumeOptions, Cursor, DeadFilter, DeadJob, Delivery, Page,
-        ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Redrive, RedriveReport, SettleOutcome, Settlement, Topics,
-    },
-    stats::QueueStats,
+    provider::{Beat, BeatOutcome, ConsumeOptions, Delivery, ParkKey, QueueAdmin, SettleOutcome, Settlement},
     store::{JobQuery, StoreScope, Watched},
 };
 use queue_memory::MemoryProvider;
+use queue_testkit::front::{AdminFront, ConsumerFront, InFront, ProviderFront};
 
 /// Calls so far, of any kind but maintenance.
 #[derive(Debug, Clone, Default)]
@@ -53,49 +49,25 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    pub(crate) fn new(env: &Env, limiter: Arc<dyn Limiter>, calls: Calls) -> Arc<Self> {
-        Arc::new(Self { memory: MemoryProvider::with_env(env.clone()), limiter, calls })
+    pub(crate) fn new(env: &Env, limiter: Arc<dyn Limiter>, calls: Calls) -> Arc<InFront<Self>> {
+        Arc::new(InFront(Self { memory: MemoryProvider::with_env(env.clone()), limiter, calls }))
     }
 }
 
 #[async_trait]
-impl QueueProvider for Front {
-    fn scheme(&self) -> &'static str {
-        self.memory.scheme()
-    }
-
-    fn capabilities(&self, spec: Option<&QueueSpec>) -> Capabilities {
-        self.memory.capabilities(spec)
-    }
-
-    async fn declare(&self, spec: &QueueSpec) -> Result<()> {
-        self.memory.declare(spec).await
-    }
-
-    async fn drop_queue(&self, queue: &QueueName, only_if_empty: bool) -> Result<()> {
-        self.memory.drop_queue(queue, only_if_empty).await
-    }
-
-    async fn publish(&self, queue: &QueueName, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
-        self.memory.publish(queue, batch, options).await
+impl ProviderFront for Front {
+    fn behind(&self) -> &dyn QueueProvider {
+        &self.memory
     }
 
     async fn consumer(&self, queue: &QueueName, options: ConsumeOptions) -> Result<Arc<dyn Consumer>> {
         let inner = self.memory.consumer(queue, options).await?;
-        Ok(Arc::new(FrontConsumer { inner, calls: self.calls.clone() }))
+        Ok(Arc::new(InFront(FrontConsumer { inner, calls: self.calls.clone() })))
     }
 
     fn admin(&self) -> Arc<dyn QueueAdmin> {
         let store = self.memory.job_store().unwrap();
-        Arc::new(FrontAdmin { inner: self.memory.admin(), store, calls: self.calls.clone() })
-    }
-
-    fn topics(&self) -> Option<Arc<dyn Topics>> {
-        self.memory.topics()
-    }
-
-    fn job_store(&self) -> Option<Arc<dyn JobStore>> {
-        self.memory.job_store()
+        Arc::new(InFront(FrontAdmin { inner: self.memory.admin(), store, calls: self.calls.clone() }))
     }
 
     fn limiter(&self) -> Option<Arc<dyn Limiter>> {
@@ -109,18 +81,6 @@ impl QueueProvider for Front {
         }
         self.memory.unpark(queue, key, n).await
     }
-
-    async fn maintain(&self, leading: bool) -> Result<Duration> {
-        self.memory.maintain(leading).await
-    }
-
-    async fn ping(&self) -> Result<()> {
-        self.memory.ping().await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.memory.close().await
-    }
 }
 
 #[derive(Debug)]
@@ -130,7 +90,11 @@ struct FrontConsumer {
 }
 
 #[async_trait]
-impl Consumer for FrontConsumer {
+impl ConsumerFront for FrontConsumer {
+    fn behind(&self) -> &dyn Consumer {
+        &*self.inner
+    }
+
     async fn fetch(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
         self.calls.count();
         self.inner.fetch(max, wait).await
@@ -145,14 +109,6 @@ impl Consumer for FrontConsumer {
         self.calls.count();
         self.inner.heartbeat(beats).await
     }
-
-    async fn demand(&self, outstanding: usize) -> Result<()> {
-        self.inner.demand(outstanding).await
-    }
-
-    async fn close(&self, deadline: Duration) -> CloseReport {
-        self.inner.close(deadline).await
-    }
 }
 
 #[derive(Debug)]
@@ -163,39 +119,9 @@ struct FrontAdmin {
 }
 
 #[async_trait]
-impl QueueAdmin for FrontAdmin {
-    async fn queues(&self, prefix: &str, cursor: Option<Cursor>, limit: usize) -> Result<Page<QueueName>> {
-        self.inner.queues(prefix, cursor, limit).await
-    }
-
-    async fn stats(&self, queues: &[QueueName]) -> Vec<Result<QueueStats>> {
-        self.inner.stats(queues).await
-    }
-
-    async fn pause(&self, queue: &QueueName, paused: bool) -> Result<()> {
-        self.inner.pause(queue, paused).await
-    }
-
-    async fn purge(&self, queue: &QueueName) -> Result<u64> {
-        self.inner.purge(queue).await
-    }
-
-    async fn dead(
-        &self,
-        queue: &QueueName,
-        filter: &DeadFilter,
-        cursor: Option<Cursor>,
-        limit: usize,
-    ) -> Result<Page<DeadJob>> {
-        self.inner.dead(queue, filter, cursor, limit).await
-    }
-
-    async fn redrive(&self, queue: &QueueName, what: &Redrive) -> Result<RedriveReport> {
-        self.inner.redrive(queue, what).await
-    }
-
-    async fn spec(&self, queue: &QueueName) -> Result<Option<QueueSpec>> {
-        self.inner.spec(queue).await
+impl AdminFront for FrontAdmin {
+    fn behind(&self) -> &dyn QueueAdmin {
+        &*self.inner
     }
 
     async fn parked(&self, queue: &QueueName, limit: usize) -> Result<Vec<(ParkKey, u64)>> {
@@ -213,14 +139,6 @@ impl QueueAdmin for FrontAdmin {
                 return Ok(counts.into_iter().take(limit).collect());
             }
         }
-    }
-
-    async fn position(&self, job: &JobRef) -> Result<Option<u64>> {
-        self.inner.position(job).await
-    }
-
-    async fn drop_dead(&self, queue: &QueueName, filter: &DeadFilter) -> Result<u64> {
-        self.inner.drop_dead(queue, filter).await
     }
 }
 

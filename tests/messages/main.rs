@@ -33,7 +33,10 @@ use queue_core::{
 };
 use queue_manager::QueueManager;
 use queue_memory::MemoryProvider;
-use queue_testkit::models::{Broker, LogModel, PushModel, Shape, VisibilityModel};
+use queue_testkit::{
+    front::InFront,
+    models::{Broker, LogModel, PushModel, Shape, VisibilityModel},
+};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use topicless::Topicless;
@@ -76,7 +79,7 @@ fn memory() -> JobScheduler {
 /// Memory as a broker without topics.
 fn topicless() -> JobScheduler {
     let env = env();
-    JobScheduler::with_env(Arc::new(Topicless(MemoryProvider::with_env(env.clone()))), env)
+    JobScheduler::with_env(Arc::new(InFront(Topicless(MemoryProvider::with_env(env.clone())))), env)
 }
 
 fn shapes() -> [Shape; 3] {

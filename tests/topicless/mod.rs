@@ -1,74 +1,20 @@
 //! Memory without topics of its own, as a broker that has none.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use async_trait::async_trait;
-use queue_core::{
-    Consumer, JobStore, QueueName, QueueProvider, QueueSpec, Result,
-    job::Envelope,
-    limit::Limiter,
-    provider::{Capabilities, ConsumeOptions, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Topics},
-};
+use queue_core::{QueueProvider, provider::Topics};
 use queue_memory::MemoryProvider;
+use queue_testkit::front::ProviderFront;
 
 #[derive(Debug)]
 pub(crate) struct Topicless(pub(crate) MemoryProvider);
 
-#[async_trait]
-impl QueueProvider for Topicless {
-    fn scheme(&self) -> &'static str {
-        self.0.scheme()
-    }
-
-    fn capabilities(&self, spec: Option<&QueueSpec>) -> Capabilities {
-        self.0.capabilities(spec)
-    }
-
-    async fn declare(&self, spec: &QueueSpec) -> Result<()> {
-        self.0.declare(spec).await
-    }
-
-    async fn drop_queue(&self, queue: &QueueName, only_if_empty: bool) -> Result<()> {
-        self.0.drop_queue(queue, only_if_empty).await
-    }
-
-    async fn publish(&self, queue: &QueueName, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
-        self.0.publish(queue, batch, options).await
-    }
-
-    async fn consumer(&self, queue: &QueueName, options: ConsumeOptions) -> Result<Arc<dyn Consumer>> {
-        self.0.consumer(queue, options).await
-    }
-
-    fn admin(&self) -> Arc<dyn QueueAdmin> {
-        self.0.admin()
+impl ProviderFront for Topicless {
+    fn behind(&self) -> &dyn QueueProvider {
+        &self.0
     }
 
     fn topics(&self) -> Option<Arc<dyn Topics>> {
         None
-    }
-
-    fn job_store(&self) -> Option<Arc<dyn JobStore>> {
-        self.0.job_store()
-    }
-
-    fn limiter(&self) -> Option<Arc<dyn Limiter>> {
-        self.0.limiter()
-    }
-
-    async fn unpark(&self, queue: &QueueName, key: &ParkKey, n: usize) -> Result<usize> {
-        self.0.unpark(queue, key, n).await
-    }
-
-    async fn maintain(&self, leading: bool) -> Result<Duration> {
-        self.0.maintain(leading).await
-    }
-
-    async fn ping(&self) -> Result<()> {
-        self.0.ping().await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.0.close().await
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
 use crate::interrupt;
 
@@ -134,7 +134,11 @@ fn stop(child: &mut Child) -> Result<()> {
     // It may have ended meanwhile: no such process is what we want.
     let _ = kill_process_group(group, Signal::TERM);
     let asked = Instant::now();
-    while child.try_wait()?.is_none() && asked.elapsed() < GRACE && interrupt::asked() < 2 {
+    // Cargo ends at once, and what it started may have something to say first.
+    while (child.try_wait()?.is_none() || test_kill_process_group(group).is_ok())
+        && asked.elapsed() < GRACE
+        && interrupt::asked() < 2
+    {
         thread::sleep(POLL);
     }
     let _ = kill_process_group(group, Signal::KILL);
@@ -165,6 +169,16 @@ mod tests {
         assert!(format!("{error:#}").contains("no end after"), "{error:#}");
         // The child of the shell held the pipe: reading to its end shows that it is gone too.
         assert!(start.elapsed() < GRACE, "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn what_a_stopped_program_started_has_time_for_its_last_words() {
+        let heard = tempfile::NamedTempFile::new().unwrap();
+        let talks = r#"(trap 'sleep 0.5; echo bye > "$HEARD"; exit' TERM; while :; do sleep 0.05; done) &
+            sleep 60"#;
+        let mut command = sh(talks);
+        captured(command.env("HEARD", heard.path()), Duration::from_millis(300)).unwrap_err();
+        assert_eq!(std::fs::read_to_string(heard.path()).unwrap(), "bye\n");
     }
 
     #[test]

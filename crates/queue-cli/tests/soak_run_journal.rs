@@ -6,10 +6,14 @@
 mod bench;
 mod killed;
 
-use std::time::Duration;
+use std::{
+    process,
+    sync::{Once, atomic::Ordering},
+    time::Duration,
+};
 
 use bench::Bench;
-use killed::{Campaign, Dice, SmallDisk, Tally};
+use killed::{Campaign, Dice, STOPPED, SmallDisk, Tally};
 
 const JOBS: u64 = 3_000;
 const KILLS: f64 = 1_000.0;
@@ -21,8 +25,21 @@ fn kills() -> usize {
     (KILLS * scale).ceil() as usize
 }
 
+/// The first Ctrl-C has what is known so far told, the second ends it.
+fn heed_ctrl_c() {
+    static ONCE: Once = Once::new();
+    let stop = || {
+        if STOPPED.swap(true, Ordering::Relaxed) {
+            process::exit(130);
+        }
+    };
+    ONCE.call_once(|| ctrlc::set_handler(stop).unwrap());
+}
+
 /// Campaign after campaign, of one-shot programs and of a pool in turn, until so many kills were survived.
 fn war(kills: usize, disk: bool) -> Option<Tally> {
+    heed_ctrl_c();
+    assert!(!STOPPED.load(Ordering::Relaxed), "stopped before it began");
     let mut dice = Dice::new();
     let mut all = Tally::default();
     for campaign in 0.. {
@@ -33,8 +50,14 @@ fn war(kills: usize, disk: bool) -> Option<Tally> {
         let place = small.as_ref().map(|disk| disk.path().to_owned());
         let campaign = Campaign { jobs: JOBS, concurrency: 4, pool, longest, kills: left, disk: place, look: !disk };
         let tally = campaign.fight(&Bench::new(), &mut dice);
+        if STOPPED.load(Ordering::Relaxed) {
+            println!("not ended, and not judged: {tally:?}");
+            println!("stopped; all that was judged: {all:?}");
+            panic!("stopped after {} of {kills} kills", all.kills);
+        }
         println!("{} {tally:?}", if pool { "pool:    " } else { "one-shot:" });
         all += tally;
+        println!("so far:    {all:?}");
         if all.kills >= kills {
             break;
         }

@@ -13,7 +13,7 @@ use queue_core::{
     stats::QueueStats,
 };
 
-use crate::{provider::Shared, queue::State};
+use crate::{queue::State, shared::Shared};
 
 #[derive(Debug)]
 pub(crate) struct MemoryAdmin {

@@ -16,8 +16,10 @@ mod notes;
 #[cfg(feature = "journal")]
 mod opening;
 mod provider;
+mod publishing;
 mod queue;
 mod rows;
+mod shared;
 mod store;
 mod topics;
 mod tracking;

@@ -18,9 +18,9 @@ use crate::{
     events::Hub,
     journal::{self, Batch, Journal, Table, Urgency, parts},
     notes::Named,
-    provider::Shared,
     queue::{Changes, Now, Queue, Restoring, Side},
     rows::{Broken, GoneRow, JobRow, QueueRow, StateRow, WindowRow},
+    shared::Shared,
     store::Leaders,
     topics::Subscriptions,
 };
@@ -73,6 +73,14 @@ impl JournalOptions {
     pub fn on_disk(disk: &ModelDisk, inline: bool) -> Self {
         let mode = if inline { journal::Mode::Inline } else { journal::Mode::Thread };
         Self { place: Place::Disk(disk.clone(), mode), options: journal::Options::default() }
+    }
+
+    /// How long to wait for a disk that does not answer: 30 s unless said otherwise. For tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn answers_within(mut self, time: std::time::Duration) -> Self {
+        self.options.answer = time;
+        self
     }
 
     pub(crate) fn open(

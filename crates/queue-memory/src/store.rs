@@ -15,8 +15,8 @@ use queue_core::{
 };
 
 use crate::{
-    provider::Shared,
     queue::{Moment, Now, Queue, State},
+    shared::Shared,
 };
 
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use crate::{
     MemoryProvider,
     journal::{Batch, Table, Ticket},
     notes::Named,
-    provider::{Confirming, Queuing},
+    publishing::{Confirming, Queuing},
     queue::{Named as Partitions, Now, Queue, State, Taken, Verdict, keep_together},
 };
 

@@ -10,6 +10,7 @@ use std::{
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -17,6 +18,13 @@ use std::{
 use serde_json::Value;
 
 use crate::bench::Bench;
+
+/// Set when somebody wants a campaign to end: what came of it so far is told, and the rest is not.
+pub(crate) static STOPPED: AtomicBool = AtomicBool::new(false);
+
+fn stopped() -> bool {
+    STOPPED.load(Ordering::Relaxed)
+}
 
 /// One job a line, of every kind: some are no jobs, some repeat a key, some are dead at once, some need a second attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,7 +220,7 @@ impl Campaign {
         Life { child: command.spawn().unwrap() }
     }
 
-    /// Kills and resumes until it is done, then checks everything.
+    /// Kills and resumes until it is done, then checks everything; what it has so far once [`STOPPED`].
     pub(crate) fn fight(&self, bench: &Bench, dice: &mut Dice) -> Tally {
         self.write_input(bench);
         let mut fight =
@@ -222,7 +230,11 @@ impl Campaign {
             fight.tally.lives += 1;
             let at_random = |dice: &mut Dice| Duration::from_micros(dice.below(self.longest.as_micros() as u64));
             if fight.tally.kills >= self.kills {
-                let status = life.wait(None).unwrap();
+                let Some(status) = life.wait(None) else {
+                    life.kill(true);
+                    assert!(stopped(), "it does not end: {}", bench.read("stderr"));
+                    return fight.so_far();
+                };
                 assert_eq!(status.code(), Some(1), "some are dead and some invalid: {}", bench.read("stderr"));
                 break;
             }
@@ -237,6 +249,10 @@ impl Campaign {
                     ended = life.wait(Some(at_random(dice)));
                 }
             }
+            if stopped() {
+                life.kill(true);
+                return fight.so_far();
+            }
             let over = fight.life_ended(&mut life, ended, dice);
             fight.make_room();
             if over {
@@ -248,7 +264,7 @@ impl Campaign {
 }
 
 impl Life {
-    /// For so long at most; `None` where it goes on.
+    /// For so long at most, and no longer than until [`STOPPED`]; `None` where it goes on.
     #[allow(clippy::disallowed_methods, reason = "real processes live in real time")]
     pub(crate) fn wait(&mut self, at_most: Option<Duration>) -> Option<ExitStatus> {
         let begun = Instant::now();
@@ -257,7 +273,7 @@ impl Life {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return Some(status);
             }
-            let left = at_most.checked_sub(begun.elapsed())?;
+            let left = at_most.checked_sub(begun.elapsed()).filter(|_| !stopped())?;
             thread::sleep(left.min(Duration::from_millis(2)));
         }
     }
@@ -358,6 +374,13 @@ impl Fight<'_> {
         if self.campaign.disk.is_some() {
             let _ = fs::remove_file(self.campaign.place(self.bench, "filler"));
         }
+    }
+
+    /// Of a campaign that was not ended: nothing more than how far it came.
+    fn so_far(mut self) -> Tally {
+        self.tally.runs = self.runs().len() as u64;
+        self.tally.jobs = 0;
+        self.tally
     }
 
     fn check(mut self) -> Tally {

@@ -15,6 +15,8 @@ pub(super) struct Shared {
     buffer: Mutex<Buffer>,
     /// Told when the writer has something to do or to wait shorter for.
     stirred: Condvar,
+    /// Told when it has ended.
+    over: Condvar,
     progress: watch::Sender<Progress>,
 }
 
@@ -51,9 +53,6 @@ struct Progress {
     ended: Option<Result<()>>,
 }
 
-/// Of what comes after the end.
-const NEVER: Ticket = Ticket(u64::MAX);
-
 /// What the writer is to do next.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
@@ -66,7 +65,8 @@ impl Shared {
     pub(super) fn new(sequence: u64, options: Options) -> Self {
         let buffer = Buffer { batch: Batch::new(), last: sequence, taken: 0, now: false, within: None, end: None };
         let progress = Progress { committed: sequence, trouble: None, ended: None };
-        Self { options, buffer: Mutex::new(buffer), stirred: Condvar::new(), progress: watch::Sender::new(progress) }
+        let progress = watch::Sender::new(progress);
+        Self { options, buffer: Mutex::new(buffer), stirred: Condvar::new(), over: Condvar::new(), progress }
     }
 
     pub(super) fn append(&self, batch: &Batch, urgency: Urgency) -> Ticket {
@@ -75,7 +75,7 @@ impl Shared {
             return Ticket(buffer.last);
         }
         if buffer.end.is_some() {
-            return NEVER;
+            return Ticket::NEVER;
         }
         buffer.batch.extend(batch);
         buffer.last += batch.len() as u64;
@@ -173,6 +173,16 @@ impl Shared {
             }
             first
         });
+        // Whoever has looked and does not wait yet holds this lock.
+        drop(self.buffer.lock());
+        self.over.notify_all();
+    }
+
+    /// Blocks until it has ended, for so long at most; whether it has.
+    pub(super) fn wait_for_the_end(&self, at_most: Duration) -> bool {
+        let mut buffer = self.buffer.lock();
+        let goes_on = |_: &mut Buffer| self.progress.borrow().ended.is_none();
+        !self.over.wait_while_for(&mut buffer, goes_on, at_most).timed_out()
     }
 
     pub(super) fn close(&self) {

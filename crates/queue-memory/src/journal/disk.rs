@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use redb::StorageBackend;
 
 /// What a disk writes at once, in bytes: a write that power cuts short ends at such a border.
@@ -13,7 +13,14 @@ const SECTOR: usize = 512;
 
 /// A disk in memory. Clones are the same disk.
 #[derive(Debug, Clone, Default)]
-pub struct ModelDisk(Arc<Mutex<Platter>>);
+pub struct ModelDisk(Arc<Disk>);
+
+#[derive(Debug, Default)]
+struct Disk {
+    platter: Mutex<Platter>,
+    /// Told when the disk answers again.
+    answers: Condvar,
+}
 
 #[derive(Debug, Default)]
 struct Platter {
@@ -24,6 +31,7 @@ struct Platter {
     /// What was done since, which may.
     pending: Vec<Change>,
     refuses: Option<ErrorKind>,
+    stalled: bool,
     /// Everything done since recording began.
     #[cfg(test)]
     log: Option<Vec<Event>>,
@@ -54,51 +62,63 @@ impl ModelDisk {
     /// One that holds these bytes, synced.
     #[must_use]
     pub fn with(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(Mutex::new(Platter { synced: bytes.clone(), bytes, ..Platter::default() })))
+        let platter = Platter { synced: bytes.clone(), bytes, ..Platter::default() };
+        Self(Arc::new(Disk { platter: Mutex::new(platter), answers: Condvar::new() }))
     }
 
     /// Every write and sync fails so from now on; none does with `None`.
     pub fn refuse(&self, kind: Option<ErrorKind>) {
-        self.0.lock().refuses = kind;
+        self.0.platter.lock().refuses = kind;
+    }
+
+    /// Every write and sync blocks from now on, as on a network that is away, until this is taken back. Not for a journal
+    /// without a thread of its own.
+    pub fn stall(&self, stalled: bool) {
+        self.0.platter.lock().stalled = stalled;
+        self.0.answers.notify_all();
     }
 
     /// What a reader sees: what is left when the process is killed, but not the machine.
     #[must_use]
     pub fn contents(&self) -> Vec<u8> {
-        self.0.lock().bytes.clone()
+        self.0.platter.lock().bytes.clone()
     }
 
     /// The disk after a loss of power: what was synced, and of what was written since, whatever sectors `draw` says.
     /// It draws uniform numbers; the same ones give the same disk.
     #[must_use]
     pub fn after_power_loss(&self, draw: impl FnMut() -> u64) -> Self {
-        let platter = self.0.lock();
+        let platter = self.0.platter.lock();
         Self::with(survivors(platter.synced.clone(), &platter.pending, draw))
     }
 
     /// All that was written is on disk.
     #[cfg(test)]
     pub(crate) fn sync(&self) {
-        self.0.lock().sync();
+        self.0.platter.lock().sync();
     }
 
     /// Remembers from now on what is done.
     #[cfg(test)]
     pub(crate) fn record(&self) {
-        self.0.lock().log = Some(Vec::new());
+        self.0.platter.lock().log = Some(Vec::new());
     }
 
     #[cfg(test)]
     pub(crate) fn recorded(&self) -> Vec<Event> {
-        self.0.lock().log.clone().unwrap_or_default()
+        self.0.platter.lock().log.clone().unwrap_or_default()
     }
 
     fn refused(&self) -> io::Result<()> {
-        self.0.lock().refuses.map_or(Ok(()), |kind| Err(kind.into()))
+        let mut platter = self.0.platter.lock();
+        while platter.stalled {
+            self.0.answers.wait(&mut platter);
+        }
+        platter.refuses.map_or(Ok(()), |kind| Err(kind.into()))
     }
 
     fn change(&self, change: Change) {
-        let mut platter = self.0.lock();
+        let mut platter = self.0.platter.lock();
         change.apply(&mut platter.bytes);
         #[cfg(test)]
         if let Some(log) = &mut platter.log {
@@ -169,11 +189,11 @@ pub(crate) fn survivors(mut bytes: Vec<u8>, pending: &[Change], mut draw: impl F
 
 impl StorageBackend for ModelDisk {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().bytes.len() as u64)
+        Ok(self.0.platter.lock().bytes.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let platter = self.0.lock();
+        let platter = self.0.platter.lock();
         let start = usize::try_from(offset).map_err(io::Error::other)?;
         let found = start.checked_add(out.len()).and_then(|end| platter.bytes.get(start..end));
         out.copy_from_slice(found.ok_or(ErrorKind::UnexpectedEof)?);
@@ -188,7 +208,7 @@ impl StorageBackend for ModelDisk {
 
     fn sync_data(&self) -> io::Result<()> {
         self.refused()?;
-        self.0.lock().sync();
+        self.0.platter.lock().sync();
         Ok(())
     }
 

@@ -28,7 +28,7 @@ impl Fault {
             Self::Refused(error) => error,
             Self::InUse => Error::new(
                 ErrorCode::StoreInUse,
-                format!("the journal in {name} is open already: one process, once, at a time"),
+                format!("the journal in {name} is open already, in this process or another: one has it at a time"),
             ),
             Self::Io(error) => unavailable(name, error),
             Self::Damaged(what) => Error::new(

@@ -46,7 +46,7 @@ mod writer;
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use queue_core::Result;
+use queue_core::{Error, ErrorCode, Result};
 
 pub(crate) use batch::{Batch, Table, key, parts};
 use buffer::Shared;
@@ -66,6 +66,8 @@ pub(crate) struct Options {
     pub(crate) retry_max: Duration,
     /// How long [`Journal::close`] goes on trying on a disk that refuses.
     pub(crate) patience: Duration,
+    /// A disk that does not answer at all, not even that it refuses, is given up on after this.
+    pub(crate) answer: Duration,
     /// Two-phase commits. Without, a flipped bit may silently undo the newest commit of an unclean stop.
     pub(crate) two_phase: bool,
     /// A file below this size, in bytes, is never compacted.
@@ -80,6 +82,7 @@ impl Default for Options {
             retry: Duration::from_millis(100),
             retry_max: Duration::from_secs(5),
             patience: Duration::from_secs(5),
+            answer: Duration::from_secs(30),
             two_phase: true,
             compact_from: 4 << 20,
         }
@@ -109,6 +112,11 @@ pub(crate) enum Urgency {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[must_use = "a change is on disk only once its ticket is committed"]
 pub(crate) struct Ticket(u64);
+
+impl Ticket {
+    /// Of what came after the end: it is never on disk.
+    pub(crate) const NEVER: Self = Self(u64::MAX);
+}
 
 /// A row as it was committed last.
 #[derive(Debug, Clone, Copy)]
@@ -200,6 +208,15 @@ impl Journal {
         self.0.shared.committed(ticket).await
     }
 
+    /// As [`Journal::committed`], for whoever has no deadline of its own.
+    ///
+    /// # Errors
+    /// The same, and `TIMEOUT` when the disk has not answered for 30 s.
+    pub(crate) async fn kept(&self, ticket: Ticket) -> Result<()> {
+        let answer = self.0.shared.options.answer;
+        tokio::time::timeout(answer, self.committed(ticket)).await.unwrap_or_else(|_| Err(silent()))
+    }
+
     /// Whether a batch is on disk.
     pub(crate) fn is_committed(&self, ticket: Ticket) -> bool {
         self.0.shared.is_committed(ticket)
@@ -224,11 +241,22 @@ impl Journal {
     /// never committed. Closing again does nothing.
     ///
     /// # Errors
-    /// `UNAVAILABLE` when the disk went on refusing: what had not been committed is not there.
+    /// `UNAVAILABLE` when the disk went on refusing: what had not been committed is not there. `TIMEOUT` when it has not
+    /// answered for 30 s: the thread is left to it, and ends the journal in order should the disk come back.
     pub(crate) async fn close(&self) -> Result<()> {
         self.0.shared.close();
         if let Some(writer) = &self.0.inline {
             writer.lock().finish();
+        }
+        if self.0.inline.is_none() {
+            // In real time, as the thread's: the clock of a test may run ahead of it.
+            let shared = self.0.shared.clone();
+            let waits = tokio::task::spawn_blocking(move || shared.wait_for_the_end(shared.options.answer));
+            if !waits.await.unwrap_or(true) {
+                // Joining it would block for as long as the disk does, here and in the last handle's drop.
+                drop(self.0.thread.lock().take());
+                return Err(silent());
+            }
         }
         let closed = self.0.shared.closed().await;
         self.0.join();
@@ -243,6 +271,10 @@ impl Journal {
         }
         self.0.join();
     }
+}
+
+fn silent() -> Error {
+    Error::new(ErrorCode::Timeout, "the journal's disk does not answer").by("memory")
 }
 
 impl Handle {

@@ -130,10 +130,15 @@ impl Writer {
                 Ok(())
             }
         };
-        self.shared.ended(match closed {
+        let how = match closed {
             Ok(()) if orderly && left > 0 => Err(lost(left)),
             other => other,
-        });
+        };
+        if let Err(error) = &how {
+            // Dropped without being closed, nobody else hears of it.
+            tracing::warn!(%error, "the journal was not closed in order");
+        }
+        self.shared.ended(how);
     }
 }
 

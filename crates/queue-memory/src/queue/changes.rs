@@ -340,7 +340,7 @@ impl State {
             self.changes.as_mut()?.append(bound);
         }
         let changes = self.changes.as_ref()?;
-        let ticket = changes.relied_on.filter(|_| bound == Some(Bound::Synced));
+        let ticket = changes.relied_on.filter(|ticket| waits(bound, *ticket));
         if self.dissolved {
             // Its rows are gone, and none may come after.
             self.changes = None;
@@ -383,6 +383,12 @@ impl State {
     }
 }
 
+/// Whether an answer waits for its ticket. Where the journal was closed meanwhile no promise is too weak for that: whoever
+/// closes in order loses nothing that was answered.
+fn waits(bound: Option<Bound>, ticket: Ticket) -> bool {
+    bound == Some(Bound::Synced) || (bound.is_some() && ticket == Ticket::NEVER)
+}
+
 /// Appends what changed in several queues, all of them under lock, as one batch: together or not at all.
 pub(crate) fn keep_together(states: &mut [impl std::ops::DerefMut<Target = State>]) -> Option<Ticket> {
     let mut together = Batch::new();
@@ -406,5 +412,8 @@ pub(crate) fn keep_together(states: &mut [impl std::ops::DerefMut<Target = State
         }
         relied_on = Some(ticket);
     }
-    relied_on.filter(|_| bound == Bound::Synced)
+    relied_on.filter(|ticket| waits(Some(bound), *ticket))
 }
+
+#[cfg(all(test, feature = "journal"))]
+mod tests;

@@ -108,4 +108,38 @@ mod tests {
             assert_eq!(open(url).await.unwrap_err().code(), ErrorCode::Config, "{url}");
         }
     }
+
+    /// A provider and a store of one process that are given the same folder.
+    #[cfg(feature = "journal")]
+    #[tokio::test]
+    async fn a_folder_is_a_providers_or_a_stores() {
+        let mut registry = Registry::new();
+        crate::register(&mut registry);
+        let env = Env::system();
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, link) = (dir.path().join("jobs"), dir.path().join("link"));
+        std::os::unix::fs::symlink(&folder, &link).unwrap();
+        let provider = ProviderUrl::parse(format!("memory:?journal={}", folder.display())).unwrap();
+        let store = format!("journal:{}", folder.display());
+        let linked = format!("journal:{}", link.display());
+
+        let first = registry.connect(&provider, &env).await.unwrap();
+        for url in [&store, &linked] {
+            let error = open(url).await.unwrap_err();
+            assert_eq!(error.code(), ErrorCode::StoreInUse, "{url}: {error}");
+            assert!(error.message().contains(url.trim_start_matches("journal:")), "{error}");
+        }
+        first.declare(&queue_core::QueueSpec::new(queue_core::QueueName::from_static("q"))).await.unwrap();
+        first.close().await.unwrap();
+        // Free, and full of what a store cannot read: that is left as it is.
+        assert_eq!(open(&store).await.unwrap_err().code(), ErrorCode::Config);
+        registry.connect(&provider, &env).await.unwrap().close().await.unwrap();
+
+        std::fs::remove_dir_all(&folder).unwrap();
+        let second = open(&store).await.unwrap();
+        assert_eq!(registry.connect(&provider, &env).await.unwrap_err().code(), ErrorCode::StoreInUse);
+        drop(second);
+        assert_eq!(registry.connect(&provider, &env).await.unwrap_err().code(), ErrorCode::Config);
+        open(&store).await.unwrap();
+    }
 }

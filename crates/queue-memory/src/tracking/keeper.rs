@@ -49,15 +49,16 @@ impl Keeper {
     /// An answer also waits for the changes of others that it rests on: a job that is known, a key that is held.
     pub(super) fn append(&self, ledger: &mut Ledger, told: Told, now: Now) -> Mark {
         let Some(Kept { journal, begun }) = &self.0 else { return Mark(None) };
+        let at_once = Mark((!journal.is_committed(*begun)).then_some(*begun));
         if told == Told::AtOnce && journal.ready().is_err() {
             // It stays noted, and goes with the next batch that is taken.
-            return Mark(None);
+            return at_once;
         }
         let mut batch = Batch::new();
         ledger.write(&mut batch, now);
         if told == Told::AtOnce {
             let _ = journal.append(&batch, Urgency::Within(RIDE));
-            return Mark((!journal.is_committed(*begun)).then_some(*begun));
+            return at_once;
         }
         let mut ticket = journal.append(&batch, Urgency::Now);
         if batch.is_empty() && !journal.is_committed(ticket) {
@@ -71,7 +72,7 @@ impl Keeper {
     /// Waits until it is on disk.
     pub(super) async fn committed(&self, mark: Mark) -> Result<()> {
         match (&self.0, mark.0) {
-            (Some(Kept { journal, .. }), Some(ticket)) => journal.committed(ticket).await,
+            (Some(Kept { journal, .. }), Some(ticket)) => journal.kept(ticket).await,
             _ => Ok(()),
         }
     }
@@ -79,8 +80,17 @@ impl Keeper {
     /// Waits until it is on disk that the store was opened.
     pub(super) async fn begun(&self) -> Result<()> {
         match &self.0 {
-            Some(Kept { journal, begun }) => journal.committed(*begun).await,
+            Some(Kept { journal, begun }) => journal.kept(*begun).await,
             None => Ok(()),
+        }
+    }
+
+    /// Appends what waits in the ledger for a disk that refused: the journal's own end takes it along.
+    pub(super) fn flush(&self, ledger: &mut Ledger, now: Now) {
+        if let Some(Kept { journal, .. }) = &self.0 {
+            let mut batch = Batch::new();
+            ledger.write(&mut batch, now);
+            let _ = journal.append(&batch, Urgency::Now);
         }
     }
 
@@ -96,5 +106,33 @@ impl Keeper {
             Some(Kept { journal, .. }) => journal.close().await,
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use queue_core::Env;
+
+    use super::*;
+    use crate::{JournalOptions, ModelDisk, events::Hub, tracking::TrackingLimits};
+
+    /// Between the look whether the disk takes anything and the claim it began to refuse, before it had the opening: the next
+    /// process would give out the same fences.
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_told_at_once_before_the_opening_is_on_disk() {
+        let (disk, env) = (ModelDisk::new(), Env::seeded(queue_core::Timestamp::from_millis(1), 1));
+        let (journal, _) = JournalOptions::on_disk(&disk, true).open(|_| Ok(())).unwrap();
+        let mut opening = Batch::new();
+        opening.put(Table::Records, b"opened", b"");
+        let begun = journal.append(&opening, Urgency::Now);
+        disk.refuse(Some(std::io::ErrorKind::StorageFull));
+        journal.pump();
+        let keeper = Keeper::new(journal, begun);
+        let mut ledger = Ledger::new(TrackingLimits::default(), Hub::new(), false);
+        let told =
+            async |ledger: &mut Ledger| keeper.committed(keeper.append(ledger, Told::AtOnce, Now::read(&env))).await;
+        assert!(told(&mut ledger).await.is_err());
+        disk.refuse(None);
+        assert!(told(&mut ledger).await.is_ok());
     }
 }

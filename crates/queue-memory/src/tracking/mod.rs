@@ -59,6 +59,14 @@ struct Shared {
     recovery: Option<crate::Recovery>,
 }
 
+impl Drop for Shared {
+    /// Nobody closed it: what waited for the disk goes there with the journal's own end, which says that it was in order.
+    fn drop(&mut self) {
+        let now = Now::read(&self.env);
+        self.keeper.flush(self.ledger.get_mut(), now);
+    }
+}
+
 /// What bounds a [`MemoryTracking`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TrackingLimits {

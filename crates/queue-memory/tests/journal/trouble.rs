@@ -4,7 +4,9 @@ use std::io::ErrorKind::StorageFull;
 
 use queue_core::{
     ErrorCode,
+    job::{Unique, UniqueKey},
     provider::{OnFull, Rejection},
+    store::JobQuery,
 };
 
 use super::*;
@@ -206,4 +208,88 @@ async fn closing_again_waits_for_the_end_too() {
     let again = again.unwrap();
     assert!(again.recovery().unwrap().clean, "it was closed");
     assert_eq!(again.notes().len(), 1);
+}
+
+/// What had been noted of a dropped queue's jobs while the disk refused goes with the queue: a row of theirs behind its end
+/// would be a job without a queue, and nobody could open the journal again.
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_is_dropped_after_trouble_leaves_no_row() {
+    let rig = Rig::with_queue(|_| {}).await;
+    rig.accepted([job(1), job(2).edit(|parts| parts.not_before = Some(START + seconds(10)))]).await;
+    rig.disk.refuse(Some(StorageFull));
+    assert!(matches!(rig.publish([job(3)]).await[0], PublishOutcome::Unknown(_)));
+    tokio::time::advance(seconds(11)).await;
+    assert_eq!(rig.stats().await.scheduled, 0, "it came due, which nobody could write down");
+    rig.disk.refuse(None);
+    rig.provider.pump();
+    rig.provider.drop_queue(&queue(), false).await.unwrap();
+    let rig = rig.crash();
+    assert_eq!(rig.provider.recovery().unwrap().jobs, 0);
+    assert!(rig.provider.admin().stats(&[queue()]).await[0].is_err());
+}
+
+/// An answer that only repeats another rests on the same commit.
+#[tokio::test(start_paused = true)]
+async fn a_repetition_is_no_surer_than_what_it_repeats() {
+    let topic = QueueName::from_static("topic");
+    let keyed = |n| {
+        let unique = Unique { key: UniqueKey::new("key").unwrap(), window: None };
+        job(n).edit(|parts| parts.unique = Some(Box::new(unique)))
+    };
+    let rig = Rig::with_queue(|_| {}).await;
+    rig.accepted([job(1)]).await;
+    let consumer = rig.consumer(9).await;
+    let delivery = consumer.fetch(1, Duration::ZERO).await.unwrap().remove(0);
+    rig.disk.refuse(Some(StorageFull));
+    let batch = [Settlement::new(delivery.receipt, done()), Settlement::new(delivery.receipt, done())];
+    let outcomes = consumer.settle(&batch).await;
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, SettleOutcome::Unknown(_))), "{outcomes:?}");
+    let rig = rig.crash();
+    assert_eq!(rig.stats().await.pending, 1, "which is why");
+
+    let topics = rig.provider.topics().unwrap();
+    topics.subscribe(&topic, &queue()).await.unwrap();
+    rig.disk.refuse(Some(StorageFull));
+    let outcomes = rig.publish([keyed(2), keyed(3)]).await;
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, PublishOutcome::Unknown(_))), "{outcomes:?}");
+    let rig = rig.crash();
+    rig.disk.refuse(Some(StorageFull));
+    let outcomes =
+        rig.provider.topics().unwrap().publish(&topic, vec![keyed(2), keyed(3)], &PublishOptions::default()).await;
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, PublishOutcome::Unknown(_))), "{outcomes:?}");
+    assert_eq!(rig.crash().stats().await.pending, 1);
+}
+
+/// A disk that neither takes nor refuses, such as one on a network that is away.
+#[tokio::test]
+#[allow(clippy::disallowed_methods, reason = "a disk answers in real time")]
+async fn a_disk_that_does_not_answer_is_given_up_on() {
+    let timed_out = |error: &queue_core::Error| error.code() == ErrorCode::Timeout;
+    let disk = ModelDisk::new();
+    let open = |disk: &ModelDisk| {
+        let options = JournalOptions::on_disk(disk, false).answers_within(seconds(2));
+        MemoryProvider::open(&options, Env::seeded(START, 1)).unwrap()
+    };
+    let provider = open(&disk);
+    provider.note("before", "1", Durability::Synced).await.unwrap();
+    disk.stall(true);
+    let begun = std::time::Instant::now();
+    assert!(timed_out(&provider.declare(&QueueSpec::new(queue())).await.unwrap_err()));
+    let options = PublishOptions { deadline: seconds(1), ..PublishOptions::default() };
+    let outcome = provider.publish(&queue(), vec![job(1)], &options).await.remove(0);
+    assert!(matches!(&outcome, PublishOutcome::Unknown(error) if timed_out(error)), "{outcome:?}");
+    assert!(timed_out(&provider.close().await.unwrap_err()));
+    assert!(begun.elapsed() >= seconds(5), "2 s each, and the publisher's own deadline");
+    // Nobody is held up by what is gone; and it ends in order once the disk is back.
+    drop(provider);
+    disk.stall(false);
+    let again = || {
+        let disk = ModelDisk::with(disk.contents());
+        MemoryProvider::open(&JournalOptions::on_disk(&disk, true), Env::seeded(START, 2))
+    };
+    while !again().is_ok_and(|again| again.recovery().unwrap().clean) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let page = again().unwrap().job_store().unwrap().list(&JobQuery::default(), None, 9).await.unwrap();
+    assert_eq!(page.items.len(), 1, "what was not answered for may be there");
 }

@@ -418,3 +418,57 @@ async fn a_folder_is_opened_once_and_holds_what_a_dropped_store_had() {
     let other = open("others").unwrap();
     assert_ne!(other.id(), id);
 }
+
+/// A disk that neither takes nor refuses, such as one on a network that is away.
+#[tokio::test]
+async fn a_disk_that_does_not_answer_is_given_up_on() {
+    let (env, disk) = (Env::seeded(START, 1), ModelDisk::new());
+    let journal = JournalOptions::on_disk(&disk, false).answers_within(seconds(1));
+    let store = MemoryTracking::open(&journal, env.clone(), TrackingLimits::default()).unwrap();
+    let bed = Bed { env, store, disk };
+    let job = bed.job();
+    bed.published(&job).await;
+    let fence = bed.run(&job).await;
+    bed.disk.stall(true);
+    let outcome = bed.settle(fence, done()).await;
+    assert!(matches!(&outcome, SettleOutcome::Unknown(error) if error.code() == ErrorCode::Timeout), "{outcome:?}");
+    assert_eq!(bed.store.close().await.unwrap_err().code(), ErrorCode::Timeout);
+    bed.disk.stall(false);
+}
+
+/// Nobody closed it, and what had been noted while the disk refused waits in the store: the end takes that along, for it says
+/// that it was in order.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_dropped_writes_what_the_disk_had_refused() {
+    let mut bed = Bed::on_disk().await;
+    let (first, second) = (bed.job(), bed.job());
+    bed.stage(&first).await;
+    bed.disk.refuse(Some(std::io::ErrorKind::StorageFull));
+    assert!(matches!(bed.stage(&second).await, StageOutcome::Unknown(_)), "which tells of the disk");
+    bed.confirm(&first).await;
+    bed.disk.refuse(None);
+    let (disk, env) = (bed.disk.clone(), bed.env.clone());
+    drop(std::mem::take(&mut bed.store));
+    bed.store = open(&disk, &env, TrackingLimits::default());
+    assert!(bed.store.recovery().unwrap().clean);
+    pass(STAGE).await;
+    let copies: Vec<JobId> = bed.due().await.iter().map(|copy| copy.job.id).collect();
+    assert_eq!(copies, [second.id], "the first was confirmed");
+}
+
+/// It is not in order where the disk went on refusing, and the next one is told so.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_dropped_on_a_disk_that_refuses_was_not_closed_in_order() {
+    let mut bed = Bed::on_disk().await;
+    let (kept, lost) = (bed.job(), bed.job());
+    bed.published(&kept).await;
+    bed.disk.refuse(Some(std::io::ErrorKind::StorageFull));
+    assert!(matches!(bed.stage(&lost).await, StageOutcome::Unknown(_)));
+    let (disk, env) = (bed.disk.clone(), bed.env.clone());
+    drop(std::mem::take(&mut bed.store));
+    disk.refuse(None);
+    bed.store = open(&disk, &env, TrackingLimits::default());
+    assert!(!bed.store.recovery().unwrap().clean);
+    assert!(matches!(bed.look(&lost).await, Lookup::NotFound), "nobody was told otherwise");
+    assert_eq!(bed.state(&kept).await, JobState::Pending);
+}

@@ -102,6 +102,7 @@ async fn a_flipped_bit_of_a_stopped_journal_gives_no_wrong_row_and_no_silent_los
 async fn a_flipped_bit_of_a_closed_journal_gives_no_wrong_row_and_no_silent_loss() {
     let tally = flip(true).await;
     assert!(tally.whole > 0 && tally.refused > 0, "{tally:?}");
+    assert_eq!(tally.went_back, 0, "nothing was being written");
 }
 
 #[tokio::test]

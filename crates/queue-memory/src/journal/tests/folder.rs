@@ -252,3 +252,45 @@ async fn what_a_probe_left_behind_goes_with_the_next_opening() {
     let _open = in_folder(dir.path()).unwrap();
     assert!(!probe.exists());
 }
+
+/// A folder whose newest commit is damaged, stopped or closed in order. Says what was in its file.
+async fn damaged(dir: &Path, closed: bool) -> Vec<u8> {
+    let file = dir.join("journal.redb");
+    let (journal, ..) = in_folder(dir).unwrap();
+    put(&journal, 1).await;
+    let before = std::fs::read(&file).unwrap();
+    put(&journal, 2).await;
+    // As it is at that moment; the library's own end would tidy up.
+    let mut bytes = std::fs::read(&file).unwrap();
+    journal.close().await.unwrap();
+    if closed {
+        bytes = std::fs::read(&file).unwrap();
+    }
+    // The library copies what it writes: what changed behind the header is the newest commit's, and the one before is whole.
+    let changed: Vec<usize> = (4_096..bytes.len()).filter(|at| before.get(*at) != bytes.get(*at)).collect();
+    changed.iter().for_each(|at| bytes[*at] ^= 1);
+    assert!(!changed.is_empty());
+    std::fs::write(&file, &bytes).unwrap();
+    bytes
+}
+
+/// Only of what was being written may the newest commit be given up.
+#[tokio::test]
+async fn a_damaged_commit_is_given_up_after_a_stop_and_refused_after_an_orderly_end() {
+    let dir = tempfile::tempdir().unwrap();
+    damaged(dir.path(), false).await;
+    let (journal, recovered, rows) = in_folder(dir.path()).unwrap();
+    assert!(recovered.rolled_back.as_ref().is_some_and(|what| what.contains("1 changes are lost")), "{recovered:?}");
+    assert_eq!(rows.len(), 1, "the commit before");
+    journal.close().await.unwrap();
+
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = damaged(dir.path(), true).await;
+    for _ in 0..2 {
+        assert_eq!(refusal(dir.path()).code(), ErrorCode::Undecodable);
+        assert!(
+            std::fs::read(dir.path().join("journal.redb")).unwrap() == bytes,
+            "left alone, for whoever can mend it"
+        );
+    }
+}
