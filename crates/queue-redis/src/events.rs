@@ -111,7 +111,7 @@ impl Watcher {
     async fn run(mut self, sender: mpsc::Sender<Watched>) {
         let mut missed = false;
         while !sender.is_closed() && !self.shared.is_closed() {
-            let Ok(mut connection) = self.shared.link.waiting().await else {
+            let Ok(mut connection) = self.shared.link.waiting("").await else {
                 missed = true;
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 continue;

@@ -134,7 +134,7 @@ impl Shared {
 
     /// Waits on one connection until it breaks, or nobody sleeps any more.
     async fn wait(&self) -> redis::RedisResult<()> {
-        let mut connection = self.link.waiting().await?;
+        let mut connection = self.link.waiting(&self.stir).await?;
         loop {
             let bases = self.bases();
             if bases.is_empty() {

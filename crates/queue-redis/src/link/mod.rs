@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use queue_core::{Error, ErrorCode, Result};
+use queue_core::{Error, ErrorCode, Result, provider::Durability};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, Script, Value,
     aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection},
 };
 
+pub(crate) use self::values::{bytes, items, number, text};
 use crate::fault;
+
+mod values;
 
 /// An answer that takes longer is not waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -41,12 +43,14 @@ impl Link {
         Ok(Self { client, shared })
     }
 
-    /// A connection for commands that wait in the server.
-    pub(crate) async fn waiting(&self) -> redis::RedisResult<MultiplexedConnection> {
+    /// A connection for commands that wait in the server for a key.
+    pub(crate) async fn waiting(&self, _key: &str) -> redis::RedisResult<MultiplexedConnection> {
         let config = AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(None);
         self.client.get_multiplexed_async_connection_with_config(&config).await
     }
 
+    /// Calls a script on the queue whose keys begin with `base`. What the server refuses before anything was done is asked
+    /// again within bounds; an answer that was lost is an error.
     pub(crate) async fn run<K: AsRef<str>>(
         &self,
         script: &Script,
@@ -60,43 +64,21 @@ impl Link {
         call.invoke_async(&mut self.shared.clone()).await
     }
 
+    /// The same, and as safe as a durability says before it answers: else `fault::is_refusal` is false of the error, for the
+    /// change may stand.
+    #[allow(dead_code, reason = "publish and settle will pass what their queue declares")]
+    pub(crate) async fn run_assured<K: AsRef<str>>(
+        &self,
+        script: &Script,
+        key: K,
+        arguments: &[impl AsRef<[u8]>],
+        _durability: Durability,
+    ) -> redis::RedisResult<Value> {
+        self.run(script, key, arguments).await
+    }
+
+    /// A command of one key, or of none.
     pub(crate) async fn ask(&self, command: &Cmd) -> redis::RedisResult<Value> {
         command.query_async(&mut self.shared.clone()).await
-    }
-}
-
-/// The items of an array.
-pub(crate) fn items(value: Value) -> Result<Vec<Value>, fault::Broken> {
-    match value {
-        Value::Array(items) => Ok(items),
-        _ => Err("not a list"),
-    }
-}
-
-pub(crate) fn bytes(value: Value) -> Result<Bytes, fault::Broken> {
-    match value {
-        Value::BulkString(bytes) => Ok(bytes.into()),
-        Value::SimpleString(text) => Ok(text.into()),
-        Value::Okay => Ok(Bytes::from_static(b"OK")),
-        _ => Err("not bytes"),
-    }
-}
-
-pub(crate) fn text(value: Value) -> Result<String, fault::Broken> {
-    String::from_utf8(bytes(value)?.to_vec()).map_err(|_| "not text")
-}
-
-pub(crate) fn number(value: &Value) -> Result<i64, fault::Broken> {
-    match value {
-        Value::Int(number) => Ok(*number),
-        Value::BulkString(bytes) => {
-            // A score is written as a double.
-            let text = std::str::from_utf8(bytes).ok();
-            let number = text.and_then(|text| text.parse::<f64>().ok());
-            number.map(|number| number as i64).ok_or("not a number")
-        }
-        Value::Double(number) => Ok(*number as i64),
-        Value::Nil => Ok(0),
-        _ => Err("not a number"),
     }
 }
