@@ -218,8 +218,11 @@ async fn identity(link: &Link, layout: &Layout, env: &Env) -> Result<StoreId> {
     let fail = |error: redis::RedisError| fault::of(&error, "connect");
     let fresh = StoreId::fresh(env);
     let key = layout.store();
+    // A server that is full takes nothing more, but tells.
+    let known = link.ask(redis::cmd("GET").arg(&key)).await.map_err(fail)?;
     let set = redis::cmd("SET").arg(&key).arg(fresh.0.get()).arg("NX").arg("GET").take();
-    match link.ask(&set).await.map_err(fail)? {
+    let known = if known == Value::Nil { link.ask(&set).await.map_err(fail)? } else { known };
+    match known {
         Value::Nil => Ok(fresh),
         other => {
             let text = link::text(other).ok();
