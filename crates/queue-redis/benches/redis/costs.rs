@@ -14,6 +14,7 @@ use redis::aio::MultiplexedConnection;
 use crate::{
     Row, Scale, Wanted,
     jobs::{self, BATCH, queue},
+    median,
     server::{self, Server, Spent, spent},
 };
 
@@ -70,14 +71,49 @@ struct Bench {
     looks: MultiplexedConnection,
 }
 
+/// What one part of a job's life costs: all that was spent, and the microseconds of scripts in each round.
+#[derive(Debug, Default)]
+struct Part {
+    all: Spent,
+    scripts: Vec<f64>,
+}
+
+impl std::ops::AddAssign<Spent> for Part {
+    fn add_assign(&mut self, spent: Spent) {
+        self.all += spent;
+        self.scripts.push(spent.scripts);
+    }
+}
+
 /// What the parts of a job's life cost.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 struct Life {
     jobs: f64,
-    enqueue: Spent,
-    claim: Spent,
-    settle: Spent,
-    retain: Spent,
+    batch: f64,
+    enqueue: Part,
+    claim: Part,
+    settle: Part,
+    retain: Part,
+}
+
+impl Life {
+    fn parts(&self) -> [&Part; 4] {
+        [&self.enqueue, &self.claim, &self.settle, &self.retain]
+    }
+
+    /// Microseconds a job inside scripts, of each part, and of the whole life: of the median round, as the server may be kept from
+    /// the processor in any of them.
+    fn scripts(&self) -> ([f64; 4], f64) {
+        let parts = self.parts().map(|part| match part.scripts.is_empty() {
+            true => 0.0,
+            false => median(part.scripts.iter().copied()) / self.batch,
+        });
+        (parts, parts.iter().sum())
+    }
+
+    fn whole(&self, of: fn(&Spent) -> f64) -> f64 {
+        self.parts().map(|part| of(&part.all)).iter().sum::<f64>() / self.jobs
+    }
 }
 
 /// How a life is led.
@@ -124,7 +160,7 @@ impl Bench {
 
     /// So many lives, each part of which is looked at.
     async fn live(&mut self, rounds: u64, way: Way) -> Life {
-        let mut life = Life { jobs: (rounds * way.batch) as f64, ..Life::default() };
+        let mut life = Life { jobs: (rounds * way.batch) as f64, batch: way.batch as f64, ..Life::default() };
         for _ in 0..rounds {
             let before = spent(&mut self.looks).await;
             self.publish(way).await;
@@ -174,39 +210,27 @@ async fn costs(server: &Server, scale: Scale, rows: &mut Vec<Row>) {
     let mut bench = Bench::new(server, Tracking::Full).await;
     bench.live(110, Way { retain: true, ..USUAL }).await;
     let life = bench.live(rounds, Way { retain: true, ..USUAL }).await;
-    let of = |part: fn(&Spent) -> f64| {
-        let parts = [life.enqueue, life.claim, life.settle, life.retain].map(|spent| part(&spent) / life.jobs);
-        (parts, parts.iter().sum::<f64>())
-    };
-    let (parts, sum) = of(|spent| spent.scripts);
+    let (parts, sum) = life.scripts();
     for (name, part) in ["cost_enqueue", "cost_claim", "cost_settle", "cost_retain"].into_iter().zip(parts) {
         add(name, "us/job", part);
     }
     add("cost_lifecycle_script", "us/job", sum);
-    add("cost_lifecycle_server", "us/job", of(|spent| spent.processor).1);
-    add("cost_lifecycle_calls", "1/job", of(|spent| spent.calls).1);
-    add("cost_lifecycle_commands", "1/job", of(|spent| spent.commands).1);
-    let single = bench.live(rounds, Way { batch: 1, ..USUAL }).await;
+    add("cost_lifecycle_server", "us/job", life.whole(|spent| spent.processor));
+    add("cost_lifecycle_calls", "1/job", life.whole(|spent| spent.calls));
+    add("cost_lifecycle_commands", "1/job", life.whole(|spent| spent.commands));
+    let (single, _) = bench.live(rounds, Way { batch: 1, ..USUAL }).await.scripts();
     bench.end().await;
-    for (name, part) in [
-        ("cost_single_enqueue", single.enqueue),
-        ("cost_single_claim", single.claim),
-        ("cost_single_settle", single.settle),
-    ] {
-        add(name, "us/job", part.scripts / single.jobs);
+    for (name, part) in ["cost_single_enqueue", "cost_single_claim", "cost_single_settle"].into_iter().zip(single) {
+        add(name, "us/job", part);
     }
     let mut bench = Bench::new(server, Tracking::Off).await;
-    let life = bench.live(rounds, USUAL).await;
+    let (parts, sum) = bench.live(rounds, USUAL).await.scripts();
     bench.end().await;
-    for (name, part) in [
-        ("cost_untracked_enqueue", life.enqueue),
-        ("cost_untracked_claim", life.claim),
-        ("cost_untracked_settle", life.settle),
-    ] {
-        add(name, "us/job", part.scripts / life.jobs);
+    let names = ["cost_untracked_enqueue", "cost_untracked_claim", "cost_untracked_settle"];
+    for (name, part) in names.into_iter().zip(parts) {
+        add(name, "us/job", part);
     }
-    let sum = [life.enqueue, life.claim, life.settle].iter().map(|part| part.scripts).sum::<f64>();
-    add("cost_untracked_lifecycle_script", "us/job", sum / life.jobs);
+    add("cost_untracked_lifecycle_script", "us/job", sum);
 }
 
 /// What a job costs where many others are, against where 1,000 are.
@@ -222,15 +246,14 @@ async fn flat(server: &Server, scale: Scale, rows: &mut Vec<Row>) {
         let mut measured = Vec::new();
         for (filled, target) in [(0, FEW), (FEW, scale.many)] {
             bench.fill(target - filled, way).await;
-            let mut life = bench.live(if target == FEW { 5 } else { rounds }, way).await;
+            // Few stay few.
+            let rounds = if target == FEW && (way.dead || way.delayed) { 5 } else { rounds };
+            let ([enqueue, mut claim, mut settle, _], _) = bench.live(rounds, way).await.scripts();
             if way.delayed {
                 // Others come and go among them.
-                let usual = bench.live(rounds, USUAL).await;
-                (life.claim, life.settle) = (usual.claim, usual.settle);
-                measured.push([life.enqueue.scripts / life.jobs, usual.claim.scripts / usual.jobs, usual.settle.scripts / usual.jobs]);
-            } else {
-                measured.push([life.enqueue, life.claim, life.settle].map(|part| part.scripts / life.jobs));
+                ([_, claim, settle, _], _) = bench.live(rounds, USUAL).await.scripts();
             }
+            measured.push([enqueue, claim, settle]);
         }
         bench.end().await;
         for (index, name) in names.into_iter().enumerate() {
