@@ -347,8 +347,5 @@ fn client(address: &Address, options: &ClientOptions, sentinel: bool) -> RedisRe
         client_tls: identity.map(|(client_cert, client_key)| redis::ClientTlsConfig { client_cert, client_key }),
         root_cert: tls.roots.clone(),
     };
-    match tls.insecure {
-        true => Client::open(info),
-        false => Client::build_with_tls(info, certificates),
-    }
+    Client::build_with_tls(info, certificates)
 }
