@@ -73,7 +73,10 @@ async fn a_user_with_few_rights_is_enough() {
     let receipt = consumer.fetch(1, Duration::from_secs(1)).await.unwrap().remove(0).receipt;
     let settled = consumer.settle(&[Settlement::new(receipt, Disposition::Complete { result: None })]).await;
     assert!(matches!(settled[..], [SettleOutcome::Settled]), "{settled:?}");
-    assert!(consumer.fetch(1, Duration::from_millis(200)).await.unwrap().is_empty(), "it may wait in the server as well");
+    assert!(
+        consumer.fetch(1, Duration::from_millis(200)).await.unwrap().is_empty(),
+        "it may wait in the server as well"
+    );
     let findings = provider.client().findings();
     assert!(findings.len() > 2 && findings.iter().all(|found| found.severity == Severity::Note), "{findings:?}");
 
