@@ -1,14 +1,9 @@
 //! The provider: publishing, and what belongs to the whole installation.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use queue_core::{
     Env, Error, ErrorCode, QueueName, QueueProvider, QueueSpec, Result,
     job::{Envelope, JobRef, StoreId},
@@ -21,11 +16,13 @@ use queue_core::{
     store::JobStore,
 };
 use redis::Value;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     SCHEME,
     admin::RedisAdmin,
+    client::{ClientOptions, RedisClusterClient},
+    coalesce::Coalescer,
     consumer::RedisConsumer,
     fault,
     layout::Layout,
@@ -39,8 +36,10 @@ use crate::{
 /// How to connect.
 #[derive(Clone)]
 pub struct RedisOptions {
-    /// `redis://[[user]:password@]host[:port][/database]`.
+    /// As [`ClientOptions::from_url`] reads it; nothing where there is a `client`.
     pub url: String,
+    /// Instead of a URL.
+    pub client: Option<ClientOptions>,
     /// What every key begins with; installations with different ones do not see each other.
     pub prefix: String,
 }
@@ -48,7 +47,8 @@ pub struct RedisOptions {
 impl std::fmt::Debug for RedisOptions {
     /// Without the URL, which may hold a password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RedisOptions").field("prefix", &self.prefix).finish_non_exhaustive()
+        let mut shown = f.debug_struct("RedisOptions");
+        shown.field("prefix", &self.prefix).field("client", &self.client).finish_non_exhaustive()
     }
 }
 
@@ -56,9 +56,19 @@ impl RedisOptions {
     /// The prefix that is used where none is given.
     pub const PREFIX: &'static str = "queue";
 
-    /// A server, with the default prefix.
+    /// A URL, with the default prefix.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), prefix: Self::PREFIX.into() }
+        Self { url: url.into(), client: None, prefix: Self::PREFIX.into() }
+    }
+
+    /// Without a URL, with the default prefix.
+    #[must_use]
+    pub fn with_client(client: ClientOptions) -> Self {
+        Self { url: String::new(), client: Some(client), prefix: Self::PREFIX.into() }
+    }
+
+    fn client(&self) -> Result<ClientOptions> {
+        self.client.clone().map_or_else(|| ClientOptions::from_url(&self.url), Ok)
     }
 }
 
@@ -75,60 +85,46 @@ pub(crate) struct Shared {
     pub(crate) specs: Specs,
     pub(crate) wakes: Wakes,
     pub(crate) store: StoreId,
-    closed: AtomicBool,
+    lines: Coalescer<Line, Envelope, PublishOutcome>,
+    closed: watch::Sender<bool>,
 }
 
 const MIN_LEASE: Duration = Duration::from_millis(10);
 const MAX_LEASE: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// Jobs of one script call: longer ones would keep everybody else waiting.
 pub(crate) const BATCH: usize = 100;
+/// Calls of one queue in one round of maintenance, while there is more to do.
+const TICKS: usize = 20;
 /// How often a publisher that waits for room looks again.
 const ROOM: Duration = Duration::from_millis(50);
 /// A deadline beyond it is as good as none, and cannot overflow the clock.
 const LONGEST_DEADLINE: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 impl RedisProvider {
-    /// Connects to one server.
+    /// Connects.
     ///
     /// # Errors
-    /// `CONFIG` for a URL that is none, `AUTHENTICATION`, `UNAVAILABLE`.
+    /// `CONFIG` for a URL that is none, and as [`RedisClusterClient::connect`].
     pub async fn connect(options: &RedisOptions, env: &Env) -> Result<Self> {
-        let link = Link::connect(&options.url).await?;
+        let link = Link::connect(options.client()?, env).await?;
         let layout = Layout::new(&options.prefix);
         let store = identity(&link, &layout, env).await?;
         let process = format!("{:016x}{:016x}", env.random.next_u64(), env.random.next_u64());
         let wakes = Wakes::new(link.clone(), &layout, &process);
-        let shared = Shared { link, layout, specs: Specs::default(), wakes, store, closed: AtomicBool::new(false) };
+        let publisher = link.clone();
+        let lines = Coalescer::new(BATCH, move |line: Line, batch: Vec<Envelope>| {
+            let link = publisher.clone();
+            async move { publish_once(&link, &line, &batch).await }.boxed()
+        });
+        let closed = watch::Sender::new(false);
+        let shared = Shared { link, layout, specs: Specs::default(), wakes, store, lines, closed };
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// One script call's worth of jobs; the answers, and which of them found the queue full.
-    async fn publish_once(&self, known: &Known, batch: &[Envelope], on_full: OnFull) -> Vec<PublishOutcome> {
-        let mut arguments = Vec::with_capacity(1 + 2 * batch.len());
-        // What was promised already finds room in a full queue.
-        let room = if on_full == OnFull::Exceed { u64::from(u32::MAX) } else { known.max_len() };
-        arguments.push(room.to_string().into_bytes());
-        for envelope in batch {
-            let (head, body) = record::to_publish(envelope);
-            arguments.extend([head, body]);
-        }
-        let answer = self.shared.link.run(&scripts::PUBLISH, &known.base, &arguments).await;
-        let answers = match answer {
-            Ok(answer) => link::items(answer).unwrap_or_default(),
-            Err(error) => {
-                let refused = fault::is_refusal(&error);
-                let error = fault::of(&error, "publish").on(&known.spec.name);
-                let outcome = match refused {
-                    true => PublishOutcome::Rejected(Rejection::Unavailable(error)),
-                    false => PublishOutcome::Unknown(error),
-                };
-                return vec![outcome; batch.len()];
-            }
-        };
-        let mut outcomes: Vec<_> = answers.into_iter().map(|answer| outcome(answer, &known.spec.name)).collect();
-        let missing = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
-        outcomes.resize_with(batch.len(), missing);
-        outcomes
+    /// The connections, for their numbers and events, and to switch by hand.
+    #[must_use]
+    pub fn client(&self) -> &RedisClusterClient {
+        self.shared.link.client()
     }
 
     async fn publish_all(&self, known: &Known, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
@@ -148,14 +144,17 @@ impl RedisProvider {
             let late = Error::new(ErrorCode::Timeout, "Redis did not answer before the deadline");
             PublishOutcome::Unknown(late.at("publish").by(SCHEME).on(&known.spec.name))
         };
+        let durability = options.durability.or(known.spec.durability);
+        let line = Line { known: known.clone(), exceeds: options.on_full == OnFull::Exceed, durability };
+        let unknown = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
         loop {
             let begun = Instant::now();
             let mut full = Vec::new();
             for part in waiting.chunks(BATCH) {
                 let jobs: Vec<Envelope> = part.iter().map(|index| batch[*index].clone()).collect();
-                let published =
-                    tokio::time::timeout_at(deadline, self.publish_once(known, &jobs, options.on_full)).await;
-                let published = published.unwrap_or_else(|_| vec![late(); jobs.len()]);
+                let published = tokio::time::timeout_at(deadline, self.shared.lines.send(&line, jobs)).await;
+                let mut published = published.unwrap_or_else(|_| vec![late(); part.len()]);
+                published.resize_with(part.len(), unknown);
                 for (index, outcome) in part.iter().zip(published) {
                     if matches!(outcome, PublishOutcome::Rejected(Rejection::Full)) {
                         full.push(*index);
@@ -174,9 +173,61 @@ impl RedisProvider {
             waiting = full;
             tokio::time::sleep(ROOM).await;
         }
-        let unknown = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
         outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unknown)).collect()
     }
+}
+
+/// What the calls of publishers that ride together have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    pub(crate) known: Known,
+    /// Room in a full queue, for what was promised already.
+    pub(crate) exceeds: bool,
+    pub(crate) durability: Option<Durability>,
+}
+
+impl PartialEq for Line {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.known.base, self.exceeds, self.durability) == (&other.known.base, other.exceeds, other.durability)
+    }
+}
+
+impl Eq for Line {}
+
+impl std::hash::Hash for Line {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        (&self.known.base, self.exceeds).hash(state);
+    }
+}
+
+/// One script call's worth of jobs, and what became of each.
+pub(crate) async fn publish_once(link: &Link, line: &Line, batch: &[Envelope]) -> Vec<PublishOutcome> {
+    let known = &line.known;
+    let mut arguments = Vec::with_capacity(2 + 2 * batch.len());
+    let room = if line.exceeds { u64::from(u32::MAX) } else { known.max_len() };
+    arguments.push(room.to_string().into_bytes());
+    let mut jobs: Vec<_> = batch.iter().map(record::to_publish).collect();
+    // What they share is said once, and spares the script a look at each.
+    let shared = record::shared_head(&jobs);
+    if !shared.is_empty() {
+        jobs.iter_mut().for_each(|(head, _)| head.truncate(record::ID));
+    }
+    arguments.push(shared);
+    arguments.extend(jobs.into_iter().flat_map(|(head, body)| [head, body]));
+    let answers = match link.run_assured(&scripts::PUBLISH, &known.base, &arguments, line.durability).await {
+        Ok(Value::Int(_)) => return vec![PublishOutcome::Accepted { place: 0 }; batch.len()],
+        Ok(answer) => link::items(answer).unwrap_or_default(),
+        Err(error) => {
+            let refused = fault::is_refusal(&error);
+            let error = fault::of(&error, "publish").on(&known.spec.name);
+            let outcome = match refused {
+                true => PublishOutcome::Rejected(Rejection::Unavailable(error)),
+                false => PublishOutcome::Unknown(error),
+            };
+            return vec![outcome; batch.len()];
+        }
+    };
+    answers.into_iter().map(|answer| outcome(answer, &known.spec.name)).collect()
 }
 
 fn outcome(answer: Value, queue: &QueueName) -> PublishOutcome {
@@ -199,8 +250,11 @@ async fn identity(link: &Link, layout: &Layout, env: &Env) -> Result<StoreId> {
     let fail = |error: redis::RedisError| fault::of(&error, "connect");
     let fresh = StoreId::fresh(env);
     let key = layout.store();
+    // A server that is full takes nothing more, but tells.
+    let known = link.ask(redis::cmd("GET").arg(&key)).await.map_err(fail)?;
     let set = redis::cmd("SET").arg(&key).arg(fresh.0.get()).arg("NX").arg("GET").take();
-    match link.ask(&set).await.map_err(fail)? {
+    let known = if known == Value::Nil { link.ask(&set).await.map_err(fail)? } else { known };
+    match known {
         Value::Nil => Ok(fresh),
         other => {
             let text = link::text(other).ok();
@@ -220,7 +274,25 @@ impl Shared {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        *self.closed.borrow()
+    }
+
+    /// Refuses what cannot be kept.
+    fn assure(&self, durability: Option<Durability>) -> Result<()> {
+        let instead = match durability {
+            None | Some(Durability::Relaxed) => return Ok(()),
+            Some(Durability::Replicated { timeout, .. }) if timeout.is_zero() => "give the replicas some time",
+            Some(Durability::Replicated { .. }) if self.link.replicas() > 0 => return Ok(()),
+            Some(Durability::Replicated { .. }) => "this Redis has no replica: add one, or declare `relaxed`",
+            Some(_) => "what is on disk is for Redis' `appendonly` and `appendfsync` to say: declare `relaxed`",
+        };
+        Err(Error::unsupported(SCHEME, "durability", instead))
+    }
+
+    /// Ends when the connection is closed.
+    pub(crate) async fn closing(&self) {
+        // It ends also where nobody could close it any more.
+        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
     pub(crate) async fn known(&self, queue: &QueueName) -> Result<Known> {
@@ -235,7 +307,17 @@ impl QueueProvider for RedisProvider {
     }
 
     fn capabilities(&self, spec: Option<&QueueSpec>) -> Capabilities {
-        capabilities(spec)
+        let mut can = capabilities(spec);
+        if self.shared.link.replicas() == 0 {
+            can.durability = &["relaxed"];
+        }
+        if self.shared.link.is_cluster() {
+            can.atomic_then = Support::Emulated {
+                how: "the lease is looked at, the successors of other queues are published, then it is settled",
+                caveat: "a crash in between leaves successors whose job runs again; their ids are the same then",
+            };
+        }
+        can
     }
 
     async fn declare(&self, spec: &QueueSpec) -> Result<()> {
@@ -247,10 +329,7 @@ impl QueueProvider for RedisProvider {
         if !spec.partitions.is_empty() {
             return Err(Error::unsupported(SCHEME, "partitions", "give each part a queue of its own").on(&spec.name));
         }
-        if !matches!(spec.durability, None | Some(Durability::Relaxed)) {
-            let instead = "what Redis promises is for its `appendonly` and `appendfsync` to say: declare `relaxed`";
-            return Err(Error::unsupported(SCHEME, "durability", instead).on(&spec.name));
-        }
+        self.shared.assure(spec.durability).map_err(|error| error.on(&spec.name))?;
         let shared = &self.shared;
         let known = shared.specs.declare(&shared.link, &shared.layout, spec).await?;
         known.spec.conflict(spec).map_or(Ok(()), |conflict| Err(conflict.by(SCHEME)))
@@ -278,9 +357,8 @@ impl QueueProvider for RedisProvider {
         if let Err(error) = self.shared.open("publish") {
             return refuse(Rejection::Unavailable(error));
         }
-        if !matches!(options.durability, None | Some(Durability::Relaxed)) {
-            let instead = "what Redis promises is for its `appendonly` and `appendfsync` to say";
-            return refuse(Rejection::Denied(Error::unsupported(SCHEME, "durability", instead)));
+        if let Err(error) = self.shared.assure(options.durability) {
+            return refuse(Rejection::Denied(error));
         }
         let known = match self.shared.known(queue).await {
             Ok(known) => known,
@@ -346,7 +424,15 @@ impl QueueProvider for RedisProvider {
                 continue;
             };
             let retention = known.spec.retention;
-            next = next.min(self.shared.tick(&known, &retention, BATCH).await?.next);
+            let mut ticked = Duration::ZERO;
+            // Others want a turn, too.
+            for _ in 0..TICKS {
+                ticked = self.shared.tick(&known, &retention, BATCH).await?.next;
+                if !ticked.is_zero() {
+                    break;
+                }
+            }
+            next = next.min(ticked);
         }
         Ok(next)
     }
@@ -357,7 +443,7 @@ impl QueueProvider for RedisProvider {
     }
 
     async fn close(&self) -> Result<()> {
-        self.shared.closed.store(true, Ordering::Release);
+        self.shared.closed.send_replace(true);
         self.shared.wakes.close();
         Ok(())
     }
@@ -390,6 +476,6 @@ pub(crate) fn capabilities(spec: Option<&QueueSpec>) -> Capabilities {
     can.max_encoded_len = spec.map_or(512 << 20, |spec| spec.max_encoded_len);
     can.max_batch = BATCH;
     can.broker_clock = true;
-    can.durability = &["relaxed"];
+    can.durability = &["relaxed", "replicated"];
     can
 }
