@@ -1,0 +1,104 @@
+//! Redis, or the workers, are killed again and again under load, and nothing may be lost: `cargo xtask soak redis`.
+//!
+//! Four worker processes, each on the provider's own worker, write down what they see; a checker as in Jepsen's total-queue judges
+//! their logs against what the producers were told and what the store says in the end.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
+mod fleet;
+mod judge;
+mod load;
+mod log;
+mod node;
+mod phase;
+mod producers;
+mod show;
+mod stop;
+mod tap;
+mod worker;
+mod world;
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::Result;
+use phase::{Figures, Phase};
+use show::Bar;
+use world::Blow;
+
+/// Together 200,000 jobs at scale 1.
+const PHASES: [Phase; 2] = [
+    Phase {
+        name: "kills",
+        blow: Blow::KillWorker,
+        jobs: 100_000,
+        faults: 100,
+        cycle: Duration::from_secs(3),
+        durability: None,
+        judged: true,
+    },
+    Phase {
+        name: "restarts",
+        blow: Blow::RestartServer,
+        jobs: 40_000,
+        faults: 10,
+        cycle: Duration::from_secs(8),
+        durability: None,
+        judged: true,
+    },
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    if arguments.first().is_some_and(|first| first == "worker") {
+        runtime.block_on(worker::perform(&arguments[1..])).unwrap();
+        return ExitCode::SUCCESS;
+    }
+    if !arguments.iter().any(|argument| argument == "--include-ignored") {
+        println!("LEFT OUT: a soak; run it with `cargo xtask soak redis`");
+        return ExitCode::SUCCESS;
+    }
+    stop::listen();
+    match runtime.block_on(perform()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn setting(name: &str) -> Option<String> {
+    std::env::var(format!("QUEUE_SOAK_{name}")).ok().filter(|value| !value.is_empty())
+}
+
+async fn perform() -> Result<bool> {
+    let scale: f64 = setting("SCALE").map_or(Ok(1.0), |scale| scale.parse())?;
+    let seed =
+        setting("SEED").map_or_else(|| Ok(queue_core::Env::system().random.next_u64() >> 16), |seed| seed.parse())?;
+    let only = setting("ONLY");
+    let chosen: Vec<Phase> = PHASES
+        .into_iter()
+        .filter(|phase| only.as_deref().is_none_or(|only| only.split(',').any(|one| one == phase.name)))
+        .collect();
+    let home = tempfile::tempdir()?;
+    let bar = Bar::new();
+    bar.say(&format!("soak redis: seed {seed}, scale {scale}"));
+    let mut all: Vec<Figures> = Vec::new();
+    for phase in chosen {
+        if stop::asked() {
+            break;
+        }
+        let figures = phase.perform(scale, seed, home.path(), &bar).await?;
+        for line in show::complaints(&figures) {
+            bar.say(&line);
+        }
+        all.push(figures);
+    }
+    drop(bar);
+    match setting("JSON") {
+        Some(_) => println!("{}", show::json(&all, scale, None)),
+        None => print!("{}", show::table(&all)),
+    }
+    Ok(all.iter().all(|figures| figures.is_good() || !figures.phase.judged))
+}
