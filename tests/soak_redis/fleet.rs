@@ -84,15 +84,14 @@ impl Fleet {
         Ok(())
     }
 
-    /// kill -9, and another in its place. Says who it was, and when it was gone.
-    pub(crate) fn replace(&mut self, which: usize) -> io::Result<(String, u64)> {
+    /// kill -9, and another in its place. Says who it was.
+    pub(crate) fn replace(&mut self, which: usize) -> io::Result<String> {
         let mut process = self.running.remove(which % WORKERS);
         process.child.kill()?;
         process.child.wait()?;
-        let gone = log::now();
         self.take(&mut process)?;
         self.spawn()?;
-        Ok((process.name, gone))
+        Ok(process.name)
     }
 
     fn take(&mut self, process: &mut Process) -> io::Result<()> {

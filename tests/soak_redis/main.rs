@@ -4,6 +4,7 @@
 //! their logs against what the producers were told and what the store says in the end.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
+mod cluster;
 mod fleet;
 mod judge;
 mod load;
@@ -11,6 +12,7 @@ mod log;
 mod node;
 mod phase;
 mod producers;
+mod sentinel;
 mod show;
 mod stop;
 mod tap;
@@ -21,11 +23,12 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use phase::{Figures, Phase};
+use queue_core::provider::Durability;
 use show::Bar;
 use world::Blow;
 
-/// Together 200,000 jobs at scale 1.
-const PHASES: [Phase; 2] = [
+/// Together 200,000 judged jobs at scale 1.
+const PHASES: [Phase; 5] = [
     Phase {
         name: "kills",
         blow: Blow::KillWorker,
@@ -43,6 +46,34 @@ const PHASES: [Phase; 2] = [
         cycle: Duration::from_secs(8),
         durability: None,
         judged: true,
+    },
+    Phase {
+        name: "failovers",
+        blow: Blow::FailOver,
+        jobs: 30_000,
+        faults: 5,
+        cycle: Duration::from_secs(15),
+        durability: Some(Durability::Replicated { replicas: 1, timeout: Duration::from_secs(1) }),
+        judged: true,
+    },
+    Phase {
+        name: "migrations",
+        blow: Blow::MigrateSlot,
+        jobs: 30_000,
+        faults: 10,
+        cycle: Duration::from_secs(8),
+        durability: None,
+        judged: true,
+    },
+    // What a failover takes with it where nobody waits for a replica.
+    Phase {
+        name: "unsafe-failovers",
+        blow: Blow::FailOver,
+        jobs: 10_000,
+        faults: 5,
+        cycle: Duration::from_secs(15),
+        durability: Some(Durability::Relaxed),
+        judged: false,
     },
 ];
 

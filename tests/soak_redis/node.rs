@@ -70,6 +70,10 @@ impl Node {
         }
     }
 
+    pub(crate) fn runs(&self) -> bool {
+        self.child.is_some()
+    }
+
     pub(crate) fn ask(&self, command: &str) -> redis::RedisResult<Value> {
         let words: Vec<&str> = command.split(' ').collect();
         self.ask_words(&words)

@@ -132,8 +132,9 @@ impl Phase {
                 bar.show(fleet.ended.load(Ordering::Relaxed), faults.len() as u64, planned);
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            let strike = self.blow.strike(world, fleet, dice(seed, number, 8)).await?;
-            let recovery = fleet.recovery(strike.begun, strike.over, DEAF).await?;
+            world.heal().await?;
+            let strike = self.blow.strike(world, fleet, self.name, dice(seed, number, 8)).await?;
+            let recovery = fleet.recovery(strike.counts_from, strike.over, DEAF).await?;
             faults.push(Fault { what: strike.what, at: strike.over, struck: strike.struck, recovery });
         }
         while producers.begun() < jobs && !stop::asked() {

@@ -3,10 +3,12 @@
 use std::{io, path::Path, time::Duration};
 
 use crate::{
+    cluster::Cluster,
     fleet::Fleet,
     judge::Victim,
     log,
     node::{Node, free_ports},
+    sentinel::{DOWN_AFTER, Sentinels},
 };
 
 /// One fault: what was struck, and from when on consuming counts as consuming again.
@@ -14,20 +16,22 @@ use crate::{
 pub(crate) struct Strike {
     pub(crate) what: String,
     pub(crate) struck: Victim,
-    /// When it began,
-    pub(crate) begun: u64,
-    /// and when it was over.
+    /// When it was over.
     pub(crate) over: u64,
+    /// Since when each worker's time counts.
+    pub(crate) counts_from: u64,
 }
 
 #[derive(Debug)]
 pub(crate) enum World {
     One(Node),
+    Sentinels(Sentinels),
+    Cluster(Cluster),
 }
 
 impl World {
     /// One server that has on disk what it acknowledged.
-    pub(crate) async fn one(home: &Path) -> io::Result<Self> {
+    async fn one(home: &Path) -> io::Result<Self> {
         let mut node = Node::new(home, free_ports(1)?[0], &["--appendfsync", "always"])?;
         node.boot()?;
         node.up().await?;
@@ -37,6 +41,16 @@ impl World {
     pub(crate) fn url(&self) -> String {
         match self {
             Self::One(node) => format!("redis://127.0.0.1:{}/", node.port),
+            Self::Sentinels(sentinels) => sentinels.url(),
+            Self::Cluster(cluster) => cluster.url(),
+        }
+    }
+
+    /// Makes good what a fault left, where the next one needs it.
+    pub(crate) async fn heal(&mut self) -> io::Result<()> {
+        match self {
+            Self::Sentinels(sentinels) => sentinels.heal().await,
+            Self::One(_) | Self::Cluster(_) => Ok(()),
         }
     }
 }
@@ -46,37 +60,52 @@ impl World {
 pub(crate) enum Blow {
     KillWorker,
     RestartServer,
+    FailOver,
+    MigrateSlot,
 }
 
 impl Blow {
-    /// How long after its begin each worker must consume again.
+    /// How long each worker may take to consume again: since the fault began, or since the slot has moved.
     pub(crate) fn limit(self) -> Duration {
-        match self {
-            Self::KillWorker | Self::RestartServer => Duration::from_secs(5),
-        }
+        let most = Duration::from_secs(5);
+        if self == Self::FailOver { DOWN_AFTER + most } else { most }
     }
 
     /// The servers that it strikes.
     pub(crate) async fn world(self, home: &Path) -> io::Result<World> {
         match self {
             Self::KillWorker | Self::RestartServer => World::one(home).await,
+            Self::FailOver => Ok(World::Sentinels(Sentinels::start(home).await?)),
+            Self::MigrateSlot => Ok(World::Cluster(Cluster::start(home).await?)),
         }
     }
 
-    pub(crate) async fn strike(self, world: &mut World, fleet: &mut Fleet, dice: u64) -> io::Result<Strike> {
+    pub(crate) async fn strike(
+        self,
+        world: &mut World,
+        fleet: &mut Fleet,
+        queue: &str,
+        dice: u64,
+    ) -> io::Result<Strike> {
         let begun = log::now();
-        match (self, world) {
-            (Self::KillWorker, _) => {
-                let (name, over) = fleet.replace(usize::try_from(dice % 64).unwrap_or(0))?;
-                Ok(Strike { what: format!("kill -9 of {name}"), struck: Victim::Worker(name), begun, over })
-            }
+        let everything = Victim::Everything { settled: false };
+        let (what, struck) = match (self, world) {
             (Self::RestartServer, World::One(node)) => {
                 node.kill();
                 node.boot()?;
                 node.up().await?;
-                let what = "kill -9 of the server".to_owned();
-                Ok(Strike { what, struck: Victim::Everything { settled: false }, begun, over: log::now() })
+                ("kill -9 of the server".to_owned(), everything)
             }
-        }
+            (Self::FailOver, World::Sentinels(sentinels)) => (sentinels.fail_over().await?, everything),
+            // Nobody dies: it excuses nothing.
+            (Self::MigrateSlot, World::Cluster(cluster)) => (cluster.migrate(queue).await?, Victim::Nothing),
+            _ => {
+                let name = fleet.replace(usize::try_from(dice % 64).unwrap_or(0))?;
+                (format!("kill -9 of {name}"), Victim::Worker(name))
+            }
+        };
+        let over = log::now();
+        let counts_from = if self == Self::MigrateSlot { over } else { begun };
+        Ok(Strike { what, struck, over, counts_from })
     }
 }

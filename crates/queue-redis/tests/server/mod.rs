@@ -1,4 +1,5 @@
 //! A Redis server that belongs to one test.
+#![allow(dead_code, reason = "each test file needs a part of it")]
 #![allow(clippy::disallowed_methods, reason = "real processes live in real time")]
 
 use std::{
@@ -41,6 +42,12 @@ impl Server {
         child.wait()?;
         *child = spawn(self.home.path(), self.port)?;
         self.await_answer()
+    }
+
+    /// Stops it, or lets it go on.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let child = self.child.lock().unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
     }
 
     fn await_answer(&self) -> std::io::Result<()> {
