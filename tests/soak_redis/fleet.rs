@@ -54,7 +54,7 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    pub(crate) fn start(home: &Path, url: &str, queue: &QueueName) -> io::Result<Self> {
+    pub(crate) fn start(home: &Path, url: &str, queue: &QueueName, workers: usize) -> io::Result<Self> {
         let mut fleet = Self {
             home: home.to_owned(),
             url: url.to_owned(),
@@ -64,7 +64,7 @@ impl Fleet {
             events: Vec::new(),
             ended: Arc::default(),
         };
-        for _ in 0..WORKERS {
+        for _ in 0..workers {
             fleet.spawn()?;
         }
         Ok(fleet)

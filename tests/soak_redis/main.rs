@@ -6,6 +6,7 @@
 
 mod cluster;
 mod fleet;
+mod idle;
 mod judge;
 mod load;
 mod log;
@@ -126,10 +127,15 @@ async fn perform() -> Result<bool> {
         }
         all.push(figures);
     }
+    let wanted = only.as_deref().is_none_or(|only| only.split(',').any(|one| one == "idle"));
+    let idle = if wanted && !stop::asked() { Some(idle::measure(scale, home.path(), &bar).await?) } else { None };
     drop(bar);
     match setting("JSON") {
-        Some(_) => println!("{}", show::json(&all, scale, None)),
-        None => print!("{}", show::table(&all)),
+        Some(_) => println!("{}", show::json(&all, scale, idle.as_ref())),
+        None => {
+            print!("{}", show::table(&all));
+            idle.iter().for_each(|idle| println!("{}", idle.line()));
+        }
     }
     Ok(all.iter().all(|figures| figures.is_good() || !figures.phase.judged))
 }

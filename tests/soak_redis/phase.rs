@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::atomic::Ordering, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use queue_core::{Env, JobScheduler, QueueName, provider::Durability};
 
 use crate::{
@@ -42,6 +42,8 @@ pub(crate) struct Figures {
     pub(crate) took: Duration,
     /// Somebody asked it to stop: what waits is not lost.
     pub(crate) interrupted: bool,
+    /// Why it did not come to its end.
+    pub(crate) trouble: Option<String>,
 }
 
 impl Figures {
@@ -84,7 +86,7 @@ impl Phase {
         let run = self.cycle * u32::try_from(planned * (WORKERS * SLOTS) as u64).unwrap_or(u32::MAX)
             / u32::try_from(jobs).unwrap_or(u32::MAX);
         let load = Load { seed, queue: queue.clone(), run };
-        let mut fleet = Fleet::start(&home, &world.url(), &queue)?;
+        let mut fleet = Fleet::start(&home, &world.url(), &queue, WORKERS)?;
         let producers = Producers::start(&scheduler, &load, fleet.ended.clone());
         let mut faults = Vec::new();
         let done = self.blows(&mut world, &mut fleet, &producers, &mut faults, (jobs, planned), seed, bar).await;
@@ -93,10 +95,12 @@ impl Phase {
             Ok(()) => drain(&mut fleet, &scheduler, &queue).await,
             failed => failed,
         };
-        let stopped = fleet.stop(if stop::asked() { Duration::ZERO } else { LEASE }).await;
-        done.with_context(|| format!("the phase `{}` did not come to its end", self.name))?;
-        stopped?;
-        let left = visible(&scheduler, &queue).await?;
+        fleet.stop(if stop::asked() { Duration::ZERO } else { LEASE }).await?;
+        let left = visible(&scheduler, &queue).await;
+        // What went wrong is told with the figures, not instead of them.
+        let trouble = done.and(left.as_ref().map(drop).map_err(|error| anyhow::anyhow!("{error}")));
+        let trouble = trouble.err().map(|error| format!("{error:#}"));
+        let left = left.unwrap_or(0);
         let mut verdict = judge::judge(&load, &published, &fleet, &faults, &scheduler, left).await?;
         if stop::asked() {
             verdict.stuck.clear();
@@ -104,7 +108,7 @@ impl Phase {
         scheduler.close().await?;
         let jobs = published.len() as u64;
         let (took, interrupted) = (start.elapsed(), stop::asked());
-        Ok(Figures { phase: self, seed, jobs, planned, faults, verdict, took, interrupted })
+        Ok(Figures { phase: self, seed, jobs, planned, faults, verdict, took, interrupted, trouble })
     }
 
     #[allow(clippy::too_many_arguments, reason = "the parts of one run")]
@@ -124,24 +128,50 @@ impl Phase {
             let pause = self.cycle.mul_f64(0.2 + dice(seed, number, 7) as f64 / u64::MAX as f64 * 0.6);
             let due = tokio::time::Instant::now() + pause;
             let share = jobs * (number + 1) / (planned + 1);
+            let mut watch = Watch::new(fleet);
             while tokio::time::Instant::now() < due || producers.begun() < share {
                 if stop::asked() {
                     return Ok(());
                 }
-                fleet.look()?;
+                watch.look(fleet).await?;
                 bar.show(fleet.ended.load(Ordering::Relaxed), faults.len() as u64, planned);
-                tokio::time::sleep(Duration::from_millis(10)).await;
             }
             world.heal().await?;
             let strike = self.blow.strike(world, fleet, self.name, dice(seed, number, 8)).await?;
             let recovery = fleet.recovery(strike.counts_from, strike.over, DEAF).await?;
+            let deaf = recovery.iter().any(|(_, time)| time.is_none());
             faults.push(Fault { what: strike.what, at: strike.over, struck: strike.struck, recovery });
+            anyhow::ensure!(!deaf, "a worker consumes nothing any more");
         }
+        let mut watch = Watch::new(fleet);
         while producers.begun() < jobs && !stop::asked() {
-            fleet.look()?;
+            watch.look(fleet).await?;
             bar.show(fleet.ended.load(Ordering::Relaxed), faults.len() as u64, planned);
-            tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        Ok(())
+    }
+}
+
+/// Sees to it that jobs end as time goes on.
+#[derive(Debug)]
+struct Watch {
+    ended: u64,
+    since: tokio::time::Instant,
+}
+
+impl Watch {
+    fn new(fleet: &Fleet) -> Self {
+        Self { ended: fleet.ended.load(Ordering::Relaxed), since: tokio::time::Instant::now() }
+    }
+
+    async fn look(&mut self, fleet: &mut Fleet) -> Result<()> {
+        fleet.look()?;
+        let ended = fleet.ended.load(Ordering::Relaxed);
+        if ended != self.ended {
+            (self.ended, self.since) = (ended, tokio::time::Instant::now());
+        }
+        anyhow::ensure!(self.since.elapsed() < DEAF, "no job ended for {DEAF:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
         Ok(())
     }
 }
@@ -161,7 +191,7 @@ async fn drain(fleet: &mut Fleet, scheduler: &JobScheduler, queue: &QueueName) -
 }
 
 /// What the queue still shows, the dead included.
-async fn visible(scheduler: &JobScheduler, queue: &QueueName) -> Result<u64> {
+async fn visible(scheduler: &JobScheduler, queue: &QueueName) -> queue_core::Result<u64> {
     let stats = scheduler.stats(queue).await?;
     Ok(stats.pending + stats.scheduled + stats.retrying + stats.running + stats.dead)
 }

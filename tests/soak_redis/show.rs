@@ -5,7 +5,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
-use crate::phase::Figures;
+use crate::{idle::Idle, phase::Figures};
 
 /// How far a phase is; on standard error, and only on a terminal.
 #[derive(Debug)]
@@ -107,7 +107,8 @@ fn back(figures: &Figures) -> String {
 /// What is wrong, with examples.
 pub(crate) fn complaints(figures: &Figures) -> Vec<String> {
     let verdict = &figures.verdict;
-    let mut lines = Vec::new();
+    let mut lines: Vec<String> = Vec::new();
+    lines.extend(figures.trouble.as_ref().map(|trouble| format!("{}: {trouble}", figures.phase.name)));
     for (what, jobs) in [
         ("accepted, and not known to the store", &verdict.gone),
         ("accepted, and never over", &verdict.stuck),
@@ -138,7 +139,7 @@ pub(crate) fn complaints(figures: &Figures) -> Vec<String> {
     lines
 }
 
-pub(crate) fn json(all: &[Figures], scale: f64, idle: Option<&Value>) -> Value {
+pub(crate) fn json(all: &[Figures], scale: f64, idle: Option<&Idle>) -> Value {
     let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
     let phase = |figures: &Figures| {
         let verdict = &figures.verdict;
@@ -165,8 +166,9 @@ pub(crate) fn json(all: &[Figures], scale: f64, idle: Option<&Value>) -> Value {
             "limit_s": figures.phase.blow.limit().as_secs_f64(),
             "judged": figures.phase.judged,
             "interrupted": figures.interrupted,
+            "trouble": figures.trouble,
             "good": figures.is_good(),
         })
     };
-    json!({ "soak": "redis", "scale": scale, "phases": all.iter().map(phase).collect::<Vec<_>>(), "idle": idle })
+    json!({ "soak": "redis", "scale": scale, "phases": all.iter().map(phase).collect::<Vec<_>>(), "idle": idle.map(Idle::json) })
 }

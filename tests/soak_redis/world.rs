@@ -46,6 +46,20 @@ impl World {
         }
     }
 
+    /// How long the server has worked on commands, in all. What a script calls is counted with the script.
+    pub(crate) fn micros(&self) -> u64 {
+        let Self::One(node) = self else { return 0 };
+        let report = node.text("INFO commandstats").unwrap_or_default();
+        // A script's time holds what it calls: only what clients send is added up.
+        let sent = |line: &str| {
+            ["cmdstat_eval", "cmdstat_bzpopmin", "cmdstat_ping", "cmdstat_xread"]
+                .iter()
+                .any(|name| line.starts_with(name))
+        };
+        let micros = |line: &str| line.split(',').find_map(|field| field.strip_prefix("usec=")?.parse::<u64>().ok());
+        report.lines().filter(|line| sent(line)).filter_map(micros).sum()
+    }
+
     /// Makes good what a fault left, where the next one needs it.
     pub(crate) async fn heal(&mut self) -> io::Result<()> {
         match self {
