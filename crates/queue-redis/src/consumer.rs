@@ -72,6 +72,14 @@ impl RedisConsumer {
         }
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn known(&self) -> &Known {
+        &self.known
+    }
+
     fn out(&self) -> std::sync::MutexGuard<'_, HashMap<(JobId, u64), Instant>> {
         self.out.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -148,7 +156,8 @@ impl RedisConsumer {
             }
         }
         if !sent.is_empty() {
-            let answer = self.shared.link.run(&scripts::SETTLE, &self.known.base, &arguments).await;
+            let durability = self.known.spec.durability;
+            let answer = self.shared.link.run_assured(&scripts::SETTLE, &self.known.base, &arguments, durability).await;
             match answer.map_err(|error| fault::of(&error, "settle").on(&self.known.spec.name)) {
                 Ok(answer) => {
                     let answers = link::items(answer).unwrap_or_default();
@@ -188,8 +197,7 @@ impl RedisConsumer {
         head.put_u8(code);
         head.put_u64_le(print(code, after, &value, &settlement.disposition));
         record::put_six(&mut head, after);
-        head.put_u16_le(u16::try_from(settlement.then.len()).unwrap_or(u16::MAX));
-        let mut arguments = vec![head, value];
+        let mut queues = Vec::with_capacity(settlement.then.len());
         for (index, follow_up) in settlement.then.iter().enumerate() {
             let not_settled = |error| SettleOutcome::NotSettled { then_index: Some(index), error };
             let known = self.shared.known(&follow_up.queue).await.map_err(not_settled)?;
@@ -199,8 +207,17 @@ impl RedisConsumer {
             }
             let named = known.spec.check_partition(follow_up.envelope.partition().as_deref());
             named.map_err(|error| not_settled(error.by(SCHEME)))?;
-            let (head, body) = record::to_publish(&follow_up.envelope);
-            arguments.extend([known.base.into_bytes(), head, body]);
+            queues.push(known);
+        }
+        let ahead = self.send_ahead(settlement, &queues).await?;
+        let with = ahead.iter().filter(|sent| !**sent).count();
+        head.put_u16_le(u16::try_from(with).unwrap_or(u16::MAX));
+        let mut arguments = vec![head, value];
+        for ((follow_up, known), sent) in settlement.then.iter().zip(queues).zip(ahead) {
+            if !sent {
+                let (head, body) = record::to_publish(&follow_up.envelope);
+                arguments.extend([known.base.into_bytes(), head, body]);
+            }
         }
         Ok(arguments)
     }

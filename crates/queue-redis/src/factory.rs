@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use queue_core::{
-    Env, Error, ErrorCode, QueueProvider, Result,
+    Env, QueueProvider, Result,
     provider::{ProviderFactory, ProviderInfo, ProviderUrl, Registry},
 };
 
-use crate::{RedisOptions, RedisProvider, provider::capabilities};
+use crate::{ClientOptions, RedisOptions, RedisProvider, provider::capabilities};
 
 /// Adds the schemes of Redis to a program.
 pub fn register(registry: &mut Registry) {
@@ -33,12 +33,7 @@ impl ProviderFactory for RedisFactory {
     }
 
     async fn connect(&self, url: &ProviderUrl, env: &Env) -> Result<Arc<dyn QueueProvider>> {
-        if url.scheme() != "redis" {
-            let message = "only one server without TLS can be connected to so far: write `redis://`";
-            return Err(Error::new(ErrorCode::Unsupported, message).at("connect").by(crate::SCHEME));
-        }
-        url.allow_query(&["prefix"])?;
-        let mut options = RedisOptions::new(url.expose().split('?').next().unwrap_or_default());
+        let mut options = RedisOptions::with_client(ClientOptions::read(url, &["prefix"])?);
         if let Some((_, prefix)) = url.query().find(|(name, _)| *name == "prefix") {
             options.prefix = prefix.to_owned();
         }

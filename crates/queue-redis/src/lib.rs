@@ -4,10 +4,12 @@
 //! what they keep stands at the top of `prelude.lua`. Needs Redis 7.0 or later.
 
 mod admin;
+mod client;
 mod consumer;
 mod events;
 mod factory;
 mod fault;
+mod follow_ups;
 mod layout;
 mod link;
 mod provider;
@@ -17,6 +19,10 @@ mod specs;
 mod store;
 mod wake;
 
+pub use client::{
+    Address, ClientEvent, ClientOptions, ClientStats, FailoverMode, Finding, Login, PoolOptions, RedisClusterClient,
+    Role, Servers, Severity, Tls,
+};
 pub use factory::register;
 pub use provider::{RedisOptions, RedisProvider};
 

@@ -1,12 +1,6 @@
 //! The provider: publishing, and what belongs to the whole installation.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use queue_core::{
@@ -21,11 +15,12 @@ use queue_core::{
     store::JobStore,
 };
 use redis::Value;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     SCHEME,
     admin::RedisAdmin,
+    client::{ClientOptions, RedisClusterClient},
     consumer::RedisConsumer,
     fault,
     layout::Layout,
@@ -39,8 +34,10 @@ use crate::{
 /// How to connect.
 #[derive(Clone)]
 pub struct RedisOptions {
-    /// `redis://[[user]:password@]host[:port][/database]`.
+    /// As [`ClientOptions::from_url`] reads it; nothing where there is a `client`.
     pub url: String,
+    /// Instead of a URL.
+    pub client: Option<ClientOptions>,
     /// What every key begins with; installations with different ones do not see each other.
     pub prefix: String,
 }
@@ -48,7 +45,8 @@ pub struct RedisOptions {
 impl std::fmt::Debug for RedisOptions {
     /// Without the URL, which may hold a password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RedisOptions").field("prefix", &self.prefix).finish_non_exhaustive()
+        let mut shown = f.debug_struct("RedisOptions");
+        shown.field("prefix", &self.prefix).field("client", &self.client).finish_non_exhaustive()
     }
 }
 
@@ -56,9 +54,19 @@ impl RedisOptions {
     /// The prefix that is used where none is given.
     pub const PREFIX: &'static str = "queue";
 
-    /// A server, with the default prefix.
+    /// A URL, with the default prefix.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), prefix: Self::PREFIX.into() }
+        Self { url: url.into(), client: None, prefix: Self::PREFIX.into() }
+    }
+
+    /// Without a URL, with the default prefix.
+    #[must_use]
+    pub fn with_client(client: ClientOptions) -> Self {
+        Self { url: String::new(), client: Some(client), prefix: Self::PREFIX.into() }
+    }
+
+    fn client(&self) -> Result<ClientOptions> {
+        self.client.clone().map_or_else(|| ClientOptions::from_url(&self.url), Ok)
     }
 }
 
@@ -75,7 +83,7 @@ pub(crate) struct Shared {
     pub(crate) specs: Specs,
     pub(crate) wakes: Wakes,
     pub(crate) store: StoreId,
-    closed: AtomicBool,
+    closed: watch::Sender<bool>,
 }
 
 const MIN_LEASE: Duration = Duration::from_millis(10);
@@ -88,31 +96,43 @@ const ROOM: Duration = Duration::from_millis(50);
 const LONGEST_DEADLINE: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 impl RedisProvider {
-    /// Connects to one server.
+    /// Connects.
     ///
     /// # Errors
-    /// `CONFIG` for a URL that is none, `AUTHENTICATION`, `UNAVAILABLE`.
+    /// `CONFIG` for a URL that is none, and as [`RedisClusterClient::connect`].
     pub async fn connect(options: &RedisOptions, env: &Env) -> Result<Self> {
-        let link = Link::connect(&options.url).await?;
+        let link = Link::connect(options.client()?, env).await?;
         let layout = Layout::new(&options.prefix);
         let store = identity(&link, &layout, env).await?;
         let process = format!("{:016x}{:016x}", env.random.next_u64(), env.random.next_u64());
         let wakes = Wakes::new(link.clone(), &layout, &process);
-        let shared = Shared { link, layout, specs: Specs::default(), wakes, store, closed: AtomicBool::new(false) };
+        let shared = Shared { link, layout, specs: Specs::default(), wakes, store, closed: watch::Sender::new(false) };
         Ok(Self { shared: Arc::new(shared) })
     }
 
+    /// The connections, for their numbers and events, and to switch by hand.
+    #[must_use]
+    pub fn client(&self) -> &RedisClusterClient {
+        self.shared.link.client()
+    }
+
     /// One script call's worth of jobs; the answers, and which of them found the queue full.
-    async fn publish_once(&self, known: &Known, batch: &[Envelope], on_full: OnFull) -> Vec<PublishOutcome> {
+    pub(crate) async fn publish_once(
+        &self,
+        known: &Known,
+        batch: &[Envelope],
+        options: &PublishOptions,
+    ) -> Vec<PublishOutcome> {
         let mut arguments = Vec::with_capacity(1 + 2 * batch.len());
         // What was promised already finds room in a full queue.
-        let room = if on_full == OnFull::Exceed { u64::from(u32::MAX) } else { known.max_len() };
+        let room = if options.on_full == OnFull::Exceed { u64::from(u32::MAX) } else { known.max_len() };
         arguments.push(room.to_string().into_bytes());
         for envelope in batch {
             let (head, body) = record::to_publish(envelope);
             arguments.extend([head, body]);
         }
-        let answer = self.shared.link.run(&scripts::PUBLISH, &known.base, &arguments).await;
+        let durability = options.durability.or(known.spec.durability);
+        let answer = self.shared.link.run_assured(&scripts::PUBLISH, &known.base, &arguments, durability).await;
         let answers = match answer {
             Ok(answer) => link::items(answer).unwrap_or_default(),
             Err(error) => {
@@ -153,8 +173,7 @@ impl RedisProvider {
             let mut full = Vec::new();
             for part in waiting.chunks(BATCH) {
                 let jobs: Vec<Envelope> = part.iter().map(|index| batch[*index].clone()).collect();
-                let published =
-                    tokio::time::timeout_at(deadline, self.publish_once(known, &jobs, options.on_full)).await;
+                let published = tokio::time::timeout_at(deadline, self.publish_once(known, &jobs, options)).await;
                 let published = published.unwrap_or_else(|_| vec![late(); jobs.len()]);
                 for (index, outcome) in part.iter().zip(published) {
                     if matches!(outcome, PublishOutcome::Rejected(Rejection::Full)) {
@@ -220,7 +239,25 @@ impl Shared {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        *self.closed.borrow()
+    }
+
+    /// Refuses what cannot be kept.
+    fn assure(&self, durability: Option<Durability>) -> Result<()> {
+        let instead = match durability {
+            None | Some(Durability::Relaxed) => return Ok(()),
+            Some(Durability::Replicated { timeout, .. }) if timeout.is_zero() => "give the replicas some time",
+            Some(Durability::Replicated { .. }) if self.link.replicas() > 0 => return Ok(()),
+            Some(Durability::Replicated { .. }) => "this Redis has no replica: add one, or declare `relaxed`",
+            Some(_) => "what is on disk is for Redis' `appendonly` and `appendfsync` to say: declare `relaxed`",
+        };
+        Err(Error::unsupported(SCHEME, "durability", instead))
+    }
+
+    /// Ends when the connection is closed.
+    pub(crate) async fn closing(&self) {
+        // It ends also where nobody could close it any more.
+        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
     pub(crate) async fn known(&self, queue: &QueueName) -> Result<Known> {
@@ -235,7 +272,17 @@ impl QueueProvider for RedisProvider {
     }
 
     fn capabilities(&self, spec: Option<&QueueSpec>) -> Capabilities {
-        capabilities(spec)
+        let mut can = capabilities(spec);
+        if self.shared.link.replicas() == 0 {
+            can.durability = &["relaxed"];
+        }
+        if self.shared.link.is_cluster() {
+            can.atomic_then = Support::Emulated {
+                how: "the lease is looked at, the successors of other queues are published, then it is settled",
+                caveat: "a crash in between leaves successors whose job runs again; their ids are the same then",
+            };
+        }
+        can
     }
 
     async fn declare(&self, spec: &QueueSpec) -> Result<()> {
@@ -247,10 +294,7 @@ impl QueueProvider for RedisProvider {
         if !spec.partitions.is_empty() {
             return Err(Error::unsupported(SCHEME, "partitions", "give each part a queue of its own").on(&spec.name));
         }
-        if !matches!(spec.durability, None | Some(Durability::Relaxed)) {
-            let instead = "what Redis promises is for its `appendonly` and `appendfsync` to say: declare `relaxed`";
-            return Err(Error::unsupported(SCHEME, "durability", instead).on(&spec.name));
-        }
+        self.shared.assure(spec.durability).map_err(|error| error.on(&spec.name))?;
         let shared = &self.shared;
         let known = shared.specs.declare(&shared.link, &shared.layout, spec).await?;
         known.spec.conflict(spec).map_or(Ok(()), |conflict| Err(conflict.by(SCHEME)))
@@ -278,9 +322,8 @@ impl QueueProvider for RedisProvider {
         if let Err(error) = self.shared.open("publish") {
             return refuse(Rejection::Unavailable(error));
         }
-        if !matches!(options.durability, None | Some(Durability::Relaxed)) {
-            let instead = "what Redis promises is for its `appendonly` and `appendfsync` to say";
-            return refuse(Rejection::Denied(Error::unsupported(SCHEME, "durability", instead)));
+        if let Err(error) = self.shared.assure(options.durability) {
+            return refuse(Rejection::Denied(error));
         }
         let known = match self.shared.known(queue).await {
             Ok(known) => known,
@@ -357,7 +400,7 @@ impl QueueProvider for RedisProvider {
     }
 
     async fn close(&self) -> Result<()> {
-        self.shared.closed.store(true, Ordering::Release);
+        self.shared.closed.send_replace(true);
         self.shared.wakes.close();
         Ok(())
     }
@@ -390,6 +433,6 @@ pub(crate) fn capabilities(spec: Option<&QueueSpec>) -> Capabilities {
     can.max_encoded_len = spec.map_or(512 << 20, |spec| spec.max_encoded_len);
     can.max_batch = BATCH;
     can.broker_clock = true;
-    can.durability = &["relaxed"];
+    can.durability = &["relaxed", "replicated"];
     can
 }
