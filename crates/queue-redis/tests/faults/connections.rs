@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::rig::{Rig, accepted, envelope, load, publish};
+use crate::rig::{Pair, Rig, accepted, envelope, load, publish};
 
 /// Does something again and again until the load has gone through.
 async fn under_load(rig: &Rig, jobs: u64, mut blow: impl FnMut(&Rig)) -> (crate::rig::Load, usize) {
-    let loading = load(rig, jobs);
+    let loading = load(rig, Pair::of(rig).await, jobs);
     tokio::pin!(loading);
     let mut blows = 0;
     let mut tick = tokio::time::interval(Duration::from_millis(100));
@@ -66,13 +66,14 @@ async fn whoever_sleeps_when_connections_are_cut_is_woken_all_the_same() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_stands_still_for_some_seconds_loses_nothing() {
     let Some(rig) = Rig::new() else { return };
+    let pair = Pair::of(&rig).await;
     let pause = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         rig.server.signal(rustix::process::Signal::STOP);
         tokio::time::sleep(Duration::from_secs(3)).await;
         rig.server.signal(rustix::process::Signal::CONT);
     };
-    let (load, ()) = tokio::join!(load(&rig, 500), pause);
+    let (load, ()) = tokio::join!(load(&rig, pair, 500), pause);
     assert!(load.longest_gap > Duration::from_millis(2_500), "it did not stand still: {load:?}");
     assert!(load.longest_gap < Duration::from_secs(8), "{load:?}");
 }

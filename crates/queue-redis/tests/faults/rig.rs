@@ -98,6 +98,19 @@ pub(crate) fn accepted(outcomes: &[PublishOutcome]) -> bool {
     outcomes.iter().all(|outcome| matches!(outcome, PublishOutcome::Accepted { .. }))
 }
 
+/// Those who publish and those who work. Connected before anything is done to their connections: who connects while they are cut is
+/// told so.
+pub(crate) struct Pair {
+    producer: RedisProvider,
+    worker: RedisProvider,
+}
+
+impl Pair {
+    pub(crate) async fn of(rig: &Rig) -> Self {
+        Self { producer: rig.connect().await, worker: rig.connect().await }
+    }
+}
+
 /// How a load went.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
@@ -111,8 +124,8 @@ pub(crate) struct Load {
 
 /// Publishes so many jobs and completes them, whatever is done meanwhile, each call made again until it succeeds: on two connections,
 /// until every job is settled. A panic where that takes longer than 30 s.
-pub(crate) async fn load(rig: &Rig, jobs: u64) -> Load {
-    let (producer, worker) = (rig.connect().await, rig.connect().await);
+pub(crate) async fn load(rig: &Rig, pair: Pair, jobs: u64) -> Load {
+    let Pair { producer, worker } = pair;
     let consumer = rig.consumer(&worker, Duration::from_secs(2)).await;
     let queue = rig.queue.clone();
     let publishing = tokio::spawn(async move {
