@@ -103,11 +103,14 @@ pub(crate) fn accepted(outcomes: &[PublishOutcome]) -> bool {
 pub(crate) struct Pair {
     producer: RedisProvider,
     worker: RedisProvider,
+    consumer: Arc<dyn Consumer>,
 }
 
 impl Pair {
     pub(crate) async fn of(rig: &Rig) -> Self {
-        Self { producer: rig.connect().await, worker: rig.connect().await }
+        let (producer, worker) = (rig.connect().await, rig.connect().await);
+        let consumer = rig.consumer(&worker, Duration::from_secs(2)).await;
+        Self { producer, worker, consumer }
     }
 }
 
@@ -125,8 +128,7 @@ pub(crate) struct Load {
 /// Publishes so many jobs and completes them, whatever is done meanwhile, each call made again until it succeeds: on two connections,
 /// until every job is settled. A panic where that takes longer than 30 s.
 pub(crate) async fn load(rig: &Rig, pair: Pair, jobs: u64) -> Load {
-    let Pair { producer, worker } = pair;
-    let consumer = rig.consumer(&worker, Duration::from_secs(2)).await;
+    let Pair { producer, worker, consumer } = pair;
     let queue = rig.queue.clone();
     let publishing = tokio::spawn(async move {
         let mut troubles = 0;
