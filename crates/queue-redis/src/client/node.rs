@@ -205,7 +205,7 @@ impl Node {
             let sending = tokio::time::timeout(self.answer_timeout, self.send(connection, call, asking));
             let answer = sending.await.unwrap_or_else(|_| Err(self.failure(late(), true)))?;
             self.confirm(connection, call.key, replicas, timeout).await.map_err(|error| self.failure(error, true))?;
-            own.is_clean();
+            own.give_back();
             Ok(answer)
         };
         tokio::select! {
@@ -329,14 +329,8 @@ pub(crate) struct Own {
 }
 
 impl Own {
-    /// From here on it owes an answer, until `is_clean`.
     fn connection(&mut self) -> RedisResult<&mut MultiplexedConnection> {
         self.connection.as_deref_mut().ok_or_else(lost)
-    }
-
-    fn is_clean(mut self) {
-        // Back to the pool, and not through our own end.
-        drop(self.connection.take());
     }
 
     /// A command that may wait in the server, for so long. Ends early, with an error, where the server is found to be gone.
@@ -354,8 +348,8 @@ impl Own {
     }
 
     /// Gives it back: it owes no answer.
-    pub(crate) fn give_back(self) {
-        self.is_clean();
+    pub(crate) fn give_back(mut self) {
+        drop(self.connection.take());
     }
 }
 

@@ -76,11 +76,7 @@ impl ClientOptions {
                         _ => return Err(refuse("`failover` is `automatic`, `manual` or `airgap-safe`")),
                     }
                 }
-                "tls" => {
-                    if flag(name, &value)? {
-                        tls.get_or_insert_with(Tls::default);
-                    }
-                }
+                "tls" => tls = flag(name, &value)?.then(|| tls.unwrap_or_default()),
                 "insecure" => tls.get_or_insert_with(Tls::default).insecure = flag(name, &value)?,
                 "ca" => tls.get_or_insert_with(Tls::default).roots = Some(file(name, &value)?),
                 "cert" => certificate = Some(file(name, &value)?),

@@ -69,9 +69,9 @@ async fn a_server_that_stands_still_for_some_seconds_loses_nothing() {
     let pair = Pair::of(&rig).await;
     let pause = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
-        rig.server.signal(rustix::process::Signal::STOP);
+        rig.server.hang();
         tokio::time::sleep(Duration::from_secs(3)).await;
-        rig.server.signal(rustix::process::Signal::CONT);
+        rig.server.go_on();
     };
     let (load, ()) = tokio::join!(load(&rig, pair, 500), pause);
     assert!(load.longest_gap > Duration::from_millis(2_500), "it did not stand still: {load:?}");
