@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bytes::{BufMut, Bytes};
 use queue_core::{
     Result,
-    job::JobId,
+    job::{Envelope, JobId},
     provider::{
         Beat, BeatOutcome, CloseReport, ConsumeOptions, Consumer, Delivery, Disposition, Lease, Receipt, Rejection,
         SettleOutcome, Settlement,
@@ -48,8 +48,16 @@ pub(crate) struct RedisConsumer {
     closed: AtomicBool,
     /// Demand, room or closing changed.
     changed: Notify,
-    /// What was given out, with the end of its lease as it is known here.
-    out: Mutex<HashMap<(JobId, u64), Instant>>,
+    out: Mutex<HashMap<(JobId, u64), Out>>,
+}
+
+/// What was given out.
+#[derive(Debug)]
+struct Out {
+    /// The end of its lease as it is known here.
+    end: Instant,
+    /// Bytes of its record.
+    size: u32,
 }
 
 /// What a claim found.
@@ -80,7 +88,7 @@ impl RedisConsumer {
         &self.known
     }
 
-    fn out(&self) -> std::sync::MutexGuard<'_, HashMap<(JobId, u64), Instant>> {
+    fn out(&self) -> std::sync::MutexGuard<'_, HashMap<(JobId, u64), Out>> {
         self.out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -88,12 +96,22 @@ impl RedisConsumer {
     fn outstanding(&self) -> usize {
         let now = Instant::now();
         let mut out = self.out();
-        out.retain(|_, end| *end > now);
+        out.retain(|_, out| out.end > now);
         out.len()
     }
 
     fn ended(&self, receipt: Receipt) {
         self.out().remove(&(receipt.id, receipt.epoch));
+        self.changed.notify_waiters();
+    }
+
+    fn all_ended(&self, receipts: impl Iterator<Item = Receipt>) {
+        {
+            let mut out = self.out();
+            for receipt in receipts {
+                out.remove(&(receipt.id, receipt.epoch));
+            }
+        }
         self.changed.notify_waiters();
     }
 
@@ -113,12 +131,15 @@ impl RedisConsumer {
         let mut answer = link::items(answer).map_err(broken)?.into_iter();
         let next = link::number(&answer.next().unwrap_or_default()).map_err(broken)?;
         let paused = answer.next() == Some(Value::Int(1));
+        let mut epoch = link::number(&answer.next().unwrap_or_default()).map_err(broken)?.unsigned_abs();
         let mut jobs = Vec::with_capacity(answer.len() / 2);
         while let (Some(claim), Some(row)) = (answer.next(), answer.next()) {
-            let claim = link::bytes(claim).and_then(record::read_claim).map_err(broken)?;
+            epoch += 1;
+            let claim = link::bytes(claim).and_then(|claim| record::read_claim(claim, epoch)).map_err(broken)?;
             let row = link::bytes(row).map_err(broken)?;
+            let size = row.len();
             match record::read(claim.id, row) {
-                Ok(submitted) => jobs.push(self.delivery(&claim, submitted.envelope, asked)),
+                Ok(submitted) => jobs.push(self.delivery(claim, submitted.envelope, asked, size)),
                 Err(what) => tracing::error!(job = %claim.id, what, "a record cannot be read; its lease will end"),
             }
         }
@@ -129,36 +150,49 @@ impl RedisConsumer {
         Ok(Claimed::Nothing { next })
     }
 
-    fn delivery(&self, claim: &record::Claim, envelope: queue_core::job::Envelope, asked: Instant) -> Delivery {
-        self.out().insert((claim.id, claim.epoch), asked + self.lease);
+    fn delivery(&self, claim: record::Claim, envelope: Envelope, asked: Instant, size: usize) -> Delivery {
+        let size = u32::try_from(size).unwrap_or(0);
+        self.out().insert((claim.id, claim.epoch), Out { end: asked + self.lease, size });
+        let first = || record::Past { attempt: envelope.attempt, started: envelope.deliveries, redelivered: false };
+        let past = claim.past.unwrap_or_else(first);
         Delivery {
             place: 0,
-            envelope,
             receipt: Receipt { id: claim.id, slot: 0, epoch: claim.epoch },
             lease: Lease { remaining: Some(self.lease), cancel: None },
-            attempt: claim.attempt,
-            started_before: claim.started,
-            redelivered: claim.redelivered,
+            attempt: past.attempt,
+            started_before: past.started,
+            redelivered: past.redelivered,
+            envelope,
         }
     }
 
     async fn settle_part(&self, part: &[Settlement]) -> Vec<SettleOutcome> {
         let mut outcomes: Vec<Option<SettleOutcome>> = vec![None; part.len()];
-        let mut arguments = vec![self.known.tracked().as_bytes().to_vec()];
+        let mut arguments = vec![self.known.tracked().as_bytes().to_vec(), Vec::new()];
+        let mut follow_ups = 0;
         let mut sent = Vec::with_capacity(part.len());
         for (index, settlement) in part.iter().enumerate() {
             match self.settle_arguments(settlement).await {
-                Ok(more) => {
+                Ok((more, with)) => {
                     arguments.extend(more);
+                    follow_ups += with;
                     sent.push(index);
                 }
                 Err(refusal) => outcomes[index] = Some(refusal),
             }
         }
         if !sent.is_empty() {
+            arguments[1] = follow_ups.to_string().into_bytes();
             let durability = self.known.spec.durability;
             let answer = self.shared.link.run_assured(&scripts::SETTLE, &self.known.base, &arguments, durability).await;
             match answer.map_err(|error| fault::of(&error, "settle").on(&self.known.spec.name)) {
+                // All of them.
+                Ok(Value::Int(_)) => {
+                    self.all_ended(sent.iter().map(|index| part[*index].receipt));
+                    for index in &sent {
+                        outcomes[*index] = Some(SettleOutcome::Settled);
+                    }
+                }
                 Ok(answer) => {
                     let answers = link::items(answer).unwrap_or_default();
                     for (index, answer) in sent.iter().zip(answers) {
@@ -188,11 +222,12 @@ impl RedisConsumer {
         outcome
     }
 
-    /// As `settle.lua` takes it, or why a follow-up cannot be published.
-    async fn settle_arguments(&self, settlement: &Settlement) -> Result<Vec<Vec<u8>>, SettleOutcome> {
+    /// As `settle.lua` takes it, and how many follow-ups are in it, or why one cannot be published.
+    async fn settle_arguments(&self, settlement: &Settlement) -> Result<(Vec<Vec<u8>>, usize), SettleOutcome> {
         let (code, after, value) = written(&settlement.disposition);
-        let mut head = Vec::with_capacity(48);
-        head.put_slice(settlement.receipt.id.as_bytes());
+        let receipt = settlement.receipt;
+        let size = self.out().get(&(receipt.id, receipt.epoch)).map_or(0, |out| out.size);
+        let mut head = Vec::with_capacity(29 + value.len());
         head.put_u64_le(settlement.receipt.epoch);
         head.put_u8(code);
         head.put_u64_le(print(code, after, &value, &settlement.disposition));
@@ -212,14 +247,16 @@ impl RedisConsumer {
         let ahead = self.send_ahead(settlement, &queues).await?;
         let with = ahead.iter().filter(|sent| !**sent).count();
         head.put_u16_le(u16::try_from(with).unwrap_or(u16::MAX));
-        let mut arguments = vec![head, value];
+        head.put_u32_le(size);
+        head.put_slice(&value);
+        let mut arguments = vec![receipt.id.as_bytes().to_vec(), head];
         for ((follow_up, known), sent) in settlement.then.iter().zip(queues).zip(ahead) {
             if !sent {
                 let (head, body) = record::to_publish(&follow_up.envelope);
                 arguments.extend([known.base.into_bytes(), head, body]);
             }
         }
-        Ok(arguments)
+        Ok((arguments, with))
     }
 
     async fn beat_part(&self, part: &[Beat]) -> Vec<BeatOutcome> {
@@ -263,8 +300,8 @@ impl RedisConsumer {
             return BeatOutcome::Lost;
         };
         let remaining = Duration::from_millis(left);
-        if let Some(end) = self.out().get_mut(&(receipt.id, receipt.epoch)) {
-            *end = asked + remaining;
+        if let Some(out) = self.out().get_mut(&(receipt.id, receipt.epoch)) {
+            out.end = asked + remaining;
         }
         let cancel = link::bytes(cancel).ok().filter(|cancel| !cancel.is_empty());
         let cancel = cancel.and_then(|cancel| record::read_cancel(cancel).ok());

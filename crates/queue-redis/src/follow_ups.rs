@@ -3,17 +3,15 @@
 //! One script changes one slot. What follows into another is published before the settlement: the ids are the job's own
 //! choice, so that a job that runs again, because its worker died in between, publishes the same ones.
 
-use std::sync::Arc;
-
 use bytes::BufMut;
-use queue_core::provider::{OnFull, PublishOptions, PublishOutcome, SettleOutcome, Settlement};
+use queue_core::provider::{PublishOutcome, SettleOutcome, Settlement};
 
 use crate::{
-    RedisProvider,
     client::slot_of,
     consumer::RedisConsumer,
     fault,
     link::{items, number},
+    provider::{Line, publish_once},
     record, scripts,
     specs::Known,
 };
@@ -32,12 +30,11 @@ impl RedisConsumer {
         if !apart.contains(&true) || !self.holds(settlement).await? {
             return Ok(apart);
         }
-        let provider = RedisProvider { shared: Arc::clone(self.shared()) };
         for (index, known) in queues.iter().enumerate().filter(|(index, _)| apart[*index]) {
             let durability = known.spec.durability.or(self.known().spec.durability);
-            let options = PublishOptions { durability, on_full: OnFull::Exceed, ..PublishOptions::default() };
+            let line = Line { known: known.clone(), exceeds: true, durability };
             let batch = [settlement.then[index].envelope.clone()];
-            let error = match provider.publish_once(known, &batch, &options).await.pop() {
+            let error = match publish_once(&self.shared().link, &line, &batch).await.pop() {
                 Some(PublishOutcome::Accepted { .. } | PublishOutcome::Duplicate { .. }) => continue,
                 Some(PublishOutcome::Rejected(rejection)) => rejection.into(),
                 Some(PublishOutcome::Unknown(error)) => error,

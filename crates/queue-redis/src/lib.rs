@@ -5,6 +5,7 @@
 
 mod admin;
 mod client;
+mod coalesce;
 mod consumer;
 mod events;
 mod factory;

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use queue_core::{
     Env, Error, ErrorCode, QueueName, QueueProvider, QueueSpec, Result,
     job::{Envelope, JobRef, StoreId},
@@ -21,6 +22,7 @@ use crate::{
     SCHEME,
     admin::RedisAdmin,
     client::{ClientOptions, RedisClusterClient},
+    coalesce::Coalescer,
     consumer::RedisConsumer,
     fault,
     layout::Layout,
@@ -83,6 +85,7 @@ pub(crate) struct Shared {
     pub(crate) specs: Specs,
     pub(crate) wakes: Wakes,
     pub(crate) store: StoreId,
+    lines: Coalescer<Line, Envelope, PublishOutcome>,
     closed: watch::Sender<bool>,
 }
 
@@ -90,6 +93,8 @@ const MIN_LEASE: Duration = Duration::from_millis(10);
 const MAX_LEASE: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// Jobs of one script call: longer ones would keep everybody else waiting.
 pub(crate) const BATCH: usize = 100;
+/// Calls of one queue in one round of maintenance, while there is more to do.
+const TICKS: usize = 20;
 /// How often a publisher that waits for room looks again.
 const ROOM: Duration = Duration::from_millis(50);
 /// A deadline beyond it is as good as none, and cannot overflow the clock.
@@ -106,7 +111,13 @@ impl RedisProvider {
         let store = identity(&link, &layout, env).await?;
         let process = format!("{:016x}{:016x}", env.random.next_u64(), env.random.next_u64());
         let wakes = Wakes::new(link.clone(), &layout, &process);
-        let shared = Shared { link, layout, specs: Specs::default(), wakes, store, closed: watch::Sender::new(false) };
+        let publisher = link.clone();
+        let lines = Coalescer::new(BATCH, move |line: Line, batch: Vec<Envelope>| {
+            let link = publisher.clone();
+            async move { publish_once(&link, &line, &batch).await }.boxed()
+        });
+        let closed = watch::Sender::new(false);
+        let shared = Shared { link, layout, specs: Specs::default(), wakes, store, lines, closed };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -114,41 +125,6 @@ impl RedisProvider {
     #[must_use]
     pub fn client(&self) -> &RedisClusterClient {
         self.shared.link.client()
-    }
-
-    /// One script call's worth of jobs; the answers, and which of them found the queue full.
-    pub(crate) async fn publish_once(
-        &self,
-        known: &Known,
-        batch: &[Envelope],
-        options: &PublishOptions,
-    ) -> Vec<PublishOutcome> {
-        let mut arguments = Vec::with_capacity(1 + 2 * batch.len());
-        // What was promised already finds room in a full queue.
-        let room = if options.on_full == OnFull::Exceed { u64::from(u32::MAX) } else { known.max_len() };
-        arguments.push(room.to_string().into_bytes());
-        for envelope in batch {
-            let (head, body) = record::to_publish(envelope);
-            arguments.extend([head, body]);
-        }
-        let durability = options.durability.or(known.spec.durability);
-        let answer = self.shared.link.run_assured(&scripts::PUBLISH, &known.base, &arguments, durability).await;
-        let answers = match answer {
-            Ok(answer) => link::items(answer).unwrap_or_default(),
-            Err(error) => {
-                let refused = fault::is_refusal(&error);
-                let error = fault::of(&error, "publish").on(&known.spec.name);
-                let outcome = match refused {
-                    true => PublishOutcome::Rejected(Rejection::Unavailable(error)),
-                    false => PublishOutcome::Unknown(error),
-                };
-                return vec![outcome; batch.len()];
-            }
-        };
-        let mut outcomes: Vec<_> = answers.into_iter().map(|answer| outcome(answer, &known.spec.name)).collect();
-        let missing = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
-        outcomes.resize_with(batch.len(), missing);
-        outcomes
     }
 
     async fn publish_all(&self, known: &Known, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
@@ -168,13 +144,17 @@ impl RedisProvider {
             let late = Error::new(ErrorCode::Timeout, "Redis did not answer before the deadline");
             PublishOutcome::Unknown(late.at("publish").by(SCHEME).on(&known.spec.name))
         };
+        let durability = options.durability.or(known.spec.durability);
+        let line = Line { known: known.clone(), exceeds: options.on_full == OnFull::Exceed, durability };
+        let unknown = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
         loop {
             let begun = Instant::now();
             let mut full = Vec::new();
             for part in waiting.chunks(BATCH) {
                 let jobs: Vec<Envelope> = part.iter().map(|index| batch[*index].clone()).collect();
-                let published = tokio::time::timeout_at(deadline, self.publish_once(known, &jobs, options)).await;
-                let published = published.unwrap_or_else(|_| vec![late(); jobs.len()]);
+                let published = tokio::time::timeout_at(deadline, self.shared.lines.send(&line, jobs)).await;
+                let mut published = published.unwrap_or_else(|_| vec![late(); part.len()]);
+                published.resize_with(part.len(), unknown);
                 for (index, outcome) in part.iter().zip(published) {
                     if matches!(outcome, PublishOutcome::Rejected(Rejection::Full)) {
                         full.push(*index);
@@ -193,9 +173,61 @@ impl RedisProvider {
             waiting = full;
             tokio::time::sleep(ROOM).await;
         }
-        let unknown = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
         outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unknown)).collect()
     }
+}
+
+/// What the calls of publishers that ride together have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    pub(crate) known: Known,
+    /// Room in a full queue, for what was promised already.
+    pub(crate) exceeds: bool,
+    pub(crate) durability: Option<Durability>,
+}
+
+impl PartialEq for Line {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.known.base, self.exceeds, self.durability) == (&other.known.base, other.exceeds, other.durability)
+    }
+}
+
+impl Eq for Line {}
+
+impl std::hash::Hash for Line {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        (&self.known.base, self.exceeds).hash(state);
+    }
+}
+
+/// One script call's worth of jobs, and what became of each.
+pub(crate) async fn publish_once(link: &Link, line: &Line, batch: &[Envelope]) -> Vec<PublishOutcome> {
+    let known = &line.known;
+    let mut arguments = Vec::with_capacity(2 + 2 * batch.len());
+    let room = if line.exceeds { u64::from(u32::MAX) } else { known.max_len() };
+    arguments.push(room.to_string().into_bytes());
+    let mut jobs: Vec<_> = batch.iter().map(record::to_publish).collect();
+    // What they share is said once, and spares the script a look at each.
+    let shared = record::shared_head(&jobs);
+    if !shared.is_empty() {
+        jobs.iter_mut().for_each(|(head, _)| head.truncate(record::ID));
+    }
+    arguments.push(shared);
+    arguments.extend(jobs.into_iter().flat_map(|(head, body)| [head, body]));
+    let answers = match link.run_assured(&scripts::PUBLISH, &known.base, &arguments, line.durability).await {
+        Ok(Value::Int(_)) => return vec![PublishOutcome::Accepted { place: 0 }; batch.len()],
+        Ok(answer) => link::items(answer).unwrap_or_default(),
+        Err(error) => {
+            let refused = fault::is_refusal(&error);
+            let error = fault::of(&error, "publish").on(&known.spec.name);
+            let outcome = match refused {
+                true => PublishOutcome::Rejected(Rejection::Unavailable(error)),
+                false => PublishOutcome::Unknown(error),
+            };
+            return vec![outcome; batch.len()];
+        }
+    };
+    answers.into_iter().map(|answer| outcome(answer, &known.spec.name)).collect()
 }
 
 fn outcome(answer: Value, queue: &QueueName) -> PublishOutcome {
@@ -218,8 +250,11 @@ async fn identity(link: &Link, layout: &Layout, env: &Env) -> Result<StoreId> {
     let fail = |error: redis::RedisError| fault::of(&error, "connect");
     let fresh = StoreId::fresh(env);
     let key = layout.store();
+    // A server that is full takes nothing more, but tells.
+    let known = link.ask(redis::cmd("GET").arg(&key)).await.map_err(fail)?;
     let set = redis::cmd("SET").arg(&key).arg(fresh.0.get()).arg("NX").arg("GET").take();
-    match link.ask(&set).await.map_err(fail)? {
+    let known = if known == Value::Nil { link.ask(&set).await.map_err(fail)? } else { known };
+    match known {
         Value::Nil => Ok(fresh),
         other => {
             let text = link::text(other).ok();
@@ -389,7 +424,15 @@ impl QueueProvider for RedisProvider {
                 continue;
             };
             let retention = known.spec.retention;
-            next = next.min(self.shared.tick(&known, &retention, BATCH).await?.next);
+            let mut ticked = Duration::ZERO;
+            // Others want a turn, too.
+            for _ in 0..TICKS {
+                ticked = self.shared.tick(&known, &retention, BATCH).await?.next;
+                if !ticked.is_zero() {
+                    break;
+                }
+            }
+            next = next.min(ticked);
         }
         Ok(next)
     }

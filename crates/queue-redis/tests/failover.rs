@@ -1,6 +1,7 @@
 //! What a failover loses and how long it takes: a primary killed and one that hangs, under Sentinels and in a cluster, and a slot that
 //! moves under load.
 
+#![allow(clippy::disallowed_methods, reason = "real processes live in real time")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 mod server;

@@ -111,7 +111,8 @@ impl Topology {
 
     /// A server is of no use any more: whoever waits on it waits no more, and the next to need one looks for it.
     pub(crate) fn lost(&self, node: &Arc<Node>) {
-        let was_new = !node.is_gone();
+        // Who could not be connected to was told of when it was lost.
+        let is_news = !node.is_gone() && node.is_connected();
         node.leave();
         lock(&self.nodes).retain(|_, known| !Arc::ptr_eq(known, node));
         let mut primary = lock(&self.primary);
@@ -120,7 +121,7 @@ impl Topology {
         }
         drop(primary);
         renew(&self.slots);
-        if was_new {
+        if is_news {
             self.told.tell(ClientEvent::Lost { server: node.address.clone() });
         }
     }
@@ -346,8 +347,5 @@ fn client(address: &Address, options: &ClientOptions, sentinel: bool) -> RedisRe
         client_tls: identity.map(|(client_cert, client_key)| redis::ClientTlsConfig { client_cert, client_key }),
         root_cert: tls.roots.clone(),
     };
-    match tls.insecure {
-        true => Client::open(info),
-        false => Client::build_with_tls(info, certificates),
-    }
+    Client::build_with_tls(info, certificates)
 }
