@@ -8,9 +8,10 @@
 -- r1..r15  LIST of ids that are ready, by priority     h  ZSET  ids back at the head, by priority and rank
 -- t  ZSET  ids by when their state ends: delay, lease, park                       x  ZSET  ids by when they expire
 -- u  HASH  unique key -> id .. until (0: until it is finished)                    w  ZSET  unique keys by the end of their window
--- d  ZSET  dead ids by death            c  LIST  other finished ids by end        a, b  SETs  ids forgotten lately, and before
--- k  ZSET  park keys by how many        k:KEY  ZSET  parked ids by rank           y, z  HASHes  id -> epoch .. print of settlements of
---                                                                                forgotten jobs, lately and before
+-- d  ZSET  dead ids by death            c  LIST  other finished ids by end
+-- a, b  HASH  ids forgotten by retention, lately and before -> note: epoch .. print of the last settlement
+-- y, z  HASH  the same of ids that are not kept (untracked), lately and before
+-- k  ZSET  park keys by how many        k:KEY  ZSET  parked ids by rank
 -- n  HASH  counters                     m  ZSET  a marker that wakes one sleeper  e  STREAM  events
 --
 -- A script reads and checks first and writes last: what it changes gathers in tables and is written by `flush`.
@@ -69,6 +70,9 @@ end
 
 -- Generations: when the later one is so large, it becomes the earlier one.
 local GONE, NOTES = 10000, 1024
+
+-- More than any job holds: added to what it holds where of its details there is only a result.
+local ONLY_RESULT = 2 ^ 40
 
 local delta, rows, dropped, timers, untimed, lanes, told, over, bare, unending, gone, notes
 local watched, sleeping, paused
@@ -159,17 +163,17 @@ local function forget(id, s, tombstone)
     for _, letter in ipairs(LETTERS) do bare[#bare + 1] = id .. letter end
   end
   if has(s.flags, ENDS) then unending[#unending + 1] = id end
-  if tombstone then gone[#gone + 1] = id end
-  if s.settled > 0 then
-    notes[#notes + 1] = id
-    notes[#notes + 1] = pack('<I8c8', s.settled, s.print)
+  local kept = tombstone and gone or notes
+  if tombstone or s.settled > 0 then
+    kept[#kept + 1] = id
+    kept[#kept + 1] = pack('<I8c8', s.settled, s.print)
   end
 end
 
--- Which of these were forgotten lately: for each 1, or something else.
+-- What is remembered of the last settlements of these forgotten jobs; false for others.
 local function forgotten_of(ids)
-  local young, old = call('SMISMEMBER', B .. 'a', unpack(ids)), call('SMISMEMBER', B .. 'b', unpack(ids))
-  for n, is in ipairs(old) do young[n] = math.max(young[n], is) end
+  local young, old = call('HMGET', B .. 'a', unpack(ids)), call('HMGET', B .. 'b', unpack(ids))
+  for n = 1, #ids do young[n] = young[n] or old[n] end
   return young
 end
 
@@ -229,7 +233,7 @@ local function admit(new, max_len, follows)
         if till == 0 or till > now then holder = held:sub(1, 16) end
       end
     end
-    if known[n] or went[n] == 1 or taken[job.id] then
+    if known[n] or went[n] or taken[job.id] then
       answers[n] = 'A'
     elseif holder then
       answers[n] = 'D' .. holder
@@ -286,6 +290,16 @@ local function write_lanes()
   lanes = {}
 end
 
+local function remember(young, old, what, most)
+  if #what == 0 then return end
+  call('HSET', B .. young, unpack(what))
+  if call('HLEN', B .. young) > most then
+    -- What a rename would overwrite it frees at once.
+    call('UNLINK', B .. old)
+    call('RENAME', B .. young, B .. old)
+  end
+end
+
 -- Writes what was changed, and wakes a sleeper where there is something for it.
 local function flush()
   write_lanes()
@@ -300,8 +314,8 @@ local function flush()
   -- A hundred jobs have seven hundred details: as many at once as `unpack` bears by far.
   if #bare > 0 then call('HDEL', B .. 'i', unpack(bare)) end
   if #unending > 0 then call('ZREM', B .. 'x', unpack(unending)) end
-  if #gone > 0 and call('SADD', B .. 'a', unpack(gone)) and call('SCARD', B .. 'a') > GONE then call('RENAME', B .. 'a', B .. 'b') end
-  if #notes > 0 and call('HSET', B .. 'y', unpack(notes)) and call('HLEN', B .. 'y') > NOTES then call('RENAME', B .. 'y', B .. 'z') end
+  remember('a', 'b', gone, GONE)
+  remember('y', 'z', notes, NOTES)
   for name, by in pairs(delta) do
     if by ~= 0 then call('HINCRBY', B .. 'n', name, by) end
   end
