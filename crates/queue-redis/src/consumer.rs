@@ -174,7 +174,9 @@ impl RedisConsumer {
             let size = row.len();
             match record::read(claim.id, row) {
                 Ok(submitted) => jobs.push(self.delivery(claim, submitted.envelope, asked, size)),
-                Err(what) => tracing::error!(job = %claim.id, what, "a record cannot be read; its lease will end"),
+                Err(what) => {
+                    tracing::error!(job = %claim.id, what, "a record cannot be read; it is looked at again in a minute")
+                }
             }
         }
         if !jobs.is_empty() {

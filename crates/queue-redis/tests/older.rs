@@ -67,7 +67,8 @@ async fn jobs_of_version_1_are_run_and_forgotten() {
     assert_eq!(seen, [(TRIED, 2, 1), (FRESH, 1, 0)]);
     assert!(jobs.iter().all(|job| job.envelope.kind.as_str() == "email.send" && job.envelope.payload == "{\"to\":1}"));
     assert_eq!(jobs[1].envelope.timeout, Duration::from_secs(1));
-    let settle = |job: &queue_core::provider::Delivery| Settlement::new(job.receipt, Disposition::Complete { result: None });
+    let settle =
+        |job: &queue_core::provider::Delivery| Settlement::new(job.receipt, Disposition::Complete { result: None });
     let settled = consumer.settle(&jobs.iter().map(settle).collect::<Vec<_>>()).await;
     assert!(settled.iter().all(|outcome| outcome.is_settled()), "{settled:?}");
 

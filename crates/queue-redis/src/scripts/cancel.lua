@@ -13,7 +13,9 @@ for n = 3, #ARGV do
     local r = read_record(row)
     local state = call('HGET', B .. 's', id)
     local s = state and read_status(state) or first_status(r)
-    if s.state == RUNNING then
+    if not s then
+      answers[n - 2] = 'N'
+    elseif s.state == RUNNING then
       local asked = has(s.flags, CANCELLING) and call('HGET', B .. 'i', id .. 'c')
       -- A later request may only shorten the grace of the first.
       local grace = unpick('<I6', request)

@@ -40,6 +40,11 @@ do
       local id, record, state = ids[n], records[n], states[n]
       -- What was cancelled, purged or forgotten since it lined up is passed over.
       if record and not seen[id] then
+        -- The shortest record and status there are; what is shorter nobody wrote here.
+        if #record < 26 or byte(record) ~= 1 or state and #state < 60 then
+          plain = false
+          break
+        end
         local _, flags, priority = byte(record, 1, 3)
         if flags % 2 == 1 and struct.unpack('<I6', record, 20) <= now then
           plain = false

@@ -36,24 +36,35 @@ local function has(flags, bit) return flags % (2 * bit) >= bit end
 local function with(flags, bit) return has(flags, bit) and flags or flags + bit end
 local function without(flags, bit) return has(flags, bit) and flags - bit or flags end
 
+-- A hand may have written anything, and a newer version something else: what cannot be read is nil, and its job waits for somebody who can. A
+-- script that stopped at it would take with it what it has done to others.
+local function readable(parse)
+  return function(row)
+    local fine, read = pcall(parse, row)
+    return fine and read or nil
+  end
+end
+-- How long until such a job is looked at again.
+local UNREADABLE = 60000
+
 -- A record's head; what follows is the client's. Expiry, and window and key, only where the flags say so.
-local function read_record(row)
+local read_record = readable(function(row)
   local r, at = {}
   r.version, r.flags, r.priority, r.submitted, r.rank, r.attempt, r.started, at = unpick('<BBBI6I6I2I2', row)
   if has(r.flags, EXPIRES) then r.expires, at = unpick('<I6', row, at) end
   if has(r.flags, UNIQUE) then r.window, r.unique, at = unpick('<I6Hc0', row, at) end
   r.kind = unpick('<Bc0', row, at)
-  return r
-end
+  return r.version == 1 and r.priority >= 1 and r.priority <= 15 and r
+end)
 
 local STATUS = '<BBBI4I4I8I6I6I6I6I8c8Bc0'
 
-local function read_status(row)
+local read_status = readable(function(row)
   local s = {}
   s.state, s.flags, s.priority, s.attempt, s.started, s.epoch, s.rank, s.changed, s.started_at, s.turn, s.settled, s.print, s.worker =
     unpick(STATUS, row)
-  return s
-end
+  return COUNTER[s.state] and s.priority >= 1 and s.priority <= 15 and s
+end)
 
 local function write_status(s)
   return pack(STATUS, s.state, s.flags, s.priority, s.attempt, s.started, s.epoch, s.rank, s.changed, s.started_at, s.turn, s.settled,
@@ -62,6 +73,7 @@ end
 
 -- The status of a job that nothing has happened to yet.
 local function first_status(r)
+  if not r then return nil end
   local flags = (has(r.flags, EXPIRES) and ENDS or 0) + (has(r.flags, UNIQUE) and KEYED or 0)
   return { state = has(r.flags, LATER) and SCHEDULED or PENDING, flags = flags, priority = r.priority, attempt = r.attempt,
     started = r.started, epoch = 0, rank = r.rank, changed = r.submitted, started_at = 0, turn = 0, settled = 0,
@@ -183,7 +195,7 @@ local function finish(id, s, to, tracked, r)
   if to == COMPLETED then count('completed', 1) end
   if has(s.flags, KEYED) then
     r = r or record_of(id)
-    local held = call('HGET', B .. 'u', r.unique)
+    local held = r and r.unique and call('HGET', B .. 'u', r.unique)
     if held and held:sub(1, 16) == id and unpick('<I6', held, 17) == 0 then call('HDEL', B .. 'u', r.unique) end
   end
   tell(id, s, ENDED[to], r)
@@ -336,6 +348,14 @@ local function advance(limit, tracked)
       local r = records[n] and read_record(records[n])
       local s = r and (states[n] and read_status(states[n]) or first_status(r))
       untimed[#untimed + 1] = id
+      if records[n] and not r then
+        local waits = states[n] and read_status(states[n])
+        if waits and waits.state > PENDING and waits.state <= RUNNING then
+          move(waits, PENDING)
+          keep(id, waits)
+        end
+        call('RPUSH', B .. 'r1', id)
+      end
       if s and s.state == RUNNING then
         s.flags = with(s.flags, ORPHANED)
         if has(s.flags, CANCELLING) then
@@ -351,8 +371,9 @@ local function advance(limit, tracked)
         s.changed = now
         to_head(id, s)
         keep(id, s)
-      elseif s and (s.state == SCHEDULED or s.state == RETRYING) then
-        move(s, PENDING)
+      elseif s and s.state < RUNNING then
+        -- One that is pending could not be read, and now it can.
+        if s.state ~= PENDING then move(s, PENDING) end
         to_tail(id, s, rank + n - 1)
         keep(id, s)
       end

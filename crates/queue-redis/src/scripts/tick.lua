@@ -20,7 +20,8 @@ for n = 1, #old, 2 do call('RPUSH', B .. 'c', old[n]) end
 local function first_end()
   local id = call('LINDEX', B .. 'c', 0)
   local state = id and call('HGET', B .. 's', id)
-  return state and read_status(state).changed, id
+  local s = state and read_status(state)
+  return s and s.changed, id
 end
 
 local forgotten = 0
@@ -32,7 +33,7 @@ if first and (left > kept or held > bytes or not ended or ended + age <= now) th
   local freed, finished = 0, 0
   for n = 1, #ids do
     local id, state = ids[n], states[n]
-    local was, flags = (state or '\0\0'):byte(1, 2)
+    local was, flags = (state and #state >= 60 and state or '\0\0'):byte(1, 2)
     if was > RUNNING and was ~= DEAD then
       -- As `read_status` would have them: changed, and turn, where what it holds stands.
       local changed, size = unpick('<I6', state, 26), unpick('<I6', state, 38)
