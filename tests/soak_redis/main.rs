@@ -122,6 +122,7 @@ async fn perform() -> Result<bool> {
             break;
         }
         let figures = phase.perform(scale, seed, home.path(), &bar).await?;
+        bar.say(&format!("{}: {:.0} s", phase.name, figures.took.as_secs_f64()));
         for line in show::complaints(&figures) {
             bar.say(&line);
         }
