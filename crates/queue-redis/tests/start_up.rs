@@ -61,10 +61,22 @@ async fn a_replica_is_refused() {
 #[tokio::test]
 async fn a_user_with_few_rights_is_enough() {
     let Some(server) = start(&[]) else { return };
-    server.tell(&["ACL", "SETUSER", "worker", "on", ">hunter2", "~*", "&*", "+@all", "-@admin", "-info"]);
+    server.tell(&["ACL", "SETUSER", "worker", "on", ">hunter2", "~queue:*", "+@all", "-@admin", "-@dangerous"]);
     let url = |login: &str| server.url().replace("redis://", &format!("redis://{login}@"));
     let provider = RedisProvider::connect(&RedisOptions::new(url("worker:hunter2")), &Env::system()).await.unwrap();
     provider.declare(&QueueSpec::new(QueueName::from_static("mail"))).await.unwrap();
+    let env = Env::system();
+    let queue = QueueName::from_static("mail");
+    let published = provider.publish(&queue, vec![job(&env, 10)], &PublishOptions::default()).await;
+    assert!(matches!(published[..], [PublishOutcome::Accepted { .. }]), "{published:?}");
+    let consumer = provider.consumer(&queue, ConsumeOptions::new("worker", 10)).await.unwrap();
+    let receipt = consumer.fetch(1, Duration::from_secs(1)).await.unwrap().remove(0).receipt;
+    let settled = consumer.settle(&[Settlement::new(receipt, Disposition::Complete { result: None })]).await;
+    assert!(matches!(settled[..], [SettleOutcome::Settled]), "{settled:?}");
+    assert!(
+        consumer.fetch(1, Duration::from_millis(200)).await.unwrap().is_empty(),
+        "it may wait in the server as well"
+    );
     let findings = provider.client().findings();
     assert!(findings.len() > 2 && findings.iter().all(|found| found.severity == Severity::Note), "{findings:?}");
 
