@@ -1,4 +1,4 @@
-//! What Redis keeps of a job, as bytes: `docs/layout.md` tells every byte. The scripts read the heads; the rest is for this file.
+//! What Redis keeps of a job, as bytes: `docs/book/redis-layout.md` tells every byte. The scripts read the heads; the rest is for this file.
 
 use std::time::Duration;
 
