@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
-#[allow(dead_code, reason = "other tests restart it")]
 mod server;
 
 use std::time::Duration;
