@@ -12,6 +12,9 @@ use crate::{
 /// A soak test is a test target of this name whose tests are `#[ignore]`d, so that nothing else runs them.
 pub(crate) const PREFIX: &str = "soak_";
 
+/// These start the servers that they kill.
+const OWN_SERVERS: [&str; 1] = ["redis"];
+
 /// A long run under faults or with large inputs, in release mode.
 ///
 /// NAME is a test target `soak_NAME`. Its tests are `#[ignore]`d and read their size from QUEUE_SOAK_SCALE. Without NAME
@@ -20,13 +23,24 @@ pub(crate) const PREFIX: &str = "soak_";
 #[command(after_help = "Examples:\n  \
     cargo xtask soak                          lists them\n  \
     cargo xtask soak run_file --scale 0.01    a quick look\n  \
-    cargo xtask soak run_file                 the whole of it")]
+    cargo xtask soak run_file                 the whole of it\n  \
+    cargo xtask soak redis --only kills,idle --seed 7 --json")]
 pub(crate) struct Args {
     /// Which.
     name: Option<String>,
     /// A factor on the amount of work: 1 is what the documentation's figures were measured with.
     #[arg(long, default_value_t = 1.0, value_parser = scale)]
     scale: f64,
+    /// Where random numbers start. Each run has another and prints it; the same one makes the same jobs and faults, but not
+    /// the same timing.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Only these parts, by name and separated by commas, where a soak has parts.
+    #[arg(long, value_name = "PARTS")]
+    only: Option<String>,
+    /// Print the figures as JSON, where a soak has them.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     brokers: Options,
 }
@@ -42,12 +56,16 @@ pub(crate) fn perform(args: &Args) -> Result<()> {
     let name = &name.replace('-', "_");
     let found = soaks.iter().find(|(_, soak)| soak == name);
     let (package, _) = found.with_context(|| format!("no soak test `{name}`\n{}", list(&soaks)))?;
-    let session = Session::open(&workspace, &Session::needed(&workspace), args.brokers)?;
+    let needed = if OWN_SERVERS.contains(&name.as_str()) { Vec::new() } else { Session::needed(&workspace) };
+    let session = Session::open(&workspace, &needed, args.brokers)?;
 
     let mut test = run::cargo();
     test.args(["test", "--release", "--all-features", "--package", package, "--test", &format!("{PREFIX}{name}")]);
     test.args(["--", "--include-ignored", "--nocapture", "--test-threads=1"]);
     test.env("QUEUE_SOAK_SCALE", args.scale.to_string()).envs(session.urls().iter().cloned());
+    test.envs(args.seed.map(|seed| ("QUEUE_SOAK_SEED", seed.to_string())));
+    test.envs(args.only.as_ref().map(|only| ("QUEUE_SOAK_ONLY", only)));
+    test.envs(args.json.then_some(("QUEUE_SOAK_JSON", "1")));
     run::shown(&mut test)?;
     session.close()
 }

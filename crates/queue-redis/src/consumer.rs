@@ -31,6 +31,8 @@ use crate::{
     specs::Known,
 };
 
+/// Claims under way at once while the queue is full of work: the server has one while the answer of another is read.
+const CLAIMS: usize = 3;
 /// A wait beyond it is as good as endless, and cannot overflow the clock.
 const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3_600);
 /// A broken connection is tried again so soon; and how soon a queue that is paused is looked at without being told.
@@ -46,6 +48,8 @@ pub(crate) struct RedisConsumer {
     lease: Duration,
     demand: AtomicUsize,
     closed: AtomicBool,
+    /// Whether the last claim found as much as it asked for, so that there is more.
+    plenty: AtomicBool,
     /// Demand, room or closing changed.
     changed: Notify,
     out: Mutex<HashMap<(JobId, u64), Out>>,
@@ -75,6 +79,7 @@ impl RedisConsumer {
             lease: options.lease,
             demand: AtomicUsize::new(options.outstanding),
             closed: AtomicBool::new(false),
+            plenty: AtomicBool::new(false),
             changed: Notify::new(),
             out: Mutex::default(),
         }
@@ -115,8 +120,37 @@ impl RedisConsumer {
         self.changed.notify_waiters();
     }
 
-    async fn claim(&self, most: usize, sleep: Duration) -> Result<Claimed> {
-        let most = most.min(BATCH);
+    /// As many jobs as there is room for: with one call, or with several at once where there is plenty.
+    async fn claim(&self, room: usize, sleep: Duration) -> Result<Claimed> {
+        if room <= BATCH || !self.plenty.load(Ordering::Relaxed) {
+            let most = room.min(BATCH);
+            let claimed = self.claim_once(most, sleep).await?;
+            let full = matches!(&claimed, Claimed::Jobs(jobs) if jobs.len() == most);
+            self.plenty.store(full, Ordering::Relaxed);
+            return Ok(claimed);
+        }
+        let calls = room.div_ceil(BATCH).min(CLAIMS);
+        let parts = (0..calls).map(|call| self.claim_once(BATCH.min(room - call * BATCH), Duration::ZERO));
+        // They are answered in the order in which they were sent.
+        let parts = futures_util::future::join_all(parts).await;
+        let (mut jobs, mut failed) = (Vec::new(), None);
+        for part in parts {
+            match part {
+                Ok(Claimed::Jobs(more)) => jobs.extend(more),
+                Ok(Claimed::Nothing { .. }) => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        self.plenty.store(jobs.len() == room.min(calls * BATCH), Ordering::Relaxed);
+        match failed {
+            // What was claimed is claimed, whatever became of the rest.
+            _ if !jobs.is_empty() => Ok(Claimed::Jobs(jobs)),
+            Some(error) => Err(error),
+            None => self.claim_once(BATCH, sleep).await,
+        }
+    }
+
+    async fn claim_once(&self, most: usize, sleep: Duration) -> Result<Claimed> {
         let asked = Instant::now();
         let arguments = [
             most.to_string(),
@@ -140,7 +174,9 @@ impl RedisConsumer {
             let size = row.len();
             match record::read(claim.id, row) {
                 Ok(submitted) => jobs.push(self.delivery(claim, submitted.envelope, asked, size)),
-                Err(what) => tracing::error!(job = %claim.id, what, "a record cannot be read; its lease will end"),
+                Err(what) => {
+                    tracing::error!(job = %claim.id, what, "a record cannot be read; it is looked at again in a minute")
+                }
             }
         }
         if !jobs.is_empty() {

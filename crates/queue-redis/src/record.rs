@@ -1,4 +1,4 @@
-//! What Redis keeps of a job, as bytes: `docs/layout.md` tells every byte. The scripts read the heads; the rest is for this file.
+//! What Redis keeps of a job, as bytes: `docs/book/redis-layout.md` tells every byte. The scripts read the heads; the rest is for this file.
 
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ const LATER: u8 = 4;
 
 const HAS_NOT_BEFORE: u8 = 1;
 const HAS_STORE: u8 = 2;
+const HAS_TRACE: u8 = 4;
 
 const CANCELLING: u8 = 4;
 const PARKED: u8 = 16;
@@ -63,10 +64,12 @@ pub(crate) fn shared_head(jobs: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
 
 fn body(envelope: &Envelope) -> Vec<u8> {
     let headers = envelope.headers.as_bytes();
+    let trace = trace::find(headers);
     let mut out = Vec::with_capacity(48 + envelope.kind.as_str().len() + headers.len() + envelope.payload.len());
     put_short(&mut out, envelope.kind.as_str());
     let not_before = if envelope.not_before.is_some() { HAS_NOT_BEFORE } else { 0 };
-    out.put_u8(not_before | if envelope.store.is_some() { HAS_STORE } else { 0 });
+    let store = if envelope.store.is_some() { HAS_STORE } else { 0 };
+    out.put_u8(not_before | store | if trace.is_some() { HAS_TRACE } else { 0 });
     match &envelope.content_type {
         ContentType::Json => out.put_u8(0),
         other => put_short(&mut out, other.as_str()),
@@ -80,10 +83,21 @@ fn body(envelope: &Envelope) -> Vec<u8> {
     if let Some(store) = envelope.store {
         out.put_u64_le(store.0.get());
     }
-    put_varint(&mut out, headers.len() as u64);
-    out.put_slice(headers);
+    match trace {
+        None => put_headers(&mut out, headers),
+        Some((at, packed)) => {
+            put_varint(&mut out, at as u64);
+            out.put_slice(&packed);
+            put_headers(&mut out, &trace::cut(headers, at));
+        }
+    }
     out.put_slice(&envelope.payload);
     out
+}
+
+fn put_headers(out: &mut Vec<u8>, headers: &[u8]) {
+    put_varint(out, headers.len() as u64);
+    out.put_slice(headers);
 }
 
 /// A job as it was submitted, with when that was.
@@ -109,6 +123,9 @@ pub(crate) fn read(id: JobId, row: Bytes) -> Result<Submitted, Broken> {
     let unique = if flags & UNIQUE == 0 { None } else { Some(Box::new(row.unique()?)) };
     let kind = JobKind::new(row.short()?).map_err(|_| "kind")?;
     let has = row.u8()?;
+    if has & !(HAS_NOT_BEFORE | HAS_STORE | HAS_TRACE) != 0 {
+        return Err("a record of a newer version");
+    }
     let content_type = match row.short()? {
         text if text.is_empty() => ContentType::Json,
         text => ContentType::parse(&text).map_err(|_| "content type")?,
@@ -118,8 +135,13 @@ pub(crate) fn read(id: JobId, row: Bytes) -> Result<Submitted, Broken> {
     let generation = u32::try_from(row.varint()?).map_err(|_| "generation")?;
     let not_before = if has & HAS_NOT_BEFORE == 0 { None } else { Some(Timestamp::from_millis(row.six()?)) };
     let store = if has & HAS_STORE == 0 { None } else { std::num::NonZeroU64::new(row.u64()?).map(StoreId) };
-    let headers = usize::try_from(row.varint()?).map_err(|_| "headers")?;
-    let headers = RawHeaders::from_wire(row.bytes(headers)?).map_err(|_| "headers too large")?;
+    let trace = if has & HAS_TRACE == 0 { None } else { Some((row.length()?, row.bytes(trace::PACKED)?)) };
+    let length = row.length()?;
+    let mut headers = row.bytes(length)?;
+    if let Some((at, packed)) = trace {
+        headers = trace::splice(&headers, at, &packed).ok_or("trace context")?.into();
+    }
+    let headers = RawHeaders::from_wire(headers).map_err(|_| "headers too large")?;
 
     let mut parts = Envelope::builder(id, kind, row.0, created_at);
     parts.content_type = content_type;
@@ -368,6 +390,10 @@ impl Reader {
         Ok(Unique { key, window })
     }
 
+    fn length(&mut self) -> Result<usize, Broken> {
+        usize::try_from(self.varint()?).map_err(|_| "a length without end")
+    }
+
     fn varint(&mut self) -> Result<u64, Broken> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
@@ -380,6 +406,8 @@ impl Reader {
         Err("a number without end")
     }
 }
+
+mod trace;
 
 #[cfg(test)]
 mod tests;

@@ -106,7 +106,8 @@ impl RedisStore {
         Self { shared }
     }
 
-    async fn look_up(&self, queue: &QueueName, ids: &[JobId]) -> Result<Vec<Lookup>> {
+    /// One answer each: what cannot be read is its own job's trouble.
+    async fn look_up(&self, queue: &QueueName, ids: &[JobId]) -> Result<Vec<Result<Lookup>>> {
         let base = self.shared.layout.base(queue);
         let (_, seen) = self.shared.look(&base, ids).await?;
         let lookup = |(id, seen): (&JobId, Seen)| match seen {
@@ -119,7 +120,7 @@ impl RedisStore {
             Seen::Gone => Ok(Lookup::Gone),
             Seen::Nothing => Ok(Lookup::NotFound),
         };
-        ids.iter().zip(seen).map(lookup).collect()
+        Ok(ids.iter().zip(seen).map(lookup).collect())
     }
 
     /// One part of a walk over all records of a queue: what matches, and where the walk goes on.
@@ -137,10 +138,10 @@ impl RedisStore {
         let mut found = Vec::new();
         for part in ids.chunks(BATCH) {
             for lookup in self.look_up(queue, part).await? {
-                if let Lookup::Found(record) = lookup
-                    && query.matches(&record)
-                {
-                    found.push(*record);
+                match lookup {
+                    Ok(Lookup::Found(record)) if query.matches(&record) => found.push(*record),
+                    Err(error) => tracing::warn!(%error, "a job is left out of a list"),
+                    Ok(_) => {}
                 }
             }
         }
@@ -166,7 +167,7 @@ impl JobStore for RedisStore {
             let same = rest.iter().take(BATCH).take_while(|job| job.queue == first.queue).count();
             let ids: Vec<JobId> = rest[..same].iter().map(|job| job.id).collect();
             match self.look_up(&first.queue, &ids).await {
-                Ok(found) => answers.extend(found.into_iter().map(Ok)),
+                Ok(found) => answers.extend(found),
                 Err(error) => answers.extend(std::iter::repeat_n(Err(error), same)),
             }
             rest = &rest[same..];

@@ -26,11 +26,22 @@ pub(crate) fn check(metadata: &Metadata) -> Result<()> {
     let graph = graph(metadata);
     let members: Vec<String> = metadata.workspace_packages().iter().map(|member| member.name.to_string()).collect();
     let faults = faults(&graph, &members);
-    if faults.is_empty() {
-        eprintln!("{} crates; broker clients only behind their providers", members.len());
-        return Ok(());
+    if !faults.is_empty() {
+        bail!("{}", faults.join("; "));
     }
-    bail!("{}", faults.join("; "))
+    eprintln!("{} crates; broker clients only behind their providers", members.len());
+    // What a program of core and one provider brings along.
+    for provider in members.iter().filter(|member| CLIENTS.iter().any(|(_, provider)| provider == member)) {
+        let programs = ["queue-core", provider];
+        let brought = programs.iter().flat_map(|member| clients(&graph, member)).collect::<BTreeSet<_>>();
+        eprintln!("queue-core + {provider}: {}", Vec::from_iter(brought).join(", "));
+    }
+    Ok(())
+}
+
+/// The clients in a crate's tree.
+fn clients(graph: &Graph, member: &str) -> BTreeSet<&'static str> {
+    CLIENTS.iter().map(|(client, _)| *client).filter(|client| path(graph, member, client).is_some()).collect()
 }
 
 fn graph(metadata: &Metadata) -> Graph {
@@ -133,6 +144,20 @@ mod tests {
     fn a_short_cut_beside_the_provider_is_found() {
         let (graph, members) = graph(&[("queue-manager", &["queue-redis", "redis"]), ("queue-redis", &["redis"])]);
         assert_eq!(faults(&graph, &members), ["queue-manager reaches the client `redis`: queue-manager → redis"]);
+    }
+
+    #[test]
+    fn a_program_of_core_and_one_provider_has_that_providers_client_alone() {
+        let (mut graph, members) = graph(&[
+            ("queue-core", &["tokio"]),
+            ("queue-redis", &["queue-core", "redis"]),
+            ("queue-kafka", &["queue-core", "rdkafka"]),
+        ]);
+        assert_eq!(clients(&graph, "queue-core"), BTreeSet::new());
+        assert_eq!(clients(&graph, "queue-redis"), BTreeSet::from(["redis"]));
+        graph.entry("queue-redis".into()).or_default().insert("queue-kafka".into());
+        let expected = ["queue-redis reaches the client `rdkafka`: queue-redis → queue-kafka → rdkafka"];
+        assert_eq!(faults(&graph, &members), expected);
     }
 
     #[test]

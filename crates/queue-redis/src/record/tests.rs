@@ -1,4 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
+use queue_core::job::{Headers, TraceContext};
+
 use super::*;
 
 /// What `admit` in `prelude.lua` makes of the two arguments.
@@ -40,7 +42,7 @@ fn a_job_is_read_back_as_it_was_submitted() {
         let key = UniqueKey::new("k".repeat(256)).unwrap();
         parts.unique = Some(Box::new(Unique { key, window: Some(Duration::from_secs(60)) }));
     });
-    for envelope in [plain(), full] {
+    for envelope in [plain(), full, traced("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")] {
         let row = as_kept(&envelope);
         let read_back = read(envelope.id, row.clone()).unwrap();
         assert_eq!(read_back.envelope, envelope);
@@ -55,4 +57,30 @@ fn a_job_is_read_back_as_it_was_submitted() {
 fn a_plain_job_fits_the_allocator_s_class_of_256_bytes() {
     // Four bytes of Redis's own go with it.
     assert!(as_kept(&plain()).len() + 4 <= 256, "{}", as_kept(&plain()).len());
+}
+
+fn traced(traceparent: &str) -> Envelope {
+    let trace = Some(TraceContext { traceparent: traceparent.into(), tracestate: Some("a=\"traceparent\"".into()) });
+    let headers = Headers { trace, tags: vec!["a".into()], ..Headers::default() };
+    plain().edit(|parts| parts.headers = RawHeaders::encode(&headers).unwrap())
+}
+
+#[test]
+fn a_trace_context_takes_half_its_letters_and_comes_back_letter_by_letter() {
+    let usual = traced("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+    // What could not be spelled again is kept as it is.
+    for odd in [
+        "",
+        "00",
+        "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736+00f067aa0ba902b7-01",
+    ] {
+        let odd = traced(odd);
+        let row = as_kept(&odd);
+        assert_eq!(read(odd.id, row.clone()).unwrap().envelope, odd);
+        assert!(row.ends_with(&[odd.headers.as_bytes(), &odd.payload].concat()));
+    }
+    let row = as_kept(&usual);
+    assert_eq!(read(usual.id, row.clone()).unwrap().envelope, usual);
+    assert_eq!(row.len(), as_kept(&plain()).len() + usual.headers.as_bytes().len() - 55 + 26 + 1);
 }

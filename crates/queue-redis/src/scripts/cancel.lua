@@ -8,12 +8,14 @@ for n = 3, #ARGV do
   local id = ARGV[n]
   local row = call('HGET', B .. 'j', id)
   if not row then
-    answers[n - 2] = forgotten_of({ id })[1] == 1 and 'T' or 'N'
+    answers[n - 2] = forgotten_of({ id })[1] and 'T' or 'N'
   else
     local r = read_record(row)
     local state = call('HGET', B .. 's', id)
     local s = state and read_status(state) or first_status(r)
-    if s.state == RUNNING then
+    if not s then
+      answers[n - 2] = 'N'
+    elseif s.state == RUNNING then
       local asked = has(s.flags, CANCELLING) and call('HGET', B .. 'i', id .. 'c')
       -- A later request may only shorten the grace of the first.
       local grace = unpick('<I6', request)

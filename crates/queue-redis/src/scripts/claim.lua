@@ -43,6 +43,13 @@ while taken < most do
   for n, id in ipairs(ids) do
     local r = records[n] and read_record(records[n])
     local s = r and (states[n] and read_status(states[n]) or first_status(r))
+    -- Told, so that somebody hears of it, and put off.
+    if records[n] and not r and not seen[id] then
+      seen[id] = true
+      call('ZADD', B .. 't', now + UNREADABLE, id)
+      answer[#answer + 1] = pack('<c16I8I4I4B', id, 0, 0, 0, 0)
+      answer[#answer + 1] = records[n]
+    end
     -- What was cancelled, purged or forgotten since it lined up is met here.
     if s and s.state == PENDING and not has(s.flags, PARKED) and not seen[id] then
       seen[id] = true

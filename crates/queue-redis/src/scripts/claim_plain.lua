@@ -1,17 +1,18 @@
 -- Leases ready jobs, where nothing is special; where something is, `claim.lua` goes on from the same start.
 -- KEYS, ARGV and answer as there. Nothing is special where no time has come (delay, lease, expiry), no job went back to the head of its line,
 -- nobody watches, and no job among those taken has expired in the line.
--- O(1) a job, O(log n) for its lease; n jobs are leased or wait for a time. A dozen commands a call, whatever the number of jobs.
+-- O(1) a job, O(log n) for its lease; n jobs are leased or wait for a time. Ten commands a call or a few more, whatever the number of jobs.
 local popped
 do
   local call, base, most = redis.call, KEYS[1], tonumber(ARGV[1])
   local clock = call('TIME')
   local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-  local switches = call('HMGET', base .. 'n', 'watched', 'paused', 'sleeping')
-  if switches[2] == '1' then return { -1, 1, 0 } end
+  local n = call('HMGET', base .. 'n', 'watched', 'paused', 'sleeping', 'p', 'r', 'ticket')
+  if n[2] == '1' then return { -1, 1, 0 } end
+  local pending, running, epoch = tonumber(n[4] or 0), tonumber(n[5] or 0), tonumber(n[6] or 0)
   local first = call('ZRANGE', base .. 't', 0, 0, 'WITHSCORES')[2]
-  local plain = tonumber(switches[1] or 0) <= now and not (first and tonumber(first) <= now) and call('EXISTS', base .. 'h') == 0
-    and call('ZCOUNT', base .. 'x', '-inf', now) == 0
+  local plain = tonumber(n[1] or 0) <= now and not (first and tonumber(first) <= now)
+    and (call('EXISTS', base .. 'h', base .. 'x') == 0 or call('EXISTS', base .. 'h') == 0 and call('ZCOUNT', base .. 'x', '-inf', now) == 0)
   if plain then
     local r, ids = base .. 'r', nil
     repeat
@@ -22,7 +23,8 @@ do
       elseif lane then
         ids = lane[2]
       end
-    until not lane or #ids == most
+      -- Another lane is asked only where there is more; of those counted as pending some may be parked.
+    until not lane or #ids >= math.min(most, pending)
     if not ids then
       if tonumber(ARGV[5]) > 0 then call('HSET', base .. 'n', 'sleeping', now + ARGV[5]) end
       return { first and first - now or -1, 0, 0 }
@@ -33,12 +35,16 @@ do
     -- A status from its last times on: changed, started, end of the lease, no settlement yet, worker.
     local tail = pack('<I6I6I6I8I8Bc0', now, now, ends, 0, 0, #worker, worker)
     local once, first_attempt = pack('<I2I2', 1, 0), pack('<I4I4', 1, 0)
-    local epoch = call('HINCRBY', base .. 'n', 'ticket', #ids) - #ids
     local answer, rows, leases, taken, seen, heads = { -1, 0, epoch }, { base .. 's' }, { base .. 't' }, 0, {}, {}
     for n = 1, #ids do
       local id, record, state = ids[n], records[n], states[n]
       -- What was cancelled, purged or forgotten since it lined up is passed over.
       if record and not seen[id] then
+        -- The shortest record and status there are; what is shorter nobody wrote here.
+        if #record < 26 or byte(record) ~= 1 or state and #state < 60 then
+          plain = false
+          break
+        end
         local _, flags, priority = byte(record, 1, 3)
         if flags % 2 == 1 and struct.unpack('<I6', record, 20) <= now then
           plain = false
@@ -80,10 +86,9 @@ do
     if plain and taken > 0 then
       call('HSET', unpack(rows))
       call('ZADD', unpack(leases))
-      call('HINCRBY', base .. 'n', 'p', -taken)
-      call('HINCRBY', base .. 'n', 'r', taken)
+      call('HSET', base .. 'n', 'p', pending - taken, 'r', running + taken, 'ticket', epoch + taken)
       -- What it left is for somebody else.
-      if taken == most and tonumber(switches[3] or 0) > now then call('ZADD', base .. 'm', 0, '0') end
+      if taken == most and tonumber(n[3] or 0) > now then call('ZADD', base .. 'm', 0, '0') end
       return answer
     end
     popped = ids

@@ -8,9 +8,10 @@
 -- r1..r15  LIST of ids that are ready, by priority     h  ZSET  ids back at the head, by priority and rank
 -- t  ZSET  ids by when their state ends: delay, lease, park                       x  ZSET  ids by when they expire
 -- u  HASH  unique key -> id .. until (0: until it is finished)                    w  ZSET  unique keys by the end of their window
--- d  ZSET  dead ids by death            c  LIST  other finished ids by end        a, b  SETs  ids forgotten lately, and before
--- k  ZSET  park keys by how many        k:KEY  ZSET  parked ids by rank           y, z  HASHes  id -> epoch .. print of settlements of
---                                                                                forgotten jobs, lately and before
+-- d  ZSET  dead ids by death            c  LIST  other finished ids by end
+-- a, b  HASH  ids forgotten by retention, lately and before -> note: epoch .. print of the last settlement
+-- y, z  HASH  the same of ids that are not kept (untracked), lately and before
+-- k  ZSET  park keys by how many        k:KEY  ZSET  parked ids by rank
 -- n  HASH  counters                     m  ZSET  a marker that wakes one sleeper  e  STREAM  events
 --
 -- A script reads and checks first and writes last: what it changes gathers in tables and is written by `flush`.
@@ -35,24 +36,35 @@ local function has(flags, bit) return flags % (2 * bit) >= bit end
 local function with(flags, bit) return has(flags, bit) and flags or flags + bit end
 local function without(flags, bit) return has(flags, bit) and flags - bit or flags end
 
+-- A hand may have written anything, and a newer version something else: what cannot be read is nil, and its job waits for somebody who can. A
+-- script that stopped at it would take with it what it has done to others.
+local function readable(parse)
+  return function(row)
+    local fine, read = pcall(parse, row)
+    return fine and read or nil
+  end
+end
+-- How long until such a job is looked at again.
+local UNREADABLE = 60000
+
 -- A record's head; what follows is the client's. Expiry, and window and key, only where the flags say so.
-local function read_record(row)
+local read_record = readable(function(row)
   local r, at = {}
   r.version, r.flags, r.priority, r.submitted, r.rank, r.attempt, r.started, at = unpick('<BBBI6I6I2I2', row)
   if has(r.flags, EXPIRES) then r.expires, at = unpick('<I6', row, at) end
   if has(r.flags, UNIQUE) then r.window, r.unique, at = unpick('<I6Hc0', row, at) end
   r.kind = unpick('<Bc0', row, at)
-  return r
-end
+  return r.version == 1 and r.priority >= 1 and r.priority <= 15 and r
+end)
 
 local STATUS = '<BBBI4I4I8I6I6I6I6I8c8Bc0'
 
-local function read_status(row)
+local read_status = readable(function(row)
   local s = {}
   s.state, s.flags, s.priority, s.attempt, s.started, s.epoch, s.rank, s.changed, s.started_at, s.turn, s.settled, s.print, s.worker =
     unpick(STATUS, row)
-  return s
-end
+  return COUNTER[s.state] and s.priority >= 1 and s.priority <= 15 and s
+end)
 
 local function write_status(s)
   return pack(STATUS, s.state, s.flags, s.priority, s.attempt, s.started, s.epoch, s.rank, s.changed, s.started_at, s.turn, s.settled,
@@ -61,6 +73,7 @@ end
 
 -- The status of a job that nothing has happened to yet.
 local function first_status(r)
+  if not r then return nil end
   local flags = (has(r.flags, EXPIRES) and ENDS or 0) + (has(r.flags, UNIQUE) and KEYED or 0)
   return { state = has(r.flags, LATER) and SCHEDULED or PENDING, flags = flags, priority = r.priority, attempt = r.attempt,
     started = r.started, epoch = 0, rank = r.rank, changed = r.submitted, started_at = 0, turn = 0, settled = 0,
@@ -69,6 +82,9 @@ end
 
 -- Generations: when the later one is so large, it becomes the earlier one.
 local GONE, NOTES = 10000, 1024
+
+-- More than any job holds: added to what it holds where of its details there is only a result.
+local ONLY_RESULT = 2 ^ 40
 
 local delta, rows, dropped, timers, untimed, lanes, told, over, bare, unending, gone, notes
 local watched, sleeping, paused
@@ -159,17 +175,17 @@ local function forget(id, s, tombstone)
     for _, letter in ipairs(LETTERS) do bare[#bare + 1] = id .. letter end
   end
   if has(s.flags, ENDS) then unending[#unending + 1] = id end
-  if tombstone then gone[#gone + 1] = id end
-  if s.settled > 0 then
-    notes[#notes + 1] = id
-    notes[#notes + 1] = pack('<I8c8', s.settled, s.print)
+  local kept = tombstone and gone or notes
+  if tombstone or s.settled > 0 then
+    kept[#kept + 1] = id
+    kept[#kept + 1] = pack('<I8c8', s.settled, s.print)
   end
 end
 
--- Which of these were forgotten lately: for each 1, or something else.
+-- What is remembered of the last settlements of these forgotten jobs; false for others.
 local function forgotten_of(ids)
-  local young, old = call('SMISMEMBER', B .. 'a', unpack(ids)), call('SMISMEMBER', B .. 'b', unpack(ids))
-  for n, is in ipairs(old) do young[n] = math.max(young[n], is) end
+  local young, old = call('HMGET', B .. 'a', unpack(ids)), call('HMGET', B .. 'b', unpack(ids))
+  for n = 1, #ids do young[n] = young[n] or old[n] end
   return young
 end
 
@@ -179,7 +195,7 @@ local function finish(id, s, to, tracked, r)
   if to == COMPLETED then count('completed', 1) end
   if has(s.flags, KEYED) then
     r = r or record_of(id)
-    local held = call('HGET', B .. 'u', r.unique)
+    local held = r and r.unique and call('HGET', B .. 'u', r.unique)
     if held and held:sub(1, 16) == id and unpick('<I6', held, 17) == 0 then call('HDEL', B .. 'u', r.unique) end
   end
   tell(id, s, ENDED[to], r)
@@ -229,7 +245,7 @@ local function admit(new, max_len, follows)
         if till == 0 or till > now then holder = held:sub(1, 16) end
       end
     end
-    if known[n] or went[n] == 1 or taken[job.id] then
+    if known[n] or went[n] or taken[job.id] then
       answers[n] = 'A'
     elseif holder then
       answers[n] = 'D' .. holder
@@ -286,6 +302,16 @@ local function write_lanes()
   lanes = {}
 end
 
+local function remember(young, old, what, most)
+  if #what == 0 then return end
+  call('HSET', B .. young, unpack(what))
+  if call('HLEN', B .. young) > most then
+    -- What a rename would overwrite it frees at once.
+    call('UNLINK', B .. old)
+    call('RENAME', B .. young, B .. old)
+  end
+end
+
 -- Writes what was changed, and wakes a sleeper where there is something for it.
 local function flush()
   write_lanes()
@@ -300,8 +326,8 @@ local function flush()
   -- A hundred jobs have seven hundred details: as many at once as `unpack` bears by far.
   if #bare > 0 then call('HDEL', B .. 'i', unpack(bare)) end
   if #unending > 0 then call('ZREM', B .. 'x', unpack(unending)) end
-  if #gone > 0 and call('SADD', B .. 'a', unpack(gone)) and call('SCARD', B .. 'a') > GONE then call('RENAME', B .. 'a', B .. 'b') end
-  if #notes > 0 and call('HSET', B .. 'y', unpack(notes)) and call('HLEN', B .. 'y') > NOTES then call('RENAME', B .. 'y', B .. 'z') end
+  remember('a', 'b', gone, GONE)
+  remember('y', 'z', notes, NOTES)
   for name, by in pairs(delta) do
     if by ~= 0 then call('HINCRBY', B .. 'n', name, by) end
   end
@@ -322,6 +348,14 @@ local function advance(limit, tracked)
       local r = records[n] and read_record(records[n])
       local s = r and (states[n] and read_status(states[n]) or first_status(r))
       untimed[#untimed + 1] = id
+      if records[n] and not r then
+        local waits = states[n] and read_status(states[n])
+        if waits and waits.state > PENDING and waits.state <= RUNNING then
+          move(waits, PENDING)
+          keep(id, waits)
+        end
+        call('RPUSH', B .. 'r1', id)
+      end
       if s and s.state == RUNNING then
         s.flags = with(s.flags, ORPHANED)
         if has(s.flags, CANCELLING) then
@@ -337,8 +371,9 @@ local function advance(limit, tracked)
         s.changed = now
         to_head(id, s)
         keep(id, s)
-      elseif s and (s.state == SCHEDULED or s.state == RETRYING) then
-        move(s, PENDING)
+      elseif s and s.state < RUNNING then
+        -- One that is pending could not be read, and now it can.
+        if s.state ~= PENDING then move(s, PENDING) end
         to_tail(id, s, rank + n - 1)
         keep(id, s)
       end

@@ -6,7 +6,7 @@ local dry, report = ARGV[1] == '1', { 0, 0, 0 }
 for n = 2, #ARGV, 2 do
   local job = read_new(ARGV[n], ARGV[n + 1])
   local id, row, state = job.id, call('HGET', B .. 'j', job.id), call('HGET', B .. 's', job.id)
-  local s = row and state and read_status(state)
+  local s = row and read_record(row) and state and read_status(state)
   if s and s.state == DEAD then
     report[1] = report[1] + 1
     local held = job.unique and call('HGET', B .. 'u', job.unique)

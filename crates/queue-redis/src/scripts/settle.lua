@@ -24,7 +24,7 @@ local function stale(item, s)
   -- None was ever settled under epoch 0: that stands where nothing was.
   if s and item.epoch > 0 and s.settled == item.epoch then return s.print == item.print and 'A' or 'C' end
   if s then return 'L' end
-  local noted = call('HGET', B .. 'y', item.id) or call('HGET', B .. 'z', item.id)
+  local noted = call('HGET', B .. 'y', item.id) or call('HGET', B .. 'z', item.id) or forgotten_of({ item.id })[1]
   if not noted or unpick('<I8', noted) ~= item.epoch then return 'L' end
   return noted:sub(9) == item.print and 'A' or 'C'
 end

@@ -20,7 +20,8 @@ for n = 1, #old, 2 do call('RPUSH', B .. 'c', old[n]) end
 local function first_end()
   local id = call('LINDEX', B .. 'c', 0)
   local state = id and call('HGET', B .. 's', id)
-  return state and read_status(state).changed, id
+  local s = state and read_status(state)
+  return s and s.changed, id
 end
 
 local forgotten = 0
@@ -29,18 +30,33 @@ local left, held = call('LLEN', B .. 'c'), tonumber(call('HGET', B .. 'n', 'fbyt
 if first and (left > kept or held > bytes or not ended or ended + age <= now) then
   local ids, gone_from_line = call('LRANGE', B .. 'c', 0, most - 1), 0
   local states = call('HMGET', B .. 's', unpack(ids))
-  for n, id in ipairs(ids) do
-    local s = states[n] and read_status(states[n])
-    if s and s.state > RUNNING then
-      if left <= kept and held <= bytes and s.changed + age > now then break end
-      local size = s.turn > 0 and s.turn or bytes_of(id)
-      held = held - size
-      count('fbytes', -size)
-      forget(id, s, true)
-      forgotten = forgotten + 1
+  local freed, finished = 0, 0
+  for n = 1, #ids do
+    local id, state = ids[n], states[n]
+    local was, flags = (state and #state >= 60 and state or '\0\0'):byte(1, 2)
+    if was > RUNNING and was ~= DEAD then
+      -- As `read_status` would have them: changed, and turn, where what it holds stands.
+      local changed, size = unpick('<I6', state, 26), unpick('<I6', state, 38)
+      if left <= kept and held <= bytes and changed + age > now then break end
+      local only_result = size >= ONLY_RESULT
+      if only_result then size = size - ONLY_RESULT end
+      if size == 0 then size = bytes_of(id) end
+      held, freed, finished = held - size, freed + size, finished + 1
+      dropped[#dropped + 1] = id
+      if only_result then
+        bare[#bare + 1] = id .. 'r'
+      elseif flags % 16 >= DETAILED then
+        for _, letter in ipairs(LETTERS) do bare[#bare + 1] = id .. letter end
+      end
+      if flags % 64 >= ENDS then unending[#unending + 1] = id end
+      gone[#gone + 1] = id
+      gone[#gone + 1] = state:sub(44, 59)
     end
     left, gone_from_line = left - 1, n
   end
+  count('fbytes', -freed)
+  count('c', -finished)
+  forgotten = finished
   if gone_from_line > 0 then call('LPOP', B .. 'c', gone_from_line) end
 end
 
