@@ -56,6 +56,7 @@ impl Shadow {
         if self.calm && !settling && matches!(&job.state, State::Held(hold) if !hold.shaken) {
             wrongs.push("its lease was lost, and nothing had gone wrong".to_owned());
         }
+        wrongs.extend(self.forgotten(id, delivery).map(str::to_owned));
         for wrong in wrongs {
             self.wrong_with(id, wrong);
         }

@@ -8,6 +8,7 @@ mod end;
 mod publish;
 mod runs;
 mod settle;
+mod steady;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -176,6 +177,8 @@ struct Line {
 #[derive(Debug, Clone)]
 struct KeyHold {
     job: JobId,
+    /// Not later than it was told.
+    since: Duration,
     until: Option<Duration>,
     kept: Option<Timestamp>,
     /// It may hold for longer.
@@ -205,6 +208,8 @@ pub(super) struct Shadow {
     leads: BTreeMap<String, runs::Lead>,
     reachable_since: Duration,
     told: end::Told,
+    away: steady::Away,
+    cut: steady::Cut,
     wrongs: Vec<String>,
     /// Counted for the report.
     pub(super) claims: u64,
@@ -230,6 +235,8 @@ impl Shadow {
             leads: BTreeMap::new(),
             reachable_since: Duration::ZERO,
             told: end::Told::default(),
+            away: steady::Away::default(),
+            cut: steady::Cut::default(),
             wrongs: Vec::new(),
             claims: 0,
             settlements: 0,

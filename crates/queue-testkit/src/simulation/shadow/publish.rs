@@ -71,17 +71,20 @@ impl Shadow {
         let at_once = began == at.mono;
         job.fresh &= at_once;
         self.next_place += 1;
-        self.take_key(at, queue, envelope, at_once);
+        self.take_key(at, began, queue, envelope);
     }
 
-    pub(super) fn take_key(&mut self, at: At, queue: &QueueName, envelope: &Envelope, at_once: bool) {
+    pub(super) fn take_key(&mut self, at: At, began: Duration, queue: &QueueName, envelope: &Envelope) {
+        let at_once = began == at.mono;
         let Some(unique) = envelope.unique.as_deref().filter(|_| self.promises.records) else { return };
         let name = (queue.clone(), unique.key.clone());
         if let Some(holder) = self.keys.get(&name).cloned()
             && holder.job != envelope.id
             && self.surely_holds(at, &holder)
         {
-            if !at_once {
+            // Held all the time, or nobody knows when it was taken.
+            let all_along = holder.until.is_none() && holder.since <= began;
+            if !at_once && !all_along {
                 return;
             }
             let text = format!("accepted while {} holds its unique key", words::job(holder.job));
@@ -92,14 +95,14 @@ impl Shadow {
         let window = |window| if doubted { at.mono } else { at.mono + window };
         let until = unique.window.map(window);
         let kept = unique.window.map(|window| at.wall + window);
-        self.keys.insert(name, KeyHold { job: envelope.id, until, kept, doubted });
+        self.keys.insert(name, KeyHold { job: envelope.id, since: at.mono, until, kept, doubted });
     }
 
     fn surely_holds(&self, at: At, holder: &KeyHold) -> bool {
         if let Some(until) = holder.until {
             return at.mono < until && self.jobs.get(&holder.job).is_some_and(|job| job.offer == Offer::Accepted);
         }
-        self.jobs.get(&holder.job).is_some_and(|job| !job.may_be_over(at))
+        self.jobs.get(&holder.job).is_some_and(|job| !job.may_be_over(at) && !self.is_cut(&job.queue))
     }
 
     fn duplicate(&mut self, (at, began): (At, Duration), queue: &QueueName, envelope: &Envelope, existing: JobId) {
@@ -133,12 +136,13 @@ impl Shadow {
     }
 
     fn refused(&mut self, id: JobId, rejection: &Rejection) {
+        let cut = self.jobs.get(&id).is_some_and(|job| self.is_cut(&job.queue));
         let Some(job) = self.jobs.get_mut(&id) else { return };
         // A refusal of a repetition says nothing of the first.
         if job.offer == Offer::Unknown && !job.asked_before {
             job.offer = Offer::Refused;
         }
-        if !matches!(rejection, Rejection::Full | Rejection::Unavailable(_)) {
+        if !cut && !matches!(rejection, Rejection::Full | Rejection::Unavailable(_)) {
             let text = format!("refused for no reason: {rejection:?}");
             self.wrong_with(id, text);
         }

@@ -86,6 +86,9 @@ impl Shadow {
         if let Some(job) = self.jobs.get_mut(&id) {
             job.runs += 1;
         }
+        if self.promises.exclusive && self.is_running(at, id) {
+            self.wrong_with(id, "runs while another of its handlers runs on a lease that stands");
+        }
         self.running.insert((life, id));
         // A handler does not say by which of several deliveries it runs.
         let beliefs = self.believed.entry((life, id)).or_default();
@@ -97,6 +100,13 @@ impl Shadow {
                 self.wrong_with(id, objection.unwrap_or_else(never));
             }
         }
+    }
+
+    fn is_running(&self, at: At, id: JobId) -> bool {
+        self.running.iter().filter(|(_, job)| *job == id).any(|runner| {
+            let beliefs = self.believed.get(runner).map_or(&[][..], Vec::as_slice);
+            beliefs.iter().any(|belief| belief.started && belief.until.is_none_or(|until| at.mono < until))
+        })
     }
 
     /// A handler ended, or was dropped.

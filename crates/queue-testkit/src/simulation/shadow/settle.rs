@@ -293,7 +293,7 @@ impl Shadow {
         if !was_dead && !doubted {
             self.wrong_with(id, "redriven, and it was not dead");
         }
-        self.take_key(at, &queue, &envelope, true);
+        self.take_key(at, at.mono, &queue, &envelope);
     }
 
     /// Jobs parked under the key may run.
