@@ -60,6 +60,7 @@ impl TrackedWorld {
         Self { without: Some(rule), ..self }
     }
 
+    #[allow(dead_code, reason = "each test uses its part")]
     pub(crate) fn all() -> [Self; 3] {
         [Self::push(), Self::log(), Self::visibility()]
     }

@@ -58,7 +58,11 @@ impl Scene {
         match self {
             Self::Any | Self::ShortDelays => {}
             Self::Blind => bias.climate = Some(Climate::Stormy),
-            Self::Overtaken => bias.climate = Some(Climate::Stalling),
+            Self::Overtaken => {
+                bias.climate = Some(Climate::Stalling);
+                bias.refusals = Some(16);
+                bias.takes_no = true;
+            }
             Self::Lapsing => {
                 bias.climate = Some(Climate::Stalling);
                 bias.lease = Some(secs(2));
@@ -119,6 +123,7 @@ impl Scene {
                 promises.slack = Duration::from_millis(500);
             }
             Self::NoRoom => promises.wakes_within = secs(10),
+            Self::Backlog => promises.thrifty = true,
             _ => {}
         }
     }

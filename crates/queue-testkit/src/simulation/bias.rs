@@ -27,6 +27,10 @@ pub struct Bias {
     pub room: Option<u64>,
     /// Jobs are tried so often, with so long a pause.
     pub tries: Option<(u32, Duration)>,
+    /// So often a broker refuses the next few publishes.
+    pub refusals: Option<u64>,
+    /// Who submits takes a refusal for an answer.
+    pub takes_no: bool,
     /// Hands park most jobs, for so long. Whoever is still parked when nothing goes wrong any more is let go.
     pub parks: Option<Duration>,
     /// Hands change their minds before they are answered.
@@ -70,6 +74,7 @@ impl Bias {
         if let Some(climate) = self.climate {
             plan.weather = Weather::of(climate, &dice, plan.lease);
         }
+        plan.weather.refusals = self.refusals.unwrap_or(plan.weather.refusals);
         plan.weather.store_outages = if self.store_outages { dice.between(1, 3) } else { 0 };
         plan.weather.losses = if self.losses { dice.between(1, 3) } else { 0 };
         plan.weather.cut = self.cut;

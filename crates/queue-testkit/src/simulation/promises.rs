@@ -28,6 +28,8 @@ pub struct Promises {
     /// Nothing goes wrong but that the store alone is away at times: what a process asked for while its lease stood is carried
     /// out, publishing goes on, and fetching does not.
     pub steady: bool,
+    /// Nothing goes wrong, and nobody parks or redrives: each attempt is published once beneath a layer.
+    pub thrifty: bool,
     /// A pause is obeyed within that time.
     pub pauses_within: Duration,
     /// How much earlier than a caller was told a lease may end.
@@ -51,6 +53,7 @@ impl Promises {
             restart_ends_leases: false,
             exclusive: true,
             steady: false,
+            thrifty: false,
             pauses_within: Duration::ZERO,
             slack: Duration::ZERO,
             wakes_within: Duration::from_millis(1_500),

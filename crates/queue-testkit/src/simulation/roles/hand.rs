@@ -14,7 +14,13 @@ use queue_core::{
 };
 
 use super::{Stop, operator::scheduler_begins, persistently};
-use crate::simulation::{bias::{LARGEST, PARKED_BY_HAND}, dice::Dice, life::Life, plan::Plan, words};
+use crate::simulation::{
+    bias::{LARGEST, PARKED_BY_HAND},
+    dice::Dice,
+    life::Life,
+    plan::Plan,
+    words,
+};
 
 /// A job has so many generations of follow-ups at most.
 const MOST_FOLLOW_UPS: u64 = 2;

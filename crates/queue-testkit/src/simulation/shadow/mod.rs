@@ -210,6 +210,7 @@ pub(super) struct Shadow {
     told: end::Told,
     away: steady::Away,
     cut: steady::Cut,
+    copied: steady::Copied,
     wrongs: Vec<String>,
     /// Counted for the report.
     pub(super) claims: u64,
@@ -237,6 +238,7 @@ impl Shadow {
             told: end::Told::default(),
             away: steady::Away::default(),
             cut: steady::Cut::default(),
+            copied: steady::Copied::default(),
             wrongs: Vec::new(),
             claims: 0,
             settlements: 0,

@@ -92,8 +92,10 @@ impl Shadow {
         }
         // Asked for before without an answer, nobody knows since when it counts.
         let doubted = self.jobs.get(&envelope.id).is_some_and(|job| job.asked_before);
-        let window = |window| if doubted { at.mono } else { at.mono + window };
+        let window = |window| if doubted { at.mono } else { began + window };
         let until = unique.window.map(window);
+        // Whoever waited was let in some time between.
+        let doubted = doubted || !at_once;
         let kept = unique.window.map(|window| at.wall + window);
         self.keys.insert(name, KeyHold { job: envelope.id, since: at.mono, until, kept, doubted });
     }

@@ -49,6 +49,19 @@ impl Shadow {
         }
     }
 
+    /// A layer published copies of jobs.
+    pub(in crate::simulation) fn copies_published<'a>(&mut self, batch: impl Iterator<Item = &'a Envelope>) {
+        if !self.promises.thrifty {
+            return;
+        }
+        for copy in batch {
+            if !self.copied.insert((copy.id, copy.attempt)) {
+                let text = format!("attempt {} was published twice, and nothing had gone wrong", copy.attempt);
+                self.wrong_with(copy.id, text);
+            }
+        }
+    }
+
     /// A publish was answered. What needs no store goes on without it.
     pub(in crate::simulation) fn published_without_store(
         &mut self,
@@ -104,3 +117,4 @@ impl Shadow {
 }
 
 pub(super) type Cut = BTreeSet<QueueName>;
+pub(super) type Copied = BTreeSet<(JobId, u32)>;
