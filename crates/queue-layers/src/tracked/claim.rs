@@ -31,7 +31,25 @@ impl Desk {
         }
         self.claim(asked, &mut run, &mut ends).await;
         self.settle_copies(ends).await;
-        run
+        self.still_held(run)
+    }
+
+    /// What was claimed waited until the other copies were settled, and its lease counted on. What it outlasted is given up
+    /// unseen: others may have it.
+    fn still_held(&self, run: Vec<Delivery>) -> Vec<Delivery> {
+        if !self.core.keeps(Rule::LeaseCountsFromTheAsking) {
+            return run;
+        }
+        let (now, held) = (self.core.now(), self.held());
+        let left = |mut delivery: Delivery| {
+            let Some(until) = held.get(&key_of(&delivery.receipt)).map(|held| held.until) else {
+                return Some(delivery);
+            };
+            let left = until.checked_sub(now).filter(|left| !left.is_zero())?;
+            delivery.lease.remaining = delivery.lease.remaining.map(|remaining| remaining.min(left));
+            Some(delivery)
+        };
+        run.into_iter().filter_map(left).collect()
     }
 
     /// Another store has its record, or will adopt it: running it here would let it run twice.

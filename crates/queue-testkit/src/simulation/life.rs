@@ -110,7 +110,7 @@ impl Life {
         &self.0.dice
     }
 
-    /// What cuts its connections, as the operating system does for a killed process. Called once, at its death.
+    /// What cuts its connections, as the operating system does for a process that is gone. Called once, at its end.
     pub fn on_death(&self, sever: impl Fn() + Send + 'static) {
         *self.0.sever.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(sever));
     }
@@ -132,10 +132,20 @@ impl Life {
 
     /// Ends it as `kill -9` does.
     pub(super) fn die(&self, how: &str) {
-        if self.0.dead.swap(true, Ordering::AcqRel) {
-            return;
+        if !self.0.dead.swap(true, Ordering::AcqRel) {
+            self.0.sim.note(&self.0.name, 2, || format!("CRASHES {how}"));
+            self.bury();
         }
-        self.0.sim.note(&self.0.name, 2, || format!("CRASHES {how}"));
+    }
+
+    /// It came to its end in good order. What it could not give back the end of its connections does.
+    pub(super) fn exit(&self) {
+        if !self.0.dead.swap(true, Ordering::AcqRel) {
+            self.bury();
+        }
+    }
+
+    fn bury(&self) {
         self.0.sim.judge(|shadow, at| shadow.life_ended(at, self.0.number));
         let sever = self.0.sever.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(sever) = sever {

@@ -241,6 +241,13 @@ impl Stage {
             if self.sim.env().clock.monotonic() > until {
                 let truth = self.read_truth().await;
                 self.sim.judge(|shadow, _| {
+                    if !submitted {
+                        shadow.wrong("a producer has not submitted all it was to");
+                    }
+                    for stats in truth.stats.iter().filter(|stats| stats.waiting() + stats.running > 0) {
+                        let (queue, waiting, running) = (&stats.queue, stats.waiting(), stats.running);
+                        shadow.wrong(format!("{queue} still shows {waiting} waiting and {running} running"));
+                    }
                     for (id, found) in &truth.records {
                         if let Lookup::Found(record) = found
                             && !record.state.is_terminal()
@@ -332,7 +339,9 @@ async fn tend(sim: Sim, plan: Arc<Plan>, backend: Arc<dyn Backend>, name: String
                 !strikes
             }
         };
-        if !ended {
+        if ended {
+            life.exit();
+        } else {
             living.abort();
             // Its tasks are dropped before another life begins.
             let _ = living.await;

@@ -39,6 +39,14 @@ impl Shadow {
         let reborn = job.redriving && matches!(job.state, State::Ended(End::Dead));
         if !settling && !reborn {
             wrongs.extend(job.check_turn(at, delivery));
+            let waited = matches!(job.state, State::Waiting);
+            if waited && job.orphaned && !delivery.redelivered && self.promises.records {
+                wrongs.push("a lease of it was lost, whoever had it since never began, and nothing says so".to_owned());
+            }
+            // Where a call is many steps the claim is some time past: that no handler begins on it is looked at there.
+            if self.promises.atomic && job.outlived(at) {
+                wrongs.push("given out after its time to live".to_owned());
+            }
         }
         if !(reborn || settling && self.promises.atomic) {
             wrongs.extend(job.check_counts(delivery, self.promises.counts_starts));
@@ -85,6 +93,7 @@ impl Shadow {
         job.doubts.clear();
         job.attempt = delivery.attempt;
         job.claims += 1;
+        job.recorded.get_or_insert(at.mono);
         job.fresh = false;
         job.parked = None;
         job.state = State::Held(Hold {
@@ -169,11 +178,13 @@ impl Job {
             }
             State::Waiting => {}
         }
-        let end = self.envelope.expires_at.filter(|_| !self.ttl_lifted);
-        if end.is_some_and(|end| end < at.wall) && !self.blurred {
-            wrongs.push("given out after its time to live".to_owned());
-        }
         wrongs
+    }
+
+    /// Nobody may begin it any more.
+    pub(super) fn outlived(&self, at: At) -> bool {
+        let end = self.envelope.expires_at.filter(|_| !self.ttl_lifted);
+        end.is_some_and(|end| end < at.wall) && !self.blurred
     }
 
     /// Whether it carries the right numbers.

@@ -100,6 +100,8 @@ struct Job {
     /// Dispositions that were asked for and not answered: each may have taken.
     doubts: Vec<Disposition>,
     claims: u32,
+    /// Since when it surely has a record: its first claim was answered.
+    recorded: Option<Duration>,
     retries: u32,
     releases: u32,
     losses: u32,
@@ -177,9 +179,12 @@ struct Line {
 #[derive(Debug, Clone)]
 struct KeyHold {
     job: JobId,
-    /// Not later than it was told.
+    /// When its holder was answered.
     since: Duration,
+    /// The latest that its window may end.
     until: Option<Duration>,
+    /// The earliest: the window began no sooner than its holder was asked for.
+    surely: Option<Duration>,
     kept: Option<Timestamp>,
     /// It may hold for longer.
     doubted: bool,
@@ -306,6 +311,7 @@ impl Shadow {
             if let Some((until, kept)) = hold.until.as_mut().zip(hold.kept) {
                 // Where it had ended by then, the broker may know or not.
                 *until = (*until).min(at.mono + at.wall.until(kept));
+                hold.surely = hold.surely.min(Some(*until));
                 hold.doubted = true;
             }
         }

@@ -68,23 +68,21 @@ impl Shadow {
         job.place = place;
         job.accepted_at = at.mono;
         // Who waited came in some time before the answer, and nobody knows when.
-        let at_once = began == at.mono;
-        job.fresh &= at_once;
+        job.fresh &= began == at.mono;
         self.next_place += 1;
         self.take_key(at, began, queue, envelope);
     }
 
+    /// It took its key some time between then and now.
     pub(super) fn take_key(&mut self, at: At, began: Duration, queue: &QueueName, envelope: &Envelope) {
-        let at_once = began == at.mono;
         let Some(unique) = envelope.unique.as_deref().filter(|_| self.promises.records) else { return };
         let name = (queue.clone(), unique.key.clone());
         if let Some(holder) = self.keys.get(&name).cloned()
             && holder.job != envelope.id
             && self.surely_holds(at, &holder)
         {
-            // Held all the time, or nobody knows when it was taken.
-            let all_along = holder.until.is_none() && holder.since <= began;
-            if !at_once && !all_along {
+            // Before the holder was there it may have been free.
+            if began < holder.since {
                 return;
             }
             let text = format!("accepted while {} holds its unique key", words::job(holder.job));
@@ -92,16 +90,15 @@ impl Shadow {
         }
         // Asked for before without an answer, nobody knows since when it counts.
         let doubted = self.jobs.get(&envelope.id).is_some_and(|job| job.asked_before);
-        let window = |window| if doubted { at.mono } else { began + window };
+        let window = |window| if doubted { at.mono } else { at.mono + window };
         let until = unique.window.map(window);
-        // Whoever waited was let in some time between.
-        let doubted = doubted || !at_once;
         let kept = unique.window.map(|window| at.wall + window);
-        self.keys.insert(name, KeyHold { job: envelope.id, since: at.mono, until, kept, doubted });
+        let surely = until.zip(unique.window).map(|(until, window)| until.min(began + window));
+        self.keys.insert(name, KeyHold { job: envelope.id, since: at.mono, until, surely, kept, doubted });
     }
 
     fn surely_holds(&self, at: At, holder: &KeyHold) -> bool {
-        if let Some(until) = holder.until {
+        if let Some(until) = holder.surely {
             return at.mono < until && self.jobs.get(&holder.job).is_some_and(|job| job.offer == Offer::Accepted);
         }
         self.jobs.get(&holder.job).is_some_and(|job| !job.may_be_over(at) && !self.is_cut(&job.queue))
@@ -186,6 +183,7 @@ impl Job {
             orphaned: false,
             doubts: Vec::new(),
             claims: 0,
+            recorded: None,
             retries: 0,
             releases: 0,
             losses: 0,

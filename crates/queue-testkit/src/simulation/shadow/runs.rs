@@ -85,6 +85,9 @@ impl Shadow {
     pub(in crate::simulation) fn run_begins(&mut self, at: At, life: u64, id: JobId, attempt: u32) {
         if let Some(job) = self.jobs.get_mut(&id) {
             job.runs += 1;
+            if job.outlived(at) {
+                self.wrong_with(id, "its handler begins after its time to live");
+            }
         }
         if self.promises.exclusive && self.is_running(at, id) {
             self.wrong_with(id, "runs while another of its handlers runs on a lease that stands");

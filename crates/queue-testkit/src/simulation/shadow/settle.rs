@@ -88,7 +88,9 @@ impl Shadow {
     fn take_effect(&mut self, at: At, id: JobId, disposition: &Disposition) {
         let records = self.promises.records;
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        job.orphaned = false;
+        // Who gives a job back unstarted says nothing of whether it ends whoever starts it.
+        let unstarted = matches!(&job.state, State::Held(hold) if !hold.marked && !hold.forgotten);
+        job.orphaned &= unstarted && matches!(disposition, Disposition::Release { .. } | Disposition::Park { .. });
         job.doubts.clear();
         let mut end = End::of(disposition);
         // A job that was asked to stop does not come back.
@@ -208,8 +210,8 @@ impl Shadow {
         }
     }
 
-    /// Somebody asked a job to stop, and was answered.
-    pub(in crate::simulation) fn cancelled(&mut self, at: At, id: JobId, outcome: CancelOutcome) {
+    /// Somebody asked a job to stop then, and was answered.
+    pub(in crate::simulation) fn cancelled(&mut self, at: At, asked: Duration, id: JobId, outcome: CancelOutcome) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         match outcome {
             CancelOutcome::Cancelled => {
@@ -229,15 +231,19 @@ impl Shadow {
                     self.wrong_with(id, "asked to stop as if it ran, and nobody has it");
                 }
             }
-            // The request may have arrived twice beneath.
-            CancelOutcome::AlreadyTerminal if !self.promises.atomic => job.doubts.push(Disposition::Cancelled),
+            // The request may have arrived twice beneath: then it is cancelled, whatever is answered to those who settle it.
+            CancelOutcome::AlreadyTerminal if !self.promises.atomic => {
+                job.doubts.push(Disposition::Cancelled);
+                job.cancel_doubted = true;
+            }
             CancelOutcome::AlreadyTerminal => {
                 if !job.may_be_over(at) && job.doubts.is_empty() {
                     self.wrong_with(id, "said to have ended, and it has not");
                 }
             }
-            // Its record begins at its claim where it was published without the store.
-            CancelOutcome::NotFound if !self.promises.atomic && job.claims == 0 => {}
+            // Its record begins at its claim where it was published without the store, and what was asked before then may be
+            // answered long after.
+            CancelOutcome::NotFound if !self.promises.atomic && job.recorded.is_none_or(|since| asked < since) => {}
             CancelOutcome::NotFound => {
                 if job.offer == super::Offer::Accepted {
                     self.wrong_with(id, "said not to be there, and it was accepted");

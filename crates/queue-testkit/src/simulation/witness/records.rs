@@ -47,6 +47,7 @@ impl JobStore for WitnessStore {
     }
 
     async fn cancel(&self, jobs: &[JobRef], cancel: &Cancel) -> Vec<Result<CancelOutcome>> {
+        let asked = self.sim.judge(|_, at| at.mono);
         let doubt = Doubt::unless_answered(&self.sim, |shadow| {
             jobs.iter().for_each(|job| shadow.cancel_in_doubt(job.id));
         });
@@ -55,7 +56,7 @@ impl JobStore for WitnessStore {
         self.sim.judge(|shadow, at| {
             for (job, answer) in jobs.iter().zip(&answers) {
                 match answer {
-                    Ok(outcome) => shadow.cancelled(at, job.id, *outcome),
+                    Ok(outcome) => shadow.cancelled(at, asked, job.id, *outcome),
                     Err(_) => shadow.cancel_in_doubt(job.id),
                 }
             }
