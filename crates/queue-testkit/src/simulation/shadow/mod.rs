@@ -211,6 +211,8 @@ pub(super) struct Shadow {
     believed: BTreeMap<(u64, JobId), Vec<runs::Belief>>,
     running: BTreeSet<(u64, JobId)>,
     leads: BTreeMap<String, runs::Lead>,
+    /// The broker lost its memory once.
+    killed_before: bool,
     reachable_since: Duration,
     told: end::Told,
     away: steady::Away,
@@ -239,6 +241,7 @@ impl Shadow {
             believed: BTreeMap::new(),
             running: BTreeSet::new(),
             leads: BTreeMap::new(),
+            killed_before: false,
             reachable_since: Duration::ZERO,
             told: end::Told::default(),
             away: steady::Away::default(),
@@ -297,14 +300,17 @@ impl Shadow {
     }
 
     /// The broker lost its memory: leases, leaders, watchers, and claims that nobody waited for. What it had answered it
-    /// still knows, and waits go on by the wall clock.
+    /// still knows, epochs rise, and waits go on by the wall clock. Since it was killed once, it writes a claim down before
+    /// it hands a job out.
     fn killed(&mut self, at: At) {
         self.told.lose();
-        self.leads.clear();
+        self.leads.values_mut().for_each(|lead| lead.end(at));
+        let claims_kept = std::mem::replace(&mut self.killed_before, true);
         for job in self.jobs.values_mut() {
             job.due.restart(at);
             if let State::Held(hold) = &mut job.state {
-                (hold.shaken, hold.forgotten) = (true, true);
+                hold.shaken = true;
+                hold.forgotten |= !claims_kept;
             }
         }
         for hold in self.keys.values_mut() {

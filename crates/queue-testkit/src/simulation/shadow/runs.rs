@@ -134,6 +134,13 @@ pub(super) struct Lead {
     until: Duration,
 }
 
+impl Lead {
+    /// Nobody knows of it any more, but for its epoch.
+    pub(super) fn end(&mut self, at: At) {
+        self.until = self.until.min(at.mono);
+    }
+}
+
 impl Shadow {
     /// Somebody was given the lead of a role.
     pub(in crate::simulation) fn led(
