@@ -80,7 +80,8 @@ impl Shadow {
             } else {
                 job.started_lost += u32::from(hold.marked);
             }
-            job.orphaned = true;
+            // A claim that is not known orphans nothing.
+            job.orphaned |= !hold.forgotten || delivery.redelivered;
             job.losses += 1;
         }
         if (settling || reborn) && self.promises.atomic {
@@ -96,6 +97,7 @@ impl Shadow {
         job.recorded.get_or_insert(at.mono);
         job.fresh = false;
         job.parked = None;
+        let noted = std::mem::take(&mut job.suspect);
         job.state = State::Held(Hold {
             receipt: delivery.receipt,
             life,
@@ -104,6 +106,7 @@ impl Shadow {
             shaken: self.promises.rebalances,
             marked: false,
             forgotten: false,
+            noted,
         });
     }
 

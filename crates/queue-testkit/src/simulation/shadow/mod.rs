@@ -65,6 +65,8 @@ struct Hold {
     marked: bool,
     /// The broker was killed, and may not have written the claim down.
     forgotten: bool,
+    /// It was written down before it was answered.
+    noted: bool,
 }
 
 #[derive(Debug)]
@@ -100,6 +102,8 @@ struct Job {
     /// Dispositions that were asked for and not answered: each may have taken.
     doubts: Vec<Disposition>,
     claims: u32,
+    /// It was there when the broker was killed, and was not claimed since.
+    suspect: bool,
     /// Since when it surely has a record: its first claim was answered.
     recorded: Option<Duration>,
     retries: u32,
@@ -211,8 +215,6 @@ pub(super) struct Shadow {
     believed: BTreeMap<(u64, JobId), Vec<runs::Belief>>,
     running: BTreeSet<(u64, JobId)>,
     leads: BTreeMap<String, runs::Lead>,
-    /// The broker lost its memory once.
-    killed_before: bool,
     reachable_since: Duration,
     told: end::Told,
     away: steady::Away,
@@ -241,7 +243,6 @@ impl Shadow {
             believed: BTreeMap::new(),
             running: BTreeSet::new(),
             leads: BTreeMap::new(),
-            killed_before: false,
             reachable_since: Duration::ZERO,
             told: end::Told::default(),
             away: steady::Away::default(),
@@ -300,18 +301,18 @@ impl Shadow {
     }
 
     /// The broker lost its memory: leases, leaders, watchers, and claims that nobody waited for. What it had answered it
-    /// still knows, epochs rise, and waits go on by the wall clock. Since it was killed once, it writes a claim down before
-    /// it hands a job out.
+    /// still knows, epochs rise, and waits go on by the wall clock. The first claim since of a job that was there may be of what
+    /// killed it: that one it writes down before it hands the job out.
     fn killed(&mut self, at: At) {
         self.told.lose();
         self.leads.values_mut().for_each(|lead| lead.end(at));
-        let claims_kept = std::mem::replace(&mut self.killed_before, true);
         for job in self.jobs.values_mut() {
             job.due.restart(at);
             if let State::Held(hold) = &mut job.state {
                 hold.shaken = true;
-                hold.forgotten |= !claims_kept;
+                hold.forgotten |= !hold.noted;
             }
+            job.suspect = job.offer == Offer::Accepted;
         }
         for hold in self.keys.values_mut() {
             if let Some((until, kept)) = hold.until.as_mut().zip(hold.kept) {

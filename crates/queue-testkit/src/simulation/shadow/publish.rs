@@ -183,6 +183,7 @@ impl Job {
             orphaned: false,
             doubts: Vec::new(),
             claims: 0,
+            suspect: false,
             recorded: None,
             retries: 0,
             releases: 0,
