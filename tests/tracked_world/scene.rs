@@ -60,7 +60,9 @@ impl Scene {
             Self::Blind => bias.climate = Some(Climate::Stormy),
             Self::Overtaken => {
                 bias.climate = Some(Climate::Stalling);
-                bias.refusals = Some(16);
+                bias.stall = Some(0.15);
+                bias.refusals = Some(20);
+                bias.tries = Some((5, Duration::from_millis(50)));
                 bias.takes_no = true;
             }
             Self::Lapsing => {
@@ -78,7 +80,9 @@ impl Scene {
             Self::Full => {
                 bias.climate = Some(Climate::Stalling);
                 bias.store_outages = true;
-                bias.hands = Some(2);
+                bias.workers = Some(1);
+                bias.hands = Some(4);
+                bias.lost = Some(0.25);
                 bias.second_thoughts = true;
             }
             Self::Strangers => {

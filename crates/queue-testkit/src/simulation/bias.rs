@@ -27,6 +27,10 @@ pub struct Bias {
     pub room: Option<u64>,
     /// Jobs are tried so often, with so long a pause.
     pub tries: Option<(u32, Duration)>,
+    /// The share of calls that take longer than leases.
+    pub stall: Option<f64>,
+    /// The share of answers that are lost.
+    pub lost: Option<f64>,
     /// So often a broker refuses the next few publishes.
     pub refusals: Option<u64>,
     /// Who submits takes a refusal for an answer.
@@ -74,6 +78,8 @@ impl Bias {
         if let Some(climate) = self.climate {
             plan.weather = Weather::of(climate, &dice, plan.lease);
         }
+        plan.weather.stall = self.stall.unwrap_or(plan.weather.stall);
+        plan.weather.lost = self.lost.unwrap_or(plan.weather.lost);
         plan.weather.refusals = self.refusals.unwrap_or(plan.weather.refusals);
         plan.weather.store_outages = if self.store_outages { dice.between(1, 3) } else { 0 };
         plan.weather.losses = if self.losses { dice.between(1, 3) } else { 0 };
