@@ -6,7 +6,7 @@ mod bed;
 
 use std::sync::Arc;
 
-use bed::{Bed, LEASE, beat, complete, secs, settle, shapes};
+use bed::{Bed, LEASE, beat, complete, secs, settle, shapes, unclosable::Unclosable};
 use queue_core::{
     ErrorCode, JobError, JobStore as _, QueueProvider, QueueSpec,
     provider::{BeatOutcome, Cancel, ConsumeOptions, Disposition, ReleaseReason},
@@ -14,7 +14,7 @@ use queue_core::{
 };
 use queue_layers::Tracked;
 use queue_memory::MemoryTracking;
-use queue_testkit::models::PushModel;
+use queue_testkit::{faults::FaultyStore, models::PushModel};
 
 /// A worker whose lease ended unrenewed gives its delivery up without a word: only its lease tells that it did.
 #[tokio::test(start_paused = true)]
@@ -121,22 +121,24 @@ async fn a_lease_counts_on_while_other_copies_are_settled() {
     assert_eq!(runs.get("job"), Some(&vec![1]), "what nobody saw comes back: {runs:?}");
 }
 
+/// What waits for the store keeps its consumer, and a consumer that nobody drops keeps its place in a group.
 #[tokio::test(start_paused = true)]
-async fn a_close_that_the_transport_does_not_answer_keeps_no_session() {
+async fn a_close_that_the_transport_does_not_answer_keeps_no_consumer() {
     let bed = Bed::new(PushModel::default());
-    let process = bed.process();
-    process.accepted(&bed.job("job")).await;
-    let consumer = process.consumer().await;
-    let delivery = process.take(&consumer).await;
-    process.faults.outage(true);
+    let connection: Arc<dyn QueueProvider> = bed.broker.connect();
+    let transport: Arc<dyn QueueProvider> = Arc::new(Unclosable(connection));
+    let watched = Arc::downgrade(&transport);
+    let store = FaultyStore::new(bed.store.clone());
+    let layer = Tracked::new(transport, Arc::new(store.clone()), &bed.env);
+    assert!(layer.publish(&bed.queue, vec![bed.job("job")], &Default::default()).await[0].is_accepted());
+    let consumer = layer.consumer(&bed.queue, ConsumeOptions::new("worker", 1)).await.unwrap();
+    let delivery = consumer.fetch(1, secs(1)).await.unwrap().remove(0);
+    store.outage(true);
     assert!(!settle(&consumer, &delivery, complete()).await.is_settled());
-    bed.broker.stop();
-    assert!(process.tracked.close().await.is_err());
-    drop(consumer);
-    let layer = Arc::downgrade(&process.tracked);
-    let connection = Arc::downgrade(&process.connection);
-    drop(process);
-    assert_eq!((layer.strong_count(), connection.strong_count()), (0, 0), "somebody keeps the transport");
+    assert_eq!(layer.settlements_waiting(), 1);
+    assert_eq!(layer.close().await.unwrap_err().message(), "nobody answers");
+    drop((layer, consumer));
+    assert_eq!(watched.strong_count(), 0, "somebody keeps the transport");
 }
 
 fn release() -> Disposition {

@@ -89,6 +89,10 @@ impl Shadow {
             (job.started_lost, job.started_kept) = (delivery.started_before, 0);
             job.orphaned |= delivery.redelivered;
         }
+        if settling && !self.promises.atomic {
+            // What was asked for took effect unseen: whether a start came between is only known from here.
+            job.orphaned = delivery.redelivered;
+        }
         // What is given out was not ended by anybody, and what it was asked to become shows in its number.
         job.offer = Offer::Accepted;
         job.doubts.clear();
@@ -104,6 +108,7 @@ impl Shadow {
             consumer,
             until: delivery.lease.remaining.map(|rest| at.mono + rest.saturating_sub(slack)),
             shaken: self.promises.rebalances,
+            starts: false,
             marked: false,
             forgotten: false,
             noted,

@@ -61,6 +61,8 @@ struct Hold {
     until: Option<Duration>,
     /// Its session ended, or may have: it may be given to another.
     shaken: bool,
+    /// Its start was to be marked: it may be, whatever was answered.
+    starts: bool,
     /// Its start was marked.
     marked: bool,
     /// The broker was killed, and may not have written the claim down.
@@ -93,6 +95,8 @@ struct Job {
     cancel_since: Duration,
     /// It was asked to stop, and nobody was answered.
     cancel_doubted: bool,
+    /// How many wait for the answer to that.
+    cancels_under_way: u32,
     /// Started deliveries that ended in a lost lease.
     started_lost: u32,
     /// Of these, so many at least outlive the broker.
@@ -441,7 +445,7 @@ impl Job {
     /// It may be over: as far as anybody was told, or because its time ran out.
     fn may_be_over(&self, at: At) -> bool {
         let doubted = self.cancel_doubted || self.doubts.iter().any(|doubt| End::of(doubt).is_final());
-        let cancelled = self.cancel && (self.orphaned || !self.stands(at));
+        let cancelled = self.cancels_under_way > 0 || self.cancel && (self.orphaned || !self.stands(at));
         self.is_over() || self.offer != Offer::Accepted || doubted || cancelled || self.may_have_expired(at)
     }
 

@@ -178,6 +178,7 @@ impl Job {
             cancel: false,
             cancel_since: Duration::ZERO,
             cancel_doubted: false,
+            cancels_under_way: 0,
             started_lost: 0,
             started_kept: 0,
             orphaned: false,

@@ -89,7 +89,7 @@ impl Shadow {
         let records = self.promises.records;
         let Some(job) = self.jobs.get_mut(&id) else { return };
         // Who gives a job back unstarted says nothing of whether it ends whoever starts it.
-        let unstarted = matches!(&job.state, State::Held(hold) if !hold.marked && !hold.forgotten);
+        let unstarted = matches!(&job.state, State::Held(hold) if !hold.starts);
         job.orphaned &= unstarted && matches!(disposition, Disposition::Release { .. } | Disposition::Park { .. });
         job.doubts.clear();
         let mut end = End::of(disposition);
@@ -165,6 +165,15 @@ impl Shadow {
         }
     }
 
+    /// Signs of life are on their way.
+    pub(in crate::simulation) fn beating(&mut self, beats: &[Beat]) {
+        for beat in beats.iter().filter(|beat| beat.started) {
+            if let Some(Job { state: State::Held(hold), .. }) = self.jobs.get_mut(&beat.receipt.id) {
+                hold.starts = true;
+            }
+        }
+    }
+
     /// A sign of life was answered.
     pub(in crate::simulation) fn beaten(&mut self, at: At, asked: Duration, beats: &[Beat], outcomes: &[BeatOutcome]) {
         if beats.len() != outcomes.len() {
@@ -210,9 +219,17 @@ impl Shadow {
         }
     }
 
+    /// Somebody asks a job to stop: where a call is many steps it may have stopped long before that is answered.
+    pub(in crate::simulation) fn cancelling(&mut self, id: JobId) {
+        if let Some(job) = self.jobs.get_mut(&id).filter(|_| !self.promises.atomic) {
+            job.cancels_under_way += 1;
+        }
+    }
+
     /// Somebody asked a job to stop then, and was answered.
     pub(in crate::simulation) fn cancelled(&mut self, at: At, asked: Duration, id: JobId, outcome: CancelOutcome) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.cancels_under_way = job.cancels_under_way.saturating_sub(1);
         match outcome {
             CancelOutcome::Cancelled => {
                 let over = job.is_over();
@@ -255,6 +272,7 @@ impl Shadow {
     /// A cancel whose answer nobody hears: it may be asked for.
     pub(in crate::simulation) fn cancel_in_doubt(&mut self, id: JobId) {
         if let Some(job) = self.jobs.get_mut(&id) {
+            job.cancels_under_way = job.cancels_under_way.saturating_sub(1);
             job.doubts.push(Disposition::Cancelled);
             job.cancel_doubted = true;
         }

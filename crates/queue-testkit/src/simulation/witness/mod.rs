@@ -192,7 +192,10 @@ impl Consumer for WitnessConsumer {
     }
 
     async fn heartbeat(&self, beats: &[Beat]) -> Vec<BeatOutcome> {
-        let asked = self.judge(|_, at| at.mono);
+        let asked = self.judge(|shadow, at| {
+            shadow.beating(beats);
+            at.mono
+        });
         let outcomes = self.inner.heartbeat(beats).await;
         self.judge(|shadow, at| shadow.beaten(at, asked, beats, &outcomes));
         outcomes

@@ -47,7 +47,10 @@ impl JobStore for WitnessStore {
     }
 
     async fn cancel(&self, jobs: &[JobRef], cancel: &Cancel) -> Vec<Result<CancelOutcome>> {
-        let asked = self.sim.judge(|_, at| at.mono);
+        let asked = self.sim.judge(|shadow, at| {
+            jobs.iter().for_each(|job| shadow.cancelling(job.id));
+            at.mono
+        });
         let doubt = Doubt::unless_answered(&self.sim, |shadow| {
             jobs.iter().for_each(|job| shadow.cancel_in_doubt(job.id));
         });
