@@ -6,15 +6,15 @@ mod bed;
 
 use std::sync::Arc;
 
-use bed::{Bed, LEASE, beat, complete, secs, settle, shapes};
+use bed::{Bed, LEASE, beat, complete, secs, settle, shapes, unclosable::Unclosable};
 use queue_core::{
     ErrorCode, JobError, JobStore as _, QueueProvider, QueueSpec,
-    provider::{BeatOutcome, ConsumeOptions, Disposition},
+    provider::{BeatOutcome, Cancel, ConsumeOptions, Disposition, ReleaseReason},
     queue_spec::Tracking,
 };
 use queue_layers::Tracked;
 use queue_memory::MemoryTracking;
-use queue_testkit::models::PushModel;
+use queue_testkit::{faults::FaultyStore, models::PushModel};
 
 /// A worker whose lease ended unrenewed gives its delivery up without a word: only its lease tells that it did.
 #[tokio::test(start_paused = true)]
@@ -89,6 +89,60 @@ async fn a_foreign_job_is_told_of_where_no_records_are_kept_too() {
     let consumer = stranger.consumer(&bed.queue, ConsumeOptions::new("stranger", 1)).await.unwrap();
     let answer = consumer.fetch(1, secs(1)).await;
     assert_eq!(answer.unwrap_err().code(), ErrorCode::ForeignStore);
+}
+
+/// One claim answers of several copies, and what it drops is settled before the others are handed out.
+#[tokio::test(start_paused = true)]
+async fn a_lease_counts_on_while_other_copies_are_settled() {
+    let bed = Bed::new(PushModel::default());
+    let process = bed.process();
+    let cancelled = bed.job("cancelled");
+    for job in [&cancelled, &bed.job("job")] {
+        process.accepted(job).await;
+    }
+    bed.store.cancel(&[bed.reference(cancelled.id)], &Cancel::by("a test")).await;
+    let consumer = process.consumer().await;
+    for (waited, left) in [(secs(3), Some(LEASE - secs(3))), (LEASE, None)] {
+        process.fuse.hold_at("transport.settle");
+        let fetching = Arc::clone(&consumer);
+        let fetching = tokio::spawn(async move { fetching.fetch(16, secs(1)).await });
+        tokio::time::sleep(waited).await;
+        process.fuse.release();
+        let got = fetching.await.unwrap().unwrap();
+        assert_eq!(got.first().and_then(|delivery| delivery.lease.remaining), left, "{got:?}");
+        if let Some(delivery) = got.first() {
+            settle(&consumer, delivery, release()).await;
+            let again = bed.job("cancelled too");
+            process.accepted(&again).await;
+            bed.store.cancel(&[bed.reference(again.id)], &Cancel::by("a test")).await;
+        }
+    }
+    let runs = process.work_on(&consumer, secs(100)).await;
+    assert_eq!(runs.get("job"), Some(&vec![1]), "what nobody saw comes back: {runs:?}");
+}
+
+/// What waits for the store keeps its consumer, and a consumer that nobody drops keeps its place in a group.
+#[tokio::test(start_paused = true)]
+async fn a_close_that_the_transport_does_not_answer_keeps_no_consumer() {
+    let bed = Bed::new(PushModel::default());
+    let connection: Arc<dyn QueueProvider> = bed.broker.connect();
+    let transport: Arc<dyn QueueProvider> = Arc::new(Unclosable(connection));
+    let watched = Arc::downgrade(&transport);
+    let store = FaultyStore::new(bed.store.clone());
+    let layer = Tracked::new(transport, Arc::new(store.clone()), &bed.env);
+    assert!(layer.publish(&bed.queue, vec![bed.job("job")], &Default::default()).await[0].is_accepted());
+    let consumer = layer.consumer(&bed.queue, ConsumeOptions::new("worker", 1)).await.unwrap();
+    let delivery = consumer.fetch(1, secs(1)).await.unwrap().remove(0);
+    store.outage(true);
+    assert!(!settle(&consumer, &delivery, complete()).await.is_settled());
+    assert_eq!(layer.settlements_waiting(), 1);
+    assert_eq!(layer.close().await.unwrap_err().message(), "nobody answers");
+    drop((layer, consumer));
+    assert_eq!(watched.strong_count(), 0, "somebody keeps the transport");
+}
+
+fn release() -> Disposition {
+    Disposition::Release { after: secs(0), reason: ReleaseReason::Snooze }
 }
 
 async fn emptied(bed: &Bed) {

@@ -2,6 +2,8 @@
 #![cfg_attr(not(feature = "journal"), allow(dead_code, reason = "what reads a journal back"))]
 
 mod admin;
+#[cfg(feature = "journal")]
+mod amnesia;
 mod consumer;
 mod events;
 mod factory;
@@ -24,6 +26,9 @@ mod store;
 mod topics;
 mod tracking;
 
+#[cfg(feature = "journal")]
+#[doc(hidden)]
+pub use amnesia::Amnesia;
 pub use factory::register;
 #[cfg(feature = "journal")]
 #[doc(hidden)]

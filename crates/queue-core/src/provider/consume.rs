@@ -88,7 +88,8 @@ pub struct Delivery {
     /// poison. A delivery that was settled in time is not counted: a job that is retried or snoozed for ever is healthy.
     pub started_before: u32,
     /// It was claimed before without being settled, as far as the provider knows (a session broker also says so of what it
-    /// took back unstarted): its start must be marked (`Beat::started`, awaited) before its handler
+    /// took back unstarted, and with records it stays so while all who had it since gave it back without a marked start): its
+    /// start must be marked (`Beat::started`, awaited) before its handler
     /// runs. First deliveries need no mark, so the happy path pays nothing and a process killer is counted from its second
     /// run on.
     pub redelivered: bool,

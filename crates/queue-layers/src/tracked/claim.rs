@@ -31,7 +31,25 @@ impl Desk {
         }
         self.claim(asked, &mut run, &mut ends).await;
         self.settle_copies(ends).await;
-        run
+        self.still_held(run)
+    }
+
+    /// What was claimed waited until the other copies were settled, and its lease counted on. What it outlasted is given up
+    /// unseen: others may have it.
+    fn still_held(&self, run: Vec<Delivery>) -> Vec<Delivery> {
+        if !self.core.keeps(Rule::LeaseCountsFromTheAsking) {
+            return run;
+        }
+        let (now, held) = (self.core.now(), self.held());
+        let left = |mut delivery: Delivery| {
+            let Some(until) = held.get(&key_of(&delivery.receipt)).map(|held| held.until) else {
+                return Some(delivery);
+            };
+            let left = until.checked_sub(now).filter(|left| !left.is_zero())?;
+            delivery.lease.remaining = delivery.lease.remaining.map(|remaining| remaining.min(left));
+            Some(delivery)
+        };
+        run.into_iter().filter_map(left).collect()
     }
 
     /// Another store has its record, or will adopt it: running it here would let it run twice.
@@ -77,22 +95,23 @@ impl Desk {
     }
 
     async fn ask(&self, claims: &[Claim]) -> Vec<Verdict> {
-        let core = &self.core;
-        let unanswered = |verdict: &Verdict| matches!(verdict, Verdict::Unknown(_));
-        let known = match core.keeps(Rule::ClaimAdopts) {
-            true => None,
-            false => {
-                let jobs: Vec<JobRef> = claims.iter().map(|claim| claim.job.clone()).collect();
-                Some(core.store.get(&jobs).await)
-            }
-        };
-        let mut verdicts = core.ask_each(claims.len(), core.store.claim(claims), Verdict::Unknown, unanswered).await;
-        for (verdict, known) in verdicts.iter_mut().zip(known.into_iter().flatten()) {
-            if matches!(known, Ok(Lookup::NotFound)) {
-                *verdict = Verdict::Drop;
+        if self.core.keeps(Rule::ClaimAdopts) {
+            return self.claim_in_store(claims).await;
+        }
+        let mut verdicts = Vec::new();
+        for claim in claims {
+            match self.core.store.get(std::slice::from_ref(&claim.job)).await.pop() {
+                Some(Ok(Lookup::NotFound)) => verdicts.push(Verdict::Drop),
+                _ => verdicts.extend(self.claim_in_store(std::slice::from_ref(claim)).await),
             }
         }
         verdicts
+    }
+
+    async fn claim_in_store(&self, claims: &[Claim]) -> Vec<Verdict> {
+        let core = &self.core;
+        let unanswered = |verdict: &Verdict| matches!(verdict, Verdict::Unknown(_));
+        core.ask_each(claims.len(), core.store.claim(claims), Verdict::Unknown, unanswered).await
     }
 
     /// Another has it for now, or it is not due. A parked job's old copy comes to look soon, and is dropped once it is old.

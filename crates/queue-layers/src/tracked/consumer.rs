@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 
 use super::{
     core::Core,
-    desk::{Desk, fence_of, give_back, key_of},
+    desk::{Desk, Told, fence_of, give_back, key_of},
     rule::Rule,
 };
 
@@ -51,10 +51,22 @@ impl Core {
             owed: Mutex::default(),
             demand: AtomicUsize::new(outstanding),
             paused: AtomicBool::new(false),
+            told: Mutex::new(Told::new(outstanding)),
             closing: AtomicBool::new(false),
             closed: Notify::new(),
             foreign: Mutex::default(),
         }))))
+    }
+}
+
+struct Asking<'a> {
+    desk: &'a Desk,
+    answered: Option<usize>,
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.desk.told().end(self.answered);
     }
 }
 
@@ -69,14 +81,25 @@ impl Desk {
             return;
         }
         let paused = self.core.control(&self.queue).await.paused;
-        if self.paused.swap(paused, Ordering::AcqRel) != paused {
-            let demand = if paused { 0 } else { self.demand.load(Ordering::Acquire) };
-            if let Err(error) = self.transport.demand(demand).await {
-                // Tried again at the next look.
-                self.paused.store(!paused, Ordering::Release);
-                tracing::debug!(queue = %self.queue, %error, "the transport's demand could not be changed");
-            }
+        self.paused.store(paused, Ordering::Release);
+        if let Err(error) = self.tell_demand().await {
+            // Tried again at the next look.
+            tracing::debug!(queue = %self.queue, %error, "the transport's demand could not be changed");
         }
+    }
+
+    /// Tells the transport how much it may give out, unless it surely knows.
+    async fn tell_demand(&self) -> Result<()> {
+        let paused = self.paused.load(Ordering::Acquire);
+        let wanted = if paused { 0 } else { self.demand.load(Ordering::Acquire) };
+        if !self.told().begin(wanted) {
+            return Ok(());
+        }
+        // Dropped half-way it is as good as unanswered.
+        let mut asking = Asking { desk: self, answered: None };
+        self.transport.demand(wanted).await?;
+        asking.answered = Some(wanted);
+        Ok(())
     }
 
     /// Why nothing may be fetched now.
@@ -263,8 +286,7 @@ impl Consumer for TrackedConsumer {
 
     async fn demand(&self, outstanding: usize) -> Result<()> {
         self.0.demand.store(outstanding, Ordering::Release);
-        let paused = self.0.paused.load(Ordering::Acquire);
-        self.0.transport.demand(if paused { 0 } else { outstanding }).await
+        self.0.tell_demand().await
     }
 
     async fn close(&self, deadline: Duration) -> CloseReport {

@@ -37,10 +37,45 @@ pub(super) struct Desk {
     pub(super) owed: Mutex<Owed>,
     pub(super) demand: AtomicUsize,
     pub(super) paused: AtomicBool,
+    pub(super) told: Mutex<Told>,
     pub(super) closing: AtomicBool,
     pub(super) closed: Notify,
     /// What the next fetch has to tell.
     pub(super) foreign: Mutex<Option<Error>>,
+}
+
+/// Which demand the transport has.
+#[derive(Debug)]
+pub(super) struct Told {
+    /// `None`: it was asked and did not answer, or was asked twice at a time, and either may count.
+    demand: Option<usize>,
+    under_way: usize,
+    overlapped: bool,
+}
+
+impl Told {
+    pub(super) fn new(demand: usize) -> Self {
+        Self { demand: Some(demand), under_way: 0, overlapped: false }
+    }
+
+    /// The transport is to be asked; not where it surely knows.
+    pub(super) fn begin(&mut self, demand: usize) -> bool {
+        if self.demand == Some(demand) {
+            return false;
+        }
+        self.demand = None;
+        self.overlapped = self.under_way > 0;
+        self.under_way += 1;
+        true
+    }
+
+    /// `answered`: with this demand.
+    pub(super) fn end(&mut self, answered: Option<usize>) {
+        self.under_way -= 1;
+        if !self.overlapped {
+            self.demand = answered;
+        }
+    }
 }
 
 /// A claimed copy.
@@ -88,6 +123,10 @@ impl Desk {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether the receipt is one of the layer's, and not of a job that only passed through.
     pub(super) fn is_tracked(&self, receipt: &Receipt) -> bool {
         !self.untracked || self.held().contains_key(&key_of(receipt))
@@ -128,5 +167,32 @@ impl Desk {
             true => give_back(receipt, self.core.options.release_delay, ReleaseReason::Busy),
             false => acknowledge(receipt),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Told;
+
+    #[test]
+    fn a_demand_that_nobody_answered_is_asked_again() {
+        let mut told = Told::new(4);
+        assert!(!told.begin(4), "it was told when it was opened");
+        assert!(told.begin(0));
+        told.end(None);
+        assert!(told.begin(4), "it may have arrived");
+        told.end(Some(4));
+        assert!(!told.begin(4));
+    }
+
+    #[test]
+    fn of_two_at_a_time_nobody_knows_which_counts() {
+        let mut told = Told::new(4);
+        assert!(told.begin(0) && told.begin(8));
+        told.end(Some(8));
+        told.end(Some(0));
+        assert!(told.begin(8));
+        told.end(Some(8));
+        assert!(!told.begin(8));
     }
 }

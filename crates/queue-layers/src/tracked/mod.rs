@@ -155,8 +155,11 @@ impl QueueProvider for Tracked {
 
     async fn close(&self) -> Result<()> {
         self.core.flush().await;
-        self.core.transport.close().await?;
-        match self.core.backlog.clear() {
+        let closed = self.core.transport.close().await;
+        // In any case: what waits keeps its consumers alive, and with them the transport's sessions.
+        let left = self.core.backlog.clear();
+        closed?;
+        match left {
             0 => Ok(()),
             left => {
                 let message =

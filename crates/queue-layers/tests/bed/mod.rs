@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub(crate) mod unclosable;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use queue_core::{

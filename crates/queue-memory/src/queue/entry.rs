@@ -208,10 +208,18 @@ impl Entry {
     }
 
     /// The delivery was settled, so its start ended well: only those that ended in a lost lease stay counted.
-    pub(crate) fn take_mark_back(&mut self) {
+    fn take_mark_back(&mut self) {
         if std::mem::take(&mut self.marked) {
             self.started_count = self.started_count.saturating_sub(1);
         }
+    }
+
+    /// The delivery was settled. Who gives a job back unstarted says nothing of whether it ends whoever starts it: what was
+    /// claimed before without being settled stays a redelivery.
+    pub(crate) fn settle_delivery(&mut self, disposition: &Disposition) {
+        let given_back = matches!(disposition, Disposition::Release { .. } | Disposition::Park { .. });
+        self.orphaned &= given_back && !self.marked;
+        self.take_mark_back();
     }
 
     pub(crate) fn remember_settlement(&mut self, ticket: u64, disposition: &Disposition) {

@@ -46,8 +46,7 @@ impl State {
         let Some(slot) = self.held(receipt) else { return SettleOutcome::LeaseLost };
         let Some(entry) = self.slots.get_mut(slot) else { return SettleOutcome::LeaseLost };
         entry.remember_settlement(receipt.epoch, disposition);
-        entry.orphaned = false;
-        entry.take_mark_back();
+        entry.settle_delivery(disposition);
         keep_outcome(entry, disposition, now);
         let trigger = trigger_of(disposition, entry.cancel_requested().is_some());
         let transition = self.apply(slot, trigger, now);

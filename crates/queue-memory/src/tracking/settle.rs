@@ -47,8 +47,7 @@ impl Ledger {
         }
         let (provider, queue) = (Arc::clone(&record.provider), record.queue.clone());
         record.job.remember_settlement(fence.epoch, disposition);
-        record.job.orphaned = false;
-        record.job.take_mark_back();
+        record.job.settle_delivery(disposition);
         keep_outcome(&mut record.job, disposition, now);
         let trigger = trigger_of(disposition, record.job.cancel_requested().is_some());
         self.apply(slot, trigger, now);

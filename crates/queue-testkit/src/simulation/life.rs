@@ -29,9 +29,11 @@ struct Inner {
     dead: AtomicBool,
     died: Notify,
     sever: Mutex<Option<Sever>>,
+    full: Mutex<Option<Gauge>>,
 }
 
 type Sever = Box<dyn Fn() + Send>;
+type Gauge = Box<dyn Fn() -> bool + Send>;
 
 /// Which call is the last.
 #[derive(Debug, Clone, Copy)]
@@ -73,6 +75,7 @@ impl Life {
             dead: AtomicBool::new(false),
             died: Notify::new(),
             sever: Mutex::default(),
+            full: Mutex::default(),
             sim: sim.clone(),
         };
         sim.note(&inner.name, 1, || "begins".to_owned());
@@ -107,9 +110,20 @@ impl Life {
         &self.0.dice
     }
 
-    /// What cuts its connections, as the operating system does for a killed process. Called once, at its death.
+    /// What cuts its connections, as the operating system does for a process that is gone. Called once, at its end.
     pub fn on_death(&self, sever: impl Fn() + Send + 'static) {
         *self.0.sever.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(sever));
+    }
+
+    /// Where a layer keeps a bounded number of settlements for later: whether it has as many as it may. While it has, nothing
+    /// may be given out.
+    pub fn full_when(&self, full: impl Fn() -> bool + Send + 'static) {
+        *self.0.full.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(full));
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        let full = self.0.full.lock().unwrap_or_else(PoisonError::into_inner);
+        full.as_ref().is_some_and(|full| full())
     }
 
     pub(super) fn is_dead(&self) -> bool {
@@ -118,10 +132,20 @@ impl Life {
 
     /// Ends it as `kill -9` does.
     pub(super) fn die(&self, how: &str) {
-        if self.0.dead.swap(true, Ordering::AcqRel) {
-            return;
+        if !self.0.dead.swap(true, Ordering::AcqRel) {
+            self.0.sim.note(&self.0.name, 2, || format!("CRASHES {how}"));
+            self.bury();
         }
-        self.0.sim.note(&self.0.name, 2, || format!("CRASHES {how}"));
+    }
+
+    /// It came to its end in good order. What it could not give back the end of its connections does.
+    pub(super) fn exit(&self) {
+        if !self.0.dead.swap(true, Ordering::AcqRel) {
+            self.bury();
+        }
+    }
+
+    fn bury(&self) {
         self.0.sim.judge(|shadow, at| shadow.life_ended(at, self.0.number));
         let sever = self.0.sever.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(sever) = sever {

@@ -23,6 +23,14 @@ pub struct Promises {
     pub restarts: bool,
     /// A restart ends every lease: the broker is killed and knows what its disk knows. A refusal is its disk's.
     pub restart_ends_leases: bool,
+    /// While a handler may believe in its lease, no other runs the same job. Not where the answer to a fetch travels beyond the
+    /// provider: how long it took nobody there knows.
+    pub exclusive: bool,
+    /// Nothing goes wrong but that the store alone is away at times: what a process asked for while its lease stood is carried
+    /// out, publishing goes on, and fetching does not.
+    pub steady: bool,
+    /// Nothing goes wrong, and nobody parks or redrives: each attempt is published once beneath a layer.
+    pub thrifty: bool,
     /// A pause is obeyed within that time.
     pub pauses_within: Duration,
     /// How much earlier than a caller was told a lease may end.
@@ -44,6 +52,9 @@ impl Promises {
             dedup: true,
             restarts: false,
             restart_ends_leases: false,
+            exclusive: false,
+            steady: false,
+            thrifty: false,
             pauses_within: Duration::ZERO,
             slack: Duration::ZERO,
             wakes_within: Duration::from_millis(1_500),
@@ -71,6 +82,7 @@ impl Promises {
             records: true,
             atomic: false,
             dedup: true,
+            exclusive: true,
             // Longer than any stall: what the process was told may be that old.
             slack: Duration::from_secs(60),
             pauses_within: Duration::from_secs(30),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use queue_core::{
     JobRef,
     lifecycle::JobState,
-    provider::{BeatOutcome, Cancel, Disposition},
+    provider::{BeatOutcome, Cancel, Disposition, ReleaseReason},
     store::Verdict,
 };
 use tokio::time::sleep;
@@ -31,6 +31,7 @@ store_cases! { "claim";
     unknown_job_is_adopted
     not_due_is_busy
     lost_lease_is_claimed_again
+    given_back_unstarted_stays_redelivered
     fences_differ
     started_runs_are_counted
     heartbeat_extends
@@ -150,6 +151,25 @@ async fn lost_lease_is_claimed_again(ctx: &StoreCtx) -> Outcome {
     sleep(LEASE + SLACK).await;
     let verdict = ctx.judge(&job.queue, &envelope, "other").await?;
     check_matches!(verdict, Verdict::Run { redelivered: true, attempt: 1, .. }, "a copy whose worker fell silent");
+    Ok(())
+}
+
+async fn given_back_unstarted_stays_redelivered(ctx: &StoreCtx) -> Outcome {
+    let (job, envelope, _) = ctx.running("a").await?;
+    sleep(LEASE + SLACK).await;
+    let (unstarted, _) = ctx.run(&job.queue, &envelope).await?;
+    let release = Disposition::Release { after: Duration::ZERO, reason: ReleaseReason::Shutdown };
+    ctx.settle(unstarted, release.clone()).await?;
+    let verdict = ctx.judge(&job.queue, &envelope, "third").await?;
+    let Verdict::Run { fence: started, redelivered: true, .. } = verdict else {
+        check_matches!(verdict, Verdict::Run { redelivered: true, .. }, "nobody knows that it lets its worker live");
+        return Ok(());
+    };
+    ctx.beat(started, |beat| beat.started = true).await?;
+    ctx.settle(started, release).await?;
+    let verdict = ctx.judge(&job.queue, &envelope, "fourth").await?;
+    let fine = matches!(verdict, Verdict::Run { redelivered: false, started_before: 0, .. });
+    check!(fine, "it was started and given back, so this is no redelivery: {verdict:?}");
     Ok(())
 }
 

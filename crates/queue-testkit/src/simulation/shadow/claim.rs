@@ -39,6 +39,14 @@ impl Shadow {
         let reborn = job.redriving && matches!(job.state, State::Ended(End::Dead));
         if !settling && !reborn {
             wrongs.extend(job.check_turn(at, delivery));
+            let waited = matches!(job.state, State::Waiting);
+            if waited && job.orphaned && !delivery.redelivered && self.promises.records {
+                wrongs.push("a lease of it was lost, whoever had it since never began, and nothing says so".to_owned());
+            }
+            // Where a call is many steps the claim is some time past: that no handler begins on it is looked at there.
+            if self.promises.atomic && job.outlived(at) {
+                wrongs.push("given out after its time to live".to_owned());
+            }
         }
         if !(reborn || settling && self.promises.atomic) {
             wrongs.extend(job.check_counts(delivery, self.promises.counts_starts));
@@ -56,6 +64,7 @@ impl Shadow {
         if self.calm && !settling && matches!(&job.state, State::Held(hold) if !hold.shaken) {
             wrongs.push("its lease was lost, and nothing had gone wrong".to_owned());
         }
+        wrongs.extend(self.forgotten(id, delivery).map(str::to_owned));
         for wrong in wrongs {
             self.wrong_with(id, wrong);
         }
@@ -71,7 +80,8 @@ impl Shadow {
             } else {
                 job.started_lost += u32::from(hold.marked);
             }
-            job.orphaned = true;
+            // A claim that is not known orphans nothing.
+            job.orphaned |= !hold.forgotten || delivery.redelivered;
             job.losses += 1;
         }
         if (settling || reborn) && self.promises.atomic {
@@ -79,21 +89,29 @@ impl Shadow {
             (job.started_lost, job.started_kept) = (delivery.started_before, 0);
             job.orphaned |= delivery.redelivered;
         }
+        if settling && !self.promises.atomic {
+            // What was asked for took effect unseen: whether a start came between is only known from here.
+            job.orphaned = delivery.redelivered;
+        }
         // What is given out was not ended by anybody, and what it was asked to become shows in its number.
         job.offer = Offer::Accepted;
         job.doubts.clear();
         job.attempt = delivery.attempt;
         job.claims += 1;
+        job.recorded.get_or_insert(at.mono);
         job.fresh = false;
         job.parked = None;
+        let noted = std::mem::take(&mut job.suspect);
         job.state = State::Held(Hold {
             receipt: delivery.receipt,
             life,
             consumer,
             until: delivery.lease.remaining.map(|rest| at.mono + rest.saturating_sub(slack)),
             shaken: self.promises.rebalances,
+            starts: false,
             marked: false,
             forgotten: false,
+            noted,
         });
     }
 
@@ -168,11 +186,13 @@ impl Job {
             }
             State::Waiting => {}
         }
-        let end = self.envelope.expires_at.filter(|_| !self.ttl_lifted);
-        if end.is_some_and(|end| end < at.wall) && !self.blurred {
-            wrongs.push("given out after its time to live".to_owned());
-        }
         wrongs
+    }
+
+    /// Nobody may begin it any more.
+    pub(super) fn outlived(&self, at: At) -> bool {
+        let end = self.envelope.expires_at.filter(|_| !self.ttl_lifted);
+        end.is_some_and(|end| end < at.wall) && !self.blurred
     }
 
     /// Whether it carries the right numbers.

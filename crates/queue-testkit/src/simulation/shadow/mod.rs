@@ -8,6 +8,7 @@ mod end;
 mod publish;
 mod runs;
 mod settle;
+mod steady;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -60,10 +61,14 @@ struct Hold {
     until: Option<Duration>,
     /// Its session ended, or may have: it may be given to another.
     shaken: bool,
+    /// Its start was to be marked: it may be, whatever was answered.
+    starts: bool,
     /// Its start was marked.
     marked: bool,
     /// The broker was killed, and may not have written the claim down.
     forgotten: bool,
+    /// It was written down before it was answered.
+    noted: bool,
 }
 
 #[derive(Debug)]
@@ -90,6 +95,8 @@ struct Job {
     cancel_since: Duration,
     /// It was asked to stop, and nobody was answered.
     cancel_doubted: bool,
+    /// How many wait for the answer to that.
+    cancels_under_way: u32,
     /// Started deliveries that ended in a lost lease.
     started_lost: u32,
     /// Of these, so many at least outlive the broker.
@@ -99,6 +106,10 @@ struct Job {
     /// Dispositions that were asked for and not answered: each may have taken.
     doubts: Vec<Disposition>,
     claims: u32,
+    /// It was there when the broker was killed, and was not claimed since.
+    suspect: bool,
+    /// Since when it surely has a record: its first claim was answered.
+    recorded: Option<Duration>,
     retries: u32,
     releases: u32,
     losses: u32,
@@ -176,7 +187,12 @@ struct Line {
 #[derive(Debug, Clone)]
 struct KeyHold {
     job: JobId,
+    /// When its holder was answered.
+    since: Duration,
+    /// The latest that its window may end.
     until: Option<Duration>,
+    /// The earliest: the window began no sooner than its holder was asked for.
+    surely: Option<Duration>,
     kept: Option<Timestamp>,
     /// It may hold for longer.
     doubted: bool,
@@ -205,6 +221,9 @@ pub(super) struct Shadow {
     leads: BTreeMap<String, runs::Lead>,
     reachable_since: Duration,
     told: end::Told,
+    away: steady::Away,
+    cut: steady::Cut,
+    copied: steady::Copied,
     wrongs: Vec<String>,
     /// Counted for the report.
     pub(super) claims: u64,
@@ -230,6 +249,9 @@ impl Shadow {
             leads: BTreeMap::new(),
             reachable_since: Duration::ZERO,
             told: end::Told::default(),
+            away: steady::Away::default(),
+            cut: steady::Cut::default(),
+            copied: steady::Copied::default(),
             wrongs: Vec::new(),
             claims: 0,
             settlements: 0,
@@ -283,20 +305,24 @@ impl Shadow {
     }
 
     /// The broker lost its memory: leases, leaders, watchers, and claims that nobody waited for. What it had answered it
-    /// still knows, and waits go on by the wall clock.
+    /// still knows, epochs rise, and waits go on by the wall clock. The first claim since of a job that was there may be of what
+    /// killed it: that one it writes down before it hands the job out.
     fn killed(&mut self, at: At) {
         self.told.lose();
-        self.leads.clear();
+        self.leads.values_mut().for_each(|lead| lead.end(at));
         for job in self.jobs.values_mut() {
             job.due.restart(at);
             if let State::Held(hold) = &mut job.state {
-                (hold.shaken, hold.forgotten) = (true, true);
+                hold.shaken = true;
+                hold.forgotten |= !hold.noted;
             }
+            job.suspect = job.offer == Offer::Accepted;
         }
         for hold in self.keys.values_mut() {
             if let Some((until, kept)) = hold.until.as_mut().zip(hold.kept) {
                 // Where it had ended by then, the broker may know or not.
                 *until = (*until).min(at.mono + at.wall.until(kept));
+                hold.surely = hold.surely.min(Some(*until));
                 hold.doubted = true;
             }
         }
@@ -419,7 +445,7 @@ impl Job {
     /// It may be over: as far as anybody was told, or because its time ran out.
     fn may_be_over(&self, at: At) -> bool {
         let doubted = self.cancel_doubted || self.doubts.iter().any(|doubt| End::of(doubt).is_final());
-        let cancelled = self.cancel && (self.orphaned || !self.stands(at));
+        let cancelled = self.cancels_under_way > 0 || self.cancel && (self.orphaned || !self.stands(at));
         self.is_over() || self.offer != Offer::Accepted || doubted || cancelled || self.may_have_expired(at)
     }
 

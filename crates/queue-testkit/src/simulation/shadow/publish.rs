@@ -68,20 +68,21 @@ impl Shadow {
         job.place = place;
         job.accepted_at = at.mono;
         // Who waited came in some time before the answer, and nobody knows when.
-        let at_once = began == at.mono;
-        job.fresh &= at_once;
+        job.fresh &= began == at.mono;
         self.next_place += 1;
-        self.take_key(at, queue, envelope, at_once);
+        self.take_key(at, began, queue, envelope);
     }
 
-    pub(super) fn take_key(&mut self, at: At, queue: &QueueName, envelope: &Envelope, at_once: bool) {
+    /// It took its key some time between then and now.
+    pub(super) fn take_key(&mut self, at: At, began: Duration, queue: &QueueName, envelope: &Envelope) {
         let Some(unique) = envelope.unique.as_deref().filter(|_| self.promises.records) else { return };
         let name = (queue.clone(), unique.key.clone());
         if let Some(holder) = self.keys.get(&name).cloned()
             && holder.job != envelope.id
             && self.surely_holds(at, &holder)
         {
-            if !at_once {
+            // Before the holder was there it may have been free.
+            if began < holder.since {
                 return;
             }
             let text = format!("accepted while {} holds its unique key", words::job(holder.job));
@@ -92,14 +93,15 @@ impl Shadow {
         let window = |window| if doubted { at.mono } else { at.mono + window };
         let until = unique.window.map(window);
         let kept = unique.window.map(|window| at.wall + window);
-        self.keys.insert(name, KeyHold { job: envelope.id, until, kept, doubted });
+        let surely = until.zip(unique.window).map(|(until, window)| until.min(began + window));
+        self.keys.insert(name, KeyHold { job: envelope.id, since: at.mono, until, surely, kept, doubted });
     }
 
     fn surely_holds(&self, at: At, holder: &KeyHold) -> bool {
-        if let Some(until) = holder.until {
+        if let Some(until) = holder.surely {
             return at.mono < until && self.jobs.get(&holder.job).is_some_and(|job| job.offer == Offer::Accepted);
         }
-        self.jobs.get(&holder.job).is_some_and(|job| !job.may_be_over(at))
+        self.jobs.get(&holder.job).is_some_and(|job| !job.may_be_over(at) && !self.is_cut(&job.queue))
     }
 
     fn duplicate(&mut self, (at, began): (At, Duration), queue: &QueueName, envelope: &Envelope, existing: JobId) {
@@ -133,12 +135,13 @@ impl Shadow {
     }
 
     fn refused(&mut self, id: JobId, rejection: &Rejection) {
+        let cut = self.jobs.get(&id).is_some_and(|job| self.is_cut(&job.queue));
         let Some(job) = self.jobs.get_mut(&id) else { return };
         // A refusal of a repetition says nothing of the first.
         if job.offer == Offer::Unknown && !job.asked_before {
             job.offer = Offer::Refused;
         }
-        if !matches!(rejection, Rejection::Full | Rejection::Unavailable(_)) {
+        if !cut && !matches!(rejection, Rejection::Full | Rejection::Unavailable(_)) {
             let text = format!("refused for no reason: {rejection:?}");
             self.wrong_with(id, text);
         }
@@ -175,11 +178,14 @@ impl Job {
             cancel: false,
             cancel_since: Duration::ZERO,
             cancel_doubted: false,
+            cancels_under_way: 0,
             started_lost: 0,
             started_kept: 0,
             orphaned: false,
             doubts: Vec::new(),
             claims: 0,
+            suspect: false,
+            recorded: None,
             retries: 0,
             releases: 0,
             losses: 0,

@@ -88,7 +88,9 @@ impl Shadow {
     fn take_effect(&mut self, at: At, id: JobId, disposition: &Disposition) {
         let records = self.promises.records;
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        job.orphaned = false;
+        // Who gives a job back unstarted says nothing of whether it ends whoever starts it.
+        let unstarted = matches!(&job.state, State::Held(hold) if !hold.starts);
+        job.orphaned &= unstarted && matches!(disposition, Disposition::Release { .. } | Disposition::Park { .. });
         job.doubts.clear();
         let mut end = End::of(disposition);
         // A job that was asked to stop does not come back.
@@ -163,6 +165,15 @@ impl Shadow {
         }
     }
 
+    /// Signs of life are on their way.
+    pub(in crate::simulation) fn beating(&mut self, beats: &[Beat]) {
+        for beat in beats.iter().filter(|beat| beat.started) {
+            if let Some(Job { state: State::Held(hold), .. }) = self.jobs.get_mut(&beat.receipt.id) {
+                hold.starts = true;
+            }
+        }
+    }
+
     /// A sign of life was answered.
     pub(in crate::simulation) fn beaten(&mut self, at: At, asked: Duration, beats: &[Beat], outcomes: &[BeatOutcome]) {
         if beats.len() != outcomes.len() {
@@ -208,9 +219,17 @@ impl Shadow {
         }
     }
 
-    /// Somebody asked a job to stop, and was answered.
-    pub(in crate::simulation) fn cancelled(&mut self, at: At, id: JobId, outcome: CancelOutcome) {
+    /// Somebody asks a job to stop: where a call is many steps it may have stopped long before that is answered.
+    pub(in crate::simulation) fn cancelling(&mut self, id: JobId) {
+        if let Some(job) = self.jobs.get_mut(&id).filter(|_| !self.promises.atomic) {
+            job.cancels_under_way += 1;
+        }
+    }
+
+    /// Somebody asked a job to stop then, and was answered.
+    pub(in crate::simulation) fn cancelled(&mut self, at: At, asked: Duration, id: JobId, outcome: CancelOutcome) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.cancels_under_way = job.cancels_under_way.saturating_sub(1);
         match outcome {
             CancelOutcome::Cancelled => {
                 let over = job.is_over();
@@ -229,15 +248,19 @@ impl Shadow {
                     self.wrong_with(id, "asked to stop as if it ran, and nobody has it");
                 }
             }
-            // The request may have arrived twice beneath.
-            CancelOutcome::AlreadyTerminal if !self.promises.atomic => job.doubts.push(Disposition::Cancelled),
+            // The request may have arrived twice beneath: then it is cancelled, whatever is answered to those who settle it.
+            CancelOutcome::AlreadyTerminal if !self.promises.atomic => {
+                job.doubts.push(Disposition::Cancelled);
+                job.cancel_doubted = true;
+            }
             CancelOutcome::AlreadyTerminal => {
                 if !job.may_be_over(at) && job.doubts.is_empty() {
                     self.wrong_with(id, "said to have ended, and it has not");
                 }
             }
-            // Its record begins at its claim where it was published without the store.
-            CancelOutcome::NotFound if !self.promises.atomic && job.claims == 0 => {}
+            // Its record begins at its claim where it was published without the store, and what was asked before then may be
+            // answered long after.
+            CancelOutcome::NotFound if !self.promises.atomic && job.recorded.is_none_or(|since| asked < since) => {}
             CancelOutcome::NotFound => {
                 if job.offer == super::Offer::Accepted {
                     self.wrong_with(id, "said not to be there, and it was accepted");
@@ -249,6 +272,7 @@ impl Shadow {
     /// A cancel whose answer nobody hears: it may be asked for.
     pub(in crate::simulation) fn cancel_in_doubt(&mut self, id: JobId) {
         if let Some(job) = self.jobs.get_mut(&id) {
+            job.cancels_under_way = job.cancels_under_way.saturating_sub(1);
             job.doubts.push(Disposition::Cancelled);
             job.cancel_doubted = true;
         }
@@ -293,7 +317,7 @@ impl Shadow {
         if !was_dead && !doubted {
             self.wrong_with(id, "redriven, and it was not dead");
         }
-        self.take_key(at, &queue, &envelope, true);
+        self.take_key(at, at.mono, &queue, &envelope);
     }
 
     /// Jobs parked under the key may run.

@@ -47,6 +47,10 @@ impl JobStore for WitnessStore {
     }
 
     async fn cancel(&self, jobs: &[JobRef], cancel: &Cancel) -> Vec<Result<CancelOutcome>> {
+        let asked = self.sim.judge(|shadow, at| {
+            jobs.iter().for_each(|job| shadow.cancelling(job.id));
+            at.mono
+        });
         let doubt = Doubt::unless_answered(&self.sim, |shadow| {
             jobs.iter().for_each(|job| shadow.cancel_in_doubt(job.id));
         });
@@ -55,7 +59,7 @@ impl JobStore for WitnessStore {
         self.sim.judge(|shadow, at| {
             for (job, answer) in jobs.iter().zip(&answers) {
                 match answer {
-                    Ok(outcome) => shadow.cancelled(at, job.id, *outcome),
+                    Ok(outcome) => shadow.cancelled(at, asked, job.id, *outcome),
                     Err(_) => shadow.cancel_in_doubt(job.id),
                 }
             }
@@ -83,7 +87,7 @@ impl JobStore for WitnessStore {
     async fn lead(&self, role: &str, candidate: &str, term: Duration) -> Result<Option<Leadership>> {
         let lead = self.inner.lead(role, candidate, term).await;
         if let Ok(Some(lead)) = &lead {
-            self.sim.judge(|shadow, at| shadow.led(at, role, candidate, lead, term));
+            self.sim.judge(|shadow, at| shadow.led(at, &format!("{role} of {:?}", self.id()), candidate, lead, term));
         }
         lead
     }
