@@ -35,6 +35,11 @@ impl Layout {
         format!("{}:store", self.prefix)
     }
 
+    /// The numbers of the queues of a tracking store.
+    pub(crate) fn numbers(&self) -> String {
+        format!("{}:numbers", self.prefix)
+    }
+
     pub(crate) fn role(&self, role: &str) -> String {
         format!("{}:lead:{role}", self.prefix)
     }

@@ -10,14 +10,17 @@ mod factory;
 mod fault;
 mod layout;
 mod link;
+mod print;
 mod provider;
 mod record;
 mod scripts;
 mod specs;
 mod store;
+mod tracking;
 mod wake;
 
 pub use factory::register;
 pub use provider::{RedisOptions, RedisProvider};
+pub use tracking::RedisTracking;
 
 pub(crate) const SCHEME: &str = "redis";

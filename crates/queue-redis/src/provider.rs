@@ -93,12 +93,7 @@ impl RedisProvider {
     /// # Errors
     /// `CONFIG` for a URL that is none, `AUTHENTICATION`, `UNAVAILABLE`.
     pub async fn connect(options: &RedisOptions, env: &Env) -> Result<Self> {
-        let link = Link::connect(&options.url).await?;
-        let layout = Layout::new(&options.prefix);
-        let store = identity(&link, &layout, env).await?;
-        let process = format!("{:016x}{:016x}", env.random.next_u64(), env.random.next_u64());
-        let wakes = Wakes::new(link.clone(), &layout, &process);
-        let shared = Shared { link, layout, specs: Specs::default(), wakes, store, closed: AtomicBool::new(false) };
+        let shared = Shared::connect(options, Layout::new(&options.prefix), env).await?;
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -211,6 +206,15 @@ async fn identity(link: &Link, layout: &Layout, env: &Env) -> Result<StoreId> {
 }
 
 impl Shared {
+    /// Connects to what has its keys by this layout.
+    pub(crate) async fn connect(options: &RedisOptions, layout: Layout, env: &Env) -> Result<Self> {
+        let link = Link::connect(&options.url).await?;
+        let store = identity(&link, &layout, env).await?;
+        let process = format!("{:016x}{:016x}", env.random.next_u64(), env.random.next_u64());
+        let wakes = Wakes::new(link.clone(), &layout, &process);
+        Ok(Self { link, layout, specs: Specs::default(), wakes, store, closed: AtomicBool::new(false) })
+    }
+
     pub(crate) fn open(&self, operation: &'static str) -> Result<()> {
         if self.is_closed() {
             let message = "this connection was closed: connect again";

@@ -210,7 +210,8 @@ impl JobStore for RedisStore {
     }
 
     async fn watch(&self, what: Watch) -> Result<BoxStream<'static, Watched>> {
-        events::watch(Arc::clone(&self.shared), what).await
+        let store = Arc::new(Self::new(Arc::clone(&self.shared)));
+        events::watch(Arc::clone(&self.shared), store, what).await
     }
 
     async fn cancel(&self, jobs: &[JobRef], cancel: &Cancel) -> Vec<Result<CancelOutcome>> {
