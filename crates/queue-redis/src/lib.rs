@@ -9,6 +9,7 @@ mod events;
 mod factory;
 mod fault;
 mod layout;
+mod limiter;
 mod link;
 mod print;
 mod provider;

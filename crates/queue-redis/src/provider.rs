@@ -29,6 +29,7 @@ use crate::{
     consumer::RedisConsumer,
     fault,
     layout::Layout,
+    limiter::RedisLimiter,
     link::{self, Link},
     record, scripts,
     specs::{Known, Specs},
@@ -316,7 +317,7 @@ impl QueueProvider for RedisProvider {
     }
 
     fn limiter(&self) -> Option<Arc<dyn Limiter>> {
-        None
+        Some(Arc::new(RedisLimiter::new(Arc::clone(&self.shared))))
     }
 
     async fn unpark(&self, queue: &QueueName, key: &ParkKey, n: usize) -> Result<usize> {

@@ -4,10 +4,13 @@ use std::sync::LazyLock;
 
 use redis::Script;
 
+use crate::scripts::on_clock;
+
 macro_rules! scripts {
     ($($name:ident = $file:literal;)*) => {
         $(pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| {
-            Script::new(concat!(include_str!("scripts/prelude.lua"), "\n", include_str!(concat!("scripts/", $file))))
+            let text = concat!(include_str!("scripts/prelude.lua"), "\n", include_str!(concat!("scripts/", $file)));
+            Script::new(&on_clock(text))
         });)*
     };
 }
