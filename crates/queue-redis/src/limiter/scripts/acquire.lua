@@ -23,7 +23,7 @@ local function acquire(holder, needs)
     end
   end
   local permit = {}
-  for n, m in ipairs(taken) do permit[n] = { m.key, enter(m, holder), m.sort } end
+  for n, m in ipairs(taken) do permit[n] = { m.key, enter(m), m.sort } end
   call('HSET', B .. 'p', holder, cmsgpack.pack({ now, permit }))
   call('ZADD', B .. 'l', until_, holder)
   return 0, -1

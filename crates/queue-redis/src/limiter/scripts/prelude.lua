@@ -4,7 +4,7 @@
 --
 -- p  HASH  holder -> permit: since when, and for each of its limits: key, turn     l  ZSET  holders by the end of their lease
 -- m:KEY  STRING  what is counted for a key; it goes by itself when a new one would be no other
--- w:KEY  ZSET  starts in a sliding window; v:KEY  HASH  how many are in each slice of a large one     e  STREAM  breakers that changed
+-- w:KEY  ZSET  the numbers of starts in a sliding window, by time; v:KEY  HASH  how many are in each slice of a large one     e  STREAM  breakers that changed
 --
 -- Times are microseconds of the server's clock.
 local call, pack, unpick = redis.call, struct.pack, struct.unpack
@@ -53,7 +53,7 @@ local function fresh(key, limit)
     m.rate, m.per, m.burst, m.at = limit[1], limit[2], limit[3], now
     m.level = m.burst * m.per
   elseif m.sort == WINDOW then
-    m.max, m.per, m.sliced, m.sum = limit[1], limit[2], limit[1] > EXACT, 0
+    m.max, m.per, m.sliced, m.sum, m.starts = limit[1], limit[2], limit[1] > EXACT, 0, 0
   elseif m.sort == RUNNING then
     m.max, m.running = limit[1], 0
   else
@@ -187,21 +187,23 @@ local function room(m)
 end
 
 -- Only where one is free. Answers what `leave` wants to be told.
-local function enter(m, holder)
+local function enter(m)
   touch(m)
   m.held = m.held + 1
   if m.sort == BUCKET then
     m.level = m.level - m.per
   elseif m.sort == WINDOW then
-    local starts, at = B .. 'w:' .. m.key, string.format('%.0f', now)
+    local starts = B .. 'w:' .. m.key
     if m.sliced then
       local slice = string.format('%.0f', math.floor(now / grain(m)) * grain(m))
       call('ZADD', starts, slice, slice)
       call('HINCRBY', B .. 'v:' .. m.key, slice, 1)
     else
-      call('ZADD', starts, at, holder .. at)
+      m.starts = m.starts + 1
+      call('ZADD', starts, string.format('%.0f', now), m.starts)
     end
     m.sum = m.sum + 1
+    return m.starts
   elseif m.sort == RUNNING then
     m.running = m.running + 1
   else
@@ -211,7 +213,7 @@ local function enter(m, holder)
   return 0
 end
 
-local function give_back(m, holder, began)
+local function give_back(m, start, began)
   if m.sort == BUCKET then
     fill(m)
     m.level = math.min(m.burst * m.per, m.level + m.per)
@@ -223,7 +225,7 @@ local function give_back(m, holder, began)
       m.sum = m.sum - 1
     end
   else
-    m.sum = m.sum - call('ZREM', B .. 'w:' .. m.key, holder .. string.format('%.0f', began))
+    m.sum = m.sum - call('ZREM', B .. 'w:' .. m.key, start)
   end
 end
 
@@ -245,7 +247,7 @@ local function judge(m, turn, how)
 end
 
 -- The run that was let in then is over. What its key has come to mean since, or that nothing is known of it any more, is no matter.
-local function leave(taken, holder, began, how)
+local function leave(taken, began, how)
   local m = known(taken[1])
   if not m or m.sort ~= taken[3] then return end
   touch(m)
@@ -255,7 +257,7 @@ local function leave(taken, holder, began, how)
   elseif m.sort == BREAKER then
     judge(m, taken[2], how)
   elseif how == UNUSED then
-    give_back(m, holder, began)
+    give_back(m, taken[2], began)
   end
 end
 
@@ -265,7 +267,7 @@ local function finish(holder, how)
   if not permit then return end
   call('HDEL', B .. 'p', holder)
   permit = cmsgpack.unpack(permit)
-  for _, taken in ipairs(permit[2]) do leave(taken, holder, permit[1], how) end
+  for _, taken in ipairs(permit[2]) do leave(taken, permit[1], how) end
 end
 
 -- Ends what was not renewed, so much at a time.
