@@ -15,13 +15,17 @@ use crate::{run, workspace::Workspace};
 #[command(after_help = "Examples:\n  \
     cargo xtask bench                  all of them\n  \
     cargo xtask bench memory           crates/*/benches/memory.rs\n  \
-    cargo xtask bench memory --json    one JSON object a line on standard output, nothing else")]
+    cargo xtask bench memory --json    one JSON object a line on standard output, nothing else\n  \
+    cargo xtask bench redis --quick    less of everything, where the benchmark knows how: to see that it works")]
 pub(crate) struct Args {
     /// Which; all of them if not given.
     name: Option<String>,
     /// Print the rows as they come, for programs.
     #[arg(long)]
     json: bool,
+    /// Measure less, and so less surely, where the benchmark can.
+    #[arg(long)]
+    quick: bool,
 }
 
 /// A line of a benchmark.
@@ -46,7 +50,7 @@ pub(crate) fn perform(args: &Args) -> Result<()> {
         bail!("no benchmark {}; there are: {names}", args.name.as_deref().unwrap_or_default());
     }
     for (package, bench) in chosen {
-        let rows = measure(package, bench, args.json)?;
+        let rows = measure(package, bench, args)?;
         if rows.is_empty() {
             bail!("{package}'s benchmark `{bench}` printed no row");
         }
@@ -57,13 +61,16 @@ pub(crate) fn perform(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn measure(package: &str, bench: &str, json: bool) -> Result<Vec<Row>> {
+fn measure(package: &str, bench: &str, args: &Args) -> Result<Vec<Row>> {
     let mut command = run::cargo();
     command.args(["bench", "--all-features", "--package", package, "--bench", bench]);
+    if args.quick {
+        command.args(["--", "--quick"]);
+    }
     let mut rows = Vec::new();
     run::each_line(&mut command, |line| match line.trim_start().starts_with('{') {
         true => {
-            if json {
+            if args.json {
                 println!("{line}");
             }
             rows.push(row(line));

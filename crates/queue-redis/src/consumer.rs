@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::{BufMut, Bytes};
 use queue_core::{
     Result,
-    job::JobId,
+    job::{Envelope, JobId},
     provider::{
         Beat, BeatOutcome, CloseReport, ConsumeOptions, Consumer, Delivery, Lease, Receipt, Rejection, SettleOutcome,
         Settlement,
@@ -31,6 +31,8 @@ use crate::{
     specs::Known,
 };
 
+/// Claims under way at once while the queue is full of work: the server has one while the answer of another is read.
+const CLAIMS: usize = 3;
 /// A wait beyond it is as good as endless, and cannot overflow the clock.
 const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3_600);
 /// A broken connection is tried again so soon; and how soon a queue that is paused is looked at without being told.
@@ -46,10 +48,20 @@ pub(crate) struct RedisConsumer {
     lease: Duration,
     demand: AtomicUsize,
     closed: AtomicBool,
+    /// Whether the last claim found as much as it asked for, so that there is more.
+    plenty: AtomicBool,
     /// Demand, room or closing changed.
     changed: Notify,
-    /// What was given out, with the end of its lease as it is known here.
-    out: Mutex<HashMap<(JobId, u64), Instant>>,
+    out: Mutex<HashMap<(JobId, u64), Out>>,
+}
+
+/// What was given out.
+#[derive(Debug)]
+struct Out {
+    /// The end of its lease as it is known here.
+    end: Instant,
+    /// Bytes of its record.
+    size: u32,
 }
 
 /// What a claim found.
@@ -67,12 +79,13 @@ impl RedisConsumer {
             lease: options.lease,
             demand: AtomicUsize::new(options.outstanding),
             closed: AtomicBool::new(false),
+            plenty: AtomicBool::new(false),
             changed: Notify::new(),
             out: Mutex::default(),
         }
     }
 
-    fn out(&self) -> std::sync::MutexGuard<'_, HashMap<(JobId, u64), Instant>> {
+    fn out(&self) -> std::sync::MutexGuard<'_, HashMap<(JobId, u64), Out>> {
         self.out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -80,7 +93,7 @@ impl RedisConsumer {
     fn outstanding(&self) -> usize {
         let now = Instant::now();
         let mut out = self.out();
-        out.retain(|_, end| *end > now);
+        out.retain(|_, out| out.end > now);
         out.len()
     }
 
@@ -89,8 +102,47 @@ impl RedisConsumer {
         self.changed.notify_waiters();
     }
 
-    async fn claim(&self, most: usize, sleep: Duration) -> Result<Claimed> {
-        let most = most.min(BATCH);
+    fn all_ended(&self, receipts: impl Iterator<Item = Receipt>) {
+        {
+            let mut out = self.out();
+            for receipt in receipts {
+                out.remove(&(receipt.id, receipt.epoch));
+            }
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// As many jobs as there is room for: with one call, or with several at once where there is plenty.
+    async fn claim(&self, room: usize, sleep: Duration) -> Result<Claimed> {
+        if room <= BATCH || !self.plenty.load(Ordering::Relaxed) {
+            let most = room.min(BATCH);
+            let claimed = self.claim_once(most, sleep).await?;
+            let full = matches!(&claimed, Claimed::Jobs(jobs) if jobs.len() == most);
+            self.plenty.store(full, Ordering::Relaxed);
+            return Ok(claimed);
+        }
+        let calls = room.div_ceil(BATCH).min(CLAIMS);
+        let parts = (0..calls).map(|call| self.claim_once(BATCH.min(room - call * BATCH), Duration::ZERO));
+        // They are answered in the order in which they were sent.
+        let parts = futures_util::future::join_all(parts).await;
+        let (mut jobs, mut failed) = (Vec::new(), None);
+        for part in parts {
+            match part {
+                Ok(Claimed::Jobs(more)) => jobs.extend(more),
+                Ok(Claimed::Nothing { .. }) => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        self.plenty.store(jobs.len() == room.min(calls * BATCH), Ordering::Relaxed);
+        match failed {
+            // What was claimed is claimed, whatever became of the rest.
+            _ if !jobs.is_empty() => Ok(Claimed::Jobs(jobs)),
+            Some(error) => Err(error),
+            None => self.claim_once(BATCH, sleep).await,
+        }
+    }
+
+    async fn claim_once(&self, most: usize, sleep: Duration) -> Result<Claimed> {
         let asked = Instant::now();
         let arguments = [
             most.to_string(),
@@ -105,12 +157,15 @@ impl RedisConsumer {
         let mut answer = link::items(answer).map_err(broken)?.into_iter();
         let next = link::number(&answer.next().unwrap_or_default()).map_err(broken)?;
         let paused = answer.next() == Some(Value::Int(1));
+        let mut epoch = link::number(&answer.next().unwrap_or_default()).map_err(broken)?.unsigned_abs();
         let mut jobs = Vec::with_capacity(answer.len() / 2);
         while let (Some(claim), Some(row)) = (answer.next(), answer.next()) {
-            let claim = link::bytes(claim).and_then(record::read_claim).map_err(broken)?;
+            epoch += 1;
+            let claim = link::bytes(claim).and_then(|claim| record::read_claim(claim, epoch)).map_err(broken)?;
             let row = link::bytes(row).map_err(broken)?;
+            let size = row.len();
             match record::read(claim.id, row) {
-                Ok(submitted) => jobs.push(self.delivery(&claim, submitted.envelope, asked)),
+                Ok(submitted) => jobs.push(self.delivery(claim, submitted.envelope, asked, size)),
                 Err(what) => tracing::error!(job = %claim.id, what, "a record cannot be read; its lease will end"),
             }
         }
@@ -121,35 +176,48 @@ impl RedisConsumer {
         Ok(Claimed::Nothing { next })
     }
 
-    fn delivery(&self, claim: &record::Claim, envelope: queue_core::job::Envelope, asked: Instant) -> Delivery {
-        self.out().insert((claim.id, claim.epoch), asked + self.lease);
+    fn delivery(&self, claim: record::Claim, envelope: Envelope, asked: Instant, size: usize) -> Delivery {
+        let size = u32::try_from(size).unwrap_or(0);
+        self.out().insert((claim.id, claim.epoch), Out { end: asked + self.lease, size });
+        let first = || record::Past { attempt: envelope.attempt, started: envelope.deliveries, redelivered: false };
+        let past = claim.past.unwrap_or_else(first);
         Delivery {
             place: 0,
-            envelope,
             receipt: Receipt { id: claim.id, slot: 0, epoch: claim.epoch },
             lease: Lease { remaining: Some(self.lease), cancel: None },
-            attempt: claim.attempt,
-            started_before: claim.started,
-            redelivered: claim.redelivered,
+            attempt: past.attempt,
+            started_before: past.started,
+            redelivered: past.redelivered,
+            envelope,
         }
     }
 
     async fn settle_part(&self, part: &[Settlement]) -> Vec<SettleOutcome> {
         let mut outcomes: Vec<Option<SettleOutcome>> = vec![None; part.len()];
-        let mut arguments = vec![self.known.tracked().as_bytes().to_vec()];
+        let mut arguments = vec![self.known.tracked().as_bytes().to_vec(), Vec::new()];
+        let mut follow_ups = 0;
         let mut sent = Vec::with_capacity(part.len());
         for (index, settlement) in part.iter().enumerate() {
             match self.settle_arguments(settlement).await {
                 Ok(more) => {
                     arguments.extend(more);
+                    follow_ups += settlement.then.len();
                     sent.push(index);
                 }
                 Err(refusal) => outcomes[index] = Some(refusal),
             }
         }
         if !sent.is_empty() {
+            arguments[1] = follow_ups.to_string().into_bytes();
             let answer = self.shared.link.run(&scripts::SETTLE, &self.known.base, &arguments).await;
             match answer.map_err(|error| fault::of(&error, "settle").on(&self.known.spec.name)) {
+                // All of them.
+                Ok(Value::Int(_)) => {
+                    self.all_ended(part.iter().map(|settlement| settlement.receipt));
+                    for index in &sent {
+                        outcomes[*index] = Some(SettleOutcome::Settled);
+                    }
+                }
                 Ok(answer) => {
                     let answers = link::items(answer).unwrap_or_default();
                     for (index, answer) in sent.iter().zip(answers) {
@@ -182,14 +250,17 @@ impl RedisConsumer {
     /// As `settle.lua` takes it, or why a follow-up cannot be published.
     async fn settle_arguments(&self, settlement: &Settlement) -> Result<Vec<Vec<u8>>, SettleOutcome> {
         let (code, after, value) = written(&settlement.disposition);
-        let mut head = Vec::with_capacity(48);
-        head.put_slice(settlement.receipt.id.as_bytes());
+        let receipt = settlement.receipt;
+        let size = self.out().get(&(receipt.id, receipt.epoch)).map_or(0, |out| out.size);
+        let mut head = Vec::with_capacity(29 + value.len());
         head.put_u64_le(settlement.receipt.epoch);
         head.put_u8(code);
         head.put_slice(&print(code, after, &value, &settlement.disposition));
         record::put_six(&mut head, after);
         head.put_u16_le(u16::try_from(settlement.then.len()).unwrap_or(u16::MAX));
-        let mut arguments = vec![head, value];
+        head.put_u32_le(size);
+        head.put_slice(&value);
+        let mut arguments = vec![receipt.id.as_bytes().to_vec(), head];
         for (index, follow_up) in settlement.then.iter().enumerate() {
             let not_settled = |error| SettleOutcome::NotSettled { then_index: Some(index), error };
             let known = self.shared.known(&follow_up.queue).await.map_err(not_settled)?;
@@ -246,8 +317,8 @@ impl RedisConsumer {
             return BeatOutcome::Lost;
         };
         let remaining = Duration::from_millis(left);
-        if let Some(end) = self.out().get_mut(&(receipt.id, receipt.epoch)) {
-            *end = asked + remaining;
+        if let Some(out) = self.out().get_mut(&(receipt.id, receipt.epoch)) {
+            out.end = asked + remaining;
         }
         let cancel = link::bytes(cancel).ok().filter(|cancel| !cancel.is_empty());
         let cancel = cancel.and_then(|cancel| record::read_cancel(cancel).ok());

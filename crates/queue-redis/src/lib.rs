@@ -4,6 +4,7 @@
 //! what they keep stands at the top of `prelude.lua`. Needs Redis 7.0 or later.
 
 mod admin;
+mod coalesce;
 mod consumer;
 mod events;
 mod factory;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use queue_core::{
     Env, Error, ErrorCode, QueueName, QueueProvider, QueueSpec, Result,
     job::{Envelope, JobRef, StoreId},
@@ -26,6 +27,7 @@ use tokio::time::Instant;
 use crate::{
     SCHEME,
     admin::RedisAdmin,
+    coalesce::Coalescer,
     consumer::RedisConsumer,
     fault,
     layout::Layout,
@@ -76,6 +78,7 @@ pub(crate) struct Shared {
     pub(crate) specs: Specs,
     pub(crate) wakes: Wakes,
     pub(crate) store: StoreId,
+    lines: Coalescer<Line, Envelope, PublishOutcome>,
     closed: AtomicBool,
 }
 
@@ -83,6 +86,8 @@ const MIN_LEASE: Duration = Duration::from_millis(10);
 const MAX_LEASE: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// Jobs of one script call: longer ones would keep everybody else waiting.
 pub(crate) const BATCH: usize = 100;
+/// Calls of one queue in one round of maintenance, while there is more to do.
+const TICKS: usize = 20;
 /// How often a publisher that waits for room looks again.
 const ROOM: Duration = Duration::from_millis(50);
 /// A deadline beyond it is as good as none, and cannot overflow the clock.
@@ -96,35 +101,6 @@ impl RedisProvider {
     pub async fn connect(options: &RedisOptions, env: &Env) -> Result<Self> {
         let shared = Shared::connect(options, Layout::new(&options.prefix), env).await?;
         Ok(Self { shared: Arc::new(shared) })
-    }
-
-    /// One script call's worth of jobs; the answers, and which of them found the queue full.
-    async fn publish_once(&self, known: &Known, batch: &[Envelope], on_full: OnFull) -> Vec<PublishOutcome> {
-        let mut arguments = Vec::with_capacity(1 + 2 * batch.len());
-        // What was promised already finds room in a full queue.
-        let room = if on_full == OnFull::Exceed { u64::from(u32::MAX) } else { known.max_len() };
-        arguments.push(room.to_string().into_bytes());
-        for envelope in batch {
-            let (head, body) = record::to_publish(envelope);
-            arguments.extend([head, body]);
-        }
-        let answer = self.shared.link.run(&scripts::PUBLISH, &known.base, &arguments).await;
-        let answers = match answer {
-            Ok(answer) => link::items(answer).unwrap_or_default(),
-            Err(error) => {
-                let refused = fault::is_refusal(&error);
-                let error = fault::of(&error, "publish").on(&known.spec.name);
-                let outcome = match refused {
-                    true => PublishOutcome::Rejected(Rejection::Unavailable(error)),
-                    false => PublishOutcome::Unknown(error),
-                };
-                return vec![outcome; batch.len()];
-            }
-        };
-        let mut outcomes: Vec<_> = answers.into_iter().map(|answer| outcome(answer, &known.spec.name)).collect();
-        let missing = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
-        outcomes.resize_with(batch.len(), missing);
-        outcomes
     }
 
     async fn publish_all(&self, known: &Known, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
@@ -144,14 +120,16 @@ impl RedisProvider {
             let late = Error::new(ErrorCode::Timeout, "Redis did not answer before the deadline");
             PublishOutcome::Unknown(late.at("publish").by(SCHEME).on(&known.spec.name))
         };
+        let line = Line { known: known.clone(), exceeds: options.on_full == OnFull::Exceed };
+        let unknown = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
         loop {
             let begun = Instant::now();
             let mut full = Vec::new();
             for part in waiting.chunks(BATCH) {
                 let jobs: Vec<Envelope> = part.iter().map(|index| batch[*index].clone()).collect();
-                let published =
-                    tokio::time::timeout_at(deadline, self.publish_once(known, &jobs, options.on_full)).await;
-                let published = published.unwrap_or_else(|_| vec![late(); jobs.len()]);
+                let published = tokio::time::timeout_at(deadline, self.shared.lines.send(&line, jobs)).await;
+                let mut published = published.unwrap_or_else(|_| vec![late(); part.len()]);
+                published.resize_with(part.len(), unknown);
                 for (index, outcome) in part.iter().zip(published) {
                     if matches!(outcome, PublishOutcome::Rejected(Rejection::Full)) {
                         full.push(*index);
@@ -170,9 +148,60 @@ impl RedisProvider {
             waiting = full;
             tokio::time::sleep(ROOM).await;
         }
-        let unknown = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
         outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unknown)).collect()
     }
+}
+
+/// What the calls of publishers that ride together have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    known: Known,
+    /// Room in a full queue, for what was promised already.
+    exceeds: bool,
+}
+
+impl PartialEq for Line {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.known.base, self.exceeds) == (&other.known.base, other.exceeds)
+    }
+}
+
+impl Eq for Line {}
+
+impl std::hash::Hash for Line {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        (&self.known.base, self.exceeds).hash(state);
+    }
+}
+
+/// One script call's worth of jobs, and what became of each.
+async fn publish_once(link: &Link, line: &Line, batch: &[Envelope]) -> Vec<PublishOutcome> {
+    let known = &line.known;
+    let mut arguments = Vec::with_capacity(2 + 2 * batch.len());
+    let room = if line.exceeds { u64::from(u32::MAX) } else { known.max_len() };
+    arguments.push(room.to_string().into_bytes());
+    let mut jobs: Vec<_> = batch.iter().map(record::to_publish).collect();
+    // What they share is said once, and spares the script a look at each.
+    let shared = record::shared_head(&jobs);
+    if !shared.is_empty() {
+        jobs.iter_mut().for_each(|(head, _)| head.truncate(record::ID));
+    }
+    arguments.push(shared);
+    arguments.extend(jobs.into_iter().flat_map(|(head, body)| [head, body]));
+    let answers = match link.run(&scripts::PUBLISH, &known.base, &arguments).await {
+        Ok(Value::Int(_)) => return vec![PublishOutcome::Accepted { place: 0 }; batch.len()],
+        Ok(answer) => link::items(answer).unwrap_or_default(),
+        Err(error) => {
+            let refused = fault::is_refusal(&error);
+            let error = fault::of(&error, "publish").on(&known.spec.name);
+            let outcome = match refused {
+                true => PublishOutcome::Rejected(Rejection::Unavailable(error)),
+                false => PublishOutcome::Unknown(error),
+            };
+            return vec![outcome; batch.len()];
+        }
+    };
+    answers.into_iter().map(|answer| outcome(answer, &known.spec.name)).collect()
 }
 
 fn outcome(answer: Value, queue: &QueueName) -> PublishOutcome {
@@ -213,7 +242,13 @@ impl Shared {
         let store = identity(&link, &layout, env).await?;
         let process = format!("{:016x}{:016x}", env.random.next_u64(), env.random.next_u64());
         let wakes = Wakes::new(link.clone(), &layout, &process);
-        Ok(Self { link, layout, specs: Specs::default(), wakes, store, closed: AtomicBool::new(false) })
+        let publisher = link.clone();
+        let lines = Coalescer::new(BATCH, move |line: Line, batch: Vec<Envelope>| {
+            let link = publisher.clone();
+            async move { publish_once(&link, &line, &batch).await }.boxed()
+        });
+        let closed = AtomicBool::new(false);
+        Ok(Self { link, layout, specs: Specs::default(), wakes, store, lines, closed })
     }
 
     pub(crate) fn open(&self, operation: &'static str) -> Result<()> {
@@ -351,7 +386,15 @@ impl QueueProvider for RedisProvider {
                 continue;
             };
             let retention = known.spec.retention;
-            next = next.min(self.shared.tick(&known, &retention, BATCH).await?.next);
+            let mut ticked = Duration::ZERO;
+            // Others want a turn, too.
+            for _ in 0..TICKS {
+                ticked = self.shared.tick(&known, &retention, BATCH).await?.next;
+                if !ticked.is_zero() {
+                    break;
+                }
+            }
+            next = next.min(ticked);
         }
         Ok(next)
     }

@@ -48,6 +48,19 @@ pub(crate) fn to_publish(envelope: &Envelope) -> (Vec<u8>, Vec<u8>) {
     (head, body(envelope))
 }
 
+/// Bytes of an id.
+pub(crate) const ID: usize = 16;
+/// Bytes of a head without flags for more, the id with it.
+const PLAIN_HEAD: usize = ID + 24;
+
+/// What the heads have in common after the id, if they do and say nothing of a delay, an expiry or a unique key; else nothing.
+pub(crate) fn shared_head(jobs: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
+    let Some((first, _)) = jobs.first() else { return Vec::new() };
+    let (flags, due) = (first[ID], &first[ID + 2..ID + 8]);
+    let plain = first.len() == PLAIN_HEAD && flags == 0 && due.iter().all(|byte| *byte == 0);
+    if plain && jobs.iter().all(|(head, _)| head[ID..] == first[ID..]) { first[ID..].to_vec() } else { Vec::new() }
+}
+
 fn body(envelope: &Envelope) -> Vec<u8> {
     let headers = envelope.headers.as_bytes();
     let mut out = Vec::with_capacity(48 + envelope.kind.as_str().len() + headers.len() + envelope.payload.len());
@@ -254,15 +267,27 @@ pub(crate) fn read_cancel(bytes: Bytes) -> Result<Cancel, Broken> {
 pub(crate) struct Claim {
     pub(crate) id: JobId,
     pub(crate) epoch: u64,
+    /// Nothing, where nothing has happened to it: its record tells.
+    pub(crate) past: Option<Past>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Past {
     pub(crate) attempt: u32,
     pub(crate) started: u32,
     pub(crate) redelivered: bool,
 }
 
-pub(crate) fn read_claim(bytes: Bytes) -> Result<Claim, Broken> {
+/// `next` is the epoch of a job to which nothing has happened.
+pub(crate) fn read_claim(bytes: Bytes, next: u64) -> Result<Claim, Broken> {
     let mut row = Reader(bytes);
     let id = row.id()?;
-    Ok(Claim { id, epoch: row.u64()?, attempt: row.u32()?, started: row.u32()?, redelivered: row.u8()? == 1 })
+    if row.0.is_empty() {
+        return Ok(Claim { id, epoch: next, past: None });
+    }
+    let epoch = row.u64()?;
+    let past = Past { attempt: row.u32()?, started: row.u32()?, redelivered: row.u8()? == 1 };
+    Ok(Claim { id, epoch, past: Some(past) })
 }
 
 pub(crate) fn read_id(bytes: &[u8]) -> Result<JobId, Broken> {

@@ -4,22 +4,30 @@ use std::sync::LazyLock;
 
 use redis::Script;
 
+/// `flags` make the first line of the text, as Redis reads them there; `plain` is what comes before the prelude: it does all that is usual
+/// without it, and so without its cost.
 macro_rules! scripts {
-    ($($name:ident = $file:literal;)*) => {
+    ($($name:ident = $(flags $flags:literal,)? $(plain $plain:literal,)? $file:literal;)*) => {
         $(pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| {
-            Script::new(concat!(include_str!("scripts/prelude.lua"), "\n", include_str!(concat!("scripts/", $file))))
+            Script::new(concat!(
+                $("#!lua flags=", $flags, "\n",)?
+                $(include_str!(concat!("scripts/", $plain)), "\n",)?
+                include_str!("scripts/prelude.lua"), "\n",
+                include_str!(concat!("scripts/", $file)),
+            ))
         });)*
     };
 }
 
 scripts! {
-    PUBLISH = "publish.lua";
-    CLAIM = "claim.lua";
-    SETTLE = "settle.lua";
-    BEAT = "beat.lua";
+    PUBLISH = plain "publish_plain.lua", "publish.lua";
+    // A full server finishes jobs all the same.
+    CLAIM = flags "allow-oom", plain "claim_plain.lua", "claim.lua";
+    SETTLE = flags "allow-oom,allow-cross-slot-keys", plain "settle_plain.lua", "settle.lua";
+    BEAT = flags "allow-oom", "beat.lua";
     CANCEL = "cancel.lua";
     UNPARK = "unpark.lua";
-    TICK = "tick.lua";
+    TICK = flags "allow-oom", "tick.lua";
     LOOK = "look.lua";
     LIVE = "live.lua";
     OLDEST = "oldest.lua";

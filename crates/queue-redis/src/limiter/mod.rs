@@ -20,7 +20,7 @@ use redis::Script;
 
 use crate::{
     fault,
-    link::{self, items, number},
+    link::{items, number},
     provider::{BATCH, Shared},
 };
 

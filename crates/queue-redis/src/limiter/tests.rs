@@ -18,7 +18,7 @@ use queue_core::{
 use server::Server;
 
 use super::*;
-use crate::{RedisOptions, RedisProvider};
+use crate::{RedisOptions, RedisProvider, link};
 
 const LEASE: Duration = Duration::from_secs(30);
 const S: fn(u64) -> Duration = Duration::from_secs;

@@ -8,7 +8,7 @@ for n = 3, #ARGV do
   local id = ARGV[n]
   local row = call('HGET', B .. 'j', id)
   if not row then
-    answers[n - 2] = call('ZSCORE', B .. 'g', id) and 'T' or 'N'
+    answers[n - 2] = forgotten_of({ id })[1] and 'T' or 'N'
   else
     local r = read_record(row)
     local state = call('HGET', B .. 's', id)

@@ -1,17 +1,24 @@
 -- Leases ready jobs, the most urgent first, and lets time do its work before.
 -- ARGV: most jobs, lease in ms, worker, tracked (1 or 0), how long the consumer would sleep, in ms.
--- Answers { ms until time has work to do or -1, 1 if paused, then for each job: packed claim, record }.
+-- Answers { ms until time has work to do or -1, 1 if paused, an epoch, then for each job: packed claim, record }. A claim that is an id alone is
+-- that of a job to which nothing had happened; its epoch is the one above and its place among the jobs.
 -- O(1) a job, O(log n) for its lease; n jobs are leased or wait for a time.
 local most, lease, worker, tracked, sleep = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4] == '1', tonumber(ARGV[5])
-if paused then return { -1, 1 } end
+if paused then return { -1, 1, 0 } end
 advance(200, tracked)
 
 local LMPOP = { 'LMPOP', 15 }
 for priority = 15, 1, -1 do LMPOP[#LMPOP + 1] = B .. 'r' .. priority end
 LMPOP[18], LMPOP[19] = 'LEFT', 'COUNT'
 
--- The next ids in order, at most so many; those at the head of a priority come one at a time, and are few.
+-- The next ids in order, at most so many, and whether they come from the head: these come one at a time, and are few. First what was taken
+-- from the lines already.
 local function pop(n)
+  if popped then
+    local ids = popped
+    popped = nil
+    return ids
+  end
   local head = call('ZRANGE', B .. 'h', 0, 0, 'WITHSCORES')
   if head[1] then
     local priority = 15 - math.floor(head[2] / 2 ^ 48)
@@ -20,16 +27,16 @@ local function pop(n)
       if ids then return ids end
     end
     call('ZREM', B .. 'h', head[1])
-    return { head[1] }
+    return { head[1] }, true
   end
   LMPOP[20] = n
   local lane = call(unpack(LMPOP))
   return lane and lane[2]
 end
 
-local answer, taken = { -1, 0 }, 0
+local answer, taken, seen = { -1, 0, 0 }, 0, {}
 while taken < most do
-  local ids = pop(most - taken)
+  local ids, from_head = pop(most - taken)
   if not ids then break end
   local states, records = call('HMGET', B .. 's', unpack(ids)), call('HMGET', B .. 'j', unpack(ids))
   local epoch = tickets(#ids)
@@ -37,12 +44,15 @@ while taken < most do
     local r = records[n] and read_record(records[n])
     local s = r and (states[n] and read_status(states[n]) or first_status(r))
     -- What was cancelled, purged or forgotten since it lined up is met here.
-    if s and s.state == PENDING and not has(s.flags, PARKED) then
+    if s and s.state == PENDING and not has(s.flags, PARKED) and not seen[id] then
+      seen[id] = true
       if r.expires and r.expires <= now then
         finish(id, s, EXPIRED, tracked, r)
       else
         move(s, RUNNING)
         s.epoch, s.started_at, s.worker, s.flags = epoch + n - 1, now, worker, without(s.flags, MARKED)
+        -- Who goes back to the head stands there as it was claimed for the first time.
+        if not from_head then s.rank = s.epoch end
         wait_until(id, s, now + lease)
         keep(id, s)
         tell(id, s, 'started', r)

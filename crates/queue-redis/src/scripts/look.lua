@@ -7,7 +7,7 @@ for _, id in ipairs(ARGV) do
   local record = call('HGET', B .. 'j', id)
   answer[#answer + 1] = record or ''
   answer[#answer + 1] = call('HGET', B .. 's', id) or ''
-  answer[#answer + 1] = not record and call('ZSCORE', B .. 'g', id) and 'G' or ''
+  answer[#answer + 1] = not record and forgotten_of({ id })[1] and 'G' or ''
   local fields = {}
   for n, letter in ipairs(LETTERS) do fields[n] = id .. letter end
   local details = record and call('HMGET', B .. 'i', unpack(fields)) or {}

@@ -8,8 +8,10 @@
 -- r1..r15  LIST of ids that are ready, by priority     h  ZSET  ids back at the head, by priority and rank
 -- t  ZSET  ids by when their state ends: delay, lease, park                       x  ZSET  ids by when they expire
 -- u  HASH  unique key -> id .. until (0: until it is finished)                    w  ZSET  unique keys by the end of their window
--- d  ZSET  dead ids by death            f  ZSET  other finished ids by end        g  ZSET  forgotten ids by when they went
--- k  ZSET  park keys by how many        k:KEY  ZSET  parked ids by rank           o  ZSET  settlements of forgotten jobs, by epoch
+-- d  ZSET  dead ids by death            c  LIST  other finished ids by end
+-- a, b  HASH  ids forgotten by retention, lately and before -> note: epoch .. print of the last settlement
+-- y, z  HASH  the same of ids that are not kept (untracked), lately and before
+-- k  ZSET  park keys by how many        k:KEY  ZSET  parked ids by rank
 -- n  HASH  counters                     m  ZSET  a marker that wakes one sleeper  e  STREAM  events
 --
 -- A script reads and checks first and writes last: what it changes gathers in tables and is written by `flush`.
@@ -66,7 +68,13 @@ local function first_status(r)
     print = string.rep('\0', 8), worker = '' }
 end
 
-local delta, rows, dropped, timers, untimed, lanes, told
+-- Generations: when the later one is so large, it becomes the earlier one.
+local GONE, NOTES = 10000, 1024
+
+-- More than any job holds: added to what it holds where of its details there is only a result.
+local ONLY_RESULT = 2 ^ 40
+
+local delta, rows, dropped, timers, untimed, lanes, told, over, bare, unending, gone, notes
 local watched, sleeping, paused
 local ready
 
@@ -74,6 +82,7 @@ local ready
 local function turn_to(base)
   B = base
   delta, rows, dropped, timers, untimed, lanes, told, ready = {}, {}, {}, {}, {}, {}, {}, 0
+  over, bare, unending, gone, notes = {}, {}, {}, {}, {}
   local switches = call('HMGET', B .. 'n', 'watched', 'sleeping', 'paused')
   watched = tonumber(switches[1] or 0) > now
   sleeping = tonumber(switches[2] or 0) > now
@@ -151,19 +160,21 @@ local function forget(id, s, tombstone)
   count(COUNTER[s.state], -1)
   dropped[#dropped + 1] = id
   if has(s.flags, DETAILED) then
-    local fields = {}
-    for n, letter in ipairs(LETTERS) do fields[n] = id .. letter end
-    call('HDEL', B .. 'i', unpack(fields))
+    for _, letter in ipairs(LETTERS) do bare[#bare + 1] = id .. letter end
   end
-  if has(s.flags, ENDS) then call('ZREM', B .. 'x', id) end
-  if tombstone then
-    call('ZADD', B .. 'g', now, id)
-    if call('ZCARD', B .. 'g') > 10000 then call('ZPOPMIN', B .. 'g') end
+  if has(s.flags, ENDS) then unending[#unending + 1] = id end
+  local kept = tombstone and gone or notes
+  if tombstone or s.settled > 0 then
+    kept[#kept + 1] = id
+    kept[#kept + 1] = pack('<I8c8', s.settled, s.print)
   end
-  if s.settled > 0 then
-    call('ZADD', B .. 'o', s.settled, id .. s.print)
-    if call('ZCARD', B .. 'o') > 1024 then call('ZPOPMIN', B .. 'o') end
-  end
+end
+
+-- What is remembered of the last settlements of these forgotten jobs; false for others.
+local function forgotten_of(ids)
+  local young, old = call('HMGET', B .. 'a', unpack(ids)), call('HMGET', B .. 'b', unpack(ids))
+  for n = 1, #ids do young[n] = young[n] or old[n] end
+  return young
 end
 
 -- A job is over: its unique key is free, unless its window holds on, and retention begins.
@@ -179,8 +190,10 @@ local function finish(id, s, to, tracked, r)
   if to == DEAD then
     call('ZADD', B .. 'd', now, id)
   elseif tracked then
-    call('ZADD', B .. 'f', now, id)
-    count('fbytes', bytes_of(id))
+    over[#over + 1] = id
+    -- No time ends its state any more: there stands what it holds.
+    s.turn = bytes_of(id)
+    count('fbytes', s.turn)
   else
     forget(id, s, false)
     return
@@ -202,18 +215,14 @@ end
 -- Takes jobs in, once each. `new` is a list of { id, flags, priority, due, expires, window, unique, attempt, started, body }; the
 -- answer to each is 'A' accepted, 'F' full, or 'D' and the id that holds its key. Follow-ups are never refused.
 local function admit(new, max_len, follows)
-  local ids, keys, answers = {}, {}, {}
-  for n, job in ipairs(new) do
-    ids[n] = job.id
-    if job.unique then keys[#keys + 1] = job.unique end
-  end
+  local ids, answers, ending = {}, {}, {}
+  for n, job in ipairs(new) do ids[n] = job.id end
   local room = max_len
   if not follows then
     for _, waiting in ipairs(call('HMGET', B .. 'n', 'p', 's', 't')) do room = room - (waiting or 0) end
   end
-  local known = call('HMGET', B .. 's', unpack(ids))
-  local gone = call('ZCARD', B .. 'g') > 0 and call('ZMSCORE', B .. 'g', unpack(ids)) or {}
-  local records, later, ending = {}, {}, {}
+  local known, went = call('HMGET', B .. 'j', unpack(ids)), forgotten_of(ids)
+  local records = {}
   local rank, taken = tickets(#new), {}
   for n, job in ipairs(new) do
     local holder
@@ -224,7 +233,7 @@ local function admit(new, max_len, follows)
         if till == 0 or till > now then holder = held:sub(1, 16) end
       end
     end
-    if known[n] or gone[n] or taken[job.id] or call('HEXISTS', B .. 'j', job.id) == 1 then
+    if known[n] or went[n] or taken[job.id] then
       answers[n] = 'A'
     elseif holder then
       answers[n] = 'D' .. holder
@@ -254,12 +263,16 @@ local function admit(new, max_len, follows)
         count('p', 1)
         to_tail(job.id, s, rank + n - 1)
       end
-      if job.expires > 0 then call('ZADD', B .. 'x', job.expires, job.id) end
+      if job.expires > 0 then
+        ending[#ending + 1] = job.expires
+        ending[#ending + 1] = job.id
+      end
       count('submitted', 1)
       if watched then told[#told + 1] = { job.id, 'submitted', job.attempt, unpick('<Bc0', job.body) } end
     end
   end
   if #records > 0 then call('HSET', B .. 'j', unpack(records)) end
+  if #ending > 0 then call('ZADD', B .. 'x', unpack(ending)) end
   return answers
 end
 
@@ -277,6 +290,16 @@ local function write_lanes()
   lanes = {}
 end
 
+local function remember(young, old, what, most)
+  if #what == 0 then return end
+  call('HSET', B .. young, unpack(what))
+  if call('HLEN', B .. young) > most then
+    -- What a rename would overwrite it frees at once.
+    call('UNLINK', B .. old)
+    call('RENAME', B .. young, B .. old)
+  end
+end
+
 -- Writes what was changed, and wakes a sleeper where there is something for it.
 local function flush()
   write_lanes()
@@ -287,6 +310,12 @@ local function flush()
     call('HDEL', B .. 'j', unpack(dropped))
     call('HDEL', B .. 's', unpack(dropped))
   end
+  if #over > 0 then call('RPUSH', B .. 'c', unpack(over)) end
+  -- A hundred jobs have seven hundred details: as many at once as `unpack` bears by far.
+  if #bare > 0 then call('HDEL', B .. 'i', unpack(bare)) end
+  if #unending > 0 then call('ZREM', B .. 'x', unpack(unending)) end
+  remember('a', 'b', gone, GONE)
+  remember('y', 'z', notes, NOTES)
   for name, by in pairs(delta) do
     if by ~= 0 then call('HINCRBY', B .. 'n', name, by) end
   end

@@ -1,17 +1,17 @@
 -- Ends claims.
--- ARGV: tracked (1 or 0), then for each settlement: packed head, value (result, error or park key), and for each of its follow-ups the base
--- of its queue's keys, packed head, body.
+-- ARGV: tracked (1 or 0); how many follow-ups there are; then for each settlement: id, packed head with value after it (result, error or park
+-- key), and for each of its follow-ups the base of its queue's keys, packed head, body.
 -- Answers one letter each: S settled, A the same was settled before, C another was, L the lease was lost.
 -- O(1) each, O(log n) for what waits for a time.
 local COMPLETE, RETRY, RELEASE, PARK, BURY, CANCEL, EXPIRE = 1, 2, 3, 4, 5, 6, 7
 local tracked = ARGV[1] == '1'
 
-local items, at = {}, 2
+local items, at = {}, 3
 while at <= #ARGV do
-  local item = { follow_ups = {} }
-  local follow_ups
-  item.id, item.epoch, item.how, item.print, item.after, follow_ups = unpick('<c16I8Bc8I6H', ARGV[at])
-  item.value = ARGV[at + 1]
+  local item = { id = ARGV[at], follow_ups = {} }
+  local follow_ups, size, value
+  item.epoch, item.how, item.print, item.after, follow_ups, size, value = unpick('<I8Bc8I6HI4', ARGV[at + 1])
+  item.value = ARGV[at + 1]:sub(value)
   at = at + 2
   for n = 1, follow_ups do
     item.follow_ups[n] = { base = ARGV[at], job = read_new(ARGV[at + 1], ARGV[at + 2]) }
@@ -21,12 +21,12 @@ while at <= #ARGV do
 end
 
 local function stale(item, s)
-  if s and s.settled == item.epoch then return s.print == item.print and 'A' or 'C' end
+  -- None was ever settled under epoch 0: that stands where nothing was.
+  if s and item.epoch > 0 and s.settled == item.epoch then return s.print == item.print and 'A' or 'C' end
   if s then return 'L' end
-  for _, noted in ipairs(call('ZRANGEBYSCORE', B .. 'o', item.epoch, item.epoch)) do
-    if noted:sub(1, 16) == item.id then return noted:sub(17) == item.print and 'A' or 'C' end
-  end
-  return 'L'
+  local noted = call('HGET', B .. 'y', item.id) or call('HGET', B .. 'z', item.id) or forgotten_of({ item.id })[1]
+  if not noted or unpick('<I8', noted) ~= item.epoch then return 'L' end
+  return noted:sub(9) == item.print and 'A' or 'C'
 end
 
 -- Keeps the last failure, and those before it within bounds.

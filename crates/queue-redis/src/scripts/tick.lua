@@ -12,30 +12,64 @@ for _, key in ipairs(call('ZRANGEBYSCORE', B .. 'w', '-inf', now, 'LIMIT', 0, mo
   call('ZREM', B .. 'w', key)
 end
 
-local forgotten = 0
-local function bury(id, counts_bytes)
-  local state = call('HGET', B .. 's', id)
-  if state then
-    if counts_bytes then count('fbytes', -bytes_of(id)) end
-    forget(id, read_status(state), true)
-  end
-  forgotten = forgotten + 1
+-- What versions before 2 kept in a sorted set.
+local old = call('ZPOPMIN', B .. 'f', most)
+for n = 1, #old, 2 do call('RPUSH', B .. 'c', old[n]) end
+
+-- When the first that finished did so. Only where it must go are more looked at.
+local function first_end()
+  local id = call('LINDEX', B .. 'c', 0)
+  local state = id and call('HGET', B .. 's', id)
+  return state and read_status(state).changed, id
 end
 
-local finished, held = call('ZCARD', B .. 'f'), tonumber(call('HGET', B .. 'n', 'fbytes') or 0)
-while forgotten < most do
-  local first = call('ZRANGE', B .. 'f', 0, 0, 'WITHSCORES')
-  local over = first[1] and (finished > kept or held + (delta.fbytes or 0) > bytes or first[2] + age <= now)
-  if not over then break end
-  call('ZREM', B .. 'f', first[1])
-  bury(first[1], true)
-  finished = finished - 1
+local forgotten = 0
+local ended, first = first_end()
+local left, held = call('LLEN', B .. 'c'), tonumber(call('HGET', B .. 'n', 'fbytes') or 0)
+if first and (left > kept or held > bytes or not ended or ended + age <= now) then
+  local ids, gone_from_line = call('LRANGE', B .. 'c', 0, most - 1), 0
+  local states = call('HMGET', B .. 's', unpack(ids))
+  local freed, finished = 0, 0
+  for n = 1, #ids do
+    local id, state = ids[n], states[n]
+    local was, flags = (state or '\0\0'):byte(1, 2)
+    if was > RUNNING and was ~= DEAD then
+      -- As `read_status` would have them: changed, and turn, where what it holds stands.
+      local changed, size = unpick('<I6', state, 26), unpick('<I6', state, 38)
+      if left <= kept and held <= bytes and changed + age > now then break end
+      local only_result = size >= ONLY_RESULT
+      if only_result then size = size - ONLY_RESULT end
+      if size == 0 then size = bytes_of(id) end
+      held, freed, finished = held - size, freed + size, finished + 1
+      dropped[#dropped + 1] = id
+      if only_result then
+        bare[#bare + 1] = id .. 'r'
+      elseif flags % 16 >= DETAILED then
+        for _, letter in ipairs(LETTERS) do bare[#bare + 1] = id .. letter end
+      end
+      if flags % 64 >= ENDS then unending[#unending + 1] = id end
+      gone[#gone + 1] = id
+      gone[#gone + 1] = state:sub(44, 59)
+    end
+    left, gone_from_line = left - 1, n
+  end
+  count('fbytes', -freed)
+  count('c', -finished)
+  forgotten = finished
+  if gone_from_line > 0 then call('LPOP', B .. 'c', gone_from_line) end
 end
-while forgotten < most do
-  local first = call('ZRANGE', B .. 'd', 0, 0, 'WITHSCORES')
-  if not first[1] or first[2] + dead_age > now then break end
-  call('ZREM', B .. 'd', first[1])
-  bury(first[1], false)
+
+local dead = call('ZRANGEBYSCORE', B .. 'd', '-inf', now - dead_age, 'LIMIT', 0, math.max(0, most - forgotten))
+if #dead > 0 then
+  local states = call('HMGET', B .. 's', unpack(dead))
+  for n, id in ipairs(dead) do
+    local s = states[n] and read_status(states[n])
+    if s and s.state == DEAD then
+      forget(id, s, true)
+      forgotten = forgotten + 1
+    end
+  end
+  call('ZREM', B .. 'd', unpack(dead))
 end
 flush()
 
@@ -44,7 +78,8 @@ local function consider(at)
   if at and (soonest < 0 or at - now < soonest) then soonest = math.max(0, at - now) end
 end
 consider(call('ZRANGE', B .. 'x', 0, 0, 'WITHSCORES')[2])
-local first, dead = call('ZRANGE', B .. 'f', 0, 0, 'WITHSCORES')[2], call('ZRANGE', B .. 'd', 0, 0, 'WITHSCORES')[2]
-consider(first and first + age)
-consider(dead and dead + dead_age)
+ended = first_end()
+consider(ended and ended + age)
+local first_dead = call('ZRANGE', B .. 'd', 0, 0, 'WITHSCORES')[2]
+consider(first_dead and first_dead + dead_age)
 return { forgotten, soonest, (more or forgotten >= most) and 1 or 0 }

@@ -1,5 +1,6 @@
 //! A Redis server that belongs to one test.
 #![allow(clippy::disallowed_methods, reason = "real processes live in real time")]
+#![allow(dead_code, reason = "not every test needs all of it")]
 
 use std::{
     io::{Read as _, Write as _},
@@ -21,7 +22,6 @@ pub(crate) fn is_installed() -> bool {
 }
 
 /// Ends the test where it can have no server of its own: a failure where one is required.
-#[allow(dead_code, reason = "not of every test")]
 pub(crate) fn require() {
     if !is_installed() {
         let required = std::env::var("QUEUE_REQUIRE_BROKERS").is_ok_and(|value| value == "1");
