@@ -12,6 +12,7 @@ mod fault;
 mod layout;
 mod limiter;
 mod link;
+mod mend;
 mod print;
 mod provider;
 mod record;

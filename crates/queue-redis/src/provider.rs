@@ -394,7 +394,7 @@ impl QueueProvider for RedisProvider {
                     break;
                 }
             }
-            next = next.min(ticked);
+            next = next.min(ticked).min(self.shared.mend(&known).await?);
         }
         Ok(next)
     }

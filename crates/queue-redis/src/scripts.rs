@@ -36,6 +36,7 @@ scripts! {
     PURGE = "purge.lua";
     CONTROL = "control.lua";
     DROP = "drop.lua";
+    MEND = flags "allow-oom", "mend.lua";
 }
 
 /// The one that needs no queue.
