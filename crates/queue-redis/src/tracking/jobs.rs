@@ -23,6 +23,7 @@ use crate::{
     SCHEME, fault, link,
     provider::BATCH,
     record::{self, millis},
+    store::MOST_PARTS,
 };
 
 /// What was found of a job.
@@ -99,7 +100,8 @@ impl Inner {
         answers.into_vec(|| Err(fault::broken("an answer is missing", "get")))
     }
 
-    /// A walk in the order of the hash tables. A page may end early, with a cursor, so that one question never holds the server long.
+    /// A walk in the order of the hash tables, of so many parts at most: where few match, a page may hold fewer than were asked for, even
+    /// none, and is the last only where it names no next one.
     pub(super) async fn list(&self, query: &JobQuery, cursor: Option<Cursor>, limit: usize) -> Result<Page<JobRecord>> {
         let mut queues = match &query.queue {
             Some(queue) => vec![queue.clone()],
@@ -116,8 +118,14 @@ impl Inner {
             }
         }
         let mut page = Page { items: Vec::new(), next: None };
+        let mut parts = 0;
         for queue in queues {
             loop {
+                if parts == MOST_PARTS {
+                    page.next = Some(Cursor(format!("{from}.{skip}@{queue}").into()));
+                    return Ok(page);
+                }
+                parts += 1;
                 let (found, next) = self.listed(&queue, query, from).await?;
                 for (index, record) in found.into_iter().enumerate().skip(std::mem::take(&mut skip)) {
                     if page.items.len() == limit {
