@@ -172,7 +172,7 @@ async fn finished_and_dead_jobs_go_by_age_and_waiting_ones_never() {
     tokio::time::sleep(age).await;
     rig.maintain().await;
     assert_eq!(rig.left(&jobs).await, ids(&jobs[3..]), "the one that waits");
-    let stats = rig.provider.admin().stats(&[rig.queue.clone()]).await.remove(0).unwrap();
+    let stats = rig.provider.admin().stats(std::slice::from_ref(&rig.queue)).await.remove(0).unwrap();
     assert_eq!((stats.pending, stats.finished, stats.dead), (1, 0, 0));
 }
 
