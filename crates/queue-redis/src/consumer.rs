@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    hash::{DefaultHasher, Hash, Hasher},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -16,8 +15,8 @@ use queue_core::{
     Result,
     job::{Envelope, JobId},
     provider::{
-        Beat, BeatOutcome, CloseReport, ConsumeOptions, Consumer, Delivery, Disposition, Lease, Receipt, Rejection,
-        SettleOutcome, Settlement,
+        Beat, BeatOutcome, CloseReport, ConsumeOptions, Consumer, Delivery, Lease, Receipt, Rejection, SettleOutcome,
+        Settlement,
     },
     store::JobRecord,
 };
@@ -26,6 +25,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     SCHEME, fault, link,
+    print::{print, written},
     provider::{BATCH, Shared},
     record, scripts,
     specs::Known,
@@ -266,7 +266,7 @@ impl RedisConsumer {
         let mut head = Vec::with_capacity(29 + value.len());
         head.put_u64_le(settlement.receipt.epoch);
         head.put_u8(code);
-        head.put_u64_le(print(code, after, &value, &settlement.disposition));
+        head.put_slice(&print(code, after, &value, &settlement.disposition));
         record::put_six(&mut head, after);
         let mut queues = Vec::with_capacity(settlement.then.len());
         for (index, follow_up) in settlement.then.iter().enumerate() {
@@ -343,32 +343,6 @@ impl RedisConsumer {
         let cancel = cancel.and_then(|cancel| record::read_cancel(cancel).ok());
         BeatOutcome::Held(Lease { remaining: Some(remaining), cancel })
     }
-}
-
-/// What the script needs of a disposition: its number, how long after, and what goes with it.
-fn written(disposition: &Disposition) -> (u8, u64, Vec<u8>) {
-    match disposition {
-        Disposition::Complete { result } => {
-            // A result may be empty and still be one.
-            (1, 0, result.as_ref().map(|result| [b"x", result.as_ref()].concat()).unwrap_or_default())
-        }
-        Disposition::Retry { after, error } => (2, record::millis_up(*after), record::write_error(error)),
-        Disposition::Release { after, .. } => (3, record::millis_up(*after), Vec::new()),
-        Disposition::Park { key, at_most } => (4, record::millis_up(*at_most), key.0.as_bytes().to_vec()),
-        Disposition::DeadLetter { error } => (5, 0, record::write_error(error)),
-        Disposition::Cancelled => (6, 0, Vec::new()),
-        Disposition::Expired => (7, 0, Vec::new()),
-    }
-}
-
-/// Tells settlements apart without keeping them.
-fn print(code: u8, after: u64, value: &[u8], disposition: &Disposition) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (code, after, value).hash(&mut hasher);
-    if let Disposition::Release { reason, .. } = disposition {
-        reason.hash(&mut hasher);
-    }
-    hasher.finish()
 }
 
 #[async_trait]

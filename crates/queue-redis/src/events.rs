@@ -4,10 +4,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_core::stream::BoxStream;
 use queue_core::{
-    QueueName, Result,
+    JobStore, QueueName, Result,
     event::{JobEvent, JobEventKind},
     job::{JobKind, JobRef, Timestamp},
-    store::{Watch, Watched},
+    store::{Lookup, Watch, Watched},
 };
 use redis::Value;
 use tokio::sync::mpsc;
@@ -44,8 +44,13 @@ const KINDS: [JobEventKind; 13] = [
     JobEventKind::Redriven,
 ];
 
-pub(crate) async fn watch(shared: Arc<Shared>, what: Watch) -> Result<BoxStream<'static, Watched>> {
-    let mut watcher = Watcher { shared, what, last: HashMap::new(), begun: false };
+/// Events of the queues whose keys `shared` names; `store` has their records.
+pub(crate) async fn watch(
+    shared: Arc<Shared>,
+    store: Arc<dyn JobStore>,
+    what: Watch,
+) -> Result<BoxStream<'static, Watched>> {
+    let mut watcher = Watcher { shared, store, what, last: HashMap::new(), begun: false };
     watcher.listen().await?;
     let (sender, receiver) = mpsc::channel(BEHIND);
     // It ends when the stream is dropped.
@@ -57,6 +62,7 @@ pub(crate) async fn watch(shared: Arc<Shared>, what: Watch) -> Result<BoxStream<
 
 struct Watcher {
     shared: Arc<Shared>,
+    store: Arc<dyn JobStore>,
     what: Watch,
     /// The last entry that was read of each queue's stream.
     last: HashMap<QueueName, String>,
@@ -239,10 +245,8 @@ impl Watcher {
         if !matches!(event.what, JobEventKind::Completed | JobEventKind::Progress) {
             return;
         }
-        let base = self.shared.layout.base(&event.job.queue);
-        let Ok((_, seen)) = self.shared.look(&base, &[event.job.id]).await else { return };
-        let Some(crate::store::Seen::Kept(kept)) = seen.into_iter().next() else { return };
-        let Ok(record) = kept.into_record(event.job.clone()) else { return };
+        let found = self.store.get(std::slice::from_ref(&event.job)).await;
+        let Some(Ok(Lookup::Found(record))) = found.into_iter().next() else { return };
         if event.what == JobEventKind::Progress {
             event.progress = record.progress;
         } else if let Some(class) = record.envelope.sla() {

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use queue_core::{
     Env, QueueProvider, Result,
-    provider::{ProviderFactory, ProviderInfo, ProviderUrl, Registry},
+    provider::{ProviderFactory, ProviderInfo, ProviderUrl, Registry, StoreFactory, StoreInfo},
+    store::TrackingStore,
 };
 
-use crate::{ClientOptions, RedisOptions, RedisProvider, provider::capabilities};
+use crate::{ClientOptions, RedisOptions, RedisProvider, RedisTracking, provider::capabilities};
 
 /// Adds the schemes of Redis to a program.
 pub fn register(registry: &mut Registry) {
     registry.register(RedisFactory);
+    registry.register_store(RedisStores);
 }
 
 const SCHEMES: &[&str] = &["redis", "rediss", "redis+cluster", "redis+sentinel"];
@@ -33,10 +35,33 @@ impl ProviderFactory for RedisFactory {
     }
 
     async fn connect(&self, url: &ProviderUrl, env: &Env) -> Result<Arc<dyn QueueProvider>> {
-        let mut options = RedisOptions::with_client(ClientOptions::read(url, &["prefix"])?);
-        if let Some((_, prefix)) = url.query().find(|(name, _)| *name == "prefix") {
-            options.prefix = prefix.to_owned();
-        }
-        Ok(Arc::new(RedisProvider::connect(&options, env).await?))
+        Ok(Arc::new(RedisProvider::connect(&options(url)?, env).await?))
     }
+}
+
+/// `redis:` as the value of `store=`.
+#[derive(Debug)]
+struct RedisStores;
+
+#[async_trait]
+impl StoreFactory for RedisStores {
+    fn about(&self) -> StoreInfo {
+        StoreInfo {
+            schemes: SCHEMES,
+            description: "in Redis 7.0 or later, shared by all processes that name the same server and prefix",
+            example: "redis://localhost",
+        }
+    }
+
+    async fn open(&self, url: &ProviderUrl, env: &Env) -> Result<Arc<dyn TrackingStore>> {
+        Ok(Arc::new(RedisTracking::connect(&options(url)?, env).await?))
+    }
+}
+
+fn options(url: &ProviderUrl) -> Result<RedisOptions> {
+    let mut options = RedisOptions::with_client(ClientOptions::read(url, &["prefix"])?);
+    if let Some((_, prefix)) = url.query().find(|(name, _)| *name == "prefix") {
+        options.prefix = prefix.to_owned();
+    }
+    Ok(options)
 }

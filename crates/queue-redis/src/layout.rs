@@ -35,6 +35,16 @@ impl Layout {
         format!("{}:store", self.prefix)
     }
 
+    /// The numbers of the queues of a tracking store.
+    pub(crate) fn numbers(&self) -> String {
+        format!("{}:numbers", self.prefix)
+    }
+
+    /// What the keys of the limiter begin with. All of its keys are in one slot: a run takes all limits that it comes under, or none.
+    pub(crate) fn limits(&self) -> String {
+        format!("{}:limits:{{all}}:", self.prefix)
+    }
+
     pub(crate) fn role(&self, role: &str) -> String {
         format!("{}:lead:{role}", self.prefix)
     }

@@ -12,12 +12,16 @@ mod factory;
 mod fault;
 mod follow_ups;
 mod layout;
+mod limiter;
 mod link;
+mod mend;
+mod print;
 mod provider;
 mod record;
 mod scripts;
 mod specs;
 mod store;
+mod tracking;
 mod wake;
 
 pub use client::{
@@ -26,5 +30,6 @@ pub use client::{
 };
 pub use factory::register;
 pub use provider::{RedisOptions, RedisProvider};
+pub use tracking::RedisTracking;
 
 pub(crate) const SCHEME: &str = "redis";

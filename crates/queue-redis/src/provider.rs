@@ -26,6 +26,7 @@ use crate::{
     consumer::RedisConsumer,
     fault,
     layout::Layout,
+    limiter::RedisLimiter,
     link::{self, Link},
     record, scripts,
     specs::{Known, Specs},
@@ -106,18 +107,8 @@ impl RedisProvider {
     /// # Errors
     /// `CONFIG` for a URL that is none, and as [`RedisClusterClient::connect`].
     pub async fn connect(options: &RedisOptions, env: &Env) -> Result<Self> {
-        let link = Link::connect(options.client()?, env).await?;
-        let layout = Layout::new(&options.prefix);
-        let store = identity(&link, &layout, env).await?;
-        let process = format!("{:016x}{:016x}", env.random.next_u64(), env.random.next_u64());
-        let wakes = Wakes::new(link.clone(), &layout, &process);
-        let publisher = link.clone();
-        let lines = Coalescer::new(BATCH, move |line: Line, batch: Vec<Envelope>| {
-            let link = publisher.clone();
-            async move { publish_once(&link, &line, &batch).await }.boxed()
-        });
-        let closed = watch::Sender::new(false);
-        let shared = Shared { link, layout, specs: Specs::default(), wakes, store, lines, closed };
+        // Boxed, so that the compiler of a caller need not look through all of it.
+        let shared = Box::pin(Shared::connect(options, Layout::new(&options.prefix), env)).await?;
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -265,6 +256,21 @@ async fn identity(link: &Link, layout: &Layout, env: &Env) -> Result<StoreId> {
 }
 
 impl Shared {
+    /// Connects to what has its keys by this layout.
+    pub(crate) async fn connect(options: &RedisOptions, layout: Layout, env: &Env) -> Result<Self> {
+        let link = Link::connect(options.client()?, env).await?;
+        let store = identity(&link, &layout, env).await?;
+        let process = format!("{:016x}{:016x}", env.random.next_u64(), env.random.next_u64());
+        let wakes = Wakes::new(link.clone(), &layout, &process);
+        let publisher = link.clone();
+        let lines = Coalescer::new(BATCH, move |line: Line, batch: Vec<Envelope>| {
+            let link = publisher.clone();
+            async move { publish_once(&link, &line, &batch).await }.boxed()
+        });
+        let closed = watch::Sender::new(false);
+        Ok(Self { link, layout, specs: Specs::default(), wakes, store, lines, closed })
+    }
+
     pub(crate) fn open(&self, operation: &'static str) -> Result<()> {
         if self.is_closed() {
             let message = "this connection was closed: connect again";
@@ -390,7 +396,7 @@ impl QueueProvider for RedisProvider {
     }
 
     fn limiter(&self) -> Option<Arc<dyn Limiter>> {
-        None
+        Some(Arc::new(RedisLimiter::new(Arc::clone(&self.shared))))
     }
 
     async fn unpark(&self, queue: &QueueName, key: &ParkKey, n: usize) -> Result<usize> {
@@ -432,7 +438,7 @@ impl QueueProvider for RedisProvider {
                     break;
                 }
             }
-            next = next.min(ticked);
+            next = next.min(ticked).min(self.shared.mend(&known).await?);
         }
         Ok(next)
     }

@@ -171,7 +171,7 @@ struct Status {
     worker: String,
 }
 
-const STATES: [JobState; 8] = [
+pub(crate) const STATES: [JobState; 8] = [
     JobState::Pending,
     JobState::Scheduled,
     JobState::Retrying,
@@ -250,7 +250,7 @@ pub(crate) fn read_error(bytes: &[u8]) -> Result<JobError, Broken> {
     serde_json::from_slice(bytes).map_err(|_| "an error that cannot be read")
 }
 
-fn read_history(bytes: Bytes) -> Result<Vec<PastFailure>, Broken> {
+pub(crate) fn read_history(bytes: Bytes) -> Result<Vec<PastFailure>, Broken> {
     let mut row = Reader(bytes);
     let mut history = Vec::new();
     while !row.0.is_empty() {
@@ -261,7 +261,7 @@ fn read_history(bytes: Bytes) -> Result<Vec<PastFailure>, Broken> {
     Ok(history)
 }
 
-fn read_logs(bytes: Bytes) -> Result<Vec<Bytes>, Broken> {
+pub(crate) fn read_logs(bytes: Bytes) -> Result<Vec<Bytes>, Broken> {
     let mut row = Reader(bytes);
     let mut logs = Vec::new();
     while !row.0.is_empty() {
@@ -329,7 +329,7 @@ pub(crate) fn millis_up(duration: Duration) -> u64 {
     millis(duration).saturating_add(u64::from(!duration.subsec_nanos().is_multiple_of(1_000_000)))
 }
 
-fn put_short(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn put_short(out: &mut Vec<u8>, text: &str) {
     out.put_u8(u8::try_from(text.len()).unwrap_or(u8::MAX));
     out.put_slice(&text.as_bytes()[..text.len().min(255)]);
 }
@@ -343,41 +343,41 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Reads what may be cut short or made up.
-struct Reader(Bytes);
+pub(crate) struct Reader(pub(crate) Bytes);
 
 impl Reader {
-    fn bytes(&mut self, length: usize) -> Result<Bytes, Broken> {
+    pub(crate) fn bytes(&mut self, length: usize) -> Result<Bytes, Broken> {
         if self.0.len() < length {
             return Err("cut short");
         }
         Ok(self.0.split_to(length))
     }
 
-    fn u8(&mut self) -> Result<u8, Broken> {
+    pub(crate) fn u8(&mut self) -> Result<u8, Broken> {
         Ok(self.bytes(1)?[0])
     }
 
-    fn u16(&mut self) -> Result<u16, Broken> {
+    pub(crate) fn u16(&mut self) -> Result<u16, Broken> {
         Ok(self.bytes(2)?.get_u16_le())
     }
 
-    fn u32(&mut self) -> Result<u32, Broken> {
+    pub(crate) fn u32(&mut self) -> Result<u32, Broken> {
         Ok(self.bytes(4)?.get_u32_le())
     }
 
-    fn six(&mut self) -> Result<u64, Broken> {
+    pub(crate) fn six(&mut self) -> Result<u64, Broken> {
         Ok(self.bytes(6)?.get_uint_le(6))
     }
 
-    fn u64(&mut self) -> Result<u64, Broken> {
+    pub(crate) fn u64(&mut self) -> Result<u64, Broken> {
         Ok(self.bytes(8)?.get_u64_le())
     }
 
-    fn id(&mut self) -> Result<JobId, Broken> {
+    pub(crate) fn id(&mut self) -> Result<JobId, Broken> {
         read_id(&self.bytes(16)?)
     }
 
-    fn short(&mut self) -> Result<String, Broken> {
+    pub(crate) fn short(&mut self) -> Result<String, Broken> {
         let length = usize::from(self.u8()?);
         String::from_utf8(self.bytes(length)?.to_vec()).map_err(|_| "not text")
     }

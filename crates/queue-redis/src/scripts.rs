@@ -36,8 +36,20 @@ scripts! {
     PURGE = flags "allow-oom", "purge.lua";
     CONTROL = flags "allow-oom", "control.lua";
     DROP = flags "allow-oom", "drop.lua";
+    MEND = flags "allow-oom", "mend.lua";
 }
 
 /// The one that needs no queue.
 pub(crate) static LEAD: LazyLock<Script> =
     LazyLock::new(|| Script::new(concat!("#!lua flags=allow-oom\n", include_str!("scripts/lead.lua"))));
+
+/// As it is run: by the server's clock. Tests of this crate may stand that clock still, by a key of the script's own.
+pub(crate) fn on_clock(script: &str) -> std::borrow::Cow<'_, str> {
+    if !cfg!(test) {
+        return script.into();
+    }
+    const CLOCK: &str = "local clock = call('TIME')";
+    const SET: &str = "local clock = call('TIME')\nlocal set = call('GET', 'test:clock')\n\
+        if set then clock = { math.floor(set / 1000000), set % 1000000 } end";
+    script.replacen(CLOCK, SET, 1).into()
+}

@@ -23,6 +23,9 @@ use crate::{
     specs::Known,
 };
 
+/// Parts of a walk that one question takes at most.
+pub(crate) const MOST_PARTS: usize = 100;
+
 #[derive(Debug)]
 pub(crate) struct RedisStore {
     shared: Arc<Shared>,
@@ -175,8 +178,8 @@ impl JobStore for RedisStore {
         answers
     }
 
-    /// A walk over the queue in the order of its hash table: it is told in whole parts of the walk, so a page may hold a few
-    /// more than were asked for, never fewer unless it is the last.
+    /// A walk in the order of the hash tables, about [`MOST_PARTS`] times [`BATCH`] records long at most: where few match, a page may hold
+    /// fewer than were asked for, even none, and is the last only where it names no next one.
     async fn list(&self, query: &JobQuery, cursor: Option<Cursor>, limit: usize) -> Result<Page<JobRecord>> {
         let bad = || Error::new(ErrorCode::Validation, "this cursor is of another listing").at("list").by(SCHEME);
         let mut queues = match &query.queue {
@@ -191,8 +194,14 @@ impl JobStore for RedisStore {
             queues.retain(|queue| queue.as_str() >= name);
         }
         let mut items: Vec<JobRecord> = Vec::new();
+        let mut parts = 0;
         for queue in queues {
             loop {
+                if parts == MOST_PARTS {
+                    let next = Some(Cursor(format!("{at}.{skip}@{queue}").into()));
+                    return Ok(Page { items, next });
+                }
+                parts += 1;
                 let (found, next) = self.walk(&queue, query, at).await?;
                 for (index, record) in found.into_iter().enumerate().skip(std::mem::take(&mut skip)) {
                     if items.len() == limit {
@@ -211,7 +220,8 @@ impl JobStore for RedisStore {
     }
 
     async fn watch(&self, what: Watch) -> Result<BoxStream<'static, Watched>> {
-        events::watch(Arc::clone(&self.shared), what).await
+        let store = Arc::new(Self::new(Arc::clone(&self.shared)));
+        events::watch(Arc::clone(&self.shared), store, what).await
     }
 
     async fn cancel(&self, jobs: &[JobRef], cancel: &Cancel) -> Vec<Result<CancelOutcome>> {

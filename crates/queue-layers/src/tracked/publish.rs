@@ -75,9 +75,16 @@ impl Post<'_> {
         let mut waiting: Vec<(usize, Envelope)> = batch.into_iter().enumerate().collect();
         let mut pause = ROOM.0;
         loop {
+            let begun = self.core.now();
             let (ready, full) = self.stage(waiting).await;
+            let asking = self.core.now().saturating_sub(begun);
             self.carry(ready).await;
             if full.is_empty() || self.options.on_full != OnFull::Wait || self.left().is_zero() {
+                return;
+            }
+            // Another try that is not answered in time would make a plain refusal an unknown one.
+            if !asking.is_zero() && self.left() < pause + 2 * asking {
+                tokio::time::sleep(self.left()).await;
                 return;
             }
             waiting = full;

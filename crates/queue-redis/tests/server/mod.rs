@@ -35,6 +35,15 @@ pub(crate) fn is_installed() -> bool {
     Command::new("redis-server").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
+/// Ends the test where it can have no server of its own: a failure where one is required.
+pub(crate) fn require() {
+    if !is_installed() {
+        let required = std::env::var("QUEUE_REQUIRE_BROKERS").is_ok_and(|value| value == "1");
+        eprintln!("LEFT OUT: no redis-server on the path; see `cargo xtask brokers up redis`");
+        std::process::exit(i32::from(required));
+    }
+}
+
 impl Server {
     pub(crate) fn start() -> std::io::Result<Self> {
         Self::start_with(free_port()?, &[])

@@ -161,7 +161,12 @@ impl Ctx {
     /// The longest wait for something that must come.
     #[must_use]
     pub fn patience(&self) -> Duration {
-        Duration::from_secs(if self.facts.virtual_time { 120 } else { 20 })
+        let patience = Duration::from_secs(if self.facts.virtual_time { 120 } else { 20 });
+        match self.caps.lease {
+            LeaseModel::PerMessage { .. } => patience,
+            // Where a store fences what a dead session held, it comes back when its lease ends.
+            LeaseModel::Session { .. } => patience + self.long_lease(),
+        }
     }
 
     /// How long nothing must come, to be believed.

@@ -1,0 +1,117 @@
+//! Following breakers, over all processes.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_core::stream::BoxStream;
+use queue_core::{event::BreakerEvent, job::Timestamp, provider::ParkKey, store::Watched};
+use redis::Value;
+use tokio::sync::mpsc;
+
+use super::state;
+use crate::{
+    link::{Waiting, items, text},
+    provider::Shared,
+};
+
+/// A listener may be so many events behind.
+const BEHIND: usize = 1_024;
+/// How long one wait in the server lasts.
+const LONGEST: Duration = Duration::from_secs(60);
+const RETRY: Duration = Duration::from_millis(200);
+
+pub(super) fn watch(shared: Arc<Shared>, stream: String) -> BoxStream<'static, Watched<BreakerEvent>> {
+    let (sender, receiver) = mpsc::channel(BEHIND);
+    // It ends when the stream is dropped.
+    tokio::spawn(Follower { shared, stream, last: None }.run(sender));
+    Box::pin(futures_util::stream::unfold(receiver, async |mut receiver| {
+        receiver.recv().await.map(|event| (event, receiver))
+    }))
+}
+
+struct Follower {
+    shared: Arc<Shared>,
+    stream: String,
+    /// The last entry that was read.
+    last: Option<String>,
+}
+
+impl Follower {
+    async fn run(mut self, sender: mpsc::Sender<Watched<BreakerEvent>>) {
+        let mut missed = false;
+        while !sender.is_closed() && !self.shared.is_closed() {
+            if std::mem::take(&mut missed) && sender.send(Watched::Missed).await.is_err() {
+                return;
+            }
+            let shared = Arc::clone(&self.shared);
+            let follow = self.follow(&sender);
+            let ended = tokio::select! {
+                biased;
+                () = sender.closed() => return,
+                () = shared.closing() => return,
+                ended = follow => ended,
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, "the wait for breakers broke; looking again");
+                missed = true;
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+
+    /// Follows on one connection until it breaks.
+    async fn follow(&mut self, sender: &mpsc::Sender<Watched<BreakerEvent>>) -> redis::RedisResult<()> {
+        let mut connection = self.shared.link.waiting(&self.stream).await?;
+        while !self.shared.is_closed() {
+            for event in self.read(&mut connection).await? {
+                if sender.send(Watched::Event(event)).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, connection: &mut Waiting) -> redis::RedisResult<Vec<BreakerEvent>> {
+        let last = match &self.last {
+            Some(last) => last.clone(),
+            None => {
+                let newest = redis::cmd("XREVRANGE").arg(&self.stream).arg("+").arg("-").arg("COUNT").arg(1).take();
+                let newest = self.shared.link.ask(&newest).await?;
+                let newest = items(newest).ok().and_then(|entries| items(entries.into_iter().next()?).ok());
+                let id = newest.and_then(|entry| text(entry.into_iter().next()?).ok());
+                self.last.insert(id.unwrap_or_else(|| "0".to_owned())).clone()
+            }
+        };
+        let longest = u64::try_from(LONGEST.as_millis()).unwrap_or(u64::MAX);
+        let mut read = redis::cmd("XREAD");
+        read.arg("COUNT").arg(500).arg("BLOCK").arg(longest).arg("STREAMS").arg(&self.stream).arg(last);
+        let answer = connection.ask(&read, LONGEST).await?;
+        let mut events = Vec::new();
+        for stream in items(answer).unwrap_or_default() {
+            for entry in
+                items(stream).ok().and_then(|stream| items(stream.into_iter().nth(1)?).ok()).unwrap_or_default()
+            {
+                let mut entry = items(entry).unwrap_or_default().into_iter();
+                self.last = entry.next().and_then(|id| text(id).ok()).or(self.last.take());
+                events.extend(event(items(entry.next().unwrap_or_default()).unwrap_or_default()));
+            }
+        }
+        Ok(events)
+    }
+}
+
+fn event(fields: Vec<Value>) -> Option<BreakerEvent> {
+    let mut fields = fields.into_iter();
+    let (mut key, mut from, mut to, mut at) = (None, None, None, 0);
+    while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
+        let value = text(value).ok()?;
+        match text(name).ok()?.as_str() {
+            "k" => key = Some(ParkKey(value.into())),
+            "f" => from = state(value.parse().ok()?),
+            "t" => to = state(value.parse().ok()?),
+            "a" => at = value.parse().ok()?,
+            _ => {}
+        }
+    }
+    Some(BreakerEvent::new(Timestamp::from_millis(at), key?, from?, to?))
+}

@@ -1,0 +1,5 @@
+-- The numbers of a queue.
+-- Answers { paused, pending, parked, scheduled, retrying, running, dead, finished, submitted, completed, failed }. O(1).
+advance(100)
+flush()
+return call('HMGET', B .. 'n', 'paused', 'p', 'k', 's', 't', 'r', 'd', 'c', 'submitted', 'completed', 'failed')
