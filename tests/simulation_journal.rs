@@ -7,6 +7,7 @@ mod journal_world;
 use std::sync::Arc;
 
 use journal_world::JournalWorld;
+use queue_memory::Amnesia;
 use queue_testkit::{
     saboteur::Defect,
     simulation::{Campaign, World, simulate},
@@ -24,6 +25,18 @@ fn a_seed_replays_exactly() {
     }
 }
 
+fn name_of(what: Amnesia) -> &'static str {
+    match what {
+        Amnesia::Ends => "settled jobs come back",
+        Amnesia::Attempts => "attempts lost at a restart",
+        Amnesia::Delays => "delays lost at a restart",
+        Amnesia::Windows => "unique keys lost at a restart",
+        Amnesia::Switches => "pauses lost at a restart",
+        Amnesia::Claims => "claims lost at a restart",
+        Amnesia::Openings => "epochs given out again",
+    }
+}
+
 /// Each within a fraction of what CI runs.
 #[test]
 fn planted_bugs_are_found() {
@@ -31,8 +44,10 @@ fn planted_bugs_are_found() {
         ("commit not awaited", JournalWorld::relaxed()),
         ("stale settlement accepted", JournalWorld::planted(Defect::StaleAccepted)),
         ("settlement dropped", JournalWorld::planted(Defect::SettleDropped)),
+        ("last commits lost", JournalWorld::stale()),
     ];
-    for (name, world) in planted {
+    let forgets = Amnesia::ALL.map(|what| (name_of(what), JournalWorld::forgetting(what)));
+    for (name, world) in planted.into_iter().chain(forgets) {
         let mut campaign = Campaign::new(vec![Arc::new(world)], 0, 400);
         campaign.stop_at_first = true;
         let tally = campaign.run();

@@ -12,7 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 use queue_core::{QueueName, QueueProvider, Result, provider::Durability};
-use queue_memory::ModelDisk;
+use queue_memory::{Amnesia, ModelDisk};
 use queue_testkit::simulation::{Backend, Dice, Graft, Life, Plant, Promises, Sim, World};
 use tokio::task::JoinHandle;
 
@@ -24,6 +24,8 @@ pub(crate) struct JournalWorld {
     /// In the broker: the judge sees what comes out of it.
     plant: Option<Arc<dyn Plant>>,
     relaxed: bool,
+    forgets: Option<Amnesia>,
+    stale: bool,
 }
 
 impl JournalWorld {
@@ -38,6 +40,18 @@ impl JournalWorld {
     pub(crate) fn relaxed() -> Self {
         Self { relaxed: true, ..Self::default() }
     }
+
+    /// The broker forgets something each time it begins.
+    #[allow(dead_code, reason = "each test uses its part")]
+    pub(crate) fn forgetting(what: Amnesia) -> Self {
+        Self { forgets: Some(what), ..Self::default() }
+    }
+
+    /// The broker begins again without its last commits: on what its disk held up to two moments before.
+    #[allow(dead_code, reason = "each test uses its part")]
+    pub(crate) fn stale() -> Self {
+        Self { stale: true, ..Self::default() }
+    }
 }
 
 #[async_trait]
@@ -50,16 +64,21 @@ impl World for JournalWorld {
         let mut promises = Promises::strict();
         promises.restarts = true;
         promises.restart_ends_leases = true;
+        // Who runs a job hears only at his next beat that his lease ended with the broker.
+        promises.exclusive = false;
         promises
     }
 
     async fn open(&self, sim: &Sim) -> Result<Arc<dyn Backend>> {
         let durability = if self.relaxed { Durability::Relaxed } else { Durability::Synced };
+        let process = Process::forgetting(sim.env().clone(), Some(durability), self.forgets)?;
+        let past = self.stale.then(|| Past::of(&process));
         Ok(Arc::new(JournalBackend {
-            process: Process::begin(sim.env().clone(), Some(durability))?,
+            process,
             dice: sim.dice("disk", 0),
             graft: self.plant.as_ref().map(|plant| plant.sow()),
             relief: Mutex::default(),
+            past,
         }))
     }
 }
@@ -71,6 +90,41 @@ struct JournalBackend {
     graft: Option<Arc<dyn Graft>>,
     /// Makes room on a full disk.
     relief: Mutex<Option<JoinHandle<()>>>,
+    past: Option<Past>,
+}
+
+/// What a disk held a moment ago.
+#[derive(Debug)]
+struct Past {
+    image: Arc<Mutex<Vec<u8>>>,
+    looking: JoinHandle<()>,
+}
+
+impl Past {
+    const MOMENT: Duration = Duration::from_millis(100);
+
+    fn of(process: &Arc<Process>) -> Self {
+        let image = Arc::new(Mutex::new(process.image()));
+        let (kept, process) = (Arc::clone(&image), Arc::clone(process));
+        let looking = tokio::spawn(async move {
+            loop {
+                let now = process.image();
+                tokio::time::sleep(Self::MOMENT).await;
+                *kept.lock().unwrap_or_else(PoisonError::into_inner) = now;
+            }
+        });
+        Self { image, looking }
+    }
+
+    fn disk(&self) -> ModelDisk {
+        ModelDisk::with(self.image.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+impl Drop for Past {
+    fn drop(&mut self) {
+        self.looking.abort();
+    }
 }
 
 impl JournalBackend {
@@ -104,6 +158,7 @@ impl Backend for JournalBackend {
     async fn restart(&self) {
         let power = self.dice.chance(0.5);
         let left = |disk: &ModelDisk| match power {
+            _ if self.past.is_some() => self.past.as_ref().map_or_else(ModelDisk::new, Past::disk),
             true => disk.after_power_loss(|| self.dice.bits()),
             false => ModelDisk::with(disk.contents()),
         };

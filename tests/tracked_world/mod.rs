@@ -1,6 +1,8 @@
 //! Worlds for the simulator: the tracked layer over each model, with every fault and crash between the layer and its
 //! transport, and between the layer and its store.
 
+mod scene;
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
@@ -9,8 +11,10 @@ use queue_layers::{Options, Tracked, tracked::Rule};
 use queue_memory::MemoryTracking;
 use queue_testkit::{
     models::{Broker, LogModel, PushModel, Shape, VisibilityModel},
-    simulation::{Backend, Life, Promises, Sim, World},
+    simulation::{Backend, Bias, Life, Promises, Sim, World},
 };
+
+pub(crate) use scene::Scene;
 
 /// Tracked jobs over one of the models.
 #[derive(Debug, Clone)]
@@ -18,19 +22,36 @@ pub(crate) struct TrackedWorld {
     name: &'static str,
     shape: Shape,
     without: Option<Rule>,
+    scene: Scene,
 }
 
 impl TrackedWorld {
+    fn of(name: &'static str, shape: impl Into<Shape>) -> Self {
+        Self { name, shape: shape.into(), without: None, scene: Scene::Any }
+    }
+
     pub(crate) fn push() -> Self {
-        Self { name: "tracked-push", shape: PushModel::default().into(), without: None }
+        Self::of("tracked-push", PushModel::default())
     }
 
     pub(crate) fn log() -> Self {
-        Self { name: "tracked-log", shape: LogModel::default().into(), without: None }
+        Self::of("tracked-log", LogModel::default())
     }
 
     pub(crate) fn visibility() -> Self {
-        Self { name: "tracked-visibility", shape: VisibilityModel::default().into(), without: None }
+        Self::of("tracked-visibility", VisibilityModel::default())
+    }
+
+    /// The same under other circumstances.
+    #[allow(dead_code, reason = "each test uses its part")]
+    pub(crate) fn scene(self, scene: Scene) -> Self {
+        let shape = match self.shape {
+            Shape::Visibility(model) if scene == Scene::ShortDelays => {
+                VisibilityModel { max_delay: Duration::from_millis(500), ..model }.into()
+            }
+            shape => shape,
+        };
+        Self { scene, shape, ..self }
     }
 
     /// The same with a rule of the layer taken away.
@@ -39,6 +60,7 @@ impl TrackedWorld {
         Self { without: Some(rule), ..self }
     }
 
+    #[allow(dead_code, reason = "each test uses its part")]
     pub(crate) fn all() -> [Self; 3] {
         [Self::push(), Self::log(), Self::visibility()]
     }
@@ -53,15 +75,22 @@ impl World for TrackedWorld {
     fn promises(&self) -> Promises {
         let mut promises = Promises::layered();
         promises.rebalances = matches!(self.shape, Shape::Log(_));
+        self.scene.promise(&mut promises);
         promises
+    }
+
+    fn bias(&self) -> Bias {
+        self.scene.bias()
     }
 
     async fn open(&self, sim: &Sim) -> Result<Arc<dyn Backend>> {
         Ok(Arc::new(TrackedBackend {
             broker: Broker::new(sim.env().clone(), self.shape.clone()),
             store: MemoryTracking::with_env(sim.env().clone()),
+            other: (self.scene == Scene::Strangers).then(|| MemoryTracking::with_env(sim.env().clone())),
             sim: sim.clone(),
             without: self.without,
+            scene: self.scene,
         }))
     }
 }
@@ -70,19 +99,26 @@ impl World for TrackedWorld {
 struct TrackedBackend {
     broker: Arc<Broker>,
     store: MemoryTracking,
+    /// Of a process that was started with another one.
+    other: Option<MemoryTracking>,
     sim: Sim,
     without: Option<Rule>,
+    scene: Scene,
 }
 
 impl TrackedBackend {
     fn layer(&self, life: Option<&Life>) -> Tracked {
         let connection = self.broker.connect();
         let transport: Arc<dyn QueueProvider> = Arc::clone(&connection) as Arc<dyn QueueProvider>;
-        let store: Arc<dyn TrackingStore> = Arc::new(self.store.clone());
-        let Some(life) = life else { return Tracked::with_options(transport, store, self.sim.env(), options()) };
+        let strange = life.is_some_and(|life| life.name().starts_with(scene::STRANGER));
+        let store = self.other.as_ref().filter(|_| strange).unwrap_or(&self.store);
+        let store: Arc<dyn TrackingStore> = Arc::new(store.clone());
+        let mut options = options();
+        self.scene.set(&mut options);
+        let Some(life) = life else { return Tracked::with_options(transport, store, self.sim.env(), options) };
         life.on_death(move || connection.crash());
         let tracked =
-            Tracked::with_options(life.wired_beneath(transport), life.wired_store(store), life.env(), options());
+            Tracked::with_options(life.wired_beneath(transport), life.wired_store(store), life.env(), options);
         match self.without {
             Some(rule) => tracked.without(rule),
             None => tracked,
@@ -106,7 +142,11 @@ fn options() -> Options {
 #[async_trait]
 impl Backend for TrackedBackend {
     async fn connect(&self, life: &Life) -> Result<Arc<dyn QueueProvider>> {
-        let tracked: Arc<dyn QueueProvider> = Arc::new(self.layer(Some(life)));
+        let tracked = Arc::new(self.layer(Some(life)));
+        if let Some(room) = self.scene.room() {
+            let layer = Arc::downgrade(&tracked);
+            life.full_when(move || layer.upgrade().is_some_and(|layer| layer.settlements_waiting() >= room));
+        }
         Ok(life.mortal(life.witnessed(tracked)))
     }
 
@@ -123,5 +163,14 @@ impl Backend for TrackedBackend {
             faults.refuse_publishes(queue, publishes);
             faults.refuse_dead_letters(queue, dead_letters);
         });
+    }
+
+    async fn lose(&self, queue: &QueueName) {
+        // A model that cannot be purged loses nothing.
+        let _ = self.broker.connect().admin().purge(queue).await;
+    }
+
+    fn cut(&self, queue: &QueueName) {
+        self.broker.faults(|faults| faults.unroutable(queue, true));
     }
 }

@@ -2,6 +2,8 @@
 #![cfg_attr(not(feature = "journal"), allow(dead_code, reason = "what reads a journal back"))]
 
 mod admin;
+#[cfg(feature = "journal")]
+mod amnesia;
 mod consumer;
 mod events;
 mod factory;
@@ -13,7 +15,6 @@ mod journal;
 #[allow(dead_code, reason = "nothing here is ever called")]
 mod journal;
 mod notes;
-#[cfg(feature = "journal")]
 mod opening;
 mod provider;
 mod queue;
@@ -22,9 +23,11 @@ mod store;
 mod topics;
 mod tracking;
 
-pub use factory::register;
 #[cfg(feature = "journal")]
 #[doc(hidden)]
+#[doc(hidden)]
+pub use amnesia::Amnesia;
+pub use factory::register;
 pub use journal::ModelDisk;
 #[cfg(feature = "journal")]
 pub use opening::{JournalOptions, Recovery};

@@ -14,7 +14,7 @@ use queue_core::{
 };
 
 use crate::{
-    MemoryProvider, ModelDisk,
+    Amnesia, MemoryProvider, ModelDisk,
     events::Hub,
     journal::{self, Batch, Journal, Table, Urgency, parts},
     notes::Named,
@@ -33,6 +33,7 @@ const EPOCHS: u32 = 40;
 pub struct JournalOptions {
     place: Place,
     options: journal::Options,
+    forgets: Option<Amnesia>,
 }
 
 #[derive(Debug, Clone)]
@@ -57,7 +58,7 @@ pub struct Recovery {
 impl JournalOptions {
     /// A journal in a folder of its own, which is made if need be.
     pub fn folder(dir: impl AsRef<Path>) -> Self {
-        Self { place: Place::Folder(dir.as_ref().to_owned()), options: journal::Options::default() }
+        Self { place: Place::Folder(dir.as_ref().to_owned()), options: journal::Options::default(), forgets: None }
     }
 
     /// What may wait for the disk, in bytes, before new work is refused: 64 MiB unless said otherwise.
@@ -72,7 +73,15 @@ impl JournalOptions {
     #[must_use]
     pub fn on_disk(disk: &ModelDisk, inline: bool) -> Self {
         let mode = if inline { journal::Mode::Inline } else { journal::Mode::Thread };
-        Self { place: Place::Disk(disk.clone(), mode), options: journal::Options::default() }
+        Self { place: Place::Disk(disk.clone(), mode), options: journal::Options::default(), forgets: None }
+    }
+
+    /// Opens badly, for tests of whoever must notice.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn forgetting(mut self, what: Option<Amnesia>) -> Self {
+        self.forgets = what;
+        self
     }
 
     pub(crate) fn open(
@@ -96,7 +105,7 @@ impl MemoryProvider {
     /// `STORE_IN_USE` while somebody has it open; `UNSUPPORTED` for a journal of a newer version; `CONFIG` for a folder with
     /// something else; `UNDECODABLE` for a damaged one; `UNAVAILABLE` when the disk fails. Each says what to do.
     pub fn open(journal: &JournalOptions, env: Env) -> Result<Self> {
-        let mut found = Found::new(Hub::new(), Now::read(&env));
+        let mut found = Found { forgets: journal.forgets, ..Found::new(Hub::new(), Now::read(&env)) };
         let (journal, recovered) = journal.open(|row| found.row(row))?;
         Ok(Self::with_shared(found.end(&journal, recovered, env)))
     }
@@ -137,6 +146,7 @@ struct Found {
     /// How often it was opened before.
     opened: u64,
     jobs: u64,
+    forgets: Option<Amnesia>,
 }
 
 impl Found {
@@ -151,6 +161,7 @@ impl Found {
             store: None,
             opened: 0,
             jobs: 0,
+            forgets: None,
         }
     }
 
@@ -173,6 +184,10 @@ impl Found {
     fn queue_row(&mut self, key: &[u8], value: &[u8]) -> Result<(), Broken> {
         let number = key.try_into().map(u32::from_be_bytes).map_err(|_| Broken::Record("a queue's number"))?;
         let row = QueueRow::decode(Bytes::copy_from_slice(value))?;
+        let row = match self.forgets {
+            Some(what) => what.of_queue(row),
+            None => row,
+        };
         self.queues.insert(number, Restoring::begin(row, self.hub.clone(), self.now)?);
         Ok(())
     }
@@ -199,15 +214,22 @@ impl Found {
     fn state(&mut self, key: &[u8], value: &[u8]) -> Result<(), Broken> {
         let (queue, number) = parts(key).ok_or(Broken::Record("a job's number"))?;
         let row = StateRow::decode(Bytes::copy_from_slice(value))?;
+        let left = match self.forgets {
+            Some(what) => what.of_state(row),
+            None => Some(row),
+        };
+        let Some(row) = left else { return Ok(()) };
         self.queue(queue)?.state(number, row)
     }
 
     fn side(&mut self, key: &[u8], value: &[u8]) -> Result<(), Broken> {
         let (queue, side) = Side::read(key).ok_or(Broken::Record("a key"))?;
         let value = Bytes::copy_from_slice(value);
+        let forgets = self.forgets;
         let queue = self.queue(queue)?;
         match side {
             Side::Gone(number) => queue.gone(number, GoneRow::decode(value)?),
+            Side::Window(_) if forgets == Some(Amnesia::Windows) => {}
             Side::Window(key) => {
                 let key = UniqueKey::new(key).map_err(|_| Broken::Record("a unique key"))?;
                 queue.window(key, &WindowRow::decode(value)?);
@@ -239,7 +261,8 @@ impl Found {
         let mut shared = Shared::new(env, self.hub);
         shared.store = self.store.unwrap_or(shared.store);
         // A rollback may have undone the count of the last opening.
-        let opened = self.opened + if recovered.rolled_back.is_some() { 2 } else { 1 };
+        let opened = if self.forgets == Some(Amnesia::Openings) { 0 } else { self.opened };
+        let opened = opened + if recovered.rolled_back.is_some() { 2 } else { 1 };
         let mut batch = Batch::new();
         let row = [shared.store.0.get().to_le_bytes(), opened.to_le_bytes()].concat();
         batch.put(Table::Notes, &Named::Store.key(), &row);

@@ -95,22 +95,23 @@ impl Desk {
     }
 
     async fn ask(&self, claims: &[Claim]) -> Vec<Verdict> {
-        let core = &self.core;
-        let unanswered = |verdict: &Verdict| matches!(verdict, Verdict::Unknown(_));
-        let known = match core.keeps(Rule::ClaimAdopts) {
-            true => None,
-            false => {
-                let jobs: Vec<JobRef> = claims.iter().map(|claim| claim.job.clone()).collect();
-                Some(core.store.get(&jobs).await)
-            }
-        };
-        let mut verdicts = core.ask_each(claims.len(), core.store.claim(claims), Verdict::Unknown, unanswered).await;
-        for (verdict, known) in verdicts.iter_mut().zip(known.into_iter().flatten()) {
-            if matches!(known, Ok(Lookup::NotFound)) {
-                *verdict = Verdict::Drop;
+        if self.core.keeps(Rule::ClaimAdopts) {
+            return self.claim_in_store(claims).await;
+        }
+        let mut verdicts = Vec::new();
+        for claim in claims {
+            match self.core.store.get(std::slice::from_ref(&claim.job)).await.pop() {
+                Some(Ok(Lookup::NotFound)) => verdicts.push(Verdict::Drop),
+                _ => verdicts.extend(self.claim_in_store(std::slice::from_ref(claim)).await),
             }
         }
         verdicts
+    }
+
+    async fn claim_in_store(&self, claims: &[Claim]) -> Vec<Verdict> {
+        let core = &self.core;
+        let unanswered = |verdict: &Verdict| matches!(verdict, Verdict::Unknown(_));
+        core.ask_each(claims.len(), core.store.claim(claims), Verdict::Unknown, unanswered).await
     }
 
     /// Another has it for now, or it is not due. A parked job's old copy comes to look soon, and is dropped once it is old.

@@ -28,11 +28,13 @@ pub struct VisibilityModel {
     pub min_lease: Duration,
     /// The share of receives, 0.0 to 1.0, whose message stays visible as well and so is delivered once more.
     pub duplicates: f64,
+    /// The longest delay of a publish.
+    pub max_delay: Duration,
 }
 
 impl Default for VisibilityModel {
     fn default() -> Self {
-        Self { min_lease: Duration::from_millis(10), duplicates: 0.0 }
+        Self { min_lease: Duration::from_millis(10), duplicates: 0.0, max_delay: MAX_DELAY }
     }
 }
 
@@ -40,7 +42,7 @@ impl VisibilityModel {
     pub(super) fn capabilities(&self) -> Capabilities {
         let mut can = bare(LeaseModel::PerMessage { min: self.min_lease, max: MAX_VISIBILITY });
         can.delay = Support::Native;
-        can.delay_max = Some(MAX_DELAY);
+        can.delay_max = Some(self.max_delay);
         can.dedup_by_id = Support::Unsupported { instead: "make handlers idempotent" };
         can.settle_confirmed = true;
         can.purge = Support::Emulated {

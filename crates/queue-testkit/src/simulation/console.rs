@@ -28,7 +28,7 @@ const USAGE: &str = "\
 const MOST_TOLD: usize = 3;
 
 /// Reads the command line, runs the seeds and says what came of it. `seeds` is the default number. Seeds take turns in
-/// `worlds`; those in `by_name` are entered only where `--world` names them.
+/// `worlds`, in which one may have several turns; those in `by_name` are entered only where `--world` names them.
 #[must_use]
 pub fn perform(worlds: &[Arc<dyn World>], by_name: &[Arc<dyn World>], seeds: u64) -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -74,7 +74,10 @@ fn say(text: &str) {
 }
 
 fn names(worlds: &[Arc<dyn World>], by_name: &[Arc<dyn World>]) -> String {
-    worlds.iter().chain(by_name).map(|world| world.name()).collect::<Vec<_>>().join(", ")
+    let mut names: Vec<&str> = worlds.iter().chain(by_name).map(|world| world.name()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.join(", ")
 }
 
 fn conduct(worlds: &[Arc<dyn World>], by_name: &[Arc<dyn World>], asked: &Asked) -> ExitCode {

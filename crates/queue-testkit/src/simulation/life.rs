@@ -29,9 +29,11 @@ struct Inner {
     dead: AtomicBool,
     died: Notify,
     sever: Mutex<Option<Sever>>,
+    full: Mutex<Option<Gauge>>,
 }
 
 type Sever = Box<dyn Fn() + Send>;
+type Gauge = Box<dyn Fn() -> bool + Send>;
 
 /// Which call is the last.
 #[derive(Debug, Clone, Copy)]
@@ -73,6 +75,7 @@ impl Life {
             dead: AtomicBool::new(false),
             died: Notify::new(),
             sever: Mutex::default(),
+            full: Mutex::default(),
             sim: sim.clone(),
         };
         sim.note(&inner.name, 1, || "begins".to_owned());
@@ -110,6 +113,17 @@ impl Life {
     /// What cuts its connections, as the operating system does for a process that is gone. Called once, at its end.
     pub fn on_death(&self, sever: impl Fn() + Send + 'static) {
         *self.0.sever.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(sever));
+    }
+
+    /// Where a layer keeps a bounded number of settlements for later: whether it has as many as it may. While it has, nothing
+    /// may be given out.
+    pub fn full_when(&self, full: impl Fn() -> bool + Send + 'static) {
+        *self.0.full.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(full));
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        let full = self.0.full.lock().unwrap_or_else(PoisonError::into_inner);
+        full.as_ref().is_some_and(|full| full())
     }
 
     pub(super) fn is_dead(&self) -> bool {

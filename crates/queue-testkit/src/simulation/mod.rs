@@ -20,6 +20,7 @@
 //! assert!(outcome.is_clean(), "{outcome}");
 //! ```
 
+mod bias;
 mod campaign;
 mod clock;
 mod console;
@@ -40,6 +41,7 @@ mod witness;
 mod words;
 mod world;
 
+pub use bias::{Bias, Climate};
 pub use campaign::{Campaign, Tally};
 pub use console::perform;
 pub use dice::Dice;

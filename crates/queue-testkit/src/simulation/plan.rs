@@ -9,7 +9,7 @@ use queue_core::{
     scheduler::{JobOptions, NewJob, Start},
 };
 
-use super::{dice::Dice, promises::Promises, weather::Weather, words};
+use super::{bias::Bias, dice::Dice, promises::Promises, weather::Weather, words};
 
 /// The whole of a run, as its seed wants it.
 #[derive(Debug)]
@@ -24,6 +24,7 @@ pub(super) struct Plan {
     pub(super) operators: u64,
     /// How long faults may strike.
     pub(super) storm: Duration,
+    pub(super) bias: Bias,
 }
 
 #[derive(Debug, Clone)]
@@ -38,7 +39,7 @@ pub(super) struct PlannedJob {
 }
 
 impl Plan {
-    pub(super) fn draw(seed: u64, promises: &Promises) -> Self {
+    pub(super) fn draw(seed: u64, promises: &Promises, bias: Bias) -> Self {
         let dice = Dice::of(seed, "plan", 0);
         let lease = dice.millis(2_000, 6_000);
         let weather = Weather::draw(&dice, lease);
@@ -56,6 +57,7 @@ impl Plan {
             weather,
             queues,
             jobs: Vec::new(),
+            bias: Bias::default(),
         };
         let jobs = dice.between(3, 14);
         let names: Vec<QueueName> = plan.queues.iter().map(|spec| spec.name.clone()).collect();
@@ -69,6 +71,8 @@ impl Plan {
             publish.on_full = if dice.chance(0.5) { OnFull::Wait } else { OnFull::Reject };
             plan.jobs.push(PlannedJob { id: words::id(number), queue, producer, at, job, publish });
         }
+        bias.bend(seed, &mut plan);
+        plan.bias = bias;
         plan.jobs.sort_by_key(|job| (job.producer, job.at, job.id));
         plan
     }

@@ -23,6 +23,13 @@ pub struct Promises {
     pub restarts: bool,
     /// A restart ends every lease: the broker is killed and knows what its disk knows. A refusal is its disk's.
     pub restart_ends_leases: bool,
+    /// While a handler may believe in its lease, no other runs the same job.
+    pub exclusive: bool,
+    /// Nothing goes wrong but that the store alone is away at times: what a process asked for while its lease stood is carried
+    /// out, publishing goes on, and fetching does not.
+    pub steady: bool,
+    /// Nothing goes wrong, and nobody parks or redrives: each attempt is published once beneath a layer.
+    pub thrifty: bool,
     /// A pause is obeyed within that time.
     pub pauses_within: Duration,
     /// How much earlier than a caller was told a lease may end.
@@ -44,6 +51,9 @@ impl Promises {
             dedup: true,
             restarts: false,
             restart_ends_leases: false,
+            exclusive: true,
+            steady: false,
+            thrifty: false,
             pauses_within: Duration::ZERO,
             slack: Duration::ZERO,
             wakes_within: Duration::from_millis(1_500),
@@ -59,6 +69,7 @@ impl Promises {
             counts_starts: false,
             dedup: false,
             restarts: true,
+            exclusive: false,
             wakes_within: Duration::from_secs(15),
             ..Self::strict()
         }
@@ -71,6 +82,7 @@ impl Promises {
             records: true,
             atomic: false,
             dedup: true,
+            exclusive: true,
             // Longer than any stall: what the process was told may be that old.
             slack: Duration::from_secs(60),
             pauses_within: Duration::from_secs(30),

@@ -6,13 +6,14 @@ use futures_core::stream::BoxStream;
 use futures_util::{FutureExt as _, StreamExt as _, future::join_all};
 use queue_core::{
     QueueName, QueueProvider, Result,
-    provider::DeadFilter,
+    provider::{DeadFilter, ParkKey},
     store::{Lookup, Watch, Watched},
 };
 use tokio::task::JoinHandle;
 
 use super::{
     Sim,
+    bias::PARKED_BY_HAND,
     life::Life,
     plan::Plan,
     promises::Promises,
@@ -77,7 +78,7 @@ pub fn simulate(world: &Arc<dyn World>, seed: u64, traced: bool) -> Outcome {
     };
     runtime.block_on(async {
         let promises = world.promises();
-        let plan = Arc::new(Plan::draw(seed, &promises));
+        let plan = Arc::new(Plan::draw(seed, &promises, world.bias()));
         let shadow = Shadow::new(promises.clone(), plan.weather.is_calm());
         let sim = Sim::new(seed, plan.weather.clone(), shadow, traced);
         let stage = match Stage::set(world, &sim, plan, promises).await {
@@ -199,6 +200,7 @@ impl Stage {
     async fn calm_down(&self) {
         self.sim.end_storm();
         self.sim.set_away(false);
+        self.sim.set_store_away(false);
         self.sim.note("STAGE", 3, || "nothing goes wrong any more".to_owned());
         self.sim.judge(|shadow, at| shadow.reachable_again(at));
         for spec in &self.plan.queues {
@@ -210,6 +212,17 @@ impl Stage {
     async fn resume(&self, queue: &QueueName) {
         if self.truth.admin().pause(queue, false).await.is_ok() {
             self.sim.judge(|shadow, at| shadow.paused(at, queue, false));
+        }
+    }
+
+    /// Where jobs are parked for longer than anybody waits.
+    async fn let_go(&self, queue: &QueueName) {
+        if self.plan.bias.parks.is_none() {
+            return;
+        }
+        let key = ParkKey(PARKED_BY_HAND.into());
+        if let Ok(n) = self.truth.unpark(queue, &key, 100).await {
+            self.sim.judge(|shadow, _| shadow.unparked(queue, &key, n));
         }
     }
 
@@ -254,6 +267,7 @@ impl Stage {
             // Somebody may have paused a queue with the last call of his life.
             for spec in &self.plan.queues {
                 self.resume(&spec.name).await;
+                self.let_go(&spec.name).await;
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -352,6 +366,11 @@ async fn trouble(sim: Sim, plan: Arc<Plan>, promises: Promises, backend: Arc<dyn
     }
     add(weather.refusals, Kind::Refusal);
     add(weather.jumps, Kind::Jump);
+    add(weather.losses, Kind::Loss);
+    add(u64::from(weather.cut), Kind::Cut);
+    for _ in 0..weather.store_outages {
+        kinds.push((dice.millis(100, 5_000), Kind::StoreOutage(dice.millis(500, 8_000))));
+    }
     kinds.sort_by_key(|(at, _)| *at);
     for (at, kind) in kinds {
         tokio::time::sleep(at.saturating_sub(sim.env().clock.monotonic())).await;
@@ -378,6 +397,25 @@ async fn trouble(sim: Sim, plan: Arc<Plan>, promises: Promises, backend: Arc<dyn
                 sim.judge(|shadow, _| shadow.hindered());
                 sim.note("STAGE", 10, || format!("{publishes} publishes and {dead_letters} dead letters are refused"));
             }
+            Kind::StoreOutage(time) => {
+                sim.note("STAGE", 11, || format!("the store cannot be reached for {time:?}"));
+                sim.set_store_away(true);
+                tokio::time::sleep(time).await;
+                sim.set_store_away(false);
+                sim.note("STAGE", 12, || "the store can be reached again".to_owned());
+            }
+            Kind::Loss => {
+                sim.note("STAGE", 13, || "the transport loses what waits".to_owned());
+                for spec in &plan.queues {
+                    backend.lose(&spec.name).await;
+                }
+            }
+            Kind::Cut => {
+                let Some(spec) = plan.queues.last() else { continue };
+                sim.note("STAGE", 14, || format!("nothing reaches {} any more", spec.name));
+                backend.cut(&spec.name);
+                sim.judge(|shadow, _| shadow.cut_off(&spec.name));
+            }
             Kind::Jump => {
                 // What was to start at a time of the wall clock waits for it: no longer than patience lasts.
                 let by = i64::try_from(dice.between(0, 180_000)).unwrap_or(0) - 90_000;
@@ -394,4 +432,7 @@ enum Kind {
     Restart,
     Refusal,
     Jump,
+    StoreOutage(Duration),
+    Loss,
+    Cut,
 }

@@ -29,6 +29,7 @@ struct Inner {
     weather: Weather,
     storm: AtomicBool,
     away: AtomicBool,
+    store_away: AtomicBool,
     lives: AtomicU64,
 }
 
@@ -49,6 +50,7 @@ impl Sim {
             weather,
             storm: AtomicBool::new(true),
             away: AtomicBool::new(false),
+            store_away: AtomicBool::new(false),
             lives: AtomicU64::new(0),
         }))
     }
@@ -104,6 +106,16 @@ impl Sim {
 
     pub(super) fn set_away(&self, away: bool) {
         self.0.away.store(away, Ordering::Relaxed);
+    }
+
+    /// Whether the store alone cannot be reached.
+    pub(super) fn is_store_away(&self) -> bool {
+        self.0.store_away.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_store_away(&self, away: bool) {
+        self.0.store_away.store(away, Ordering::Relaxed);
+        self.judge(|shadow, at| shadow.store_is_away(at, away));
     }
 
     pub(super) fn note(&self, who: &str, code: u64, what: impl FnOnce() -> String) {

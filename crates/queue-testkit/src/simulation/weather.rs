@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::dice::Dice;
+use super::{bias::Climate, dice::Dice};
 
 /// The chances of faults, drawn once a seed. Some seeds have none: what must hold exactly is best seen in the calm.
 #[derive(Debug, Clone)]
@@ -31,6 +31,12 @@ pub(super) struct Weather {
     pub(super) refusals: u64,
     /// Jumps of the wall clock.
     pub(super) jumps: u64,
+    /// Times without the store alone.
+    pub(super) store_outages: u64,
+    /// Times at which the transport loses what waits in it.
+    pub(super) losses: u64,
+    /// A queue is cut off for good.
+    pub(super) cut: bool,
 }
 
 impl Weather {
@@ -50,6 +56,9 @@ impl Weather {
             restarts: 0,
             refusals: 0,
             jumps: 0,
+            store_outages: 0,
+            losses: 0,
+            cut: false,
         }
     }
 
@@ -57,7 +66,46 @@ impl Weather {
     #[must_use]
     pub(super) fn is_calm(&self) -> bool {
         self.stall + self.refused + self.lost + self.doomed == 0.0
-            && self.outages + self.restarts + self.refusals + self.jumps == 0
+            && self.outages + self.restarts + self.refusals + self.jumps + self.store_outages + self.losses == 0
+            && !self.cut
+    }
+
+    /// The same in every seed, but for numbers.
+    #[must_use]
+    pub(super) fn of(climate: Climate, dice: &Dice, lease: Duration) -> Self {
+        let longest_stall = lease * 2;
+        match climate {
+            Climate::Fair => Self { slow: 0.3, longest_stall, ..Self::calm() },
+            Climate::Stalling => Self {
+                slow: 0.5,
+                stall: 0.08,
+                longest_stall,
+                refused: 0.06,
+                lost: 0.08,
+                twice: 0.05,
+                refusals: dice.between(2, 6),
+                ..Self::calm()
+            },
+            Climate::Stormy => Self::stormy(dice, longest_stall),
+        }
+    }
+
+    fn stormy(dice: &Dice, longest_stall: Duration) -> Self {
+        Self {
+            slow: 0.5,
+            stall: 0.03,
+            longest_stall,
+            refused: 0.06,
+            lost: 0.08,
+            twice: 0.08,
+            doomed: 0.9,
+            last_call: 120,
+            outages: dice.below(3),
+            restarts: dice.below(3),
+            refusals: dice.below(4),
+            jumps: dice.below(3),
+            ..Self::calm()
+        }
     }
 
     /// What a seed brings.
@@ -80,21 +128,9 @@ impl Weather {
                 restarts: dice.below(2),
                 refusals: dice.below(3),
                 jumps: dice.below(2),
+                ..Self::calm()
             },
-            _ => Self {
-                slow: 0.5,
-                stall: 0.03,
-                longest_stall,
-                refused: 0.06,
-                lost: 0.08,
-                twice: 0.08,
-                doomed: 0.9,
-                last_call: 120,
-                outages: dice.below(3),
-                restarts: dice.below(3),
-                refusals: dice.below(4),
-                jumps: dice.below(3),
-            },
+            _ => Self::stormy(dice, longest_stall),
         }
     }
 }

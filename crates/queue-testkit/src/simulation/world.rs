@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use queue_core::{QueueName, QueueProvider, Result};
 use queue_memory::MemoryProvider;
 
-use super::{Sim, life::Life, promises::Promises};
+use super::{Sim, bias::Bias, life::Life, promises::Promises};
 use crate::models::{Broker, Connection, LogModel, PushModel, Shape, VisibilityModel};
 
 /// A kind of broker, with whatever is stacked on it.
@@ -17,6 +17,11 @@ pub trait World: Debug + Send + Sync + 'static {
 
     /// What the judge may demand.
     fn promises(&self) -> Promises;
+
+    /// What it wants more of than its seeds bring.
+    fn bias(&self) -> Bias {
+        Bias::default()
+    }
 
     /// A fresh broker, on the time and randomness of the run.
     ///
@@ -48,6 +53,12 @@ pub trait Backend: Debug + Send + Sync {
     /// Refuses so many of the next publishes to a queue, those beside a settlement included, and of its dead letters. Zero
     /// ends it. A broker that cannot be told so ignores it.
     fn refuse(&self, _queue: &QueueName, _publishes: usize, _dead_letters: usize) {}
+
+    /// Loses what waits in a queue. Called only where the world is bent so.
+    async fn lose(&self, _queue: &QueueName) {}
+
+    /// Nothing finds its way to the queue any more. Called only where the world is bent so.
+    fn cut(&self, _queue: &QueueName) {}
 }
 
 /// Something planted between what is simulated and what looks at it: a defect, in tests of the simulator itself.

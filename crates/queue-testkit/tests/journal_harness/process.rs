@@ -25,7 +25,7 @@ use queue_core::{
     stats::QueueStats,
     store::{CancelOutcome, JobQuery, JobRecord, Leadership, Lookup, QueueControl, StoreScope, Watch, Watched},
 };
-use queue_memory::{JournalOptions, MemoryProvider, ModelDisk};
+use queue_memory::{Amnesia, JournalOptions, MemoryProvider, ModelDisk};
 use tokio::sync::Notify;
 
 /// The process that is killed.
@@ -39,13 +39,26 @@ pub(crate) struct Process {
     killed: Notify,
     /// Of every queue, whatever was declared.
     durability: Option<Durability>,
+    /// What it forgets each time it begins.
+    forgets: Option<Amnesia>,
 }
 
 impl Process {
+    #[allow(dead_code, reason = "each test uses its part")]
     pub(crate) fn begin(env: Env, durability: Option<Durability>) -> Result<Arc<Self>> {
+        Self::forgetting(env, durability, None)
+    }
+
+    pub(crate) fn forgetting(env: Env, durability: Option<Durability>, forgets: Option<Amnesia>) -> Result<Arc<Self>> {
         let disk = ModelDisk::new();
-        let running = Mutex::new((open(&disk, &env)?, disk));
-        Ok(Arc::new(Self { env, running, kills: AtomicU64::new(0), killed: Notify::new(), durability }))
+        let running = Mutex::new((open(&disk, &env, forgets)?, disk));
+        Ok(Arc::new(Self { env, running, kills: AtomicU64::new(0), killed: Notify::new(), durability, forgets }))
+    }
+
+    /// What a reader of its disk sees now.
+    #[allow(dead_code, reason = "each test uses its part")]
+    pub(crate) fn image(&self) -> Vec<u8> {
+        self.running.lock().1.contents()
     }
 
     #[allow(dead_code, reason = "each test uses its part")]
@@ -68,7 +81,7 @@ impl Process {
         let mut running = self.running.lock();
         running.0.abandon();
         let disk = left(&running.1);
-        *running = (open(&disk, &self.env)?, disk);
+        *running = (open(&disk, &self.env, self.forgets)?, disk);
         self.kills.fetch_add(1, Ordering::Relaxed);
         self.killed.notify_waiters();
         Ok(())
@@ -85,8 +98,8 @@ impl Process {
     }
 }
 
-fn open(disk: &ModelDisk, env: &Env) -> Result<MemoryProvider> {
-    MemoryProvider::open(&JournalOptions::on_disk(disk, true), env.clone())
+fn open(disk: &ModelDisk, env: &Env, forgets: Option<Amnesia>) -> Result<MemoryProvider> {
+    MemoryProvider::open(&JournalOptions::on_disk(disk, true).forgetting(forgets), env.clone())
 }
 
 fn killed() -> Error {

@@ -14,7 +14,13 @@ use queue_core::{
 };
 
 use super::{Stop, operator::scheduler_begins, persistently};
-use crate::simulation::{dice::Dice, life::Life, plan::Plan, words};
+use crate::simulation::{
+    bias::{LARGEST, PARKED_BY_HAND},
+    dice::Dice,
+    life::Life,
+    plan::Plan,
+    words,
+};
 
 /// A job has so many generations of follow-ups at most.
 const MOST_FOLLOW_UPS: u64 = 2;
@@ -95,6 +101,7 @@ impl Hand<'_> {
         for _ in 0..times {
             self.consumer.settle(&batch).await;
         }
+        self.think_again(&batch).await;
         if dice.chance(0.15) {
             let other = |settlement: &Settlement| {
                 let error = JobError::custom("OTHERWISE", "on second thoughts");
@@ -112,7 +119,29 @@ impl Hand<'_> {
             if !outcomes.iter().any(open) {
                 break;
             }
+            if outcomes.iter().any(|outcome| matches!(outcome, SettleOutcome::NotSettled { then_index: Some(_), .. }))
+                && self.plan.bias.oversized
+            {
+                // What is too large stays too large.
+                batch.iter_mut().for_each(|settlement| settlement.then.clear());
+            }
         }
+    }
+
+    /// Says something else before it knows what became of what it said.
+    async fn think_again(&self, batch: &[Settlement]) {
+        if !self.plan.bias.second_thoughts {
+            return;
+        }
+        let release = Disposition::Release { after: Duration::from_millis(50), reason: ReleaseReason::Snooze };
+        let error = JobError::custom("OTHERWISE", "on second thoughts");
+        let other = |settlement: &Settlement| match settlement.disposition {
+            Disposition::Release { .. } => {
+                Settlement::new(settlement.receipt, Disposition::DeadLetter { error: error.clone() })
+            }
+            _ => Settlement::new(settlement.receipt, release.clone()),
+        };
+        self.consumer.settle(&batch.iter().map(other).collect::<Vec<_>>()).await;
     }
 
     fn is_calm(&self) -> bool {
@@ -129,11 +158,17 @@ impl Hand<'_> {
         let dice = self.dice();
         let spent = self.policy(delivery).is_spent(delivery.attempt);
         let error = || JobError::custom("PLANNED", "as planned");
+        if let Some(at_most) = self.plan.bias.parks.filter(|_| dice.chance(0.6) && self.life.sim().is_stormy()) {
+            return Settlement::new(
+                delivery.receipt,
+                Disposition::Park { key: ParkKey(PARKED_BY_HAND.into()), at_most },
+            );
+        }
         let disposition = match dice.below(10) {
             0..5 => Disposition::Complete { result: dice.chance(0.5).then(|| Bytes::from_static(b"1")) },
             5 | 6 if !spent => Disposition::Retry { after: dice.millis(0, 900), error: error() },
             7 => Disposition::Release { after: dice.millis(1, 900), reason: ReleaseReason::Snooze },
-            8 => Disposition::Park { key: ParkKey("hand".into()), at_most: dice.millis(100, 3_000) },
+            8 => Disposition::Park { key: ParkKey(PARKED_BY_HAND.into()), at_most: dice.millis(100, 3_000) },
             _ => Disposition::DeadLetter { error: error() },
         };
         let mut settlement = Settlement::new(delivery.receipt, disposition);
@@ -155,9 +190,11 @@ impl Hand<'_> {
 
     /// Always the same for the same job, however often it is handled.
     fn successor(&self, parent: &Envelope, number: u64) -> Envelope {
-        let mut next = Envelope::builder(words::id(number), parent.kind.clone(), &b"next"[..], parent.created_at);
+        let bias = &self.plan.bias;
+        let payload = if bias.oversized && number % 2 == 0 { vec![b'x'; LARGEST] } else { b"next".to_vec() };
+        let mut next = Envelope::builder(words::id(number), parent.kind.clone(), payload, parent.created_at);
         next.timeout = self.spec.timeout;
-        next.store = parent.store;
+        next.store = parent.store.filter(|_| !bias.unstamped);
         next.seal()
     }
 }

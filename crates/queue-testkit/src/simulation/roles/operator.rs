@@ -8,7 +8,7 @@ use queue_core::{
 };
 
 use super::Stop;
-use crate::simulation::{dice::Dice, life::Life, plan::Plan};
+use crate::simulation::{bias::PARKED_BY_HAND, dice::Dice, life::Life, plan::Plan};
 
 pub(super) async fn operate(life: &Life, scheduler: &JobScheduler, plan: &Plan, stop: Stop) {
     scheduler_begins(scheduler, plan).await;
@@ -46,7 +46,7 @@ async fn meddle(life: &Life, scheduler: &JobScheduler, plan: &Plan) {
         }
         6 => redrive(life, scheduler, dice).await,
         7 => {
-            let _ = scheduler.provider().unpark(queue, &ParkKey("hand".into()), 2).await;
+            let _ = scheduler.provider().unpark(queue, &ParkKey(PARKED_BY_HAND.into()), 2).await;
         }
         _ => {
             let _ = scheduler.stats(queue).await;

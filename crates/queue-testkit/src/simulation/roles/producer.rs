@@ -88,7 +88,7 @@ pub(super) async fn produce(life: &Life, scheduler: &JobScheduler, plan: &Plan, 
         if first.at > now {
             tokio::time::sleep(first.at.saturating_sub(now)).await;
         }
-        let again = submit(scheduler, desk, &batch, dedup).await;
+        let again = submit(scheduler, desk, &batch, dedup, plan.bias.takes_no).await;
         tries = if again { tries + 1 } else { 0 };
         if tries >= TRIES {
             // Full, again and again: somebody has to give up.
@@ -102,7 +102,7 @@ pub(super) async fn produce(life: &Life, scheduler: &JobScheduler, plan: &Plan, 
 }
 
 /// Submits a batch; `true` where some of it has to be submitted again.
-async fn submit(scheduler: &JobScheduler, desk: &Desk, batch: &[PlannedJob], dedup: bool) -> bool {
+async fn submit(scheduler: &JobScheduler, desk: &Desk, batch: &[PlannedJob], dedup: bool, takes_no: bool) -> bool {
     let Some(first) = batch.first() else { return false };
     desk.mark(batch, Paper::Asked);
     let jobs: Vec<NewJob> = batch.iter().map(|job| job.job.clone()).collect();
@@ -111,6 +111,7 @@ async fn submit(scheduler: &JobScheduler, desk: &Desk, batch: &[PlannedJob], ded
     for (job, answer) in batch.iter().zip(answers) {
         let retry = match &answer {
             Submitted::Accepted(_) | Submitted::Duplicate(_) => false,
+            Submitted::Rejected(_) if takes_no => false,
             Submitted::Rejected(error) => {
                 matches!(error.code(), ErrorCode::QueueFull | ErrorCode::Unavailable | ErrorCode::Timeout)
             }

@@ -64,6 +64,7 @@ impl Shadow {
         if self.calm && !settling && matches!(&job.state, State::Held(hold) if !hold.shaken) {
             wrongs.push("its lease was lost, and nothing had gone wrong".to_owned());
         }
+        wrongs.extend(self.forgotten(id, delivery).map(str::to_owned));
         for wrong in wrongs {
             self.wrong_with(id, wrong);
         }
@@ -79,7 +80,8 @@ impl Shadow {
             } else {
                 job.started_lost += u32::from(hold.marked);
             }
-            job.orphaned = true;
+            // A claim that is not known orphans nothing.
+            job.orphaned |= !hold.forgotten || delivery.redelivered;
             job.losses += 1;
         }
         if (settling || reborn) && self.promises.atomic {
@@ -99,6 +101,7 @@ impl Shadow {
         job.recorded.get_or_insert(at.mono);
         job.fresh = false;
         job.parked = None;
+        let noted = std::mem::take(&mut job.suspect);
         job.state = State::Held(Hold {
             receipt: delivery.receipt,
             life,
@@ -108,6 +111,7 @@ impl Shadow {
             starts: false,
             marked: false,
             forgotten: false,
+            noted,
         });
     }
 

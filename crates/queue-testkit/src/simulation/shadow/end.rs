@@ -59,7 +59,8 @@ impl Shadow {
 
     /// Jobs that somebody still has to do something about.
     pub(in crate::simulation) fn open(&self, at: At) -> Vec<JobId> {
-        self.jobs.iter().filter(|(_, job)| !job.may_be_over(at)).map(|(id, _)| *id).collect()
+        let open = |job: &Job| !job.may_be_over(at) && !self.is_cut(&job.queue);
+        self.jobs.iter().filter(|(_, job)| open(job)).map(|(id, _)| *id).collect()
     }
 
     /// How the jobs that were accepted ended: of how many is known how.
@@ -149,7 +150,7 @@ impl Shadow {
             }
         }
         let mut wrongs = Vec::new();
-        for (id, job) in &self.jobs {
+        for (id, job) in self.jobs.iter().filter(|(_, job)| !self.is_cut(&job.queue)) {
             let found = if self.promises.records { job.check_record(at, truth.records.get(id)) } else { None };
             wrongs.extend(found.map(|wrong| (*id, wrong)));
             let dead = truth.dead.contains(id);

@@ -8,6 +8,7 @@ mod end;
 mod publish;
 mod runs;
 mod settle;
+mod steady;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -66,6 +67,8 @@ struct Hold {
     marked: bool,
     /// The broker was killed, and may not have written the claim down.
     forgotten: bool,
+    /// It was written down before it was answered.
+    noted: bool,
 }
 
 #[derive(Debug)]
@@ -103,6 +106,8 @@ struct Job {
     /// Dispositions that were asked for and not answered: each may have taken.
     doubts: Vec<Disposition>,
     claims: u32,
+    /// It was there when the broker was killed, and was not claimed since.
+    suspect: bool,
     /// Since when it surely has a record: its first claim was answered.
     recorded: Option<Duration>,
     retries: u32,
@@ -216,6 +221,9 @@ pub(super) struct Shadow {
     leads: BTreeMap<String, runs::Lead>,
     reachable_since: Duration,
     told: end::Told,
+    away: steady::Away,
+    cut: steady::Cut,
+    copied: steady::Copied,
     wrongs: Vec<String>,
     /// Counted for the report.
     pub(super) claims: u64,
@@ -241,6 +249,9 @@ impl Shadow {
             leads: BTreeMap::new(),
             reachable_since: Duration::ZERO,
             told: end::Told::default(),
+            away: steady::Away::default(),
+            cut: steady::Cut::default(),
+            copied: steady::Copied::default(),
             wrongs: Vec::new(),
             claims: 0,
             settlements: 0,
@@ -294,15 +305,18 @@ impl Shadow {
     }
 
     /// The broker lost its memory: leases, leaders, watchers, and claims that nobody waited for. What it had answered it
-    /// still knows, and waits go on by the wall clock.
+    /// still knows, epochs rise, and waits go on by the wall clock. The first claim since of a job that was there may be of what
+    /// killed it: that one it writes down before it hands the job out.
     fn killed(&mut self, at: At) {
         self.told.lose();
-        self.leads.clear();
+        self.leads.values_mut().for_each(|lead| lead.end(at));
         for job in self.jobs.values_mut() {
             job.due.restart(at);
             if let State::Held(hold) = &mut job.state {
-                (hold.shaken, hold.forgotten) = (true, true);
+                hold.shaken = true;
+                hold.forgotten |= !hold.noted;
             }
+            job.suspect = job.offer == Offer::Accepted;
         }
         for hold in self.keys.values_mut() {
             if let Some((until, kept)) = hold.until.as_mut().zip(hold.kept) {

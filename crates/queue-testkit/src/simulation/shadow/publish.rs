@@ -101,7 +101,7 @@ impl Shadow {
         if let Some(until) = holder.surely {
             return at.mono < until && self.jobs.get(&holder.job).is_some_and(|job| job.offer == Offer::Accepted);
         }
-        self.jobs.get(&holder.job).is_some_and(|job| !job.may_be_over(at))
+        self.jobs.get(&holder.job).is_some_and(|job| !job.may_be_over(at) && !self.is_cut(&job.queue))
     }
 
     fn duplicate(&mut self, (at, began): (At, Duration), queue: &QueueName, envelope: &Envelope, existing: JobId) {
@@ -135,12 +135,13 @@ impl Shadow {
     }
 
     fn refused(&mut self, id: JobId, rejection: &Rejection) {
+        let cut = self.jobs.get(&id).is_some_and(|job| self.is_cut(&job.queue));
         let Some(job) = self.jobs.get_mut(&id) else { return };
         // A refusal of a repetition says nothing of the first.
         if job.offer == Offer::Unknown && !job.asked_before {
             job.offer = Offer::Refused;
         }
-        if !matches!(rejection, Rejection::Full | Rejection::Unavailable(_)) {
+        if !cut && !matches!(rejection, Rejection::Full | Rejection::Unavailable(_)) {
             let text = format!("refused for no reason: {rejection:?}");
             self.wrong_with(id, text);
         }
@@ -183,6 +184,7 @@ impl Job {
             orphaned: false,
             doubts: Vec::new(),
             claims: 0,
+            suspect: false,
             recorded: None,
             retries: 0,
             releases: 0,

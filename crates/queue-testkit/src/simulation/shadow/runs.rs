@@ -89,6 +89,9 @@ impl Shadow {
                 self.wrong_with(id, "its handler begins after its time to live");
             }
         }
+        if self.promises.exclusive && self.is_running(at, id) {
+            self.wrong_with(id, "runs while another of its handlers runs on a lease that stands");
+        }
         self.running.insert((life, id));
         // A handler does not say by which of several deliveries it runs.
         let beliefs = self.believed.entry((life, id)).or_default();
@@ -100,6 +103,13 @@ impl Shadow {
                 self.wrong_with(id, objection.unwrap_or_else(never));
             }
         }
+    }
+
+    fn is_running(&self, at: At, id: JobId) -> bool {
+        self.running.iter().filter(|(_, job)| *job == id).any(|runner| {
+            let beliefs = self.believed.get(runner).map_or(&[][..], Vec::as_slice);
+            beliefs.iter().any(|belief| belief.started && belief.until.is_none_or(|until| at.mono < until))
+        })
     }
 
     /// A handler ended, or was dropped.
@@ -122,6 +132,13 @@ pub(super) struct Lead {
     candidate: String,
     epoch: u64,
     until: Duration,
+}
+
+impl Lead {
+    /// Nobody knows of it any more, but for its epoch.
+    pub(super) fn end(&mut self, at: At) {
+        self.until = self.until.min(at.mono);
+    }
 }
 
 impl Shadow {

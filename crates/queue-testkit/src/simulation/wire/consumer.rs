@@ -42,6 +42,12 @@ impl Consumer for ConsumerWire {
             let (life, now) = (&self.line.life, self.now());
             life.sim().judge(|shadow, _| shadow.received(life.number(), deliveries, now));
         }
+        if let (false, Ok(deliveries)) = (self.outer, &fetched)
+            && !deliveries.is_empty()
+        {
+            let life = &self.line.life;
+            life.sim().judge(|shadow, _| shadow.copies_fetched(life.number()));
+        }
         fetched
     }
 

@@ -43,11 +43,12 @@ impl Life {
     /// A store beneath a layer, through a wire with every fault.
     #[must_use]
     pub fn wired_store(&self, store: Arc<dyn TrackingStore>) -> Arc<dyn TrackingStore> {
-        Arc::new(TrackingWire::new(self.line(true), store))
+        let line = Line { of_store: true, ..self.line(true) };
+        Arc::new(TrackingWire::new(line, store))
     }
 
     fn line(&self, faulty: bool) -> Line {
-        Line { life: self.clone(), faulty }
+        Line { life: self.clone(), faulty, of_store: false }
     }
 }
 
@@ -56,6 +57,8 @@ impl Life {
 pub(super) struct Line {
     pub(super) life: Life,
     faulty: bool,
+    /// It leads to a store beneath a layer.
+    of_store: bool,
 }
 
 /// A call, and what may happen to it.
@@ -119,12 +122,12 @@ impl Line {
         T: Send,
         F: Future<Output = T> + Send,
     {
-        let Line { life, faulty } = self;
+        let Line { life, faulty, .. } = self;
         let number = life.next_call();
         let fate = if *faulty { life.fate() } else { Fate::PLAIN };
         fate.before.pass().await;
         life.pass(number, Side::Before, call.name).await;
-        if *faulty && (life.sim().is_away() || fate.refused) {
+        if *faulty && (self.is_cut() || fate.refused) {
             let error = Error::new(ErrorCode::Unavailable, "the request did not arrive").at(call.name);
             self.note(call, number, || "did not arrive".to_owned());
             return silent(Silence::Refused(error));
@@ -149,6 +152,12 @@ impl Line {
             return silent(Silence::Lost(Error::new(ErrorCode::Timeout, "no answer came").at(call.name)));
         }
         answer
+    }
+
+    /// Nobody is there at its other end.
+    fn is_cut(&self) -> bool {
+        let sim = self.life.sim();
+        sim.is_away() || self.of_store && sim.is_store_away()
     }
 
     fn note(&self, call: Call, number: u64, what: impl FnOnce() -> String) {

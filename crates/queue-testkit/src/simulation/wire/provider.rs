@@ -65,7 +65,12 @@ impl QueueProvider for Wire {
         };
         let work = || self.inner.publish(queue, batch.clone(), options);
         let tell = |outcomes: &Vec<PublishOutcome>| words::published(&batch, outcomes);
-        self.line.carry(Call::of("publish").repeats(self.dedup), work, silent, tell).await
+        let outcomes = self.line.carry(Call::of("publish").repeats(self.dedup), work, silent, tell).await;
+        if !self.outer {
+            let taken = batch.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_accepted());
+            self.line.life.sim().judge(|shadow, _| shadow.copies_published(taken.map(|(copy, _)| copy)));
+        }
+        outcomes
     }
 
     async fn consumer(&self, queue: &QueueName, options: ConsumeOptions) -> Result<Arc<dyn Consumer>> {

@@ -25,13 +25,13 @@ impl Life {
     /// The provider, with the judge looking on: beneath the wires where each call of it is one step.
     #[must_use]
     pub fn witnessed(&self, provider: Arc<dyn QueueProvider>) -> Arc<dyn QueueProvider> {
-        Arc::new(Witness { life: self.number(), sim: self.sim().clone(), inner: provider })
+        Arc::new(Witness { life: self.clone(), sim: self.sim().clone(), inner: provider })
     }
 }
 
 #[derive(Debug)]
 struct Witness {
-    life: u64,
+    life: Life,
     sim: Sim,
     inner: Arc<dyn QueueProvider>,
 }
@@ -93,15 +93,18 @@ impl QueueProvider for Witness {
         let doubt = Doubt::unless_answered(&self.sim, |shadow| shadow.publish_in_doubt(&batch));
         let outcomes = self.inner.publish(queue, batch.clone(), options).await;
         doubt.answered();
-        self.sim.judge(|shadow, at| shadow.published(at, began, queue, &batch, &outcomes));
+        self.sim.judge(|shadow, at| {
+            shadow.published(at, began, queue, &batch, &outcomes);
+            shadow.published_without_store(began, self.life.number(), &batch, &outcomes);
+        });
         outcomes
     }
 
     async fn consumer(&self, queue: &QueueName, options: ConsumeOptions) -> Result<Arc<dyn Consumer>> {
         let demand = options.outstanding;
         let inner = self.inner.consumer(queue, options).await?;
-        let number = self.sim.judge(|shadow, _| shadow.opened(self.life, queue, demand));
-        Ok(Arc::new(WitnessConsumer { number, sim: self.sim.clone(), inner }))
+        let number = self.sim.judge(|shadow, _| shadow.opened(self.life.number(), queue, demand));
+        Ok(Arc::new(WitnessConsumer { number, life: self.life.clone(), sim: self.sim.clone(), inner }))
     }
 
     fn admin(&self) -> Arc<dyn QueueAdmin> {
@@ -145,6 +148,7 @@ impl QueueProvider for Witness {
 #[derive(Debug)]
 struct WitnessConsumer {
     number: u64,
+    life: Life,
     sim: Sim,
     inner: Arc<dyn Consumer>,
 }
@@ -161,10 +165,14 @@ impl Consumer for WitnessConsumer {
     async fn fetch(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
         self.judge(|shadow, at| shadow.fetching(self.number, (max > 0).then_some(at.mono)));
         let ended = Doubt::unless_answered(&self.sim, |shadow| shadow.fetching(self.number, None));
+        let full = self.life.is_full();
         let fetched = self.inner.fetch(max, wait).await;
         drop(ended);
         if let Ok(deliveries) = &fetched {
             self.judge(|shadow, at| {
+                if full && !deliveries.is_empty() && self.life.is_full() {
+                    shadow.wrong("jobs were given out to a process that has no room for their settlements");
+                }
                 shadow.claimed(at, self.number, deliveries);
                 if deliveries.len() > max {
                     shadow.wrong(format!("a fetch asked for {max} jobs and got {}", deliveries.len()));

@@ -87,7 +87,7 @@ impl JobStore for WitnessStore {
     async fn lead(&self, role: &str, candidate: &str, term: Duration) -> Result<Option<Leadership>> {
         let lead = self.inner.lead(role, candidate, term).await;
         if let Ok(Some(lead)) = &lead {
-            self.sim.judge(|shadow, at| shadow.led(at, role, candidate, lead, term));
+            self.sim.judge(|shadow, at| shadow.led(at, &format!("{role} of {:?}", self.id()), candidate, lead, term));
         }
         lead
     }
