@@ -17,7 +17,8 @@ const ROUNDS: usize = 3;
 
 fn rotation() -> Vec<Arc<dyn World>> {
     let tracked = TrackedWorld::all().into_iter().map(|world| Arc::new(world) as Arc<dyn World>);
-    let mut rounds = worlds().into_iter().chain(tracked).collect::<Vec<_>>().repeat(ROUNDS);
+    let round: Vec<Arc<dyn World>> = worlds().into_iter().chain(tracked).collect();
+    let mut rounds = round.repeat(ROUNDS);
     rounds.pop();
     rounds.push(Arc::new(JournalWorld::default()));
     rounds
