@@ -18,7 +18,7 @@ const ROUNDS: usize = 3;
 fn rotation() -> Vec<Arc<dyn World>> {
     let tracked = TrackedWorld::all().into_iter().map(|world| Arc::new(world) as Arc<dyn World>);
     let round: Vec<Arc<dyn World>> = worlds().into_iter().chain(tracked).collect();
-    let mut rounds = round.repeat(ROUNDS);
+    let mut rounds: Vec<_> = std::iter::repeat_n(round, ROUNDS).flatten().collect();
     rounds.pop();
     rounds.push(Arc::new(JournalWorld::default()));
     rounds
