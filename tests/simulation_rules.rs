@@ -40,32 +40,32 @@ macro_rules! finds {
 }
 
 finds! {
-    ConfirmNamesTheCopy Overtaken push "its record still says" [66];
-    SweptIsAccepted Overtaken push "given out although it was refused" [14];
+    ConfirmNamesTheCopy Overtaken push "its record still says" [21];
+    SweptIsAccepted Overtaken push "given out although it was refused" [42, 54];
     RefusedIsUnstaged Overtaken push "given out although it was refused" [0];
-    SweepTriesAgain Overtaken push "its record still says" [];
+    SweepTriesAgain Overtaken push "its record still says" [0];
     RefusedForGoodIsDead Cut push "its record still says" [0];
     FollowUpsAreCheckedFirst Oversized push "not at an end" [0];
     UnstagedIsNotPublished Blind push "holds its unique key" [0];
     UnansweredIsNotConfirmed Blind visibility "its record still says" [0];
     StoreIsStamped Strangers push "its record still says" [0];
-    ClaimAdopts StoreAway push "not at an end" [];
+    ClaimAdopts StoreAway push "not at an end" [0];
     NoFenceNoRun StoreAway push "a beat says lost, and its lease stands" [0];
     UnansweredClaimGoesBack Any push "600s of calm were not enough" [23];
     AwayStopsFetching StoreAway push "fetches of a process brought jobs" [1];
     NothingIsAcknowledgedWhileAway StoreAway push "while its lease stood" [10];
     SettlementsWait StoreAway push "while its lease stood" [10];
-    FullBufferStopsFetching Full push "no room for their settlements" [18];
+    FullBufferStopsFetching Full push "no room for their settlements" [2, 10];
     WaitingLeasesAreExtended StoreAway visibility "while its lease stood" [10];
-    KeysNeedTheStore StoreAway push "holds its unique key" [];
+    KeysNeedTheStore StoreAway push "holds its unique key" [1];
     PublishingGoesOn StoreAway push "publishes of a process are not known" [0];
-    DeadLeasesWait StoreAway push "while its lease stood" [39];
-    StoreSettlesFirst Full log "its record still says" [16];
+    DeadLeasesWait StoreAway push "while its lease stood" [39, 54];
+    StoreSettlesFirst Full push "its record still says" [90];
     RepeatGoesOn Any push "600s of calm were not enough" [8];
     LostCopyGoesBack Lapsing push "600s of calm were not enough" [3];
-    LostCopyIsKept Full visibility "its record still says" [16];
+    LostCopyIsKept Full visibility "its record still says" [45];
     RecordCountsStarts Any push "nothing says that it was given out before" [7];
-    LeaseCountsFromTheAsking Lapsing visibility "runs while another of its handlers runs" [35];
+    LeaseCountsFromTheAsking Lapsing visibility "runs while another of its handlers runs" [17, 35];
     BusyIsShort Parks push "600s of calm were not enough" [14];
     BusyIsKept Blind push "its record still says" [1];
     OutdatedIsDropped Any push "600s of calm were not enough" [7];

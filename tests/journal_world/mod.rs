@@ -64,8 +64,6 @@ impl World for JournalWorld {
         let mut promises = Promises::strict();
         promises.restarts = true;
         promises.restart_ends_leases = true;
-        // Who runs a job hears only at his next beat that his lease ended with the broker.
-        promises.exclusive = false;
         promises
     }
 

@@ -82,7 +82,8 @@ impl Scene {
                 bias.store_outages = true;
                 bias.workers = Some(1);
                 bias.hands = Some(4);
-                bias.lost = Some(0.25);
+                bias.refused = Some(0.15);
+                bias.lost = Some(0.2);
                 bias.second_thoughts = true;
             }
             Self::Strangers => {

@@ -15,6 +15,7 @@ mod journal;
 #[allow(dead_code, reason = "nothing here is ever called")]
 mod journal;
 mod notes;
+#[cfg(feature = "journal")]
 mod opening;
 mod provider;
 mod queue;
@@ -25,9 +26,10 @@ mod tracking;
 
 #[cfg(feature = "journal")]
 #[doc(hidden)]
-#[doc(hidden)]
 pub use amnesia::Amnesia;
 pub use factory::register;
+#[cfg(feature = "journal")]
+#[doc(hidden)]
 pub use journal::ModelDisk;
 #[cfg(feature = "journal")]
 pub use opening::{JournalOptions, Recovery};

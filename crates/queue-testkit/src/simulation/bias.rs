@@ -29,6 +29,8 @@ pub struct Bias {
     pub tries: Option<(u32, Duration)>,
     /// The share of calls that take longer than leases.
     pub stall: Option<f64>,
+    /// The share of requests that do not arrive.
+    pub refused: Option<f64>,
     /// The share of answers that are lost.
     pub lost: Option<f64>,
     /// So often a broker refuses the next few publishes.
@@ -37,7 +39,7 @@ pub struct Bias {
     pub takes_no: bool,
     /// Hands park most jobs, for so long. Whoever is still parked when nothing goes wrong any more is let go.
     pub parks: Option<Duration>,
-    /// Hands change their minds before they are answered.
+    /// Hands change their minds before they are answered, mostly about jobs that they gave back.
     pub second_thoughts: bool,
     /// Follow-ups of hands are larger than any queue takes.
     pub oversized: bool,
@@ -79,6 +81,7 @@ impl Bias {
             plan.weather = Weather::of(climate, &dice, plan.lease);
         }
         plan.weather.stall = self.stall.unwrap_or(plan.weather.stall);
+        plan.weather.refused = self.refused.unwrap_or(plan.weather.refused);
         plan.weather.lost = self.lost.unwrap_or(plan.weather.lost);
         plan.weather.refusals = self.refusals.unwrap_or(plan.weather.refusals);
         plan.weather.store_outages = if self.store_outages { dice.between(1, 3) } else { 0 };

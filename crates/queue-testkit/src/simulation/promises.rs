@@ -23,7 +23,8 @@ pub struct Promises {
     pub restarts: bool,
     /// A restart ends every lease: the broker is killed and knows what its disk knows. A refusal is its disk's.
     pub restart_ends_leases: bool,
-    /// While a handler may believe in its lease, no other runs the same job.
+    /// While a handler may believe in its lease, no other runs the same job. Not where the answer to a fetch travels beyond the
+    /// provider: how long it took nobody there knows.
     pub exclusive: bool,
     /// Nothing goes wrong but that the store alone is away at times: what a process asked for while its lease stood is carried
     /// out, publishing goes on, and fetching does not.
@@ -51,7 +52,7 @@ impl Promises {
             dedup: true,
             restarts: false,
             restart_ends_leases: false,
-            exclusive: true,
+            exclusive: false,
             steady: false,
             thrifty: false,
             pauses_within: Duration::ZERO,
@@ -69,7 +70,6 @@ impl Promises {
             counts_starts: false,
             dedup: false,
             restarts: true,
-            exclusive: false,
             wakes_within: Duration::from_secs(15),
             ..Self::strict()
         }

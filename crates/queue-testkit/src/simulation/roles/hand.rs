@@ -164,6 +164,10 @@ impl Hand<'_> {
                 Disposition::Park { key: ParkKey(PARKED_BY_HAND.into()), at_most },
             );
         }
+        if self.plan.bias.second_thoughts && dice.chance(0.5) {
+            let after = dice.millis(1, 900);
+            return Settlement::new(delivery.receipt, Disposition::Release { after, reason: ReleaseReason::Snooze });
+        }
         let disposition = match dice.below(10) {
             0..5 => Disposition::Complete { result: dice.chance(0.5).then(|| Bytes::from_static(b"1")) },
             5 | 6 if !spent => Disposition::Retry { after: dice.millis(0, 900), error: error() },
@@ -191,7 +195,7 @@ impl Hand<'_> {
     /// Always the same for the same job, however often it is handled.
     fn successor(&self, parent: &Envelope, number: u64) -> Envelope {
         let bias = &self.plan.bias;
-        let payload = if bias.oversized && number % 2 == 0 { vec![b'x'; LARGEST] } else { b"next".to_vec() };
+        let payload = if bias.oversized && number.is_multiple_of(2) { vec![b'x'; LARGEST] } else { b"next".to_vec() };
         let mut next = Envelope::builder(words::id(number), parent.kind.clone(), payload, parent.created_at);
         next.timeout = self.spec.timeout;
         next.store = parent.store.filter(|_| !bias.unstamped);
