@@ -28,6 +28,10 @@ struct Known {
     parked: Option<Timestamp>,
     /// The process died while it was held: whether the claim was on disk is not known.
     orphaned: bool,
+    /// A claim of it was lost, and all who had it since gave it back unstarted.
+    lost: bool,
+    /// Whether that is so is not known.
+    unsure: bool,
 }
 
 #[derive(Debug)]
@@ -155,9 +159,9 @@ impl World {
                 assert_eq!(copy.generation, job.newest, "an outdated copy runs");
                 assert!(job.parked.take().is_none_or(|until| until <= now), "it waits for its key");
                 job.shared = true;
-                if !std::mem::take(&mut job.orphaned) {
-                    assert_eq!(redelivered, job.holder.is_some(), "claimed before and never settled");
-                }
+                job.unsure |= std::mem::take(&mut job.orphaned);
+                job.lost |= job.holder.is_some();
+                assert!(job.unsure || redelivered == job.lost, "claimed before and never settled");
                 if let Some((_, until)) = job.holder {
                     assert!(until <= now, "two live fences for one job");
                 }
@@ -236,6 +240,10 @@ impl World {
             return;
         }
         job.holder = None;
+        // Nobody here marks a start.
+        if !matches!(disposition, Disposition::Release { .. } | Disposition::Park { .. }) {
+            (job.lost, job.unsure) = (false, false);
+        }
         let repeated = self.bed.settle_with(fence, disposition.clone(), next.clone(), then.clone()).await;
         assert!(matches!(repeated, SettleOutcome::AlreadySettled), "{repeated:?}");
         let ended = match &disposition {

@@ -214,6 +214,8 @@ impl Job {
         }
         let Some(end) = end_of(record.state) else { return Some(format!("its record says {}", record.state)) };
         let fits = match &self.state {
+            // Another life of it was asked for and not answered, and ran out before anybody had it.
+            State::Ended(End::Dead) if self.redriving && end == End::Expired => self.envelope.expires_at.is_some(),
             State::Ended(known) => *known == end,
             _ => {
                 (end == End::Expired && self.may_have_expired(at))
@@ -231,7 +233,9 @@ impl Job {
             return Some(format!("its record says {}, and it was {known}", record.state));
         }
         let doubted = self.doubts.iter().any(|doubt| End::of(doubt) == End::Retried);
-        if record.attempt != self.attempt && !doubted && self.offer == Offer::Accepted {
+        // Whoever was asked to stop without an answer did so instead of being retried.
+        let stopped = self.cancel_doubted && end == End::Cancelled && record.attempt + 1 == self.attempt;
+        if record.attempt != self.attempt && !doubted && !stopped && self.offer == Offer::Accepted {
             return Some(format!("its record says attempt {}, and it was {}", record.attempt, self.attempt));
         }
         None

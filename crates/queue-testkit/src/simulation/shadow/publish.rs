@@ -77,19 +77,19 @@ impl Shadow {
     pub(super) fn take_key(&mut self, at: At, began: Duration, queue: &QueueName, envelope: &Envelope) {
         let Some(unique) = envelope.unique.as_deref().filter(|_| self.promises.records) else { return };
         let name = (queue.clone(), unique.key.clone());
+        // Asked for before without an answer, nobody knows since when it counts.
+        let doubted = self.jobs.get(&envelope.id).is_some_and(|job| job.asked_before);
         if let Some(holder) = self.keys.get(&name).cloned()
             && holder.job != envelope.id
             && self.surely_holds(at, &holder)
         {
-            // Before the holder was there it may have been free.
-            if began < holder.since {
+            // Before the holder was there it may have been free; and who was asked for before may have come and gone by then.
+            if began < holder.since || doubted {
                 return;
             }
             let text = format!("accepted while {} holds its unique key", words::job(holder.job));
             self.wrong_with(envelope.id, text);
         }
-        // Asked for before without an answer, nobody knows since when it counts.
-        let doubted = self.jobs.get(&envelope.id).is_some_and(|job| job.asked_before);
         let window = |window| if doubted { at.mono } else { at.mono + window };
         let until = unique.window.map(window);
         let kept = unique.window.map(|window| at.wall + window);
