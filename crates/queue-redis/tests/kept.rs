@@ -288,9 +288,11 @@ async fn a_job_of_a_newer_version_is_neither_run_nor_changed() {
     let left: Vec<u8> = redis::cmd("HGET").arg(key).arg(newer.id.as_bytes()).query_async(&mut redis).await.unwrap();
     assert_eq!(left, row);
     rig.maintain().await;
-    let state: Vec<u8> =
+    let state: Option<Vec<u8>> =
         redis::cmd("HGET").arg("queue:{q}:s").arg(newer.id.as_bytes()).query_async(&mut redis).await.unwrap();
-    // Pending or leased, never over; and no start was counted against it.
-    assert!(state[0] == 1 || state[0] == 4, "{state:?}");
-    assert_eq!(&state[7..11], &[0; 4]);
+    // Nothing has happened to it.
+    assert_eq!(state, None);
+    let looked_at_again: Option<f64> =
+        redis::cmd("ZSCORE").arg("queue:{q}:t").arg(newer.id.as_bytes()).query_async(&mut redis).await.unwrap();
+    assert!(looked_at_again.is_some());
 }
