@@ -119,6 +119,8 @@ struct Job {
     runs: u32,
     /// A time to live that was lifted by a redrive.
     ttl_lifted: bool,
+    /// Or was not: where a call is many steps, nobody knows what the wall showed at the one that counts.
+    ttl_doubted: bool,
     /// It was asked for twice, at different times, and nobody knows which of them counts.
     blurred: bool,
     /// Another life of it was asked for, and nobody has answered.
@@ -455,7 +457,8 @@ impl Job {
 
     /// By either clock.
     fn may_have_expired(&self, at: At) -> bool {
-        let Some(end) = self.envelope.expires_at.filter(|_| !self.ttl_lifted) else { return false };
+        let lifted = self.ttl_lifted && !self.ttl_doubted;
+        let Some(end) = self.envelope.expires_at.filter(|_| !lifted) else { return false };
         let ttl = self.envelope.created_at.until(end);
         let soon = at.mono + Duration::from_millis(1);
         end <= at.latest

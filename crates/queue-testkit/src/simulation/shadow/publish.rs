@@ -193,6 +193,7 @@ impl Job {
             redrives_asked: 0,
             runs: 0,
             ttl_lifted: false,
+            ttl_doubted: false,
             blurred: false,
             redriving: false,
             reborn: false,

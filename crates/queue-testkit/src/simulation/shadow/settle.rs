@@ -288,7 +288,7 @@ impl Shadow {
     /// A dead job is to get another life.
     pub(in crate::simulation) fn redriving(&mut self, at: At, id: JobId) {
         if let Some(job) = self.jobs.get_mut(&id).filter(|_| !self.promises.atomic) {
-            (job.redriving, job.reborn) = (true, false);
+            (job.redriving, job.reborn, job.ttl_doubted) = (true, false, true);
             job.redrives_asked += 1;
             if matches!(job.state, State::Ended(End::Dead)) {
                 job.lift_ttl(at);
