@@ -85,6 +85,14 @@ impl RedisConsumer {
         }
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn known(&self) -> &Known {
+        &self.known
+    }
+
     fn out(&self) -> std::sync::MutexGuard<'_, HashMap<(JobId, u64), Out>> {
         self.out.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -199,9 +207,9 @@ impl RedisConsumer {
         let mut sent = Vec::with_capacity(part.len());
         for (index, settlement) in part.iter().enumerate() {
             match self.settle_arguments(settlement).await {
-                Ok(more) => {
+                Ok((more, with)) => {
                     arguments.extend(more);
-                    follow_ups += settlement.then.len();
+                    follow_ups += with;
                     sent.push(index);
                 }
                 Err(refusal) => outcomes[index] = Some(refusal),
@@ -209,11 +217,12 @@ impl RedisConsumer {
         }
         if !sent.is_empty() {
             arguments[1] = follow_ups.to_string().into_bytes();
-            let answer = self.shared.link.run(&scripts::SETTLE, &self.known.base, &arguments).await;
+            let durability = self.known.spec.durability;
+            let answer = self.shared.link.run_assured(&scripts::SETTLE, &self.known.base, &arguments, durability).await;
             match answer.map_err(|error| fault::of(&error, "settle").on(&self.known.spec.name)) {
                 // All of them.
                 Ok(Value::Int(_)) => {
-                    self.all_ended(part.iter().map(|settlement| settlement.receipt));
+                    self.all_ended(sent.iter().map(|index| part[*index].receipt));
                     for index in &sent {
                         outcomes[*index] = Some(SettleOutcome::Settled);
                     }
@@ -247,8 +256,8 @@ impl RedisConsumer {
         outcome
     }
 
-    /// As `settle.lua` takes it, or why a follow-up cannot be published.
-    async fn settle_arguments(&self, settlement: &Settlement) -> Result<Vec<Vec<u8>>, SettleOutcome> {
+    /// As `settle.lua` takes it, and how many follow-ups are in it, or why one cannot be published.
+    async fn settle_arguments(&self, settlement: &Settlement) -> Result<(Vec<Vec<u8>>, usize), SettleOutcome> {
         let (code, after, value) = written(&settlement.disposition);
         let receipt = settlement.receipt;
         let size = self.out().get(&(receipt.id, receipt.epoch)).map_or(0, |out| out.size);
@@ -257,10 +266,7 @@ impl RedisConsumer {
         head.put_u8(code);
         head.put_slice(&print(code, after, &value, &settlement.disposition));
         record::put_six(&mut head, after);
-        head.put_u16_le(u16::try_from(settlement.then.len()).unwrap_or(u16::MAX));
-        head.put_u32_le(size);
-        head.put_slice(&value);
-        let mut arguments = vec![receipt.id.as_bytes().to_vec(), head];
+        let mut queues = Vec::with_capacity(settlement.then.len());
         for (index, follow_up) in settlement.then.iter().enumerate() {
             let not_settled = |error| SettleOutcome::NotSettled { then_index: Some(index), error };
             let known = self.shared.known(&follow_up.queue).await.map_err(not_settled)?;
@@ -270,10 +276,21 @@ impl RedisConsumer {
             }
             let named = known.spec.check_partition(follow_up.envelope.partition().as_deref());
             named.map_err(|error| not_settled(error.by(SCHEME)))?;
-            let (head, body) = record::to_publish(&follow_up.envelope);
-            arguments.extend([known.base.into_bytes(), head, body]);
+            queues.push(known);
         }
-        Ok(arguments)
+        let ahead = self.send_ahead(settlement, &queues).await?;
+        let with = ahead.iter().filter(|sent| !**sent).count();
+        head.put_u16_le(u16::try_from(with).unwrap_or(u16::MAX));
+        head.put_u32_le(size);
+        head.put_slice(&value);
+        let mut arguments = vec![receipt.id.as_bytes().to_vec(), head];
+        for ((follow_up, known), sent) in settlement.then.iter().zip(queues).zip(ahead) {
+            if !sent {
+                let (head, body) = record::to_publish(&follow_up.envelope);
+                arguments.extend([known.base.into_bytes(), head, body]);
+            }
+        }
+        Ok((arguments, with))
     }
 
     async fn beat_part(&self, part: &[Beat]) -> Vec<BeatOutcome> {

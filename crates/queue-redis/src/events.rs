@@ -9,18 +9,23 @@ use queue_core::{
     job::{JobKind, JobRef, Timestamp},
     store::{Lookup, Watch, Watched},
 };
-use redis::{Value, aio::MultiplexedConnection};
+use redis::Value;
 use tokio::sync::mpsc;
 
 use crate::{
     fault,
-    link::{bytes, items, text},
+    link::{Waiting, bytes, items, text},
     provider::Shared,
     record,
 };
 
 /// For so long a queue tells events after a watcher said that it listens; it says so twice in that time.
 const LISTEN: Duration = Duration::from_secs(30);
+/// How soon an event of a queue is heard of that was not there before.
+const NEW: Duration = Duration::from_secs(1);
+/// How often the streams of several queues of a cluster are looked at.
+const POLL: Duration = Duration::from_millis(250);
+const RETRY: Duration = Duration::from_millis(200);
 /// Events that a slow watcher may be behind.
 const BEHIND: usize = 4_096;
 const KINDS: [JobEventKind; 13] = [
@@ -82,6 +87,10 @@ impl Watcher {
     async fn listen(&mut self) -> Result<()> {
         let fail = |error: redis::RedisError| fault::of(&error, "watch");
         let broken = |what| fault::broken(what, "watch");
+        // Requests to stop are told in any case: who listens for them alone says nothing.
+        if matches!(self.what, Watch::Commands(_)) && self.begun {
+            return Ok(());
+        }
         let clock = items(self.shared.link.ask(&redis::cmd("TIME")).await.map_err(fail)?).map_err(broken)?;
         let seconds = text(clock.into_iter().next().unwrap_or_default()).map_err(broken)?;
         let seconds: u64 = seconds.parse().map_err(|_| broken("not a time"))?;
@@ -115,13 +124,20 @@ impl Watcher {
     }
 
     async fn run(mut self, sender: mpsc::Sender<Watched>) {
+        let shared = Arc::clone(&self.shared);
+        tokio::select! {
+            biased;
+            () = shared.closing() => {}
+            () = sender.closed() => {}
+            () = self.follow(&sender) => {}
+        }
+    }
+
+    /// Until nobody wants to hear it.
+    async fn follow(&mut self, sender: &mpsc::Sender<Watched>) {
         let mut missed = false;
-        while !sender.is_closed() && !self.shared.is_closed() {
-            let Ok(mut connection) = self.shared.link.waiting().await else {
-                missed = true;
-                tokio::time::sleep(Duration::from_millis(200)).await;
-                continue;
-            };
+        loop {
+            let mut connection = None;
             loop {
                 if std::mem::take(&mut missed) && sender.send(Watched::Missed).await.is_err() {
                     return;
@@ -129,23 +145,15 @@ impl Watcher {
                 if self.listen().await.is_err() {
                     break;
                 }
-                let read = self.read(&mut connection);
-                let events = tokio::select! {
-                    biased;
-                    () = sender.closed() => return,
-                    events = read => events,
-                };
-                let Ok(events) = events else { break };
+                let Ok(events) = self.read(&mut connection).await else { break };
                 for event in events {
                     if self.is_wanted(&event) && sender.send(Watched::Event(event)).await.is_err() {
                         return;
                     }
                 }
-                if self.shared.is_closed() {
-                    return;
-                }
             }
             missed = true;
+            tokio::time::sleep(RETRY).await;
         }
     }
 
@@ -158,25 +166,57 @@ impl Watcher {
     }
 
     /// What comes within a while.
-    async fn read(&mut self, connection: &mut MultiplexedConnection) -> Result<Vec<JobEvent>, redis::RedisError> {
+    async fn read(&mut self, connection: &mut Option<Waiting>) -> Result<Vec<JobEvent>, redis::RedisError> {
         let mut queues: Vec<(QueueName, String)> = self.last.clone().into_iter().collect();
         queues.sort();
         if queues.is_empty() {
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(NEW).await;
             return Ok(Vec::new());
         }
-        let mut command = redis::cmd("XREAD");
-        // New queues join within that time.
-        let block = if matches!(self.what, Watch::All) { 1_000 } else { 10_000 };
-        command.arg("COUNT").arg(500).arg("BLOCK").arg(block).arg("STREAMS");
-        for (queue, _) in &queues {
-            command.arg(format!("{}e", self.shared.layout.base(queue)));
+        // One wait is for one slot.
+        if queues.len() > 1 && self.shared.link.is_cluster() {
+            tokio::time::sleep(POLL).await;
+            let mut events = Vec::new();
+            for queue in &queues {
+                let answer = self.shared.link.ask(&self.command(std::slice::from_ref(queue), None)).await?;
+                events.extend(self.events(answer, std::slice::from_ref(queue)).await);
+            }
+            return Ok(events);
         }
-        for (_, last) in &queues {
+        let waits = match self.what {
+            // New queues join within that time.
+            Watch::All => NEW,
+            // It need not say again that it listens.
+            Watch::Commands(_) => 2 * LISTEN,
+            _ => LISTEN / 3,
+        };
+        let mut waiting = match connection.take() {
+            Some(waiting) => waiting,
+            None => self.shared.link.waiting(&self.stream(&queues[0].0)).await?,
+        };
+        let answer = waiting.ask(&self.command(&queues, Some(waits)), waits).await?;
+        *connection = Some(waiting);
+        Ok(self.events(answer, &queues).await)
+    }
+
+    fn stream(&self, queue: &QueueName) -> String {
+        format!("{}e", self.shared.layout.base(queue))
+    }
+
+    fn command(&self, queues: &[(QueueName, String)], waits: Option<Duration>) -> redis::Cmd {
+        let mut command = redis::cmd("XREAD");
+        command.arg("COUNT").arg(500);
+        if let Some(waits) = waits {
+            command.arg("BLOCK").arg(record::millis(waits));
+        }
+        command.arg("STREAMS");
+        for (queue, _) in queues {
+            command.arg(self.stream(queue));
+        }
+        for (_, last) in queues {
             command.arg(last);
         }
-        let answer: Value = command.query_async(connection).await?;
-        Ok(self.events(answer, &queues).await)
+        command
     }
 
     async fn events(&mut self, answer: Value, queues: &[(QueueName, String)]) -> Vec<JobEvent> {

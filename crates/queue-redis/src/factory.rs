@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use queue_core::{
-    Env, Error, ErrorCode, QueueProvider, Result,
+    Env, QueueProvider, Result,
     provider::{ProviderFactory, ProviderInfo, ProviderUrl, Registry, StoreFactory, StoreInfo},
     store::TrackingStore,
 };
 
-use crate::{RedisOptions, RedisProvider, RedisTracking, provider::capabilities};
+use crate::{ClientOptions, RedisOptions, RedisProvider, RedisTracking, provider::capabilities};
 
 /// Adds the schemes of Redis to a program.
 pub fn register(registry: &mut Registry) {
@@ -59,12 +59,7 @@ impl StoreFactory for RedisStores {
 }
 
 fn options(url: &ProviderUrl) -> Result<RedisOptions> {
-    if url.scheme() != "redis" {
-        let message = "only one server without TLS can be connected to so far: write `redis://`";
-        return Err(Error::new(ErrorCode::Unsupported, message).at("connect").by(crate::SCHEME));
-    }
-    url.allow_query(&["prefix"])?;
-    let mut options = RedisOptions::new(url.expose().split('?').next().unwrap_or_default());
+    let mut options = RedisOptions::with_client(ClientOptions::read(url, &["prefix"])?);
     if let Some((_, prefix)) = url.query().find(|(name, _)| *name == "prefix") {
         options.prefix = prefix.to_owned();
     }

@@ -3,9 +3,11 @@
 use queue_core::{Error, ErrorCode};
 use redis::{ErrorKind, RedisError};
 
+use crate::client::UNCONFIRMED;
+
 /// Whether the server itself refused, so that nothing was done.
 pub(crate) fn is_refusal(error: &RedisError) -> bool {
-    error.code().is_some() || error.is_connection_refusal()
+    error.code().is_some_and(|code| code != UNCONFIRMED) || error.is_connection_refusal()
 }
 
 /// Never repeats what the server said of arguments, which may be anybody's.
@@ -20,6 +22,11 @@ pub(crate) fn of(error: &RedisError, operation: &'static str) -> Error {
             (ErrorCode::Unavailable, "Redis has reached its `maxmemory`: raise it, or let jobs be finished".into())
         }
         "READONLY" => (ErrorCode::Unavailable, "this Redis is a read-only replica: connect to the primary".into()),
+        UNCONFIRMED => (
+            ErrorCode::Unavailable,
+            "it was done, but too few replicas confirmed it in time: a failover may lose it".into(),
+        ),
+        "UNBLOCKED" => (ErrorCode::Unavailable, "this Redis is not the primary any more".into()),
         "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "NOREPLICAS" => {
             (ErrorCode::Unavailable, format!("Redis refuses work for now ({code})"))
         }

@@ -4,11 +4,13 @@
 //! what they keep stands at the top of `prelude.lua`. Needs Redis 7.0 or later.
 
 mod admin;
+mod client;
 mod coalesce;
 mod consumer;
 mod events;
 mod factory;
 mod fault;
+mod follow_ups;
 mod layout;
 mod limiter;
 mod link;
@@ -22,6 +24,10 @@ mod store;
 mod tracking;
 mod wake;
 
+pub use client::{
+    Address, ClientEvent, ClientOptions, ClientStats, FailoverMode, Finding, Login, PoolOptions, RedisClusterClient,
+    Role, Servers, Severity, Tls,
+};
 pub use factory::register;
 pub use provider::{RedisOptions, RedisProvider};
 pub use tracking::RedisTracking;

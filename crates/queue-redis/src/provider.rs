@@ -1,12 +1,6 @@
 //! The provider: publishing, and what belongs to the whole installation.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
@@ -22,11 +16,12 @@ use queue_core::{
     store::JobStore,
 };
 use redis::Value;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     SCHEME,
     admin::RedisAdmin,
+    client::{ClientOptions, RedisClusterClient},
     coalesce::Coalescer,
     consumer::RedisConsumer,
     fault,
@@ -42,8 +37,10 @@ use crate::{
 /// How to connect.
 #[derive(Clone)]
 pub struct RedisOptions {
-    /// `redis://[[user]:password@]host[:port][/database]`.
+    /// As [`ClientOptions::from_url`] reads it; nothing where there is a `client`.
     pub url: String,
+    /// Instead of a URL.
+    pub client: Option<ClientOptions>,
     /// What every key begins with; installations with different ones do not see each other.
     pub prefix: String,
 }
@@ -51,7 +48,8 @@ pub struct RedisOptions {
 impl std::fmt::Debug for RedisOptions {
     /// Without the URL, which may hold a password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RedisOptions").field("prefix", &self.prefix).finish_non_exhaustive()
+        let mut shown = f.debug_struct("RedisOptions");
+        shown.field("prefix", &self.prefix).field("client", &self.client).finish_non_exhaustive()
     }
 }
 
@@ -59,9 +57,19 @@ impl RedisOptions {
     /// The prefix that is used where none is given.
     pub const PREFIX: &'static str = "queue";
 
-    /// A server, with the default prefix.
+    /// A URL, with the default prefix.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), prefix: Self::PREFIX.into() }
+        Self { url: url.into(), client: None, prefix: Self::PREFIX.into() }
+    }
+
+    /// Without a URL, with the default prefix.
+    #[must_use]
+    pub fn with_client(client: ClientOptions) -> Self {
+        Self { url: String::new(), client: Some(client), prefix: Self::PREFIX.into() }
+    }
+
+    fn client(&self) -> Result<ClientOptions> {
+        self.client.clone().map_or_else(|| ClientOptions::from_url(&self.url), Ok)
     }
 }
 
@@ -79,7 +87,7 @@ pub(crate) struct Shared {
     pub(crate) wakes: Wakes,
     pub(crate) store: StoreId,
     lines: Coalescer<Line, Envelope, PublishOutcome>,
-    closed: AtomicBool,
+    closed: watch::Sender<bool>,
 }
 
 const MIN_LEASE: Duration = Duration::from_millis(10);
@@ -94,13 +102,19 @@ const ROOM: Duration = Duration::from_millis(50);
 const LONGEST_DEADLINE: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 impl RedisProvider {
-    /// Connects to one server.
+    /// Connects.
     ///
     /// # Errors
-    /// `CONFIG` for a URL that is none, `AUTHENTICATION`, `UNAVAILABLE`.
+    /// `CONFIG` for a URL that is none, and as [`RedisClusterClient::connect`].
     pub async fn connect(options: &RedisOptions, env: &Env) -> Result<Self> {
         let shared = Shared::connect(options, Layout::new(&options.prefix), env).await?;
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// The connections, for their numbers and events, and to switch by hand.
+    #[must_use]
+    pub fn client(&self) -> &RedisClusterClient {
+        self.shared.link.client()
     }
 
     async fn publish_all(&self, known: &Known, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
@@ -120,7 +134,8 @@ impl RedisProvider {
             let late = Error::new(ErrorCode::Timeout, "Redis did not answer before the deadline");
             PublishOutcome::Unknown(late.at("publish").by(SCHEME).on(&known.spec.name))
         };
-        let line = Line { known: known.clone(), exceeds: options.on_full == OnFull::Exceed };
+        let durability = options.durability.or(known.spec.durability);
+        let line = Line { known: known.clone(), exceeds: options.on_full == OnFull::Exceed, durability };
         let unknown = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
         loop {
             let begun = Instant::now();
@@ -155,14 +170,15 @@ impl RedisProvider {
 /// What the calls of publishers that ride together have in common.
 #[derive(Debug, Clone)]
 pub(crate) struct Line {
-    known: Known,
+    pub(crate) known: Known,
     /// Room in a full queue, for what was promised already.
-    exceeds: bool,
+    pub(crate) exceeds: bool,
+    pub(crate) durability: Option<Durability>,
 }
 
 impl PartialEq for Line {
     fn eq(&self, other: &Self) -> bool {
-        (&self.known.base, self.exceeds) == (&other.known.base, other.exceeds)
+        (&self.known.base, self.exceeds, self.durability) == (&other.known.base, other.exceeds, other.durability)
     }
 }
 
@@ -175,7 +191,7 @@ impl std::hash::Hash for Line {
 }
 
 /// One script call's worth of jobs, and what became of each.
-async fn publish_once(link: &Link, line: &Line, batch: &[Envelope]) -> Vec<PublishOutcome> {
+pub(crate) async fn publish_once(link: &Link, line: &Line, batch: &[Envelope]) -> Vec<PublishOutcome> {
     let known = &line.known;
     let mut arguments = Vec::with_capacity(2 + 2 * batch.len());
     let room = if line.exceeds { u64::from(u32::MAX) } else { known.max_len() };
@@ -188,7 +204,7 @@ async fn publish_once(link: &Link, line: &Line, batch: &[Envelope]) -> Vec<Publi
     }
     arguments.push(shared);
     arguments.extend(jobs.into_iter().flat_map(|(head, body)| [head, body]));
-    let answers = match link.run(&scripts::PUBLISH, &known.base, &arguments).await {
+    let answers = match link.run_assured(&scripts::PUBLISH, &known.base, &arguments, line.durability).await {
         Ok(Value::Int(_)) => return vec![PublishOutcome::Accepted { place: 0 }; batch.len()],
         Ok(answer) => link::items(answer).unwrap_or_default(),
         Err(error) => {
@@ -224,8 +240,11 @@ async fn identity(link: &Link, layout: &Layout, env: &Env) -> Result<StoreId> {
     let fail = |error: redis::RedisError| fault::of(&error, "connect");
     let fresh = StoreId::fresh(env);
     let key = layout.store();
+    // A server that is full takes nothing more, but tells.
+    let known = link.ask(redis::cmd("GET").arg(&key)).await.map_err(fail)?;
     let set = redis::cmd("SET").arg(&key).arg(fresh.0.get()).arg("NX").arg("GET").take();
-    match link.ask(&set).await.map_err(fail)? {
+    let known = if known == Value::Nil { link.ask(&set).await.map_err(fail)? } else { known };
+    match known {
         Value::Nil => Ok(fresh),
         other => {
             let text = link::text(other).ok();
@@ -238,7 +257,7 @@ async fn identity(link: &Link, layout: &Layout, env: &Env) -> Result<StoreId> {
 impl Shared {
     /// Connects to what has its keys by this layout.
     pub(crate) async fn connect(options: &RedisOptions, layout: Layout, env: &Env) -> Result<Self> {
-        let link = Link::connect(&options.url).await?;
+        let link = Link::connect(options.client()?, env).await?;
         let store = identity(&link, &layout, env).await?;
         let process = format!("{:016x}{:016x}", env.random.next_u64(), env.random.next_u64());
         let wakes = Wakes::new(link.clone(), &layout, &process);
@@ -247,7 +266,7 @@ impl Shared {
             let link = publisher.clone();
             async move { publish_once(&link, &line, &batch).await }.boxed()
         });
-        let closed = AtomicBool::new(false);
+        let closed = watch::Sender::new(false);
         Ok(Self { link, layout, specs: Specs::default(), wakes, store, lines, closed })
     }
 
@@ -260,7 +279,25 @@ impl Shared {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        *self.closed.borrow()
+    }
+
+    /// Refuses what cannot be kept.
+    fn assure(&self, durability: Option<Durability>) -> Result<()> {
+        let instead = match durability {
+            None | Some(Durability::Relaxed) => return Ok(()),
+            Some(Durability::Replicated { timeout, .. }) if timeout.is_zero() => "give the replicas some time",
+            Some(Durability::Replicated { .. }) if self.link.replicas() > 0 => return Ok(()),
+            Some(Durability::Replicated { .. }) => "this Redis has no replica: add one, or declare `relaxed`",
+            Some(_) => "what is on disk is for Redis' `appendonly` and `appendfsync` to say: declare `relaxed`",
+        };
+        Err(Error::unsupported(SCHEME, "durability", instead))
+    }
+
+    /// Ends when the connection is closed.
+    pub(crate) async fn closing(&self) {
+        // It ends also where nobody could close it any more.
+        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
     pub(crate) async fn known(&self, queue: &QueueName) -> Result<Known> {
@@ -275,7 +312,17 @@ impl QueueProvider for RedisProvider {
     }
 
     fn capabilities(&self, spec: Option<&QueueSpec>) -> Capabilities {
-        capabilities(spec)
+        let mut can = capabilities(spec);
+        if self.shared.link.replicas() == 0 {
+            can.durability = &["relaxed"];
+        }
+        if self.shared.link.is_cluster() {
+            can.atomic_then = Support::Emulated {
+                how: "the lease is looked at, the successors of other queues are published, then it is settled",
+                caveat: "a crash in between leaves successors whose job runs again; their ids are the same then",
+            };
+        }
+        can
     }
 
     async fn declare(&self, spec: &QueueSpec) -> Result<()> {
@@ -287,10 +334,7 @@ impl QueueProvider for RedisProvider {
         if !spec.partitions.is_empty() {
             return Err(Error::unsupported(SCHEME, "partitions", "give each part a queue of its own").on(&spec.name));
         }
-        if !matches!(spec.durability, None | Some(Durability::Relaxed)) {
-            let instead = "what Redis promises is for its `appendonly` and `appendfsync` to say: declare `relaxed`";
-            return Err(Error::unsupported(SCHEME, "durability", instead).on(&spec.name));
-        }
+        self.shared.assure(spec.durability).map_err(|error| error.on(&spec.name))?;
         let shared = &self.shared;
         let known = shared.specs.declare(&shared.link, &shared.layout, spec).await?;
         known.spec.conflict(spec).map_or(Ok(()), |conflict| Err(conflict.by(SCHEME)))
@@ -318,9 +362,8 @@ impl QueueProvider for RedisProvider {
         if let Err(error) = self.shared.open("publish") {
             return refuse(Rejection::Unavailable(error));
         }
-        if !matches!(options.durability, None | Some(Durability::Relaxed)) {
-            let instead = "what Redis promises is for its `appendonly` and `appendfsync` to say";
-            return refuse(Rejection::Denied(Error::unsupported(SCHEME, "durability", instead)));
+        if let Err(error) = self.shared.assure(options.durability) {
+            return refuse(Rejection::Denied(error));
         }
         let known = match self.shared.known(queue).await {
             Ok(known) => known,
@@ -405,7 +448,7 @@ impl QueueProvider for RedisProvider {
     }
 
     async fn close(&self) -> Result<()> {
-        self.shared.closed.store(true, Ordering::Release);
+        self.shared.closed.send_replace(true);
         self.shared.wakes.close();
         Ok(())
     }
@@ -438,6 +481,6 @@ pub(crate) fn capabilities(spec: Option<&QueueSpec>) -> Capabilities {
     can.max_encoded_len = spec.map_or(512 << 20, |spec| spec.max_encoded_len);
     can.max_batch = BATCH;
     can.broker_clock = true;
-    can.durability = &["relaxed"];
+    can.durability = &["relaxed", "replicated"];
     can
 }

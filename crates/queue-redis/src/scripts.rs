@@ -25,22 +25,23 @@ scripts! {
     CLAIM = flags "allow-oom", plain "claim_plain.lua", "claim.lua";
     SETTLE = flags "allow-oom,allow-cross-slot-keys", plain "settle_plain.lua", "settle.lua";
     BEAT = flags "allow-oom", "beat.lua";
-    CANCEL = "cancel.lua";
-    UNPARK = "unpark.lua";
+    CANCEL = flags "allow-oom", "cancel.lua";
+    UNPARK = flags "allow-oom", "unpark.lua";
     TICK = flags "allow-oom", "tick.lua";
     LOOK = "look.lua";
     LIVE = "live.lua";
     OLDEST = "oldest.lua";
     REDRIVE = "redrive.lua";
-    BURY = "bury.lua";
-    PURGE = "purge.lua";
-    CONTROL = "control.lua";
-    DROP = "drop.lua";
+    BURY = flags "allow-oom", "bury.lua";
+    PURGE = flags "allow-oom", "purge.lua";
+    CONTROL = flags "allow-oom", "control.lua";
+    DROP = flags "allow-oom", "drop.lua";
     MEND = flags "allow-oom", "mend.lua";
 }
 
 /// The one that needs no queue.
-pub(crate) static LEAD: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/lead.lua")));
+pub(crate) static LEAD: LazyLock<Script> =
+    LazyLock::new(|| Script::new(concat!("#!lua flags=allow-oom\n", include_str!("scripts/lead.lua"))));
 
 /// As it is run: by the server's clock. Tests of this crate may stand that clock still, by a key of the script's own.
 pub(crate) fn on_clock(script: &str) -> std::borrow::Cow<'_, str> {

@@ -56,6 +56,16 @@ impl Specs {
             Error::new(ErrorCode::Internal, "the declaration cannot be written").by(SCHEME).caused_by(error)
         })?;
         let fail = |error: redis::RedisError| fault::of(&error, "declare").on(&spec.name);
+        if let Some(known) = self.find(link, layout, &spec.name).await? {
+            // Whoever declared it may have died before it was in the list; a server that is full takes nothing more.
+            let index = redis::cmd("ZADD").arg(layout.queues()).arg(0).arg(spec.name.as_str()).take();
+            match link.ask(&index).await {
+                Err(error) if error.code() == Some("OOM") => {}
+                other => other.map(drop).map_err(fail)?,
+            }
+            self.lock().insert(known.spec.name.clone(), known.clone());
+            return Ok(known);
+        }
         let key = format!("{base}spec");
         let set = redis::cmd("SET").arg(&key).arg(&text).arg("NX").arg("GET").take();
         let before = link.ask(&set).await.map_err(fail)?;

@@ -1,28 +1,30 @@
 //! Sleeping until there is something to do, without asking for it.
 //!
 //! A queue has a marker, which a script sets when something became ready while somebody said that he would sleep. One connection a process
-//! waits for the markers of all queues on which somebody sleeps here; whoever it wakes claims, and the claim sets the marker again where it
-//! leaves something.
+//! waits for the markers of all queues on which somebody sleeps here; on a cluster, where one wait is for one slot, it is one connection a
+//! queue. Whoever it wakes claims, and the claim sets the marker again where it leaves something.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use redis::Value;
+use redis::{RedisResult, Value};
 use tokio::{sync::Notify, task::JoinHandle};
 
 use crate::{layout::Layout, link::Link};
 
 /// How long one wait in the server lasts at most: so many seconds apart are the commands of an idle process.
-const LONGEST: u32 = 60;
+const LONGEST: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_millis(200);
+/// Waits on a cluster at once. Whoever sleeps on one queue more is woken this often, to look for himself.
+const WAITS: usize = 40;
+const LOOK: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Wakes {
     shared: Arc<Shared>,
-    task: JoinHandle<()>,
 }
 
 #[derive(Debug)]
@@ -30,8 +32,16 @@ struct Shared {
     link: Link,
     /// What interrupts the wait, when somebody falls asleep on a queue that it is not for.
     stir: String,
-    sleepers: Mutex<HashMap<String, Sleepers>>,
+    state: Mutex<State>,
     changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sleepers: HashMap<String, Sleepers>,
+    /// By what each waits for: a queue, or all.
+    waits: HashMap<String, JoinHandle<()>>,
+    closed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -42,28 +52,38 @@ struct Sleepers {
 
 impl Wakes {
     pub(crate) fn new(link: Link, layout: &Layout, process: &str) -> Self {
-        let shared =
-            Arc::new(Shared { link, stir: layout.stir(process), sleepers: Mutex::default(), changed: Notify::new() });
-        let task = tokio::spawn(Arc::clone(&shared).listen());
-        Self { shared, task }
+        let stir = layout.stir(process);
+        Self { shared: Arc::new(Shared { link, stir, state: Mutex::default(), changed: Notify::new() }) }
     }
 
     /// Says that somebody will sleep on a queue, before it looks for the last time.
     pub(crate) fn sleeper(&self, base: &str) -> Sleeper {
+        let shared = &self.shared;
         let wake = {
-            let mut sleepers = self.shared.lock();
-            let entry = sleepers.entry(base.to_owned()).or_default();
+            let mut state = shared.lock();
+            let entry = state.sleepers.entry(base.to_owned()).or_default();
             entry.count += 1;
-            Arc::clone(&entry.wake)
+            let wake = Arc::clone(&entry.wake);
+            let waits_for = if shared.link.is_cluster() { base } else { "" };
+            if !state.closed && state.waits.get(waits_for).is_none_or(JoinHandle::is_finished) {
+                state.waits.retain(|_, wait| !wait.is_finished());
+                let wait = tokio::spawn(Arc::clone(shared).listen(waits_for.to_owned(), state.waits.len() < WAITS));
+                state.waits.insert(waits_for.to_owned(), wait);
+            }
+            wake
         };
-        self.shared.changed.notify_one();
-        Sleeper { shared: Arc::clone(&self.shared), base: base.to_owned(), wake }
+        shared.changed.notify_waiters();
+        Sleeper { shared: Arc::clone(shared), base: base.to_owned(), wake }
     }
 
-    /// Ends the wait, and wakes everybody.
+    /// Ends the waits, and wakes everybody.
     pub(crate) fn close(&self) {
-        self.task.abort();
-        for entry in self.shared.lock().values() {
+        let mut state = self.shared.lock();
+        state.closed = true;
+        for (_, wait) in state.waits.drain() {
+            wait.abort();
+        }
+        for entry in state.sleepers.values() {
             entry.wake.notify_waiters();
             entry.wake.notify_one();
         }
@@ -71,7 +91,7 @@ impl Wakes {
 
     /// Wakes all who sleep here on a queue.
     pub(crate) fn wake_all(&self, base: &str) {
-        if let Some(entry) = self.shared.lock().get(base) {
+        if let Some(entry) = self.shared.lock().sleepers.get(base) {
             entry.wake.notify_waiters();
         }
     }
@@ -79,7 +99,9 @@ impl Wakes {
 
 impl Drop for Wakes {
     fn drop(&mut self) {
-        self.task.abort();
+        for (_, wait) in self.shared.lock().waits.drain() {
+            wait.abort();
+        }
     }
 }
 
@@ -93,70 +115,98 @@ pub(crate) struct Sleeper {
 
 impl Drop for Sleeper {
     fn drop(&mut self) {
-        let mut sleepers = self.shared.lock();
-        if let Some(entry) = sleepers.get_mut(&self.base) {
+        let mut state = self.shared.lock();
+        if let Some(entry) = state.sleepers.get_mut(&self.base) {
             entry.count -= 1;
             if entry.count == 0 {
-                sleepers.remove(&self.base);
+                state.sleepers.remove(&self.base);
             }
         }
     }
 }
 
 impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Sleepers>> {
-        self.sleepers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn bases(&self) -> Vec<String> {
-        let mut bases: Vec<_> = self.lock().keys().cloned().collect();
+    /// Those of `waits_for` on which somebody sleeps.
+    fn bases(&self, waits_for: &str) -> Vec<String> {
+        let state = self.lock();
+        let wanted = |base: &&String| waits_for.is_empty() || *base == waits_for;
+        let mut bases: Vec<_> = state.sleepers.keys().filter(wanted).cloned().collect();
         bases.sort();
         bases
     }
 
-    async fn listen(self: Arc<Self>) {
+    fn wake_for(&self, bases: &[String]) {
+        let state = self.lock();
+        for entry in bases.iter().filter_map(|base| state.sleepers.get(base)) {
+            entry.wake.notify_waiters();
+        }
+    }
+
+    async fn listen(self: Arc<Self>, waits_for: String, has_room: bool) {
         loop {
             let changed = self.changed.notified();
-            if self.bases().is_empty() {
-                changed.await;
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.bases(&waits_for).is_empty() {
+                // On a cluster there may be another queue to wait for instead.
+                let rest = tokio::time::timeout(LONGEST, changed).await;
+                if rest.is_err() && !waits_for.is_empty() && self.bases(&waits_for).is_empty() {
+                    return;
+                }
                 continue;
             }
-            if let Err(error) = self.wait().await {
+            if !has_room {
+                tokio::time::sleep(LOOK).await;
+                self.wake_for(&self.bases(&waits_for));
+                // Perhaps there is by now: the next sleeper asks for a wait again.
+                return;
+            }
+            if let Err(error) = self.wait(&waits_for).await {
                 tracing::debug!(%error, "the wait for jobs broke; looking again");
                 // Whoever sleeps looks for himself meanwhile.
-                for entry in self.lock().values() {
-                    entry.wake.notify_waiters();
-                }
+                self.wake_for(&self.bases(&waits_for));
                 tokio::time::sleep(RETRY).await;
             }
         }
     }
 
     /// Waits on one connection until it breaks, or nobody sleeps any more.
-    async fn wait(&self) -> redis::RedisResult<()> {
-        let mut connection = self.link.waiting().await?;
+    async fn wait(&self, waits_for: &str) -> RedisResult<()> {
+        let stirs = waits_for.is_empty();
+        let mut connection = self.link.waiting(if stirs { &self.stir } else { waits_for }).await?;
         loop {
-            let bases = self.bases();
+            let bases = self.bases(waits_for);
             if bases.is_empty() {
+                connection.give_back();
                 return Ok(());
             }
             let mut command = redis::cmd("BZPOPMIN");
             for base in &bases {
                 command.arg(format!("{base}m"));
             }
-            command.arg(&self.stir).arg(LONGEST);
-            let popped = command.query_async(&mut connection);
+            if stirs {
+                command.arg(&self.stir);
+            }
+            command.arg(LONGEST.as_secs());
+            let popped = connection.ask(&command, LONGEST);
             tokio::pin!(popped);
             let popped: Value = loop {
+                let changed = self.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                if stirs && self.bases("").iter().any(|base| !bases.contains(base)) {
+                    let stir = redis::cmd("ZADD").arg(&self.stir).arg(0).arg("0").take();
+                    self.link.ask(&stir).await?;
+                    break popped.await?;
+                }
                 tokio::select! {
                     biased;
                     popped = &mut popped => break popped?,
-                    () = self.changed.notified() => {
-                        if self.bases().iter().any(|base| !bases.contains(base)) {
-                            let stir = redis::cmd("ZADD").arg(&self.stir).arg(0).arg("0").take();
-                            self.link.ask(&stir).await?;
-                        }
-                    }
+                    () = &mut changed => {}
                 }
             };
             let Value::Array(popped) = popped else { continue };
@@ -165,9 +215,9 @@ impl Shared {
         }
     }
 
-    async fn wake(&self, key: &str) -> redis::RedisResult<()> {
+    async fn wake(&self, key: &str) -> RedisResult<()> {
         let Some(base) = key.strip_suffix('m').filter(|_| key != self.stir) else { return Ok(()) };
-        let wake = self.lock().get(base).map(|entry| Arc::clone(&entry.wake));
+        let wake = self.lock().sleepers.get(base).map(|entry| Arc::clone(&entry.wake));
         match wake {
             Some(wake) => wake.notify_one(),
             // Nobody sleeps here any more: the marker was for somebody else.

@@ -1,5 +1,7 @@
 //! The conformance suite on a real Redis. Where `redis-server` is on the path each case has a server of its own, which it may kill; else
-//! all share the one of `QUEUE_TEST_REDIS_URL`, apart by their prefixes.
+//! all share the one of `QUEUE_TEST_REDIS_URL`, apart by their prefixes. A URL of Sentinels or of a cluster is taken in any case:
+//! `eval "$(cargo xtask brokers up redis-cluster)"`, then `QUEUE_TEST_REDIS_URL=$QUEUE_TEST_REDIS_CLUSTER_URL cargo test -p
+//! queue-redis --test conformance`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
@@ -40,7 +42,8 @@ struct Redis {
 
 impl Redis {
     fn for_case(url: Option<String>) -> Result<Self> {
-        if server::is_installed() {
+        let is_more_than_one = url.as_ref().is_some_and(|url| url.starts_with("redis+"));
+        if server::is_installed() && !is_more_than_one {
             let server = Server::start().map_err(away)?;
             return Ok(Self { options: RedisOptions::new(server.url()), own: Some(server) });
         }

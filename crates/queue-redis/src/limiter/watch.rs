@@ -4,19 +4,20 @@ use std::{sync::Arc, time::Duration};
 
 use futures_core::stream::BoxStream;
 use queue_core::{event::BreakerEvent, job::Timestamp, provider::ParkKey, store::Watched};
-use redis::{Value, aio::MultiplexedConnection};
+use redis::Value;
 use tokio::sync::mpsc;
 
 use super::state;
 use crate::{
-    link::{items, text},
+    link::{Waiting, items, text},
     provider::Shared,
+    record::millis,
 };
 
 /// A listener may be so many events behind.
 const BEHIND: usize = 1_024;
 /// How long one wait in the server lasts.
-const LONGEST: u64 = 60_000;
+const LONGEST: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_millis(200);
 
 pub(super) fn watch(shared: Arc<Shared>, stream: String) -> BoxStream<'static, Watched<BreakerEvent>> {
@@ -37,51 +38,54 @@ struct Follower {
 
 impl Follower {
     async fn run(mut self, sender: mpsc::Sender<Watched<BreakerEvent>>) {
-        let mut missed = false;
-        while !sender.is_closed() && !self.shared.is_closed() {
-            if std::mem::take(&mut missed) && sender.send(Watched::Missed).await.is_err() {
-                return;
-            }
-            let follow = self.follow(&sender);
-            let ended = tokio::select! {
-                biased;
-                () = sender.closed() => return,
-                ended = follow => ended,
-            };
-            if let Err(error) = ended {
-                tracing::debug!(%error, "the wait for breakers broke; looking again");
-                missed = true;
-                tokio::time::sleep(RETRY).await;
-            }
+        let shared = Arc::clone(&self.shared);
+        tokio::select! {
+            biased;
+            () = shared.closing() => {}
+            () = sender.closed() => {}
+            () = self.follow(&sender) => {}
         }
     }
 
-    /// Follows on one connection until it breaks.
-    async fn follow(&mut self, sender: &mpsc::Sender<Watched<BreakerEvent>>) -> redis::RedisResult<()> {
-        let mut connection = self.shared.link.waiting().await?;
-        while !self.shared.is_closed() {
+    /// Until nobody wants to hear it.
+    async fn follow(&mut self, sender: &mpsc::Sender<Watched<BreakerEvent>>) {
+        loop {
+            if let Err(error) = self.follow_once(sender).await {
+                tracing::debug!(%error, "the wait for breakers broke; looking again");
+            }
+            if sender.send(Watched::Missed).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// On one connection, until it breaks.
+    async fn follow_once(&mut self, sender: &mpsc::Sender<Watched<BreakerEvent>>) -> redis::RedisResult<()> {
+        let mut connection = self.shared.link.waiting(&self.stream).await?;
+        loop {
             for event in self.read(&mut connection).await? {
                 if sender.send(Watched::Event(event)).await.is_err() {
                     return Ok(());
                 }
             }
         }
-        Ok(())
     }
 
-    async fn read(&mut self, connection: &mut MultiplexedConnection) -> redis::RedisResult<Vec<BreakerEvent>> {
+    async fn read(&mut self, connection: &mut Waiting) -> redis::RedisResult<Vec<BreakerEvent>> {
         let last = match &self.last {
             Some(last) => last.clone(),
             None => {
                 let newest = redis::cmd("XREVRANGE").arg(&self.stream).arg("+").arg("-").arg("COUNT").arg(1).take();
-                let newest: Value = newest.query_async(connection).await?;
+                let newest = self.shared.link.ask(&newest).await?;
                 let newest = items(newest).ok().and_then(|entries| items(entries.into_iter().next()?).ok());
                 let id = newest.and_then(|entry| text(entry.into_iter().next()?).ok());
                 self.last.insert(id.unwrap_or_else(|| "0".to_owned())).clone()
             }
         };
-        let read = redis::cmd("XREAD").arg("COUNT").arg(500).arg("BLOCK").arg(LONGEST).arg("STREAMS").take();
-        let answer: Value = read.clone().arg(&self.stream).arg(last).query_async(connection).await?;
+        let mut read = redis::cmd("XREAD");
+        read.arg("COUNT").arg(500).arg("BLOCK").arg(millis(LONGEST)).arg("STREAMS").arg(&self.stream).arg(last);
+        let answer = connection.ask(&read, LONGEST).await?;
         let mut events = Vec::new();
         for stream in items(answer).unwrap_or_default() {
             for entry in

@@ -1,6 +1,6 @@
-//! A Redis server that belongs to one test.
+//! A Redis server, or several, that belong to one test.
 #![allow(clippy::disallowed_methods, reason = "real processes live in real time")]
-#![allow(dead_code, reason = "not every test needs all of it")]
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::{
     io::{Read as _, Write as _},
@@ -15,6 +15,20 @@ pub(crate) struct Server {
     home: tempfile::TempDir,
     port: u16,
     child: Mutex<Child>,
+    settings: Vec<String>,
+}
+
+pub(crate) fn free_port() -> std::io::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// Waits for something that comes about by itself.
+pub(crate) fn await_that(what: &str, most: Duration, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < most, "{what} did not come about in {most:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 pub(crate) fn is_installed() -> bool {
@@ -32,12 +46,74 @@ pub(crate) fn require() {
 
 impl Server {
     pub(crate) fn start() -> std::io::Result<Self> {
+        Self::start_with(free_port()?, &[])
+    }
+
+    /// With settings of its own, as on the command line.
+    pub(crate) fn start_with(port: u16, settings: &[&str]) -> std::io::Result<Self> {
         let home = tempfile::tempdir()?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let child = Mutex::new(spawn(home.path(), port)?);
-        let server = Self { home, port, child };
+        let settings: Vec<String> = settings.iter().map(|&word| word.to_owned()).collect();
+        let child = Mutex::new(spawn(home.path(), port, &settings)?);
+        let server = Self { home, port, child, settings };
         server.await_answer()?;
         Ok(server)
+    }
+
+    /// One that watches over the primary at a port.
+    pub(crate) fn start_sentinel(primary: u16, down_after: Duration) -> std::io::Result<Self> {
+        let (home, port) = (tempfile::tempdir()?, free_port()?);
+        let millis = down_after.as_millis();
+        let lines = format!(
+            "bind 127.0.0.1\nport {port}\ndaemonize no\ndir {}\nsentinel monitor main 127.0.0.1 {primary} 2\n\
+             sentinel down-after-milliseconds main {millis}\nsentinel failover-timeout main 6000\n\
+             sentinel parallel-syncs main 2\n",
+            home.path().display()
+        );
+        let file = home.path().join("sentinel.conf");
+        std::fs::write(&file, lines)?;
+        let mut command = Command::new("redis-server");
+        command.arg(&file).arg("--sentinel").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let server = Self { home, port, child: Mutex::new(command.spawn()?), settings: Vec::new() };
+        server.await_answer()?;
+        Ok(server)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn kill(&self) {
+        let mut child = self.child.lock().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// It says nothing any more, and breaks no connection.
+    pub(crate) fn hang(&self) {
+        self.signal("-STOP");
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.child.lock().unwrap().id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+
+    /// A command and its answer.
+    pub(crate) fn ask(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
+        let mut connection = redis::Client::open(self.url())?.get_connection_with_timeout(Duration::from_secs(2))?;
+        connection.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let mut command = redis::Cmd::new();
+        command.arg(words).query(&mut connection)
+    }
+
+    /// The same as one text.
+    pub(crate) fn tell(&self, words: &[&str]) -> String {
+        let answer = self.ask(words).unwrap_or_else(|error| panic!("{words:?} at {}: {error}", self.port));
+        redis::from_redis_value(answer).unwrap()
     }
 
     pub(crate) fn url(&self) -> String {
@@ -49,8 +125,14 @@ impl Server {
         let mut child = self.child.lock().unwrap();
         child.kill()?;
         child.wait()?;
-        *child = spawn(self.home.path(), self.port)?;
+        *child = spawn(self.home.path(), self.port, &self.settings)?;
         self.await_answer()
+    }
+
+    /// Starts a killed one again on the same data.
+    pub(crate) fn restart_after_kill(&self) {
+        *self.child.lock().unwrap() = spawn(self.home.path(), self.port, &self.settings).unwrap();
+        self.await_answer().unwrap();
     }
 
     fn await_answer(&self) -> std::io::Result<()> {
@@ -68,16 +150,17 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let child = self.child.get_mut().unwrap();
+        // A stopped one is killed as well.
         let _ = child.kill();
         let _ = child.wait();
     }
 }
 
-fn spawn(home: &std::path::Path, port: u16) -> std::io::Result<Child> {
+fn spawn(home: &std::path::Path, port: u16, settings: &[String]) -> std::io::Result<Child> {
     let mut command = Command::new("redis-server");
     command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--daemonize", "no", "--save", ""]);
     command.args(["--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction", "--dir"]);
-    command.arg(home).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+    command.arg(home).args(settings).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
 }
 
 fn ping(port: u16) -> std::io::Result<()> {

@@ -1,0 +1,362 @@
+//! One server, from the first connection to it until it is lost.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use deadpool::managed::{self, Metrics, Object, PoolError, RecycleError};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, Value,
+    aio::MultiplexedConnection,
+};
+use tokio::{
+    sync::{OnceCell, watch},
+    time::Instant,
+};
+
+use super::{Address, ClientOptions, verdict::UNCONFIRMED};
+
+/// Commands that wait for the socket: more than redis-rs' 50, for a batch of callers should not wait for each other.
+const BUFFER: usize = 512;
+/// What is waited for longer than it said was lost.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What is asked of a server.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call<'a> {
+    /// Decides which server of a cluster is asked; anyone where there is none.
+    pub(crate) key: Option<&'a str>,
+    pub(crate) command: &'a Cmd,
+    /// Loaded where the server does not know it.
+    pub(crate) script: Option<&'a Script>,
+    /// Replicas to hear from.
+    pub(crate) replicas: Option<(u8, Duration)>,
+    /// Whether it does no harm to do it twice.
+    pub(crate) repeatable: bool,
+}
+
+/// An error, and whether the command may have reached a server.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) error: RedisError,
+    pub(crate) sent: bool,
+    pub(crate) asked: Address,
+}
+
+/// Opens connections to a server.
+#[derive(Debug)]
+pub(crate) struct Opener {
+    client: Client,
+    /// Whether a server that is not the primary is refused.
+    leads: bool,
+    connect_timeout: Duration,
+}
+
+impl Opener {
+    pub(crate) fn new(client: Client, leads: bool, options: &ClientOptions) -> Self {
+        Self { client, leads, connect_timeout: options.connect_timeout }
+    }
+
+    pub(crate) async fn open(&self, answer_timeout: Option<Duration>) -> RedisResult<MultiplexedConnection> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.connect_timeout))
+            .set_response_timeout(answer_timeout)
+            .set_pipeline_buffer_size(BUFFER);
+        let opening = async {
+            let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+            if self.leads {
+                must_lead(&mut connection).await?;
+            }
+            Ok(connection)
+        };
+        // A server that is stopped still takes connections, and then says nothing.
+        tokio::time::timeout(self.connect_timeout, opening).await.unwrap_or_else(|_| Err(late()))
+    }
+}
+
+/// Whoever may not ask for the role hears at the first write.
+async fn must_lead(connection: &mut MultiplexedConnection) -> RedisResult<()> {
+    let role = match redis::cmd("ROLE").query_async::<Value>(connection).await {
+        Err(error) if error.code() == Some("NOPERM") => return Ok(()),
+        other => other?,
+    };
+    match role {
+        Value::Array(role) if role.first() == Some(&Value::BulkString(b"master".to_vec())) => Ok(()),
+        _ => Err(redis::make_extension_error("READONLY".into(), Some("it is a replica".into()))),
+    }
+}
+
+fn late() -> RedisError {
+    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
+}
+
+fn lost() -> RedisError {
+    std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into()
+}
+
+/// One server. It is never mended: who finds it broken says so, and the next one to need it makes another.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) address: Address,
+    opener: Arc<Opener>,
+    answer_timeout: Duration,
+    shared: OnceCell<MultiplexedConnection>,
+    own: managed::Pool<Opening>,
+    gone: watch::Sender<bool>,
+    pub(crate) opened: Arc<AtomicU64>,
+}
+
+impl Node {
+    pub(crate) fn new(address: Address, opener: Opener, options: &ClientOptions) -> RedisResult<Arc<Self>> {
+        let (opener, opened) = (Arc::new(opener), Arc::new(AtomicU64::new(0)));
+        let opening = Opening { opener: Arc::clone(&opener), opened: Arc::clone(&opened) };
+        let timeouts = managed::Timeouts {
+            wait: Some(options.pool.wait_timeout),
+            create: None,
+            recycle: Some(options.connect_timeout),
+        };
+        let config = managed::PoolConfig { timeouts, ..managed::PoolConfig::new(options.pool.max.max(1)) };
+        let pool = managed::Pool::builder(opening).config(config).runtime(deadpool::Runtime::Tokio1);
+        let own = pool.build().map_err(|_| (ErrorKind::InvalidClientConfig, "the pool cannot be made"))?;
+        Ok(Arc::new(Self {
+            address,
+            opener,
+            answer_timeout: options.answer_timeout,
+            shared: OnceCell::new(),
+            own,
+            gone: watch::Sender::new(false),
+            opened,
+        }))
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        *self.gone.borrow()
+    }
+
+    /// Whoever waits on it waits no more.
+    pub(crate) fn leave(&self) {
+        self.gone.send_replace(true);
+        self.own.close();
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.shared.initialized()
+    }
+
+    /// The connection that everybody shares.
+    pub(crate) async fn shared(&self) -> RedisResult<MultiplexedConnection> {
+        let opening = async || {
+            self.opened.fetch_add(1, Ordering::Relaxed);
+            self.opener.open(Some(self.answer_timeout)).await
+        };
+        self.shared.get_or_try_init(opening).await.cloned()
+    }
+
+    /// A connection of one's own.
+    pub(crate) async fn own(self: &Arc<Self>) -> RedisResult<Own> {
+        let connection = self.own.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => error,
+            PoolError::Closed => lost(),
+            _ => late(),
+        })?;
+        Ok(Own { connection: Some(connection), node: Arc::clone(self) })
+    }
+
+    pub(crate) fn status(&self) -> deadpool::Status {
+        self.own.status()
+    }
+
+    /// Closes what is not used and opens what should be ready.
+    pub(crate) async fn keep_pool(self: &Arc<Self>, options: &super::PoolOptions) {
+        let status = self.own.status();
+        let used = status.size.saturating_sub(status.available);
+        let mut kept = used;
+        self.own.retain(|_, metrics| {
+            let keep = kept < options.min || (kept < options.target && metrics.last_used() < options.idle_timeout);
+            kept += usize::from(keep);
+            keep
+        });
+        let mut ready = Vec::new();
+        while used + ready.len() < options.min.min(options.max) {
+            match self.own().await {
+                Ok(own) => ready.push(own),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Asks once. `asking` where the slot is only on its way to this server.
+    pub(crate) async fn perform(self: &Arc<Self>, call: &Call<'_>, asking: bool) -> Result<Value, Failure> {
+        let mut gone = self.gone.subscribe();
+        let sent = AtomicBool::new(false);
+        let work = async {
+            let Some((replicas, timeout)) = call.replicas else {
+                let mut connection = self.shared().await.map_err(|error| self.failure(error, false))?;
+                sent.store(true, Ordering::Relaxed);
+                return self.send(&mut connection, call, asking).await;
+            };
+            let mut own = self.own().await.map_err(|error| self.failure(error, false))?;
+            let connection = own.connection().map_err(|error| self.failure(error, false))?;
+            sent.store(true, Ordering::Relaxed);
+            let sending = tokio::time::timeout(self.answer_timeout, self.send(connection, call, asking));
+            let answer = sending.await.unwrap_or_else(|_| Err(self.failure(late(), true)))?;
+            self.confirm(connection, call.key, replicas, timeout).await.map_err(|error| self.failure(error, true))?;
+            own.give_back();
+            Ok(answer)
+        };
+        tokio::select! {
+            biased;
+            done = work => done,
+            _ = gone.wait_for(|gone| *gone) => Err(self.failure(lost(), sent.load(Ordering::Relaxed))),
+        }
+    }
+
+    fn failure(&self, error: RedisError, sent: bool) -> Failure {
+        Failure { error, sent, asked: self.address.clone() }
+    }
+
+    async fn send(
+        &self,
+        connection: &mut MultiplexedConnection,
+        call: &Call<'_>,
+        asking: bool,
+    ) -> Result<Value, Failure> {
+        let sent = send(connection, call.command, asking).await;
+        match (sent, call.script) {
+            (Err(error), Some(script)) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                script.load_async(connection).await.map_err(|error| self.failure(error, false))?;
+                send(connection, call.command, asking).await
+            }
+            (other, _) => other,
+        }
+        .map_err(|error| self.failure(error, true))
+    }
+
+    /// Hears from replicas about what was changed on this connection. `WAIT` asks for the connection's last write; what
+    /// changed nothing (it repeats what was done on another) writes a mark, which comes behind it.
+    async fn confirm(
+        &self,
+        connection: &mut MultiplexedConnection,
+        key: Option<&str>,
+        replicas: u8,
+        timeout: Duration,
+    ) -> RedisResult<()> {
+        let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1);
+        let mut pipeline = redis::pipe();
+        let mark = format!("{}sync", key.unwrap_or_default());
+        pipeline.cmd("SET").arg(mark).arg("").arg("PX").arg(1_000);
+        pipeline.cmd("WAIT").arg(replicas).arg(millis);
+        let asked = tokio::time::timeout(timeout + GRACE, connection.send_packed_commands(&pipeline, 0, 2)).await;
+        let unconfirmed = |why: &str| redis::make_extension_error(UNCONFIRMED.into(), Some(why.into()));
+        match asked {
+            Ok(Ok(answers)) => match &answers[..] {
+                [Value::Okay, Value::Int(heard)] if *heard >= i64::from(replicas) => Ok(()),
+                [Value::Okay, Value::Int(heard)] => Err(unconfirmed(&format!("{heard} of {replicas} replicas"))),
+                _ => Err(unconfirmed("the slot moved in the meantime")),
+            },
+            Ok(Err(_)) => Err(unconfirmed("the connection was lost")),
+            Err(_) => Err(unconfirmed("no answer")),
+        }
+    }
+
+    /// Whether it answers in time.
+    pub(crate) async fn ping(&self, within: Duration) -> RedisResult<()> {
+        let ping = async {
+            let mut connection = self.shared().await?;
+            redis::cmd("PING").query_async::<Value>(&mut connection).await.map(drop)
+        };
+        match tokio::time::timeout(within, ping).await {
+            Err(_) => Err(late()),
+            // It is there; whether it will do work now is said to who asks for some.
+            Ok(Err(error)) if error.code().is_some() => Ok(()),
+            Ok(other) => other,
+        }
+    }
+}
+
+async fn send(connection: &mut MultiplexedConnection, command: &Cmd, asking: bool) -> RedisResult<Value> {
+    if !asking {
+        return command.query_async(connection).await;
+    }
+    let mut pipeline = redis::pipe();
+    pipeline.cmd("ASKING").add_command(command.clone());
+    match connection.send_packed_commands(&pipeline, 1, 1).await?.into_iter().next() {
+        Some(answer) => answer.extract_error(),
+        None => Err((ErrorKind::UnexpectedReturnType, "an answer is missing").into()),
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Opening {
+    opener: Arc<Opener>,
+    opened: Arc<AtomicU64>,
+}
+
+impl managed::Manager for Opening {
+    type Type = MultiplexedConnection;
+    type Error = RedisError;
+
+    async fn create(&self) -> RedisResult<MultiplexedConnection> {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        // How long an answer may take depends on what is asked.
+        self.opener.open(None).await
+    }
+
+    /// What lay about for long may have been closed by the server.
+    async fn recycle(
+        &self,
+        connection: &mut MultiplexedConnection,
+        metrics: &Metrics,
+    ) -> Result<(), RecycleError<RedisError>> {
+        const FRESH: Duration = Duration::from_secs(5);
+        if metrics.last_used() > FRESH {
+            redis::cmd("PING").query_async::<Value>(connection).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A connection that one caller has to himself. It goes back to the pool only when it owes no answer: what waits in the server
+/// for one who has gone would take what comes.
+#[derive(Debug)]
+pub(crate) struct Own {
+    connection: Option<Object<Opening>>,
+    pub(crate) node: Arc<Node>,
+}
+
+impl Own {
+    fn connection(&mut self) -> RedisResult<&mut MultiplexedConnection> {
+        self.connection.as_deref_mut().ok_or_else(lost)
+    }
+
+    /// A command that may wait in the server, for so long. Ends early, with an error, where the server is found to be gone.
+    pub(crate) async fn ask(&mut self, command: &Cmd, waits: Duration) -> Result<Value, Failure> {
+        let node = Arc::clone(&self.node);
+        let mut gone = node.gone.subscribe();
+        let connection = self.connection().map_err(|error| node.failure(error, false))?;
+        let deadline = Instant::now() + waits + node.answer_timeout;
+        tokio::select! {
+            biased;
+            answer = command.query_async(connection) => answer.map_err(|error| node.failure(error, true)),
+            _ = gone.wait_for(|gone| *gone) => Err(node.failure(lost(), true)),
+            () = tokio::time::sleep_until(deadline) => Err(node.failure(late(), true)),
+        }
+    }
+
+    /// Gives it back: it owes no answer.
+    pub(crate) fn give_back(mut self) {
+        drop(self.connection.take());
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            drop(Object::take(connection));
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The provider's door to Redis: scripts, commands, and waiting in the server. What is behind it is the client's.
+
+use std::time::Duration;
+
+use queue_core::{Env, Result, provider::Durability};
+use redis::{Cmd, RedisResult, Script, Value};
+
+pub(crate) use self::values::{bytes, items, number, text};
+use crate::client::{Call, ClientOptions, Own, RedisClusterClient};
+
+mod values;
+
+/// Those that change nothing: an answer that was lost is asked for again.
+const READS: &[&str] = &[
+    "GET",
+    "HMGET",
+    "HGET",
+    "HSCAN",
+    "HLEN",
+    "LRANGE",
+    "LLEN",
+    "PING",
+    "SMEMBERS",
+    "TIME",
+    "XRANGE",
+    "XREAD",
+    "XREVRANGE",
+    "ZCARD",
+    "ZRANGE",
+    "ZREVRANGE",
+    "ZSCAN",
+    "ZSCORE",
+];
+
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    client: RedisClusterClient,
+}
+
+impl Link {
+    pub(crate) async fn connect(options: ClientOptions, env: &Env) -> Result<Self> {
+        Ok(Self { client: RedisClusterClient::connect(options, env).await? })
+    }
+
+    pub(crate) fn client(&self) -> &RedisClusterClient {
+        &self.client
+    }
+
+    /// Whether keys of different hash tags may be on different servers, so that no command may name two.
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.client.inner().topology.is_cluster()
+    }
+
+    /// Replicas that each primary had when this connected.
+    pub(crate) fn replicas(&self) -> usize {
+        self.client.inner().replicas
+    }
+
+    /// A connection of one's own, for commands that wait in the server for a key.
+    pub(crate) async fn waiting(&self, key: &str) -> RedisResult<Waiting> {
+        Ok(Waiting { own: Some(self.client.inner().own(Some(key)).await?), link: self.clone() })
+    }
+
+    /// Calls a script on the queue whose keys begin with `base`. What the server refuses before anything was done is asked
+    /// again within bounds; an answer that was lost is an error.
+    pub(crate) async fn run<K: AsRef<str>>(
+        &self,
+        script: &Script,
+        key: K,
+        arguments: &[impl AsRef<[u8]>],
+    ) -> RedisResult<Value> {
+        self.call(script, key.as_ref(), arguments, None).await
+    }
+
+    /// The same, and as safe as a durability says before it answers: else `fault::is_refusal` is false of the error, for the
+    /// change may stand.
+    pub(crate) async fn run_assured<K: AsRef<str>>(
+        &self,
+        script: &Script,
+        key: K,
+        arguments: &[impl AsRef<[u8]>],
+        durability: Option<Durability>,
+    ) -> RedisResult<Value> {
+        let replicas = match durability {
+            Some(Durability::Replicated { replicas, timeout }) => Some((replicas, timeout)),
+            _ => None,
+        };
+        self.call(script, key.as_ref(), arguments, replicas).await
+    }
+
+    /// A script has two keys: one that is there as long as the queue is, and one that never is. So a server of a cluster that
+    /// gives the slot away or takes it runs none (`TRYAGAIN`) until all of the queue is in one place; with either alone it
+    /// would run the script on what happens to be there.
+    async fn call(
+        &self,
+        script: &Script,
+        base: &str,
+        arguments: &[impl AsRef<[u8]>],
+        replicas: Option<(u8, Duration)>,
+    ) -> RedisResult<Value> {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(script.get_hash());
+        match base.ends_with(':') {
+            true => command.arg(2).arg(base).arg(format!("{base}spec")),
+            false => command.arg(1).arg(base),
+        };
+        for argument in arguments {
+            command.arg(argument.as_ref());
+        }
+        let call = Call { key: Some(base), command: &command, script: Some(script), replicas, repeatable: false };
+        self.client.inner().call(&call).await
+    }
+
+    /// A command of one key, which is its first word (of `XREAD` the first behind `STREAMS`), or of none.
+    pub(crate) async fn ask(&self, command: &Cmd) -> RedisResult<Value> {
+        let mut words = command.args_iter().filter_map(|word| match word {
+            redis::Arg::Simple(word) => std::str::from_utf8(word).ok(),
+            _ => None,
+        });
+        let name = words.next();
+        let repeatable = name.is_some_and(|name| READS.contains(&name));
+        let key = match name {
+            Some("XREAD") => words.find(|word| *word == "STREAMS").and(words.next()),
+            _ => words.next(),
+        };
+        let call = Call { key, command, script: None, replicas: None, repeatable };
+        self.client.inner().call(&call).await
+    }
+}
+
+/// A connection of one's own, with which to wait in a server. Dropped while it waits it is closed, and its wait with it.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    own: Option<Own>,
+    link: Link,
+}
+
+impl Waiting {
+    /// Waits so long at most. After an error it is of no use any more.
+    pub(crate) async fn ask(&mut self, command: &Cmd, waits: Duration) -> RedisResult<Value> {
+        let Some(own) = &mut self.own else {
+            return Err(std::io::Error::from(std::io::ErrorKind::NotConnected).into());
+        };
+        let answer = self.link.client.inner().wait(own, command, waits).await;
+        if answer.is_err() {
+            self.own = None;
+        }
+        answer
+    }
+
+    /// Nobody waits with it any more.
+    pub(crate) fn give_back(mut self) {
+        if let Some(own) = self.own.take() {
+            own.give_back();
+        }
+    }
+}

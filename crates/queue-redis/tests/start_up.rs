@@ -1,0 +1,229 @@
+//! What is found out when connecting, who is let in, and what a server does that is full.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
+mod server;
+
+use std::{process::Command, time::Duration};
+
+use queue_core::{
+    Env, ErrorCode, QueueName, QueueProvider, QueueSpec,
+    job::{Envelope, JobId, JobKind},
+    provider::{
+        ConsumeOptions, Disposition, Durability, PublishOptions, PublishOutcome, Rejection, SettleOutcome, Settlement,
+    },
+    queue_spec::Tracking,
+};
+use queue_redis::{ClientOptions, RedisClusterClient, RedisOptions, RedisProvider, Severity, Tls};
+use server::{Server, free_port};
+
+fn start(settings: &[&str]) -> Option<Server> {
+    if server::is_installed() {
+        return Some(Server::start_with(free_port().unwrap(), settings).unwrap());
+    }
+    assert!(std::env::var("QUEUE_REQUIRE_BROKERS").is_err(), "no redis-server on the path");
+    eprintln!("LEFT OUT: no redis-server on the path");
+    None
+}
+
+async fn connect(url: &str) -> queue_core::Result<RedisClusterClient> {
+    RedisClusterClient::connect(ClientOptions::from_url(url)?, &Env::system()).await
+}
+
+#[tokio::test]
+async fn what_loses_jobs_is_warned_of_or_refused() {
+    let settings = ["--maxmemory-policy", "allkeys-lru", "--appendonly", "no"];
+    let Some(server) = start(&settings) else { return };
+    let client = connect(&server.url()).await.unwrap();
+    let warnings: Vec<_> = client.findings().iter().filter(|found| found.severity == Severity::Warning).collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].message.contains("noeviction") && warnings[1].message.contains("appendonly yes"));
+    let refused = connect(&format!("{}?strict=true", server.url())).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::Config, "{refused}");
+    assert!(refused.to_string().contains("noeviction"), "{refused}");
+
+    let well = start(&[]).unwrap();
+    assert_eq!(connect(&format!("{}?strict=true", well.url())).await.unwrap().findings(), []);
+}
+
+#[tokio::test]
+async fn a_replica_is_refused() {
+    let Some(primary) = start(&[]) else { return };
+    let replica = start(&["--replicaof", "127.0.0.1", &primary.port().to_string()]).unwrap();
+    server::await_that("a replica", Duration::from_secs(20), || {
+        replica.tell(&["INFO", "replication"]).contains("master_link_status:up")
+    });
+    let refused = connect(&replica.url()).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::Config, "{refused}");
+    assert!(refused.to_string().contains("read-only replica"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_user_with_few_rights_is_enough() {
+    let Some(server) = start(&[]) else { return };
+    server.tell(&["ACL", "SETUSER", "worker", "on", ">hunter2", "~queue:*", "+@all", "-@admin", "-@dangerous"]);
+    let url = |login: &str| server.url().replace("redis://", &format!("redis://{login}@"));
+    let provider = RedisProvider::connect(&RedisOptions::new(url("worker:hunter2")), &Env::system()).await.unwrap();
+    provider.declare(&QueueSpec::new(QueueName::from_static("mail"))).await.unwrap();
+    let env = Env::system();
+    let queue = QueueName::from_static("mail");
+    let published = provider.publish(&queue, vec![job(&env, 10)], &PublishOptions::default()).await;
+    assert!(matches!(published[..], [PublishOutcome::Accepted { .. }]), "{published:?}");
+    let consumer = provider.consumer(&queue, ConsumeOptions::new("worker", 10)).await.unwrap();
+    let receipt = consumer.fetch(1, Duration::from_secs(1)).await.unwrap().remove(0).receipt;
+    let settled = consumer.settle(&[Settlement::new(receipt, Disposition::Complete { result: None })]).await;
+    assert!(matches!(settled[..], [SettleOutcome::Settled]), "{settled:?}");
+    assert!(
+        consumer.fetch(1, Duration::from_millis(200)).await.unwrap().is_empty(),
+        "it may wait in the server as well"
+    );
+    let findings = provider.client().findings();
+    assert!(findings.len() > 2 && findings.iter().all(|found| found.severity == Severity::Note), "{findings:?}");
+
+    let refused = connect(&url("worker:hunter3")).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::Authentication, "{refused:?}");
+    assert!(!format!("{refused} {refused:?}").contains("hunter"), "{refused:?}");
+    assert!(!format!("{provider:?}").contains("hunter"));
+}
+
+#[tokio::test]
+async fn more_than_there_is_is_refused() {
+    let Some(server) = start(&[]) else { return };
+    let provider = RedisProvider::connect(&RedisOptions::new(server.url()), &Env::system()).await.unwrap();
+    let mut spec = QueueSpec::new(QueueName::from_static("mail"));
+    assert_eq!(provider.capabilities(None).durability, ["relaxed"]);
+    spec.durability = Some(Durability::Replicated { replicas: 1, timeout: Duration::from_secs(1) });
+    let refused = provider.declare(&spec).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::Unsupported, "{refused}");
+    let airgap = connect(&format!("{}?failover=airgap-safe", server.url())).await.unwrap_err();
+    assert_eq!(airgap.code(), ErrorCode::Unsupported, "{airgap}");
+}
+
+#[tokio::test]
+async fn too_few_replicas_are_not_a_yes() {
+    let Some(primary) = start(&[]) else { return };
+    let replica = start(&["--replicaof", "127.0.0.1", &primary.port().to_string(), "--repl-diskless-sync-delay", "0"]);
+    let replica = replica.unwrap();
+    server::await_that("a replica", Duration::from_secs(20), || {
+        primary.tell(&["INFO", "replication"]).contains("state=online")
+    });
+    let env = Env::system();
+    let provider = RedisProvider::connect(&RedisOptions::new(primary.url()), &env).await.unwrap();
+    let queue = QueueName::from_static("mail");
+    let mut spec = QueueSpec::new(queue.clone());
+    spec.durability = Some(Durability::Replicated { replicas: 1, timeout: Duration::from_millis(300) });
+    provider.declare(&spec).await.unwrap();
+    let publish = async |job: Envelope| provider.publish(&queue, vec![job], &PublishOptions::default()).await.remove(0);
+    let [first, second] = [job(&env, 10), job(&env, 10)];
+    assert!(matches!(publish(first).await, PublishOutcome::Accepted { .. }));
+    let consumer = provider.consumer(&queue, ConsumeOptions::new("worker", 10)).await.unwrap();
+    let delivery = consumer.fetch(1, Duration::from_secs(1)).await.unwrap().remove(0);
+
+    replica.hang();
+    assert!(matches!(publish(second.clone()).await, PublishOutcome::Unknown(_)));
+    // It is there already, and still nobody has confirmed it.
+    assert!(matches!(publish(second.clone()).await, PublishOutcome::Unknown(_)));
+    let settlement = Settlement::new(delivery.receipt, Disposition::Complete { result: None });
+    let settle = async || consumer.settle(std::slice::from_ref(&settlement)).await.remove(0);
+    assert!(matches!(settle().await, SettleOutcome::Unknown(_)));
+    assert!(matches!(settle().await, SettleOutcome::Unknown(_)));
+    replica.go_on();
+    assert!(matches!(publish(second).await, PublishOutcome::Accepted { .. }));
+    assert!(matches!(settle().await, SettleOutcome::AlreadySettled));
+}
+
+fn job(env: &Env, bytes: usize) -> Envelope {
+    Envelope::builder(JobId::fresh(env), JobKind::from_static("test.job"), vec![7; bytes], env.now()).seal()
+}
+
+#[tokio::test]
+async fn a_full_server_refuses_jobs_and_lets_them_be_finished() {
+    let Some(server) = start(&["--maxmemory", "8mb", "--appendonly", "no"]) else { return };
+    let env = Env::system();
+    let provider = RedisProvider::connect(&RedisOptions::new(server.url()), &env).await.unwrap();
+    let queue = QueueName::from_static("mail");
+    let mut spec = QueueSpec::new(queue.clone());
+    spec.tracking = Tracking::Off;
+    provider.declare(&spec).await.unwrap();
+    let publish = async || {
+        let batch = (0..100).map(|_| job(&env, 1_000)).collect();
+        provider.publish(&queue, batch, &PublishOptions::default()).await
+    };
+    let mut accepted = 0;
+    let refused = 'full: loop {
+        for outcome in publish().await {
+            match outcome {
+                PublishOutcome::Accepted { .. } => accepted += 1,
+                PublishOutcome::Rejected(Rejection::Unavailable(error)) => break 'full error,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(accepted < 100_000);
+    };
+    assert!(accepted > 0 && refused.to_string().contains("maxmemory"), "{accepted}: {refused}");
+
+    // Also a worker that begins only now finishes everything, and there is room again.
+    let other = RedisProvider::connect(&RedisOptions::new(server.url()), &env).await.unwrap();
+    let consumer = other.consumer(&queue, ConsumeOptions::new("worker", 100)).await.unwrap();
+    let mut finished = 0;
+    loop {
+        let deliveries = consumer.fetch(100, Duration::ZERO).await.unwrap();
+        if deliveries.is_empty() {
+            break;
+        }
+        let done = |receipt| Settlement::new(receipt, Disposition::Complete { result: None });
+        let batch: Vec<_> = deliveries.into_iter().map(|delivery| done(delivery.receipt)).collect();
+        for outcome in consumer.settle(&batch).await {
+            assert!(matches!(outcome, SettleOutcome::Settled), "{outcome:?}");
+            finished += 1;
+        }
+    }
+    assert_eq!(finished, accepted);
+    assert!(publish().await.iter().all(|outcome| matches!(outcome, PublishOutcome::Accepted { .. })));
+}
+
+#[tokio::test]
+async fn tls_trusts_whom_it_is_told_to() {
+    let home = tempfile::tempdir().unwrap();
+    let at = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
+    let (ca, ca_key, key, certificate) = (at("ca.pem"), at("ca.key"), at("key.pem"), at("cert.pem"));
+    let request = at("request.pem");
+    let new = ["req", "-newkey", "rsa:2048", "-nodes"];
+    let root = ["-x509", "-days", "2", "-subj", "/CN=a root", "-keyout", &ca_key, "-out", &ca];
+    let names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"];
+    let leaf = ["-keyout", &key, "-out", &request];
+    let sign = ["x509", "-req", "-in", &request, "-CA", &ca, "-CAkey", &ca_key, "-CAcreateserial"];
+    let signed = ["-copy_extensions", "copy", "-days", "2", "-out", &certificate];
+    let steps = [[&new[..], &root].concat(), [&new[..], &names, &leaf].concat(), [&sign[..], &signed].concat()];
+    for step in steps {
+        if !Command::new("openssl").args(&step).output().is_ok_and(|made| made.status.success()) {
+            eprintln!("LEFT OUT: no openssl that makes certificates");
+            return;
+        }
+    }
+    let port = free_port().unwrap();
+    let shown = port.to_string();
+    let settings = [
+        ["--tls-port", &shown],
+        ["--tls-cert-file", &certificate],
+        ["--tls-key-file", &key],
+        ["--tls-ca-cert-file", &ca],
+        ["--tls-auth-clients", "yes"],
+    ];
+    let Some(_server) = start(settings.as_flattened()) else { return };
+    let base = format!("rediss://localhost:{port}/");
+    let own = format!("cert={certificate}&key={key}");
+    let client = connect(&format!("{base}?ca={ca}&{own}")).await.unwrap();
+    assert!(client.stats().calls > 0);
+
+    for wrong in [base.clone(), format!("{base}?{own}"), format!("{base}?ca={ca}"), base.replace("rediss", "redis")] {
+        let mut options = ClientOptions::from_url(&wrong).unwrap();
+        options.retry_for = Duration::from_millis(200);
+        let refused = RedisClusterClient::connect(options, &Env::system()).await;
+        assert!(refused.is_err(), "{wrong}");
+    }
+    let mut options = ClientOptions::from_url(&format!("{base}?ca={ca}&{own}")).unwrap();
+    let identity = options.tls.take().unwrap().identity;
+    let options = options.tls(Tls { identity, insecure: true, roots: None });
+    RedisClusterClient::connect(options, &Env::system()).await.unwrap();
+}
