@@ -11,6 +11,7 @@ use super::state;
 use crate::{
     link::{Waiting, items, text},
     provider::Shared,
+    record::millis,
 };
 
 /// A listener may be so many events behind.
@@ -37,38 +38,38 @@ struct Follower {
 
 impl Follower {
     async fn run(mut self, sender: mpsc::Sender<Watched<BreakerEvent>>) {
-        let mut missed = false;
-        while !sender.is_closed() && !self.shared.is_closed() {
-            if std::mem::take(&mut missed) && sender.send(Watched::Missed).await.is_err() {
-                return;
-            }
-            let shared = Arc::clone(&self.shared);
-            let follow = self.follow(&sender);
-            let ended = tokio::select! {
-                biased;
-                () = sender.closed() => return,
-                () = shared.closing() => return,
-                ended = follow => ended,
-            };
-            if let Err(error) = ended {
-                tracing::debug!(%error, "the wait for breakers broke; looking again");
-                missed = true;
-                tokio::time::sleep(RETRY).await;
-            }
+        let shared = Arc::clone(&self.shared);
+        tokio::select! {
+            biased;
+            () = shared.closing() => {}
+            () = sender.closed() => {}
+            () = self.follow(&sender) => {}
         }
     }
 
-    /// Follows on one connection until it breaks.
-    async fn follow(&mut self, sender: &mpsc::Sender<Watched<BreakerEvent>>) -> redis::RedisResult<()> {
+    /// Until nobody wants to hear it.
+    async fn follow(&mut self, sender: &mpsc::Sender<Watched<BreakerEvent>>) {
+        loop {
+            if let Err(error) = self.follow_once(sender).await {
+                tracing::debug!(%error, "the wait for breakers broke; looking again");
+            }
+            if sender.send(Watched::Missed).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// On one connection, until it breaks.
+    async fn follow_once(&mut self, sender: &mpsc::Sender<Watched<BreakerEvent>>) -> redis::RedisResult<()> {
         let mut connection = self.shared.link.waiting(&self.stream).await?;
-        while !self.shared.is_closed() {
+        loop {
             for event in self.read(&mut connection).await? {
                 if sender.send(Watched::Event(event)).await.is_err() {
                     return Ok(());
                 }
             }
         }
-        Ok(())
     }
 
     async fn read(&mut self, connection: &mut Waiting) -> redis::RedisResult<Vec<BreakerEvent>> {
@@ -82,9 +83,8 @@ impl Follower {
                 self.last.insert(id.unwrap_or_else(|| "0".to_owned())).clone()
             }
         };
-        let longest = u64::try_from(LONGEST.as_millis()).unwrap_or(u64::MAX);
         let mut read = redis::cmd("XREAD");
-        read.arg("COUNT").arg(500).arg("BLOCK").arg(longest).arg("STREAMS").arg(&self.stream).arg(last);
+        read.arg("COUNT").arg(500).arg("BLOCK").arg(millis(LONGEST)).arg("STREAMS").arg(&self.stream).arg(last);
         let answer = connection.ask(&read, LONGEST).await?;
         let mut events = Vec::new();
         for stream in items(answer).unwrap_or_default() {
