@@ -158,14 +158,15 @@ impl QueueProvider for Tracked {
         let closed = self.core.transport.close().await;
         // In any case: what waits keeps its consumers alive, and with them the transport's sessions.
         let left = self.core.backlog.clear();
-        closed?;
-        match left {
-            0 => Ok(()),
-            left => {
-                let message =
-                    format!("{left} settlements wait for the store, which does not answer: their jobs run again");
-                Err(Error::new(ErrorCode::Unavailable, message).at("close").by(self.core.scheme()))
-            }
+        if left == 0 {
+            return closed;
+        }
+        // What is lost comes before how the transport closed: nobody else tells.
+        let message = format!("{left} settlements wait for the store, which does not answer: their jobs run again");
+        let lost = Error::new(ErrorCode::Unavailable, message).at("close").by(self.core.scheme());
+        match closed {
+            Ok(()) => Err(lost),
+            Err(error) => Err(lost.caused_by(error)),
         }
     }
 }
