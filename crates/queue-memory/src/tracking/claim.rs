@@ -120,8 +120,9 @@ impl Ledger {
             started_before: job.started_count,
             redelivered: job.orphaned,
         };
-        if suspect {
-            // What kills the process at every start must not be a first delivery for ever.
+        if suspect && !record.job.orphaned {
+            // What kills the process at every start must not be a first delivery for ever. A redelivery is none, and its worker
+            // marks the start: marked here, it would be a first delivery again for whoever gives it back unstarted.
             record.job.mark_started();
         }
         self.relist(slot);

@@ -179,6 +179,29 @@ async fn a_job_that_kills_the_process_is_counted_from_its_second_claim_on() {
     assert_eq!(bed.record(&job).await.started_count, 4, "the last one ended well");
 }
 
+/// A suspect that is a redelivery anyhow is not counted as a precaution: its worker marks the start before it runs it. So whoever
+/// gives it back unstarted neither clears it nor blames it.
+#[tokio::test(start_paused = true)]
+async fn a_redelivery_that_is_given_back_unstarted_stays_one_after_a_crash() {
+    let mut bed = Bed::on_disk().await;
+    let job = bed.job();
+    bed.running(&job).await;
+    pass(LEASE).await;
+    let mut fence = bed.run(&job).await;
+    for _ in 0..3 {
+        assert!(matches!(bed.settle(fence, release(Duration::ZERO)).await, SettleOutcome::Settled));
+        bed.reopen(true).await;
+        let Verdict::Run { fence: next, started_before, redelivered, .. } = bed.claim(&job).await else { panic!() };
+        assert_eq!((started_before, redelivered), (0, true));
+        fence = next;
+    }
+    // Nor does it count for one who dies before he starts it.
+    bed.reopen(true).await;
+    pass(LEASE).await;
+    let Verdict::Run { started_before, redelivered, .. } = bed.claim(&job).await else { panic!() };
+    assert_eq!((started_before, redelivered), (0, true));
+}
+
 #[tokio::test(start_paused = true)]
 async fn nobody_is_suspected_after_an_orderly_end() {
     let mut bed = Bed::on_disk().await;

@@ -75,7 +75,7 @@ impl Shadow {
             (job.redriving, job.reborn) = (false, true);
         }
         if let (State::Held(hold), false) = (&job.state, settling) {
-            if hold.forgotten {
+            if hold.forgotten || hold.mark_forgotten {
                 (job.started_lost, job.started_kept) = (delivery.started_before, delivery.started_before);
             } else {
                 job.started_lost += u32::from(hold.marked);
@@ -112,6 +112,8 @@ impl Shadow {
             marked: false,
             forgotten: false,
             noted,
+            redelivered: delivery.redelivered,
+            mark_forgotten: false,
         });
     }
 
@@ -204,8 +206,14 @@ impl Job {
             wrongs.push(format!("given out as attempt {}, where {} is due", delivery.attempt, self.attempt));
         }
         let lost = match &self.state {
+            // A redelivered job's mark was on disk before it was answered, and all that was counted before with it.
+            State::Held(hold) if hold.forgotten && hold.redelivered && hold.marked => {
+                self.started_lost + 1..=self.started_lost + 1
+            }
             // Where the claim is known and no more, it counts as a start.
             State::Held(hold) if hold.forgotten => self.started_kept..=self.started_lost + 1,
+            // What was counted before went to the disk with the claim.
+            State::Held(hold) if hold.mark_forgotten => self.started_lost..=self.started_lost + u32::from(hold.marked),
             State::Held(hold) => {
                 self.started_lost + u32::from(hold.marked)..=self.started_lost + u32::from(hold.marked)
             }

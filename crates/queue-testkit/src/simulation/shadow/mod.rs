@@ -69,6 +69,10 @@ struct Hold {
     forgotten: bool,
     /// It was written down before it was answered.
     noted: bool,
+    /// Given out as a redelivery: a mark of its start is written down before it is answered.
+    redelivered: bool,
+    /// The broker was killed, and may not have written down that it was marked.
+    mark_forgotten: bool,
 }
 
 #[derive(Debug)]
@@ -221,6 +225,8 @@ pub(super) struct Shadow {
     believed: BTreeMap<(u64, JobId), Vec<runs::Belief>>,
     running: BTreeSet<(u64, JobId)>,
     leads: BTreeMap<String, runs::Lead>,
+    /// When the broker was last killed.
+    killed_at: Option<Duration>,
     reachable_since: Duration,
     told: end::Told,
     away: steady::Away,
@@ -249,6 +255,7 @@ impl Shadow {
             believed: BTreeMap::new(),
             running: BTreeSet::new(),
             leads: BTreeMap::new(),
+            killed_at: None,
             reachable_since: Duration::ZERO,
             told: end::Told::default(),
             away: steady::Away::default(),
@@ -310,6 +317,7 @@ impl Shadow {
     /// still knows, epochs rise, and waits go on by the wall clock. The first claim since of a job that was there may be of what
     /// killed it: that one it writes down before it hands the job out.
     fn killed(&mut self, at: At) {
+        self.killed_at = Some(at.mono);
         self.told.lose();
         self.leads.values_mut().for_each(|lead| lead.end(at));
         for job in self.jobs.values_mut() {
@@ -317,6 +325,8 @@ impl Shadow {
             if let State::Held(hold) = &mut job.state {
                 hold.shaken = true;
                 hold.forgotten |= !hold.noted;
+                // A first delivery pays nothing, not even where its claim was written down: nobody waits for its mark.
+                hold.mark_forgotten |= !hold.redelivered;
             }
             job.suspect = job.offer == Offer::Accepted;
         }

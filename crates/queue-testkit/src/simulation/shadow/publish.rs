@@ -125,13 +125,24 @@ impl Shadow {
         let free = match window {
             Some((_, true)) => false,
             Some((until, false)) => began > until,
-            None => holder.is_over() && holder.doubts.is_empty() && began == at.mono,
+            None => match holder.envelope.unique.as_deref().and_then(|theirs| theirs.window) {
+                Some(window) => self.unanswered_window_is_over(holder, window, began),
+                None => holder.is_over() && holder.doubts.is_empty() && began == at.mono,
+            },
         };
         if !same {
             self.wrong_with(envelope.id, format!("{} does not have its unique key", words::job(existing)));
         } else if free && self.promises.atomic {
             self.wrong_with(envelope.id, format!("{} has ended and still holds the unique key", words::job(existing)));
         }
+    }
+
+    /// Its window goes on after its end. Where its publisher was not answered nobody was told when it began, but for that it
+    /// did before the first claim. A broker that was killed since counts it by the wall clock, and another life begins it anew.
+    fn unanswered_window_is_over(&self, holder: &Job, window: Duration, began: Duration) -> bool {
+        let same_count = self.killed_at.is_none_or(|killed| killed < holder.accepted_at);
+        let one_life = !holder.redriving && holder.redrives.max(holder.redrives_asked) == 0;
+        same_count && one_life && holder.recorded.is_some_and(|first| first + window < began)
     }
 
     fn refused(&mut self, id: JobId, rejection: &Rejection) {
