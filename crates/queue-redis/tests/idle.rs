@@ -37,7 +37,7 @@ fn calls(server: &Server) -> BTreeMap<String, u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "it takes three minutes, and prints"]
-async fn waiting_costs_ten_commands_a_minute() {
+async fn waiting_costs_ten_commands_a_minute_beside_maintenance() {
     const MINUTES: u32 = 3;
     let server = Server::start().unwrap();
     let provider = RedisProvider::connect(&RedisOptions::new(server.url()), &Env::system()).await.unwrap();
