@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bed::{Bed, LEASE, beat, complete, secs, settle, shapes, unclosable::Unclosable};
 use queue_core::{
     ErrorCode, JobError, JobStore as _, QueueProvider, QueueSpec,
-    provider::{BeatOutcome, Cancel, ConsumeOptions, Disposition, ReleaseReason},
+    provider::{BeatOutcome, Cancel, ConsumeOptions, Disposition, Redrive, RedriveReport, ReleaseReason},
     queue_spec::Tracking,
 };
 use queue_layers::Tracked;
@@ -199,4 +199,72 @@ async fn a_renewed_lease_counts_from_the_asking_too() {
     let (answer, ()) = tokio::join!(answer, later);
     let BeatOutcome::Held(lease) = answer else { panic!("{answer:?}") };
     assert_eq!(lease.remaining, Some(LEASE - secs(3)));
+}
+
+async fn bury(process: &bed::Process, jobs: usize) {
+    let consumer = process.consumer_of(64).await;
+    for _ in 0..jobs {
+        let delivery = process.take(&consumer).await;
+        let death = Disposition::DeadLetter { error: JobError::custom("BAD", "no") };
+        assert!(settle(&consumer, &delivery, death).await.is_settled());
+    }
+    consumer.close(secs(1)).await;
+}
+
+/// The store says when a job died, and its clock may be ahead of everybody's, or behind.
+#[tokio::test(start_paused = true)]
+async fn the_dead_are_redriven_whatever_the_clock_here_says() {
+    for shape in shapes() {
+        for ahead in [true, false] {
+            let bed = Bed::new(shape.clone());
+            let (now, hour) = (bed.env.now(), secs(3_600));
+            let start =
+                if ahead { now + hour } else { queue_core::Timestamp::from_millis(now.as_millis() - 3_600_000) };
+            let bed = Bed { store: MemoryTracking::with_env(queue_core::Env::seeded(start, 99)), ..bed };
+            let process = bed.process();
+            for name in ["one", "two"] {
+                process.accepted(&bed.job(name)).await;
+            }
+            bury(&process, 2).await;
+            let report =
+                process.tracked.admin().redrive(&bed.queue, &Redrive { dry_run: true, ..Redrive::all() }).await;
+            assert_eq!(report.unwrap(), RedriveReport { matched: 2, ..RedriveReport::default() });
+            let report = process.tracked.admin().redrive(&bed.queue, &Redrive::all()).await.unwrap();
+            assert_eq!((report.matched, report.redriven), (2, 2));
+            assert_eq!(process.work_for(secs(10)).await.len(), 2);
+        }
+    }
+}
+
+/// More than are redriven at once, and each dies again at once.
+#[tokio::test(start_paused = true)]
+async fn who_dies_again_of_a_redrive_is_not_redriven_by_it_again() {
+    const JOBS: usize = 450;
+    let bed = Bed::new(PushModel::default());
+    let process = Arc::new(bed.process());
+    for n in 0..JOBS {
+        process.accepted(&bed.job(&n.to_string())).await;
+    }
+    bury(&process, JOBS).await;
+    let burying = tokio::spawn({
+        let process = Arc::clone(&process);
+        async move { bury(&process, JOBS).await }
+    });
+    process.fuse.hold_at("store.redrive");
+    let redriving = tokio::spawn({
+        let (tracked, queue) = (Arc::clone(&process.tracked), bed.queue.clone());
+        async move { tracked.admin().redrive(&queue, &Redrive::all()).await.unwrap() }
+    });
+    // One part after the other, with time to die in between.
+    for _ in 0..3 {
+        for next in ["transport.publish", "store.redrive"] {
+            tokio::time::sleep(secs(2)).await;
+            process.fuse.release();
+            process.fuse.hold_at(next);
+        }
+    }
+    process.fuse.release();
+    let report = redriving.await.unwrap();
+    assert_eq!((report.matched, report.redriven), (JOBS as u64, JOBS as u64));
+    burying.await.unwrap();
 }

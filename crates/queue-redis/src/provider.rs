@@ -28,6 +28,7 @@ use crate::{
     layout::Layout,
     limiter::RedisLimiter,
     link::{self, Link},
+    mend::Rounds,
     record, scripts,
     specs::{Known, Specs},
     store::RedisStore,
@@ -86,6 +87,7 @@ pub(crate) struct Shared {
     pub(crate) specs: Specs,
     pub(crate) wakes: Wakes,
     pub(crate) store: StoreId,
+    pub(crate) rounds: Rounds,
     lines: Coalescer<Line, Envelope, PublishOutcome>,
     closed: watch::Sender<bool>,
 }
@@ -116,6 +118,37 @@ impl RedisProvider {
     #[must_use]
     pub fn client(&self) -> &RedisClusterClient {
         self.shared.link.client()
+    }
+
+    /// Lets time and retention do their work on a queue; answers how it is declared, and when it is worth going on. Its declaration is
+    /// read only where it is not the one that was ticked last.
+    async fn tick(&self, queue: &QueueName) -> Result<Option<(Known, Duration)>> {
+        let shared = &self.shared;
+        let mut remembered = shared.rounds.known(queue);
+        let mut ticked = Duration::ZERO;
+        // Others want a turn, too.
+        for _ in 0..TICKS {
+            let known = match remembered.take() {
+                Some(known) => known,
+                None => {
+                    let Some(known) = shared.specs.find(&shared.link, &shared.layout, queue).await? else {
+                        return Ok(None);
+                    };
+                    shared.rounds.remember(&known);
+                    known
+                }
+            };
+            let Some(answer) = shared.tick_as_declared(&known, BATCH).await? else {
+                shared.rounds.forget(queue);
+                continue;
+            };
+            ticked = answer.next;
+            remembered = Some(known);
+            if !ticked.is_zero() {
+                break;
+            }
+        }
+        Ok(remembered.map(|known| (known, ticked)))
     }
 
     async fn publish_all(&self, known: &Known, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
@@ -268,7 +301,7 @@ impl Shared {
             async move { publish_once(&link, &line, &batch).await }.boxed()
         });
         let closed = watch::Sender::new(false);
-        Ok(Self { link, layout, specs: Specs::default(), wakes, store, lines, closed })
+        Ok(Self { link, layout, specs: Specs::default(), wakes, store, rounds: Rounds::default(), lines, closed })
     }
 
     pub(crate) fn open(&self, operation: &'static str) -> Result<()> {
@@ -425,19 +458,10 @@ impl QueueProvider for RedisProvider {
             return Ok(IDLE);
         }
         let mut next = IDLE;
-        for queue in self.shared.all_queues("maintain").await? {
-            let Some(known) = self.shared.specs.find(&self.shared.link, &self.shared.layout, &queue).await? else {
-                continue;
-            };
-            let retention = known.spec.retention;
-            let mut ticked = Duration::ZERO;
-            // Others want a turn, too.
-            for _ in 0..TICKS {
-                ticked = self.shared.tick(&known, &retention, BATCH).await?.next;
-                if !ticked.is_zero() {
-                    break;
-                }
-            }
+        let queues = self.shared.all_queues("maintain").await?;
+        self.shared.rounds.keep(&queues);
+        for queue in queues {
+            let Some((known, ticked)) = self.tick(&queue).await? else { continue };
             next = next.min(ticked).min(self.shared.mend(&known).await?);
         }
         Ok(next)

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use queue_core::{Error, ErrorCode, QueueName, QueueSpec, Result, config::defaults};
@@ -15,6 +15,8 @@ use crate::{SCHEME, fault, layout::Layout, link, link::Link};
 pub(crate) struct Known {
     pub(crate) spec: QueueSpec,
     pub(crate) base: String,
+    /// The declaration as it stands in Redis.
+    pub(crate) text: Arc<[u8]>,
 }
 
 impl Known {
@@ -77,11 +79,10 @@ impl Specs {
             let tell = redis::cmd("HSETNX").arg(format!("{base}n")).arg("watched").arg(until).take();
             link.ask(&tell).await.map_err(fail)?;
         }
-        let spec = match before {
-            Value::Nil => spec.clone(),
-            other => read(other, &spec.name)?,
+        let known = match before {
+            Value::Nil => Known { spec: spec.clone(), base, text: text.into_bytes().into() },
+            other => read(other, &spec.name, base)?,
         };
-        let known = Known { spec, base };
         self.lock().insert(known.spec.name.clone(), known.clone());
         Ok(known)
     }
@@ -92,14 +93,15 @@ impl Specs {
         let answer = link.ask(redis::cmd("GET").arg(format!("{base}spec"))).await;
         match answer.map_err(|error| fault::of(&error, "spec").on(queue))? {
             Value::Nil => Ok(None),
-            other => Ok(Some(Known { spec: read(other, queue)?, base })),
+            other => read(other, queue, base).map(Some),
         }
     }
 }
 
-fn read(value: Value, queue: &QueueName) -> Result<QueueSpec> {
+fn read(value: Value, queue: &QueueName, base: String) -> Result<Known> {
     let broken = |what| fault::broken(what, "declare").on(queue);
     let text = link::bytes(value).map_err(broken)?;
-    serde_json::from_slice(&text)
-        .map_err(|_| broken("its declaration cannot be read: was it written by a newer version?"))
+    let spec = serde_json::from_slice(&text)
+        .map_err(|_| broken("its declaration cannot be read: was it written by a newer version?"))?;
+    Ok(Known { spec, base, text: text.to_vec().into() })
 }

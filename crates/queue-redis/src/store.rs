@@ -38,6 +38,13 @@ pub(crate) struct Ticked {
     pub(crate) next: Duration,
 }
 
+fn tick_arguments(known: &Known, retention: &Retention, most: usize) -> Vec<Vec<u8>> {
+    let numbers =
+        [most as u64, record::millis(retention.age), retention.count, retention.bytes, record::millis(retention.dead)];
+    let numbers = numbers.iter().map(|number| number.to_string().into_bytes());
+    std::iter::once(known.tracked().as_bytes().to_vec()).chain(numbers).collect()
+}
+
 /// What was found of a job.
 pub(crate) enum Seen {
     Kept(Box<Kept>),
@@ -73,18 +80,26 @@ impl Shared {
     }
 
     pub(crate) async fn tick(&self, known: &Known, retention: &Retention, most: usize) -> Result<Ticked> {
-        let arguments = [
-            known.tracked().to_owned(),
-            most.to_string(),
-            record::millis(retention.age).to_string(),
-            retention.count.to_string(),
-            retention.bytes.to_string(),
-            record::millis(retention.dead).to_string(),
-        ];
+        self.tick_with(known, tick_arguments(known, retention, most))
+            .await?
+            .ok_or_else(|| fault::broken("an answer is missing", "maintain").on(&known.spec.name))
+    }
+
+    /// By the queue's own declaration; `None` where another stands now, or none.
+    pub(crate) async fn tick_as_declared(&self, known: &Known, most: usize) -> Result<Option<Ticked>> {
+        let mut arguments = tick_arguments(known, &known.spec.retention, most);
+        arguments.push(known.text.to_vec());
+        self.tick_with(known, arguments).await
+    }
+
+    async fn tick_with(&self, known: &Known, arguments: Vec<Vec<u8>>) -> Result<Option<Ticked>> {
         let answer = self.link.run(&scripts::TICK, &known.base, &arguments).await;
         let answer = answer.map_err(|error| fault::of(&error, "maintain").on(&known.spec.name))?;
         let broken = |what| fault::broken(what, "maintain");
         let answer = items(answer).map_err(broken)?;
+        if answer.is_empty() {
+            return Ok(None);
+        }
         let [forgotten, next, more] = &answer[..] else { return Err(broken("three numbers are missing")) };
         let (forgotten, next) = (number(forgotten).map_err(broken)?, number(next).map_err(broken)?);
         let idle = Duration::from_secs(60);
@@ -93,7 +108,7 @@ impl Shared {
             (false, Ok(next)) => Duration::from_millis(next).min(idle),
             (false, Err(_)) => idle,
         };
-        Ok(Ticked { forgotten: usize::try_from(forgotten).unwrap_or(0), next })
+        Ok(Some(Ticked { forgotten: usize::try_from(forgotten).unwrap_or(0), next }))
     }
 
     pub(crate) async fn all_queues(&self, operation: &'static str) -> Result<Vec<QueueName>> {

@@ -37,7 +37,7 @@ fn calls(server: &Server) -> BTreeMap<String, u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "it takes three minutes, and prints"]
-async fn waiting_costs_ten_commands_a_minute() {
+async fn waiting_costs_ten_commands_a_minute_beside_maintenance() {
     const MINUTES: u32 = 3;
     let server = Server::start().unwrap();
     let provider = RedisProvider::connect(&RedisOptions::new(server.url()), &Env::system()).await.unwrap();
@@ -55,10 +55,12 @@ async fn waiting_costs_ten_commands_a_minute() {
             let a_minute = more as f64 / f64::from(MINUTES);
             eprintln!("{name:<24} {a_minute:.1} a minute");
             total += a_minute;
-            // Waiting for jobs, for requests to stop, and looking whether the server is there.
+            // Waiting for jobs, for requests to stop, looking whether the server is there; and each second who leads, and what time
+            // owes the queue. (Which queues there are is another, among the `zrange` of that script.)
             let most = match name.as_str() {
                 "bzpopmin" | "xread" => 2.0,
                 "ping" => 7.0,
+                "evalsha" => 130.0,
                 _ => f64::INFINITY,
             };
             assert!(a_minute <= most, "{name}");

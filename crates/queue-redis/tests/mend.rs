@@ -7,7 +7,7 @@ mod server;
 use std::{sync::Arc, time::Duration};
 
 use queue_core::{
-    Consumer, Env, Envelope, JobError, JobId, QueueName, QueueProvider,
+    Consumer, Env, Envelope, JobError, JobId, QueueName, QueueProvider, QueueSpec,
     job::{JobKind, Unique, UniqueKey},
     provider::{
         ConsumeOptions, Delivery, Disposition, ParkKey, PublishOptions, PublishOutcome, ReleaseReason, SettleOutcome,
@@ -27,7 +27,7 @@ struct Rig {
     redis: MultiplexedConnection,
     queue: QueueName,
     consumer: Arc<dyn Consumer>,
-    _server: Server,
+    server: Server,
 }
 
 impl Rig {
@@ -40,7 +40,7 @@ impl Rig {
         let mut options = ConsumeOptions::new("worker", 10_000);
         options.lease = LEASE;
         let consumer = provider.consumer(&queue, options).await.unwrap();
-        Self { provider, redis, queue, consumer, _server: server }
+        Self { provider, redis, queue, consumer, server }
     }
 
     async fn publish(&self, job: &Envelope) -> PublishOutcome {
@@ -69,9 +69,11 @@ impl Rig {
         self.consumer.settle(&[Settlement::new(delivery.receipt, disposition)]).await.pop().unwrap()
     }
 
-    /// As the scheduler does it, until there is no more for now.
+    /// As the scheduler of a process does it that has just begun, until there is no more for now: in one that goes on a queue that was
+    /// looked through is left alone for a minute.
     async fn maintain(&self) {
-        while self.provider.maintain(true).await.unwrap().is_zero() {}
+        let fresh = RedisProvider::connect(&RedisOptions::new(self.server.url()), &Env::system()).await.unwrap();
+        while fresh.maintain(true).await.unwrap().is_zero() {}
     }
 
     async fn stats(&self) -> QueueStats {
@@ -328,4 +330,37 @@ async fn a_sound_queue_is_left_as_it_is_however_large() {
     assert_eq!(rig.stats().await, before);
     let (heads, line) = (rig.by_hand::<i64>(&[b"ZCARD", b"q:h"]).await, rig.by_hand::<i64>(&[b"LLEN", b"q:r5"]).await);
     assert_eq!(u64::try_from(heads + line).unwrap(), before.pending, "nobody stands in line twice");
+}
+
+#[tokio::test]
+async fn a_queue_that_was_looked_through_is_left_alone_for_a_minute() {
+    let rig = rig!();
+    rig.published().await;
+    let right = rig.stats().await;
+    rig.provider.maintain(true).await.unwrap();
+    rig.by_hand::<i64>(&[b"HINCRBY", b"q:n", b"p", b"7"]).await;
+    rig.provider.maintain(true).await.unwrap();
+    assert_ne!(rig.stats().await, right, "it was looked through a moment ago");
+    rig.maintain().await;
+    assert_eq!(rig.stats().await, right);
+}
+
+#[tokio::test]
+async fn a_queue_that_another_declared_anew_is_kept_as_it_says_now() {
+    let rig = rig!();
+    rig.provider.declare(&QueueSpec::new(rig.queue.clone())).await.unwrap();
+    rig.provider.maintain(true).await.unwrap();
+    let other = RedisProvider::connect(&RedisOptions::new(rig.server.url()), &Env::system()).await.unwrap();
+    other.drop_queue(&rig.queue, false).await.unwrap();
+    let mut spec = QueueSpec::new(rig.queue.clone());
+    spec.retention.count = 1;
+    other.declare(&spec).await.unwrap();
+    for _ in 0..3 {
+        rig.published().await;
+        let delivery = rig.take().await.unwrap();
+        assert!(rig.settle(&delivery, complete()).await.is_settled());
+    }
+    assert_eq!(rig.stats().await.finished, 3);
+    rig.provider.maintain(true).await.unwrap();
+    assert_eq!(rig.stats().await.finished, 1);
 }

@@ -1,6 +1,6 @@
 //! Dead jobs: the store's, and after them what the transport buried because nobody could read it.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use queue_core::{
@@ -125,18 +125,23 @@ impl Core {
 
     async fn redrive_matching(&self, queue: &QueueName, filter: &DeadFilter, what: &Redrive) -> Result<RedriveReport> {
         let mut report = RedriveReport::default();
-        // Not those that die of it again meanwhile.
-        let end = self.env.now() + Duration::from_millis(1);
-        let before = filter.before.map_or(end, |before| before.min(end));
-        let filter = DeadFilter { before: Some(before), ..filter.clone() };
-        let mut cursor = None;
-        loop {
-            let page = self.ask(self.store.dead(queue, &filter, cursor, AT_ONCE)).await?;
-            let dead = page.items.iter().map(|dead| JobRef::new(queue.clone(), dead.id)).collect();
+        // Named before the first of them lives again, so that one that dies of it again is left alone: whose clock says when it did
+        // does not matter then. An id is 16 bytes.
+        for part in self.matching(queue, filter).await?.chunks(AT_ONCE) {
+            let dead = part.iter().map(|id| JobRef::new(queue.clone(), *id)).collect();
             self.redrive_part(dead, what, &mut report).await?;
+        }
+        Ok(report)
+    }
+
+    async fn matching(&self, queue: &QueueName, filter: &DeadFilter) -> Result<Vec<JobId>> {
+        let (mut found, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = self.ask(self.store.dead(queue, filter, cursor, AT_ONCE)).await?;
+            found.extend(page.items.iter().map(|dead| dead.id));
             cursor = page.next;
             if cursor.is_none() {
-                return Ok(report);
+                return Ok(found);
             }
         }
     }

@@ -40,13 +40,18 @@ async fn the_first_go_at_once_and_who_comes_then_rides_together() {
 #[tokio::test(start_paused = true)]
 async fn who_goes_away_holds_nobody_up() {
     let (coalescer, calls) = coalescer(4);
-    let sent: Vec<_> = (1..=5).map(|job| send(&coalescer, job)).collect();
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    // One that waits, and two under way: none may take the others with it.
-    for gone in [2, 0, 1] {
-        sent[gone].abort();
+    let mut sent: VecDeque<_> = (1..=5).map(|job| send(&coalescer, job)).collect();
+    while coalescer.lines.lock().get(&0).is_none_or(|line| line.waiting.len() < 3) {
+        tokio::task::yield_now().await;
     }
-    let mut sent = sent.into_iter().skip(3);
+    // One that waits, and two under way: none may take the others with it. Each is seen to be gone before the next goes, or the one that
+    // waits might ride on what the end of another lets go.
+    for gone in [2, 0, 0] {
+        let gone = sent.remove(gone).unwrap();
+        gone.abort();
+        assert!(gone.await.unwrap_err().is_cancelled());
+    }
+    let mut sent = sent.into_iter();
     assert_eq!(sent.next().unwrap().await.unwrap(), [8]);
     assert_eq!(sent.next().unwrap().await.unwrap(), [10]);
     assert_eq!(calls.lock().unwrap().concat(), [1, 2, 4, 5]);

@@ -44,8 +44,9 @@ end
 
 local function settle(item, s)
   local id, how, waits = item.id, item.how, item.after > 0
-  if has(s.flags, MARKED) then s.started = math.max(0, s.started - 1) end
-  s.flags = without(without(s.flags, MARKED), ORPHANED)
+  -- Who gives a job back unstarted says nothing of whether it ends whoever starts it: it stays a redelivery.
+  if has(s.flags, MARKED) or not (how == RELEASE or how == PARK) then s.flags = without(s.flags, ORPHANED) end
+  if has(s.flags, MARKED) then s.started, s.flags = math.max(0, s.started - 1), without(s.flags, MARKED) end
   s.settled, s.print = item.epoch, item.print
   if how == RETRY or how == BURY then fail(item, s) end
   if how == COMPLETE and item.value ~= '' then detail(id, s, 'r', item.value:sub(2)) end

@@ -1,6 +1,8 @@
 -- What time and retention owe the queue, a part of it.
--- ARGV: tracked (1 or 0), how many at most; retention: age in ms, count, bytes, age of the dead in ms.
--- Answers { how many were forgotten, ms until it is worth coming again or -1, 1 if there is more to do now }.
+-- ARGV: tracked (1 or 0), how many at most; retention: age in ms, count, bytes, age of the dead in ms;
+-- and the declaration from which these follow, if it is to be made sure that it still stands.
+-- Answers nothing where it does not; else { how many were forgotten, ms until it is worth coming again or -1, 1 if there is more to do now }.
+if ARGV[7] and call('GET', B .. 'spec') ~= ARGV[7] then return {} end
 local tracked, most = ARGV[1] == '1', tonumber(ARGV[2])
 local age, kept, bytes, dead_age = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local more = advance(most, tracked)

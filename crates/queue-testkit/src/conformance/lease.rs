@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use queue_core::{
     JobError,
-    provider::{Beat, BeatOutcome, ConsumeOptions, DeadFilter, Disposition, LeaseModel, ReleaseReason, SettleOutcome},
+    provider::{
+        Beat, BeatOutcome, ConsumeOptions, DeadFilter, Disposition, LeaseModel, ParkKey, ReleaseReason, SettleOutcome,
+    },
 };
 use tokio::time::{Instant, sleep};
 
@@ -39,6 +41,8 @@ cases! { "lease";
     started_runs_are_counted_across_a_kill [Crash, StartedCount]
     settled_runs_are_not_counted [Retry, StartedCount]
     a_settled_run_keeps_the_count_of_the_lost [PerMessageLease, Retry, StartedCount]
+    released_unstarted_stays_redelivered [PerMessageLease, StartedCount, ExactStarts]
+    parked_unstarted_stays_redelivered [PerMessageLease, StartedCount, ExactStarts, Park]
 }
 
 async fn killed_workers_job_comes_again(ctx: &Ctx) -> Outcome {
@@ -388,5 +392,34 @@ async fn a_settled_run_keeps_the_count_of_the_lost(ctx: &Ctx) -> Outcome {
         ctx.end(&consumer, &delivery, retry).await?;
     }
     let delivery = ctx.take_one(&consumer).await?;
+    ctx.complete(&consumer, &delivery).await
+}
+
+async fn released_unstarted_stays_redelivered(ctx: &Ctx) -> Outcome {
+    let release = Disposition::Release { after: Duration::ZERO, reason: ReleaseReason::Shutdown };
+    given_back_unstarted(ctx, release).await
+}
+
+async fn parked_unstarted_stays_redelivered(ctx: &Ctx) -> Outcome {
+    given_back_unstarted(ctx, Disposition::Park { key: ParkKey("limit".into()), at_most: Duration::from_secs(1) }).await
+}
+
+/// Who gives a lost job back without having started it says nothing of whether it ends whoever starts it.
+async fn given_back_unstarted(ctx: &Ctx, back: Disposition) -> Outcome {
+    let queue = ctx.queue("unstarted");
+    ctx.publish_texts(&queue, &["a"]).await?;
+    let silent = ctx.consumer_on(ctx.provider(), &queue, 1, ctx.facts().lease).await?;
+    ctx.take_one(&silent).await?;
+    let consumer = ctx.consumer(&queue).await?;
+    let unstarted = ctx.take_one(&consumer).await?;
+    ctx.end(&consumer, &unstarted, back.clone()).await?;
+    let delivery = ctx.take_one(&consumer).await?;
+    check!(delivery.redelivered, "nobody knows yet that it lets its worker live: it must be marked as redelivered");
+    let beats = consumer.heartbeat(&[started(&delivery)]).await;
+    check_matches!(beats.as_slice(), [BeatOutcome::Held(_)], "marking a start");
+    ctx.end(&consumer, &delivery, back).await?;
+    let delivery = ctx.take_one(&consumer).await?;
+    check!(!delivery.redelivered, "it was started and given back, so this is no redelivery");
+    check_eq!(delivery.started_before, 0, "lost runs before this one");
     ctx.complete(&consumer, &delivery).await
 }
