@@ -410,7 +410,8 @@ impl Conductor {
         self.make_safe_if_due();
         self.watch_the_disk();
         match self.queue.store() {
-            Some(store) if self.looking.is_none() => {
+            // What ended cannot be told from what was not reported, while reports are not heard.
+            Some(store) if self.looking.is_none() && self.hears() => {
                 let journal = self.life.as_ref().map(Life::journal);
                 self.looking = Some(Box::pin(look::look_and_wait(store, self.open.clone(), journal)));
             }
