@@ -208,12 +208,12 @@ impl OpenJobs {
         self.table().jobs.is_empty()
     }
 
-    /// These are cut off: their attempts count as far as they came.
+    /// These are cut off, in their programs or before they were settled: their attempts count as far as they came.
     pub(super) fn cut_off<'a>(&self, at_work: impl Iterator<Item = &'a AtWork>) {
         let now = Instant::now();
-        for AtWork { job, attempt, for_so_long, .. } in at_work {
+        for AtWork { job, attempt, for_so_long, ended_after, .. } in at_work {
             let begun = now.checked_sub(*for_so_long).unwrap_or(now);
-            self.change(*job, |open| open.ran(*attempt, begun, *for_so_long));
+            self.change(*job, |open| open.ran(*attempt, begun, ended_after.unwrap_or(*for_so_long)));
         }
     }
 
