@@ -30,8 +30,8 @@ const RETENTION: Retention =
 /// see them, and reports come sooner.
 const IN_PROCESS: Retention = Retention { count: 200, ..RETENTION };
 
-const fn retention(in_process: bool) -> Retention {
-    if in_process { IN_PROCESS } else { RETENTION }
+fn retention(scheme: &str) -> Retention {
+    if scheme == "memory" { IN_PROCESS } else { RETENTION }
 }
 
 /// With a journal, finished jobs are remembered until their rows are safe, and then they are forgotten one by one.
@@ -88,7 +88,7 @@ impl RunQueue {
         }
         spec.max_encoded_len = args.max_line.saturating_add(RawHeaders::MAX + (4 << 10));
         if !shared {
-            spec.retention = retention(in_process);
+            spec.retention = retention(scheduler.provider().scheme());
         }
         if begun.is_some() {
             (spec.retention, spec.durability) = (KEPT, Some(Durability::Synced));
@@ -181,5 +181,16 @@ impl RunQueue {
             false => self.scheduler.provider().drop_queue(&self.name, false).await,
         };
         removed.and(self.scheduler.close().await)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_memory_forgets_so_soon() {
+        assert_eq!((retention("memory").count, retention("redis").count), (200, 1_000));
+        assert_eq!(retention("kafka").age, retention("memory").age);
     }
 }
