@@ -172,7 +172,7 @@ mod tests {
                 open.change(job.id, |open| open.ran(1, tokio::time::Instant::now(), Duration::from_secs(1)));
             } else {
                 assert_eq!(seen(&queues, &open).await, [], "its report is on the way");
-                assert_eq!(open.to_look_at(0), [job.clone()], "soon, and not in its turn");
+                assert_eq!(open.to_look_at(0), std::slice::from_ref(&job), "soon, and not in its turn");
             }
             assert_eq!(seen(&queues, &open).await, [Status::Completed]);
             open.take(job.id).unwrap();
