@@ -399,7 +399,7 @@ impl Conductor {
 
     fn tick(&mut self) {
         self.window.give_back();
-        self.progress.update(self.bytes_read, self.at_work().len(), self.ledger.summary().counts());
+        self.progress.update(self.bytes_read, self.running(), self.ledger.summary().counts());
         self.look_for_room();
         if self.next_look > Instant::now() {
             return;
@@ -410,7 +410,8 @@ impl Conductor {
         self.make_safe_if_due();
         self.watch_the_disk();
         match self.queue.store() {
-            Some(store) if self.looking.is_none() => {
+            // What ended cannot be told from what was not reported, while reports are not heard.
+            Some(store) if self.looking.is_none() && self.hears() => {
                 let journal = self.life.as_ref().map(Life::journal);
                 self.looking = Some(Box::pin(look::look_and_wait(store, self.open.clone(), journal)));
             }
@@ -430,7 +431,7 @@ impl Conductor {
         self.interrupted = true;
         if once {
             if !self.quiet {
-                let running = self.at_work().len();
+                let running = self.running();
                 self.progress.say(&format!("stopping: {running} running programs may finish; Ctrl-C again kills them"));
             }
             self.leaving = true;
@@ -438,8 +439,13 @@ impl Conductor {
         once
     }
 
+    /// What runs, and what ran and was not reported.
     fn at_work(&self) -> Vec<AtWork> {
         self.queue.scheduler.at_work()
+    }
+
+    fn running(&self) -> usize {
+        self.at_work().iter().filter(|at_work| at_work.ended_after.is_none()).count()
     }
 
     fn explain(&mut self) {
@@ -498,9 +504,10 @@ impl Conductor {
             let at_work = self.at_work();
             self.crew = Crew::Leaving(None);
             let mut told = self.reports.close();
-            let ended: HashSet<JobId> = told.iter().map(|report| report.job.id).collect();
+            // A job's last attempt may be told while its next one runs.
+            let ended: HashSet<(JobId, u32)> = told.iter().map(|report| (report.job.id, report.attempt)).collect();
             self.hear(&mut told);
-            self.open.cut_off(at_work.iter().filter(|at_work| !ended.contains(&at_work.job)));
+            self.open.cut_off(at_work.iter().filter(|at_work| !ended.contains(&(at_work.job, at_work.attempt))));
         } else {
             self.runner.shutdown().await;
         }

@@ -43,7 +43,7 @@ pub(super) async fn look(store: Arc<dyn JobStore>, open: OpenJobs) -> Vec<Found>
         match lookup {
             Ok(Lookup::Found(record)) => {
                 open.change(job.id, |open| (open.doubtful, open.missing) = (false, false));
-                ended.extend(of_record(job, *record));
+                ended.extend(of_record(job, *record).filter(|found| is_believed(found, &open)));
             }
             Ok(Lookup::Gone | Lookup::NotFound) => ended.extend(of_nothing(job, &open)),
             // The store is away: the next round asks again.
@@ -76,6 +76,12 @@ fn of_record(job: JobRef, record: JobRecord) -> Option<Found> {
     };
     let attempts = if record.started_at.is_some() { record.attempt } else { 0 };
     Some(Found { job, fate, attempts })
+}
+
+fn is_believed(found: &Found, open: &OpenJobs) -> bool {
+    let mut believed = true;
+    open.change(found.job.id, |open| believed = open.is_surely_over(found.attempts));
+    believed
 }
 
 /// A record that is gone was one of a finished job. Its report may be on the way, so it is believed only when it is still
@@ -149,6 +155,32 @@ mod tests {
         opened(&queues, &open, Some(Duration::from_millis(20))).await;
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert_eq!(seen(&queues, &open).await, [Status::Expired]);
+    }
+
+    #[tokio::test]
+    async fn what_ran_is_believed_when_its_report_was_heard_or_the_second_time() {
+        let (queues, open) = (memory().await, none_open());
+        let handler = tower::service_fn(|_| async { Ok::<_, queue_core::worker::Failure>(None) });
+        for heard in [false, true] {
+            let job = opened(&queues, &open, None).await;
+            let worker = queues.worker().queue("q", 1).fallback(handler).start().await.unwrap();
+            while !queues.get(&job).await.unwrap().state.is_terminal() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            worker.stop().await;
+            if heard {
+                open.change(job.id, |open| open.ran(1, tokio::time::Instant::now(), Duration::from_secs(1)));
+            } else {
+                assert_eq!(seen(&queues, &open).await, [], "its report is on the way");
+                assert_eq!(open.to_look_at(0), std::slice::from_ref(&job), "soon, and not in its turn");
+            }
+            assert_eq!(seen(&queues, &open).await, [Status::Completed]);
+            open.take(job.id).unwrap();
+            let job = opened(&queues, &open, None).await;
+            queues.cancel(&job, &Cancel::by("somebody")).await.unwrap();
+            assert_eq!(seen(&queues, &open).await, [Status::Cancelled], "it never ran");
+            open.take(job.id).unwrap();
+        }
     }
 
     #[tokio::test]

@@ -70,6 +70,8 @@ pub(super) struct OpenJob {
     pub(super) doubtful: bool,
     /// The last look found no record.
     pub(super) missing: bool,
+    /// The last look found that it ended after an attempt whose report was not heard.
+    unheard: bool,
 }
 
 impl OpenJob {
@@ -89,6 +91,7 @@ impl OpenJob {
             error: None,
             doubtful: false,
             missing: false,
+            unheard: false,
         }
     }
 
@@ -105,6 +108,13 @@ impl OpenJob {
     /// Counts attempts that ran in another process.
     pub(super) fn attempted(&mut self, attempts: u32) {
         self.attempts = self.attempts.max(attempts);
+    }
+
+    /// It was found to have ended after so many attempts. The report of the last of them may be on the way, and it alone knows
+    /// the times: so that is believed once it was heard, or at the second look.
+    pub(super) fn is_surely_over(&mut self, attempts: u32) -> bool {
+        let heard = attempts <= self.attempts;
+        heard || std::mem::replace(&mut self.unheard, true)
     }
 
     /// Counts an attempt that ran here, to its end or not.
@@ -198,12 +208,12 @@ impl OpenJobs {
         self.table().jobs.is_empty()
     }
 
-    /// These are cut off: their attempts count as far as they came.
+    /// These are cut off, in their programs or before they were settled: their attempts count as far as they came.
     pub(super) fn cut_off<'a>(&self, at_work: impl Iterator<Item = &'a AtWork>) {
         let now = Instant::now();
-        for AtWork { job, attempt, for_so_long, .. } in at_work {
+        for AtWork { job, attempt, for_so_long, ended_after, .. } in at_work {
             let begun = now.checked_sub(*for_so_long).unwrap_or(now);
-            self.change(*job, |open| open.ran(*attempt, begun, *for_so_long));
+            self.change(*job, |open| open.ran(*attempt, begun, ended_after.unwrap_or(*for_so_long)));
         }
     }
 
@@ -254,7 +264,7 @@ impl OpenJobs {
     pub(super) fn to_look_at(&self, others: usize) -> Vec<JobRef> {
         let mut table = self.table();
         let in_order = table.in_order();
-        let is_due = |open: &&OpenJob| open.accepted && (open.doubtful || open.missing);
+        let is_due = |open: &&OpenJob| open.accepted && (open.doubtful || open.missing || open.unheard);
         let mut chosen: Vec<JobRef> =
             in_order.iter().copied().filter(is_due).map(|open| self.reference(open)).collect();
         let (before, behind) =

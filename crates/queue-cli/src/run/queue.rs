@@ -22,10 +22,17 @@ use crate::{
 /// runner always has the time to say what happened.
 pub(super) const MARGIN: Duration = Duration::from_secs(6);
 
-/// Rows are written here, so finished jobs need hardly be remembered: long enough to look at those that ended unreported. They
-/// are so few that one is still in the processor's cache when it is forgotten.
+/// Rows are written here, so finished jobs need hardly be remembered: long enough to look at those that ended unreported.
 const RETENTION: Retention =
-    Retention { age: Duration::from_secs(60), count: 200, bytes: 4 << 20, dead: Duration::ZERO };
+    Retention { age: Duration::from_secs(60), count: 1_000, bytes: 4 << 20, dead: Duration::ZERO };
+
+/// In this process's memory they are so few that one is still in the processor's cache when it is forgotten. Nobody else is to
+/// see them, and reports come sooner.
+const IN_PROCESS: Retention = Retention { count: 200, ..RETENTION };
+
+fn retention(scheme: &str) -> Retention {
+    if scheme == "memory" { IN_PROCESS } else { RETENTION }
+}
 
 /// With a journal, finished jobs are remembered until their rows are safe, and then they are forgotten one by one.
 const KEPT: Retention = {
@@ -81,7 +88,7 @@ impl RunQueue {
         }
         spec.max_encoded_len = args.max_line.saturating_add(RawHeaders::MAX + (4 << 10));
         if !shared {
-            spec.retention = RETENTION;
+            spec.retention = retention(scheduler.provider().scheme());
         }
         if begun.is_some() {
             (spec.retention, spec.durability) = (KEPT, Some(Durability::Synced));
@@ -147,7 +154,7 @@ impl RunQueue {
         const AT_ONCE: usize = 1_000;
         if let Some(store) = self.store().filter(|_| !self.shared && !self.is_journaled()) {
             // What is left is for the maintenance.
-            let _ = store.evict(&self.name, &RETENTION, AT_ONCE).await;
+            let _ = store.evict(&self.name, &self.spec.retention, AT_ONCE).await;
         }
     }
 
@@ -174,5 +181,16 @@ impl RunQueue {
             false => self.scheduler.provider().drop_queue(&self.name, false).await,
         };
         removed.and(self.scheduler.close().await)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_memory_forgets_so_soon() {
+        assert_eq!((retention("memory").count, retention("redis").count), (200, 1_000));
+        assert_eq!(retention("kafka").age, retention("memory").age);
     }
 }

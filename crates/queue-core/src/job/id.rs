@@ -13,7 +13,13 @@ use crate::{
 
 /// Sixteen bytes that every copy of a job shares, whatever its attempt.
 ///
-/// A fresh id is a UUIDv7, so ids sort by the time they were made. A derived one ([`JobId::derive`]) is a UUIDv8.
+/// A fresh id is a UUIDv7, so ids sort by the time they were made. A derived one ([`JobId::derive`]) is a UUIDv8, and so is one
+/// that is numbered in a run ([`JobId::numbered`]).
+///
+/// Numbered ids trade randomness for being found by their numbers. Two runs whose ids were made in the same millisecond differ
+/// in 34 random bits alone: where they do not, which is one chance in 2³⁴ for each such pair, their jobs are taken for each
+/// other's. Who knows one of a run's ids knows all of them: they are names, and no secrets. Like derived ones they have no
+/// [`JobId::created_at`], and so tell nothing to what goes by it, be it a watermark of what is too old to be new.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId([u8; 16]);
 
@@ -50,10 +56,15 @@ impl JobId {
     }
 
     /// The id of the `number`-th job of a run, from the run's own id (UUIDv8: its 48 bits of time and 34 random bits, then 40 of
-    /// the number), for who has many and wants to find each by its id: [`JobId::number_in`] reads it. `None` from 2⁴⁰ on.
+    /// the number), for who has many and wants to find each by its id: [`JobId::number_in`] reads it. `None` from 2⁴⁰ on, and
+    /// where this is not a fresh id: the number would take the place of what tells it from others. See [`JobId`] for how sure
+    /// such ids are.
     #[must_use]
     pub fn numbered(self, number: u64) -> Option<Self> {
         let [0, 0, 0, number @ ..] = number.to_be_bytes() else { return None };
+        if self.0[6] >> 4 != 7 {
+            return None;
+        }
         let mut bytes = self.0;
         bytes[6] = (bytes[6] & 0x0F) | 0x80;
         bytes[11..].copy_from_slice(&number);
@@ -227,6 +238,9 @@ mod tests {
             }
         }
         assert_eq!(run.numbered(1 << 40), None);
+        // Numbered twice, two of the same run would be one.
+        assert_eq!(run.numbered(1).unwrap().numbered(2), None);
+        assert_eq!((JobId::derive(b"run", 1).numbered(2), JobId::from_bytes([0; 16]).numbered(2)), (None, None));
         assert_eq!((run.number_in(run), JobId::derive(run.as_bytes(), 1).number_in(run)), (None, None));
     }
 

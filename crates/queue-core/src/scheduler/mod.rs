@@ -174,7 +174,9 @@ impl JobScheduler {
         self.inner.roll.workers()
     }
 
-    /// What the handlers of this process run for this scheduler, also those of workers that stop.
+    /// What the handlers of this process run for this scheduler, also those of workers that stop; and what they ran to its end
+    /// ([`AtWork::ended_after`]), until who [observes](WorkerBuilder::observe) the worker has been told of it, so that nothing is
+    /// in neither place. For a moment it is in both: compare the job and its attempt.
     #[must_use]
     pub fn at_work(&self) -> Vec<AtWork> {
         self.inner.roll.at_work()

@@ -37,7 +37,10 @@ impl JobScheduler {
     }
 
     /// Submits jobs that are [drafted](Self::draft) and sealed: one answer per job, in order. They may be submitted again, as
-    /// they are.
+    /// they are. Nothing is filled in here: what their envelopes leave out, the queue's SLA class say, they do not have.
+    ///
+    /// A job whose timeout is zero is [`Submitted::Rejected`] with `VALIDATION`, and all of them are with the reason where
+    /// the queue cannot be asked for. A batch may be as large as one of [`Self::submit`].
     pub async fn submit_sealed(
         &self,
         queue: &QueueName,
@@ -45,8 +48,21 @@ impl JobScheduler {
         options: &PublishOptions,
     ) -> Vec<Submitted> {
         self.keep_house();
-        let outcomes = self.publish_surely(queue, jobs, options).await;
-        jobs.iter().zip(outcomes).map(|(envelope, outcome)| self.answer(queue, envelope, outcome)).collect()
+        // Asked for once, and known from then on: what is repeated below depends on it.
+        if let Err(error) = self.declared(queue).await {
+            return jobs.iter().map(|_| Submitted::Rejected(error.clone())).collect();
+        }
+        if !jobs.iter().any(|job| job.timeout.is_zero()) {
+            let outcomes = self.publish_surely(queue, jobs, options).await;
+            return jobs.iter().zip(outcomes).map(|(job, outcome)| self.answer(queue, job, outcome)).collect();
+        }
+        let good: Vec<Envelope> = jobs.iter().filter(|job| !job.timeout.is_zero()).cloned().collect();
+        let mut outcomes = self.publish_surely(queue, &good, options).await.into_iter();
+        let answer = |job: &Envelope| match job.timeout.is_zero() {
+            true => Some(Submitted::Rejected(no_timeout().at("submit").on(queue))),
+            false => outcomes.next().map(|outcome| self.answer(queue, job, outcome)),
+        };
+        jobs.iter().filter_map(answer).collect()
     }
 
     /// The same to a topic of the provider's own.
@@ -143,7 +159,7 @@ impl JobScheduler {
     fn envelope(&self, spec: &QueueSpec, job: NewJob, now: Timestamp) -> Result<Envelope> {
         let JobOptions { id, content_type, priority, start, ttl, timeout, retry, unique, mut headers } = job.options;
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
-            return Err(Error::new(ErrorCode::Validation, "a job's timeout is longer than zero"));
+            return Err(no_timeout());
         }
         headers.retry = retry;
         headers.sla = headers.sla.or(spec.sla);
@@ -164,7 +180,8 @@ impl JobScheduler {
     }
 
     /// An envelope with the defaults of the queue but for its headers, to be changed and sealed by who submits many
-    /// ([`Self::submit_sealed`]). A queue with an SLA class of its own names it in the headers: see [`Headers::sla`].
+    /// ([`Self::submit_sealed`]). Whoever wants a retry policy of its own, or the SLA class of the queue ([`Headers::sla`]),
+    /// encodes them into the headers. The spec is that of the queue it goes to, as [`Self::declared`] gives it.
     ///
     /// [`Headers::sla`]: crate::job::Headers::sla
     pub fn draft(
@@ -182,6 +199,10 @@ impl JobScheduler {
         parts.store = self.store_id(spec);
         parts
     }
+}
+
+fn no_timeout() -> Error {
+    Error::new(ErrorCode::Validation, "a job's timeout is longer than zero")
 }
 
 /// An answer for every job, whatever the provider gave.

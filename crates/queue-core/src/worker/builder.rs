@@ -119,7 +119,9 @@ impl WorkerBuilder {
         self
     }
 
-    /// The same with what is no service.
+    /// The same with what is no service: for a handler that is called so often that the clone a service needs for each job
+    /// counts, or whose future borrows it. [Layers](Self::layer) wrap it as they wrap services. There is one fallback: this
+    /// replaces an earlier one, be it a service or not.
     pub fn fallback_any(mut self, handler: impl RunAny) -> Self {
         self.fallback = Some(HandlerService::any(handler));
         self

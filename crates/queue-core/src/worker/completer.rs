@@ -39,9 +39,10 @@ pub struct RunReport {
     pub disposition: Option<Disposition>,
     /// What the provider made of it; `None` where nothing was settled.
     pub outcome: Option<SettleOutcome>,
-    /// When it began, on the monotonic clock of the scheduler's [`Env`](crate::Env); `None` where its handler was not called.
+    /// When its slot took it, on the monotonic clock of the scheduler's [`Env`](crate::Env): before it waited for a limiter's
+    /// permit, and before its start was marked. `None` where its handler was not called.
     pub begun: Option<Duration>,
-    /// How long the attempt ran.
+    /// How long its slot had it, from then on.
     pub run: Duration,
 }
 
@@ -109,9 +110,16 @@ async fn settle(pool: &Pool, batch: Vec<Finished>) -> Vec<Finished> {
             done.push((item, Some(outcome)));
         }
     }
+    let observed = pool.setup.observer.is_some();
+    if observed {
+        pool.is_telling(done.iter().map(|(item, _)| Arc::clone(&item.held)).collect());
+    }
     pool.let_go(done.iter().map(|(item, _)| &item.held));
     for (item, outcome) in done {
         report(pool, item, outcome);
+    }
+    if observed {
+        pool.is_telling(Vec::new());
     }
     again
 }
@@ -179,6 +187,7 @@ fn report(pool: &Pool, item: Finished, outcome: Option<SettleOutcome>) {
         if std::panic::catch_unwind(AssertUnwindSafe(|| (observer.0)(report))).is_err() {
             tracing::error!(queue = %pool.setup.spec.name, "the worker's observer panicked");
         }
+        item.held.set_told();
     }
 }
 

@@ -183,7 +183,7 @@ async fn give_back(pool: &Pool) {
         pool.clog().await;
     }
     for held in withdrawn {
-        held.rise();
+        held.rise(Duration::ZERO);
         let disposition = Disposition::Release { after: Duration::ZERO, reason: ReleaseReason::Busy };
         pool.buffer.put(Finished { held, disposition: Some(disposition), run: Duration::ZERO, tries: 0 });
     }

@@ -43,6 +43,7 @@ pub(super) struct Held {
     running: AtomicBool,
     /// Its handler was called.
     called: AtomicBool,
+    told: AtomicBool,
     seat: Seat,
     /// It holds a permit of the limiter, which must be renewed.
     pub(super) limited: AtomicBool,
@@ -60,6 +61,8 @@ struct Seat {
     slot: AtomicU64,
     /// When that took it, on the local monotonic clock, in nanoseconds.
     begun: AtomicU64,
+    /// How long it had it, in nanoseconds; good where it is done with.
+    run: AtomicU64,
     /// Odd during a poll, and another number in the next. Who sees the same odd number twice sees a slot that came to no await
     /// in between: it blocks its thread.
     polls: AtomicU64,
@@ -129,6 +132,7 @@ impl Held {
             key,
             running: AtomicBool::new(false),
             called: AtomicBool::new(false),
+            told: AtomicBool::new(false),
             seat: Seat::default(),
             limited: AtomicBool::new(false),
             order: Mutex::new(order),
@@ -173,7 +177,8 @@ impl Held {
     }
 
     /// No slot has it any more, and none will.
-    pub(super) fn rise(&self) {
+    pub(super) fn rise(&self, run: Duration) {
+        self.seat.run.store(nanos(run), Ordering::Relaxed);
         self.seat.slot.store(DONE_WITH, Ordering::Release);
     }
 
@@ -193,6 +198,20 @@ impl Held {
         let slot = self.seat.slot.load(Ordering::Acquire);
         let (begun, polls) = (self.seat.begun.load(Ordering::Relaxed), self.seat.polls.load(Ordering::Relaxed));
         (slot != 0 && slot != DONE_WITH).then_some(Sign { slot, begun, polls })
+    }
+
+    /// How long its slot had it, once that is done with it.
+    pub(super) fn run(&self) -> Option<Duration> {
+        self.is_done_with().then(|| Duration::from_nanos(self.seat.run.load(Ordering::Relaxed)))
+    }
+
+    /// The observer knows of its end.
+    pub(super) fn set_told(&self) {
+        self.told.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_told(&self) -> bool {
+        self.told.load(Ordering::Acquire)
     }
 
     pub(super) fn is_done_with(&self) -> bool {

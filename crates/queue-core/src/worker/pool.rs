@@ -60,6 +60,8 @@ pub(crate) struct Pool {
     pub(super) buffer: Buffer,
     /// Everything fetched and not settled.
     register: Mutex<Slab<Arc<Held>>>,
+    /// What is let go of and not told to the observer yet.
+    telling: Mutex<Vec<Arc<Held>>>,
     in_hand: AtomicUsize,
     /// Rung when there is room for more, and when the pool stops.
     pub(super) room: Notify,
@@ -121,6 +123,7 @@ impl Pool {
             totals: Totals::default(),
             cancels: Cancels::default(),
             stopped: Notify::new(),
+            telling: Mutex::default(),
             register: Mutex::new(Slab::with_capacity(setup.options.outstanding)),
             setup,
             consumer: RwLock::new(consumer),
@@ -289,16 +292,27 @@ impl Pool {
         register.iter().map(|(_, held)| held).find(|held| held.delivery.envelope.id == id).cloned()
     }
 
-    /// What its handlers run.
+    /// These are to be told to the observer, one after the other, which may take its time. Given before they are let go of, and
+    /// again, as none, when all are told.
+    pub(super) fn is_telling(&self, all: Vec<Arc<Held>>) {
+        let told = std::mem::replace(&mut *self.telling.lock().unwrap_or_else(PoisonError::into_inner), all);
+        drop(told);
+    }
+
+    /// What its handlers run, and what they ran that nobody was told of.
     pub(super) fn at_work(&self) -> Vec<AtWork> {
         let now = self.env().clock.monotonic();
         let register = self.register.lock().unwrap_or_else(PoisonError::into_inner);
         let at_work = |held: &Arc<Held>| {
-            let begun = held.sign().and_then(|_| held.begun())?;
+            let begun = held.begun().filter(|_| !held.is_told())?;
             let (job, attempt) = (held.delivery.envelope.id, held.delivery.attempt);
-            Some(AtWork { job, attempt, for_so_long: now.saturating_sub(begun) })
+            Some(AtWork { job, attempt, for_so_long: now.saturating_sub(begun), ended_after: held.run() })
         };
-        register.iter().filter_map(|(_, held)| at_work(held)).collect()
+        // One is in both for a moment.
+        let telling = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_there = |held: &&Arc<Held>| register.get(held.key).is_some_and(|other| Arc::ptr_eq(other, held));
+        let let_go = telling.iter().filter(|held| !is_there(held));
+        register.iter().map(|(_, held)| held).chain(let_go).filter_map(at_work).collect()
     }
 
     /// What a slot has in its hands.

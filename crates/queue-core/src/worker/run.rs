@@ -64,8 +64,8 @@ pub(super) async fn slot(pool: Arc<Pool>, number: u64) {
             Box::pin(permit.give_back(&held)).await;
         }
         let ended = clock.read();
-        held.rise();
         let run = ended.1.saturating_sub(begun.1);
+        held.rise(run);
         finished = Some(Finished { held, disposition, run, tries: 0 });
         last_end = Some(ended);
         pool.unclog().await;

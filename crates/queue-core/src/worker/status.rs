@@ -69,7 +69,7 @@ impl PoolStatus {
     }
 }
 
-/// A job that is being run.
+/// A job that is being run, or was and is not yet [observed](super::WorkerBuilder::observe).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AtWork {
@@ -77,15 +77,18 @@ pub struct AtWork {
     pub job: JobId,
     /// The number of the attempt, from 1.
     pub attempt: u32,
-    /// How long its slot has had it.
+    /// How long ago its slot took it.
     pub for_so_long: Duration,
+    /// How long its slot had it, where it has it no more: it is being settled, or about to be told of.
+    pub ended_after: Option<Duration>,
 }
 
 impl AtWork {
-    /// A job, for tests of what is made of it.
+    /// A job that runs, for tests of what is made of it.
+    #[doc(hidden)]
     #[must_use]
     pub const fn new(job: JobId, attempt: u32, for_so_long: Duration) -> Self {
-        Self { job, attempt, for_so_long }
+        Self { job, attempt, for_so_long, ended_after: None }
     }
 }
 
@@ -122,7 +125,7 @@ impl Roll {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// What runs, also in pools that stop.
+    /// What runs, or ran and is not told of, also in pools that stop.
     pub(crate) fn at_work(&self) -> Vec<AtWork> {
         self.pools().iter().flat_map(|pool| pool.at_work()).collect()
     }

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    near::{self, Nearness},
+    near::{self, Nearness, Turns},
     pipe::Pipe,
     protocol::{self, Request, Said},
 };
@@ -58,6 +58,7 @@ pub(crate) struct Child {
     /// Earned by prompt answers and lost by others: whoever has any left is waited for on the spot.
     credit: u8,
     nearness: Nearness,
+    turns: Turns,
     answered: u64,
 }
 
@@ -122,6 +123,7 @@ impl Child {
             searched,
             credit: MAX_CREDIT / 2,
             nearness: Nearness::default(),
+            turns: Turns::default(),
             answered: 0,
         })
     }
@@ -136,7 +138,9 @@ impl Child {
     }
 
     /// Hands it a job and waits for the answer on the spot, if it has earned that: this holds up the thread for some
-    /// microseconds. What was begun must be asked on.
+    /// microseconds. Where others than the two want this processor, giving the process its turn may give them theirs, which is
+    /// as long as the system's scheduler makes it, some milliseconds: it loses what it has earned once that is seen, which is
+    /// the second time at the latest. What was begun must be asked on.
     pub(crate) fn ask_at_once(&mut self, job: &JobContext, request: &Request, limits: &Limits) -> AtOnce {
         if self.credit == 0 || job.is_cancelled() || self.speaks_out_of_turn() {
             return AtOnce::Not;
@@ -153,7 +157,10 @@ impl Child {
         }
         match self.understood(job, request.id(), limits) {
             Some(Ok(answer)) => {
-                self.credit = MAX_CREDIT.min(self.credit + 1);
+                // It may have lost all of it while it answered.
+                if self.credit > 0 {
+                    self.credit = MAX_CREDIT.min(self.credit + 1);
+                }
                 AtOnce::Replied(self.has_answered(answer, true))
             }
             Some(Err(why)) => AtOnce::Replied(self.nonsense(&why)),
@@ -230,12 +237,12 @@ impl Child {
         // its turn: that is cheaper by far than a timer, which only a process elsewhere, or a slow one, is worth.
         let near = self.nearness.is_at(near::here());
         for turn in 0..=usize::from(near) {
-            if turn > 0 {
-                std::thread::yield_now();
+            if turn > 0 && !self.turns.give(PROMPT, Instant::now, std::thread::yield_now) {
+                self.credit = 0;
             }
             match pipe.read_now(&mut self.heard) {
                 Ok(read) => return read > 0,
-                Err(Errno::AGAIN) => {}
+                Err(Errno::AGAIN) if self.credit > 0 => {}
                 Err(_) => return false,
             }
         }

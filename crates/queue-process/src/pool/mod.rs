@@ -243,7 +243,9 @@ enum Begun {
     Ended(Ended),
 }
 
-/// A job that was given to a [`ProcessPool`]. The first poll may wait for a prompt answer on the spot, some microseconds.
+/// A job that was given to a [`ProcessPool`]. The first poll may wait for a prompt answer on the spot: some microseconds, and
+/// where its processor is wanted by others, up to their turn on it, now and then. It does so only while there are threads for
+/// all processes of the pool, and the process has answered promptly of late.
 pub struct Asking<'a>(Stage<'a>);
 
 enum Stage<'a> {

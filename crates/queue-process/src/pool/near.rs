@@ -3,7 +3,10 @@
 //! The two take turns and never run at once, so one processor is enough for both; to wake the other one's costs more than the
 //! whole conversation, many times more in a virtual machine. A process that takes its time goes where it likes.
 
+use std::time::Duration;
+
 use rustix::process::Pid;
+use tokio::time::Instant;
 
 #[derive(Debug, Default)]
 pub(super) struct Nearness {
@@ -71,6 +74,28 @@ fn threads(process: Pid) -> Vec<Pid> {
     }
 }
 
+/// Times the turns that a thread gives to whoever shares its processor, at one look at the clock for each while they follow each
+/// other closely.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    /// When the last one ended, if it was short.
+    last: Option<Instant>,
+}
+
+impl Turns {
+    /// Gives one. False where it is known to have taken longer than `short`: others than the process took theirs. The first one
+    /// after a pause cannot be told from the pause: then the one after it is timed alone.
+    pub(super) fn give(&mut self, short: Duration, clock: impl Fn() -> Instant, turn: impl FnOnce()) -> bool {
+        let last = self.last.take();
+        let begun = last.unwrap_or_else(&clock);
+        turn();
+        let now = clock();
+        let was_short = now.saturating_duration_since(begun) <= short;
+        self.last = was_short.then_some(now);
+        was_short || last.is_some()
+    }
+}
+
 /// The processor of this thread.
 #[cfg(target_os = "linux")]
 pub(super) fn here() -> usize {
@@ -98,6 +123,26 @@ mod tests {
     use rustix::thread::{gettid, sched_getaffinity};
 
     use super::*;
+
+    #[test]
+    fn a_long_turn_is_told_from_a_pause_at_one_look_at_the_clock_each() {
+        use std::cell::Cell;
+        let (short, long) = (Duration::from_micros(50), Duration::from_millis(4));
+        let (now, looks, mut turns) = (Cell::new(Instant::now()), Cell::new(0), Turns::default());
+        let pass = |time| now.set(now.get() + time);
+        let mut give = |turn: Duration| {
+            looks.set(0);
+            let clock = || {
+                looks.set(looks.get() + 1);
+                now.get()
+            };
+            (turns.give(short, clock, || pass(turn)), looks.get())
+        };
+        assert_eq!((give(long), give(short / 2), give(short / 2)), ((false, 2), (true, 2), (true, 1)));
+        pass(long);
+        assert_eq!((give(short), give(short)), ((true, 1), (true, 2)), "a pause is no turn");
+        assert_eq!((give(long), give(long)), ((true, 1), (false, 2)), "a long one may be a pause, but not twice");
+    }
 
     /// This thread stands for the process, and one that it starts for the process's own.
     #[test]

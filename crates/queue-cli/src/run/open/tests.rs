@@ -102,6 +102,11 @@ async fn what_runs_is_told_and_counts_when_it_is_cut_off() {
     open.cut_off([AtWork::new(ids[0], 2, SECOND), AtWork::new(JobId::derive(b"others", 1), 1, SECOND)].iter());
     let row = row_of(open.take(ids[0]).unwrap(), Status::Aborted);
     assert_eq!((row.attempts, row.wait, row.run), (2, 4 * SECOND, SECOND));
+    let mut ended = AtWork::new(ids[2], 1, 3 * SECOND);
+    ended.ended_after = Some(2 * SECOND);
+    open.cut_off([ended].iter());
+    let row = row_of(open.take(ids[2]).unwrap(), Status::Aborted);
+    assert_eq!((row.attempts, row.wait, row.run), (1, 2 * SECOND, 2 * SECOND), "it ended, and was not settled");
 }
 
 #[tokio::test(start_paused = true)]
