@@ -329,3 +329,58 @@ async fn a_sound_queue_is_left_as_it_is_however_large() {
     let (heads, line) = (rig.by_hand::<i64>(&[b"ZCARD", b"q:h"]).await, rig.by_hand::<i64>(&[b"LLEN", b"q:r5"]).await);
     assert_eq!(u64::try_from(heads + line).unwrap(), before.pending, "nobody stands in line twice");
 }
+
+/// A replica that is promoted may not know the newest claims, nor what they were counted by.
+#[tokio::test]
+async fn a_fence_is_never_given_out_twice() {
+    let rig = rig!();
+    // The first two are claimed plainly; the third comes from the head of its line, which is not plain.
+    for plain in [true, true, false] {
+        let job = rig.published().await;
+        if !plain {
+            let held = rig.take().await.unwrap();
+            assert!(rig.settle(&held, release()).await.is_settled());
+        }
+        let known: Option<u64> = rig.by_hand(&[b"HGET", b"q:n", b"ticket"]).await;
+        let status: Option<Vec<u8>> = rig.by_hand(&[b"HGET", b"q:s", job.id.as_bytes()]).await;
+        let lost = rig.take().await.unwrap();
+        rig.by_hand::<i64>(&[b"ZREM", b"q:t", job.id.as_bytes()]).await;
+        match status {
+            Some(status) => {
+                rig.by_hand::<i64>(&[b"HSET", b"q:s", job.id.as_bytes(), &status]).await;
+                rig.by_hand::<i64>(&[b"ZADD", b"q:h", b"1", job.id.as_bytes()]).await;
+            }
+            None => {
+                rig.by_hand::<i64>(&[b"HDEL", b"q:s", job.id.as_bytes()]).await;
+                rig.by_hand::<i64>(&[b"LPUSH", b"q:r5", job.id.as_bytes()]).await;
+            }
+        }
+        let known = known.unwrap_or(0).to_string();
+        rig.by_hand::<i64>(&[b"HSET", b"q:n", b"ticket", known.as_bytes(), b"p", b"1", b"r", b"0"]).await;
+        let again = rig.take().await.unwrap();
+        assert_eq!(again.envelope.id, job.id);
+        assert_ne!(again.receipt.epoch, lost.receipt.epoch, "plain: {plain}");
+        let late = rig.settle(&lost, complete()).await;
+        assert!(matches!(late, SettleOutcome::LeaseLost), "plain: {plain}: {late:?}");
+        assert!(rig.settle(&again, complete()).await.is_settled());
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_queue_gives_out_no_fence_again() {
+    let rig = rig!();
+    let job = rig.published().await;
+    let before = rig.take().await.unwrap();
+    // It gave more tickets than the clock had room for.
+    let ahead = before.receipt.epoch + (1 << 40);
+    for counter in [None, Some(ahead)] {
+        if let Some(ahead) = counter {
+            rig.by_hand::<i64>(&[b"HSET", b"q:n", b"ticket", ahead.to_string().as_bytes()]).await;
+        }
+        rig.provider.drop_queue(&rig.queue, false).await.unwrap();
+        rig.publish(&job).await;
+        let after = rig.take().await.unwrap();
+        assert!(after.receipt.epoch > counter.unwrap_or(before.receipt.epoch), "{after:?}");
+        assert!(matches!(rig.settle(&before, complete()).await, SettleOutcome::LeaseLost));
+    }
+}

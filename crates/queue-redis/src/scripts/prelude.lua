@@ -86,8 +86,11 @@ local GONE, NOTES = 10000, 1024
 -- More than any job holds: added to what it holds where of its details there is only a result.
 local ONLY_RESULT = 2 ^ 40
 
+-- Tickets a millisecond.
+local TICKETS = 64
+
 local delta, rows, dropped, timers, untimed, lanes, told, over, bare, unending, gone, notes
-local watched, sleeping, paused
+local watched, sleeping, paused, ticket
 local ready
 
 -- Turns to a queue. Whatever was changed of another must be flushed before.
@@ -95,17 +98,24 @@ local function turn_to(base)
   B = base
   delta, rows, dropped, timers, untimed, lanes, told, ready = {}, {}, {}, {}, {}, {}, {}, 0
   over, bare, unending, gone, notes = {}, {}, {}, {}, {}
-  local switches = call('HMGET', B .. 'n', 'watched', 'sleeping', 'paused')
+  local switches = call('HMGET', B .. 'n', 'watched', 'sleeping', 'paused', 'ticket')
   watched = tonumber(switches[1] or 0) > now
   sleeping = tonumber(switches[2] or 0) > now
   paused = switches[3] == '1'
+  -- Given once, and never again even where a failover lost the last of them: tickets keep up with the clock, 64 a millisecond, and so outrun all
+  -- that were given before it by a queue that gave no more than these. As ranks they fit 48 bits until the year 2109.
+  ticket = math.max(tonumber(switches[4] or 0), now * TICKETS)
 end
 turn_to(KEYS[1])
 
 local function count(name, by) delta[name] = (delta[name] or 0) + by end
 
 -- The first of so many numbers that were never given before: they rank jobs and fence leases.
-local function tickets(n) return call('HINCRBY', B .. 'n', 'ticket', n) - n + 1 end
+local function tickets(n)
+  ticket = ticket + n
+  call('HSET', B .. 'n', 'ticket', ticket)
+  return ticket - n + 1
+end
 
 local function record_of(id)
   local row = call('HGET', B .. 'j', id)
