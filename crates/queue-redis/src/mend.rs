@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use queue_core::{Result, config::defaults};
+use queue_core::{QueueName, Result, config::defaults};
 use redis::Value;
 
 use crate::{
     fault,
     link::{items, number},
-    provider::Shared,
+    provider::{BATCH, Shared, TICKS},
     scripts,
     specs::Known,
 };
@@ -21,6 +21,22 @@ const CALLS: usize = 10;
 const ROUND: Duration = Duration::from_secs(60);
 
 impl Shared {
+    /// A tick of one queue's upkeep; answers when the next is due, or nothing where it is gone.
+    pub(crate) async fn maintain(&self, queue: &QueueName) -> Result<Option<Duration>> {
+        let Some(known) = self.specs.find(&self.link, &self.layout, queue).await? else { return Ok(None) };
+        let mut ticked = Ok(Duration::ZERO);
+        // Others want a turn, too.
+        for _ in 0..TICKS {
+            ticked = self.tick(&known, &known.spec.retention, BATCH).await.map(|tick| tick.next);
+            if !matches!(ticked, Ok(Duration::ZERO)) {
+                break;
+            }
+        }
+        // Where time cannot do its work, what is broken may be why.
+        let mended = self.mend(&known).await;
+        Ok(Some(ticked?.min(mended?)))
+    }
+
     /// Goes on looking through a queue; answers when it is worth going on.
     pub(crate) async fn mend(&self, known: &Known) -> Result<Duration> {
         let queue = &known.spec.name;

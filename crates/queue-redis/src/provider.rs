@@ -95,7 +95,7 @@ const MAX_LEASE: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// Jobs of one script call: longer ones would keep everybody else waiting.
 pub(crate) const BATCH: usize = 100;
 /// Calls of one queue in one round of maintenance, while there is more to do.
-const TICKS: usize = 20;
+pub(crate) const TICKS: usize = 20;
 /// How often a publisher that waits for room looks again.
 const ROOM: Duration = Duration::from_millis(50);
 /// A deadline beyond it is as good as none, and cannot overflow the clock.
@@ -424,23 +424,19 @@ impl QueueProvider for RedisProvider {
         if !leading {
             return Ok(IDLE);
         }
-        let mut next = IDLE;
+        let (mut next, mut first) = (IDLE, None);
         for queue in self.shared.all_queues("maintain").await? {
-            let Some(known) = self.shared.specs.find(&self.shared.link, &self.shared.layout, &queue).await? else {
-                continue;
-            };
-            let retention = known.spec.retention;
-            let mut ticked = Duration::ZERO;
-            // Others want a turn, too.
-            for _ in 0..TICKS {
-                ticked = self.shared.tick(&known, &retention, BATCH).await?.next;
-                if !ticked.is_zero() {
-                    break;
+            // What one queue suffers from must not stop the upkeep of the others.
+            match self.shared.maintain(&queue).await {
+                Ok(Some(due)) => next = next.min(due),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(%queue, %error, "maintenance of a queue failed");
+                    first.get_or_insert(error);
                 }
             }
-            next = next.min(ticked).min(self.shared.mend(&known).await?);
         }
-        Ok(next)
+        first.map_or(Ok(next), Err)
     }
 
     async fn ping(&self) -> Result<()> {

@@ -384,3 +384,47 @@ async fn a_dropped_queue_gives_out_no_fence_again() {
         assert!(matches!(rig.settle(&before, complete()).await, SettleOutcome::LeaseLost));
     }
 }
+
+/// Rows that a newer version, or nobody who knows how, wrote.
+const STRANGE: &[u8] = b"\xc8 is of a version to come, and long enough for whatever it may be taken for";
+
+#[tokio::test]
+async fn rows_that_cannot_be_read_stop_the_upkeep_of_nothing() {
+    let rig = rig!();
+    let (record, status) = (rig.published().await, rig.published().await);
+    rig.by_hand::<i64>(&[b"HSET", b"q:j", record.id.as_bytes(), STRANGE]).await;
+    rig.by_hand::<i64>(&[b"HSET", b"q:s", status.id.as_bytes(), STRANGE]).await;
+    rig.by_hand::<i64>(&[b"HSET", b"q:u", b"key", b"short"]).await;
+    rig.by_hand::<i64>(&[b"ZADD", b"q:w", b"1", b"key"]).await;
+    rig.by_hand::<i64>(&[b"HSET", b"q:n", b"mend", b"what"]).await;
+    let lost = rig.published().await;
+    rig.by_hand::<i64>(&[b"DEL", b"q:r5"]).await;
+    rig.maintain().await;
+    assert_eq!(rig.take_all().await, [lost.id], "it was missing, and behind the others");
+    let kept: Vec<Vec<u8>> = vec![
+        rig.by_hand(&[b"HGET", b"q:j", record.id.as_bytes()]).await,
+        rig.by_hand(&[b"HGET", b"q:s", status.id.as_bytes()]).await,
+    ];
+    assert_eq!(kept, [STRANGE, STRANGE]);
+}
+
+#[tokio::test]
+async fn a_queue_whose_upkeep_fails_stops_no_other() {
+    let rig = rig!();
+    let sound = QueueName::from_static("sound");
+    rig.publish(&job()).await;
+    rig.provider.publish(&sound, vec![job()], &PublishOptions::default()).await;
+    let right = rig.stats().await;
+    // What is looked at first is what stands first in the list of queues.
+    for (broken, other) in [("q", "sound"), ("sound", "q")] {
+        let key = |queue: &str, name: &str| format!("queue:{{{queue}}}:{name}").into_bytes();
+        rig.by_hand::<()>(&[b"SET", &key(broken, "t"), b"not a set of times"]).await;
+        rig.by_hand::<i64>(&[b"HSET", &key(other, "n"), b"d", b"7"]).await;
+        rig.provider.maintain(true).await.expect_err("it is told");
+        let dead: String = rig.by_hand(&[b"HGET", &key(other, "n"), b"d"]).await;
+        assert_eq!(dead, "0", "{other} was looked after");
+        rig.by_hand::<i64>(&[b"DEL", &key(broken, "t")]).await;
+    }
+    rig.maintain().await;
+    assert_eq!(rig.stats().await, right);
+}

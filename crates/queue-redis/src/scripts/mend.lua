@@ -7,7 +7,8 @@
 -- A round: s  jobs with a status   j  those without one, if some of them must be missing from their line   u  unique keys   k  park keys;
 -- then the counters are set to what there is.
 local most = tonumber(ARGV[1])
-local at = call('HGET', B .. 'n', 'mend') or 's0'
+local at = call('HGET', B .. 'n', 'mend')
+if not at or not at:find('^[sjuk]%d+$') then at = 's0' end
 local phase, cursor = at:sub(1, 1), at:sub(2)
 local repairs = 0
 local function repaired() repairs = repairs + 1 end
@@ -34,7 +35,7 @@ local function first_rank(priority)
 end
 
 -- When a job that was submitted for later, and that nothing has happened to, is due; it stands in what is the client's of its record.
-local function due_of(row)
+local due_of = readable(function(row)
   local r, place = {}, 20
   r.flags = row:byte(2)
   if has(r.flags, EXPIRES) then place = place + 6 end
@@ -49,9 +50,9 @@ local function due_of(row)
     place = place + 1
   end
   return options % 2 == 1 and unpick('<I6', row, place) or now
-end
+end)
 
--- `timed` and `heads`: where it stands in `t` and `h`. A status may have a version of its own one day; what is not known is left alone.
+-- `timed` and `heads`: where it stands in `t` and `h`. What cannot be read comes to nobody here: it is left alone.
 local function look(id, s, row, timed, heads)
   local in_time = s.state == RUNNING or s.state == SCHEDULED or s.state == RETRYING or s.state == PENDING and has(s.flags, PARKED)
   if in_time and not timed then
@@ -132,7 +133,7 @@ function parts.s()
   local timed, heads = call('ZMSCORE', B .. 't', unpack(ids)), call('ZMSCORE', B .. 'h', unpack(ids))
   for n, id in ipairs(ids) do
     local s = read_status(states[n])
-    if s.state <= RUNNING then
+    if s and s.state <= RUNNING then
       if call('HEXISTS', B .. 'j', id) == 0 then
         -- There is nothing left to run.
         call('HDEL', B .. 's', id)
@@ -152,17 +153,23 @@ function parts.j()
   local states = call('HMGET', B .. 's', unpack(ids))
   local timed, heads = call('ZMSCORE', B .. 't', unpack(ids)), call('ZMSCORE', B .. 'h', unpack(ids))
   for n, id in ipairs(ids) do
-    if not states[n] then look(id, first_status(read_record(records[n])), records[n], timed[n], heads[n]) end
+    local s = not states[n] and first_status(read_record(records[n]))
+    if s then look(id, s, records[n], timed[n], heads[n]) end
   end
 end
+
+local held_until = readable(function(hold) return (unpick('<I6', hold, 17)) end)
 
 function parts.u()
   local keys, holds = pairs_of('u', PART)
   for n, key in ipairs(keys) do
-    local id, till = holds[n]:sub(1, 16), unpick('<I6', holds[n], 17)
+    local id, till = holds[n]:sub(1, 16), held_until(holds[n])
     local state = call('HGET', B .. 's', id)
-    local is_over = state and state:byte() > RUNNING or call('HEXISTS', B .. 'j', id) == 0
-    if till == 0 and is_over or till > 0 and till <= now then
+    local s = state and read_status(state)
+    local is_over = s and s.state > RUNNING or call('HEXISTS', B .. 'j', id) == 0
+    if not till then
+      -- Whoever wrote it knows what it says.
+    elseif till == 0 and is_over or till > 0 and till <= now then
       call('HDEL', B .. 'u', key)
       repaired()
     elseif till > 0 and not call('ZSCORE', B .. 'w', key) then
@@ -184,7 +191,7 @@ function parts.k()
       local state = call('HGET', B .. 's', id)
       local s = state and read_status(state)
       local parked = s and s.state == PENDING and has(s.flags, PARKED) and call('HGET', B .. 'i', id .. 'k') == key
-      if not parked then
+      if not parked and (s or not state) then
         call('ZREM', line, id)
         repaired()
       end
