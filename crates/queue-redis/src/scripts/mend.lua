@@ -17,18 +17,23 @@ local function repaired() repairs = repairs + 1 end
 local firsts = {}
 local function first_rank(priority)
   if firsts[priority] then return firsts[priority] end
-  local lane = B .. 'r' .. priority
-  local first = math.huge
+  local lane, place = B .. 'r' .. priority, 0
+  -- Behind a hundred that do not tell, nothing is known.
+  local first = 0
   for _ = 1, 100 do
-    local id = call('LINDEX', lane, 0)
-    if not id then break end
+    local id = call('LINDEX', lane, place)
+    if not id then
+      first = math.huge
+      break
+    end
     local row, state = call('HGET', B .. 'j', id), call('HGET', B .. 's', id)
-    local s = row and (state and read_status(state) or first_status(read_record(row)))
+    local s = row and state_of(state, read_record(row))
     if s and s.state == PENDING and not has(s.flags, PARKED) then
       first = s.rank
       break
     end
-    call('LPOP', lane)
+    -- What cannot be read stays.
+    if place == 0 and (s or not row) then call('LPOP', lane) else place = place + 1 end
   end
   firsts[priority] = first
   return first
@@ -104,7 +109,7 @@ local function recount()
   local states = timed > 0 and call('HMGET', B .. 's', unpack(ids)) or {}
   for n, id in ipairs(ids) do
     local s = states[n] and read_status(states[n])
-    if not s and call('HEXISTS', B .. 'j', id) == 1 then s = { state = SCHEDULED, flags = 0 } end
+    if not states[n] and call('HEXISTS', B .. 'j', id) == 1 then s = { state = SCHEDULED, flags = 0 } end
     if s and s.state <= RUNNING then
       if s.state == PENDING then
         if has(s.flags, PARKED) then found.k = found.k + 1 end
