@@ -428,3 +428,22 @@ async fn a_queue_whose_upkeep_fails_stops_no_other() {
     rig.maintain().await;
     assert_eq!(rig.stats().await, right);
 }
+
+/// Jobs that nothing has happened to all have the same rank.
+#[tokio::test]
+async fn a_new_job_that_is_missing_is_found_while_others_wait() {
+    let rig = rig!();
+    let jobs: Vec<Envelope> = (0..300).map(|_| job()).collect();
+    for part in jobs.chunks(100) {
+        rig.provider.publish(&rig.queue, part.to_vec(), &PublishOptions::default()).await;
+    }
+    let lost = [&jobs[7], &jobs[150], &jobs[299]];
+    for job in lost {
+        assert_eq!(rig.by_hand::<i64>(&[b"LREM", b"q:r5", b"0", job.id.as_bytes()]).await, 1);
+    }
+    rig.maintain().await;
+    assert_eq!(rig.by_hand::<i64>(&[b"ZCARD", b"q:h"]).await, 3, "those that were missing, and no others");
+    let found = rig.take_all().await;
+    assert_eq!(found.len(), 300);
+    assert_eq!(found[..3], lost.map(|job| job.id));
+}

@@ -2,7 +2,7 @@
 -- leads next goes on there.
 -- ARGV: how many rows at most, about.
 -- Answers { how many repairs, 1 if a round is done }.
--- O(log n) a row; n jobs are leased, wait for a time, or are finished.
+-- O(log n) a row; n jobs are leased, wait for a time, or are finished. Where jobs are missing from their lines, O(1) for each in line, 10,000 at most.
 --
 -- A round: s  jobs with a status   j  those without one, if some of them must be missing from their line   u  unique keys   k  park keys;
 -- then the counters are set to what there is.
@@ -13,7 +13,8 @@ local phase, cursor = at:sub(1, 1), at:sub(2)
 local repairs = 0
 local function repaired() repairs = repairs + 1 end
 
--- Lines are in the order of their ranks, so who waits before the first of his line, and not at the head, is missing from it.
+-- Lines are in the order of their ranks, but for jobs that are new to them, whose ranks may all be 0. So who waits before the first of his line,
+-- and not at the head, is missing from it.
 local firsts = {}
 local function first_rank(priority)
   if firsts[priority] then return firsts[priority] end
@@ -37,6 +38,40 @@ local function first_rank(priority)
   end
   firsts[priority] = first
   return first
+end
+
+-- Whether as many stand in lines and wait for times as are not finished.
+local function some_are_missing()
+  local standing = call('ZCARD', B .. 'h') + call('ZCARD', B .. 't')
+  for priority = 1, 15 do standing = standing + call('LLEN', B .. 'r' .. priority) end
+  return standing < call('HLEN', B .. 'j') - call('LLEN', B .. 'c') - call('ZCARD', B .. 'd')
+end
+
+-- Who stands in a line; nil where none can be missing, or where the lines are longer than one call may look through.
+local LINES = 10000
+local members, some = {}, nil
+local function members_of(priority)
+  if members[priority] ~= nil then return members[priority] or nil end
+  if some == nil then some = some_are_missing() end
+  local lane = B .. 'r' .. priority
+  local length = some and call('LLEN', lane) or math.huge
+  if length > LINES then
+    members[priority] = false
+    return nil
+  end
+  LINES = LINES - length
+  local found = {}
+  for _, id in ipairs(call('LRANGE', lane, 0, -1)) do found[id] = true end
+  members[priority] = found
+  return found
+end
+
+local function is_missing(id, s)
+  -- A claim ranks a job by its ticket: one that came back from it stands at the head, or nowhere.
+  if s.epoch > 0 and s.rank == s.epoch then return true end
+  local line = members_of(s.priority)
+  if line then return not line[id] end
+  return s.rank < first_rank(s.priority)
 end
 
 -- When a job that was submitted for later, and that nothing has happened to, is due; it stands in what is the client's of its record.
@@ -66,8 +101,7 @@ local function look(id, s, row, timed, heads)
     timers[#timers + 1], timers[#timers + 2] = turn, id
     repaired()
   elseif s.state == PENDING and not has(s.flags, PARKED) and not heads then
-    -- A claim ranks a job by its ticket: one that came back from it stands at the head, or nowhere.
-    if s.epoch > 0 and s.rank == s.epoch or s.rank < first_rank(s.priority) then
+    if is_missing(id, s) then
       to_head(id, s)
       repaired()
     end
@@ -91,13 +125,6 @@ local function pairs_of(key, count)
   end
   budget = budget - #ids
   return ids, values
-end
-
--- Whether as many stand in lines and wait for times as are not finished.
-local function some_are_missing()
-  local standing = call('ZCARD', B .. 'h') + call('ZCARD', B .. 't')
-  for priority = 1, 15 do standing = standing + call('LLEN', B .. 'r' .. priority) end
-  return standing < call('HLEN', B .. 'j') - call('LLEN', B .. 'c') - call('ZCARD', B .. 'd')
 end
 
 -- Counts anew what can be counted at one look.
