@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::{
     fault,
     link::{items, number},
-    provider::Shared,
+    provider::{BATCH, Shared, TICKS},
     scripts,
     specs::Known,
 };

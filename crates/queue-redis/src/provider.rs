@@ -97,7 +97,7 @@ const MAX_LEASE: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// Jobs of one script call: longer ones would keep everybody else waiting.
 pub(crate) const BATCH: usize = 100;
 /// Calls of one queue in one round of maintenance, while there is more to do.
-const TICKS: usize = 20;
+pub(crate) const TICKS: usize = 20;
 /// How often a publisher that waits for room looks again.
 const ROOM: Duration = Duration::from_millis(50);
 /// A deadline beyond it is as good as none, and cannot overflow the clock.
@@ -118,6 +118,21 @@ impl RedisProvider {
     #[must_use]
     pub fn client(&self) -> &RedisClusterClient {
         self.shared.link.client()
+    }
+
+    /// One queue's upkeep; answers when the next is due, or nothing where the queue is gone.
+    async fn keep_up(&self, queue: &QueueName) -> Result<Option<Duration>> {
+        match self.tick(queue).await {
+            Ok(None) => Ok(None),
+            Ok(Some((known, ticked))) => Ok(Some(ticked.min(self.shared.mend(&known).await?))),
+            Err(error) => {
+                // Where time cannot do its work, what is broken may be why.
+                if let Some(known) = self.shared.rounds.known(queue) {
+                    self.shared.mend(&known).await?;
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Lets time and retention do their work on a queue; answers how it is declared, and when it is worth going on. Its declaration is
@@ -457,14 +472,20 @@ impl QueueProvider for RedisProvider {
         if !leading {
             return Ok(IDLE);
         }
-        let mut next = IDLE;
+        let (mut next, mut first) = (IDLE, None);
         let queues = self.shared.all_queues("maintain").await?;
         self.shared.rounds.keep(&queues);
         for queue in queues {
-            let Some((known, ticked)) = self.tick(&queue).await? else { continue };
-            next = next.min(ticked).min(self.shared.mend(&known).await?);
+            // What one queue suffers from must not stop the upkeep of the others.
+            match self.keep_up(&queue).await {
+                Ok(due) => next = next.min(due.unwrap_or(IDLE)),
+                Err(error) => {
+                    tracing::warn!(%queue, %error, "maintenance of a queue failed");
+                    first.get_or_insert(error);
+                }
+            }
         }
-        Ok(next)
+        first.map_or(Ok(next), Err)
     }
 
     async fn ping(&self) -> Result<()> {

@@ -319,6 +319,7 @@ impl RedisStore {
             b"R" => Ok(CancelOutcome::Requested),
             b"T" => Ok(CancelOutcome::AlreadyTerminal),
             b"N" => Ok(CancelOutcome::NotFound),
+            b"U" => Err(broken("a job that cannot be read: a newer version may have written it")),
             _ => Err(broken("an unknown answer")),
         }
     }

@@ -11,7 +11,7 @@ use queue_core::{
     Consumer, Env, Envelope, JobError, JobId, JobRef, JobStore, QueueName, QueueProvider, QueueSpec,
     job::{Headers, JobKind, RawHeaders},
     lifecycle::JobState,
-    provider::{Beat, ConsumeOptions, Disposition, PublishOptions, PublishOutcome, Settlement},
+    provider::{Beat, Cancel, ConsumeOptions, Disposition, PublishOptions, PublishOutcome, SettleOutcome, Settlement},
     queue_spec::Retention,
     store::{JobQuery, JobRecord, Lookup},
 };
@@ -295,4 +295,132 @@ async fn a_job_of_a_newer_version_is_neither_run_nor_changed() {
     let looked_at_again: Option<f64> =
         redis::cmd("ZSCORE").arg("queue:{q}:t").arg(newer.id.as_bytes()).query_async(&mut redis).await.unwrap();
     assert!(looked_at_again.is_some());
+}
+
+const RECORDS: &str = "queue:{q}:j";
+const STATES: &str = "queue:{q}:s";
+const LINE: &str = "queue:{q}:r5";
+const TIMES: &str = "queue:{q}:t";
+
+impl Rig {
+    async fn by_hand<T: redis::FromRedisValue>(&self, command: &mut redis::Cmd) -> T {
+        command.query_async(&mut self.redis.clone()).await.unwrap()
+    }
+
+    async fn row(&self, key: &str, job: &Envelope) -> Vec<u8> {
+        self.by_hand(redis::cmd("HGET").arg(key).arg(job.id.as_bytes())).await
+    }
+
+    async fn put(&self, key: &str, job: &Envelope, row: &[u8]) {
+        let _: i64 = self.by_hand(redis::cmd("HSET").arg(key).arg(job.id.as_bytes()).arg(row)).await;
+    }
+
+    /// As a version to come would write it; answers what stood there, and what stands there now.
+    async fn renew(&self, key: &str, job: &Envelope) -> (Vec<u8>, Vec<u8>) {
+        let was = self.row(key, job).await;
+        let now = [&[200], &was[1..]].concat();
+        self.put(key, job, &now).await;
+        (was, now)
+    }
+
+    async fn stands_in_line(&self, job: &Envelope) -> bool {
+        let place: Option<i64> = self.by_hand(redis::cmd("LPOS").arg(LINE).arg(job.id.as_bytes())).await;
+        place.is_some()
+    }
+
+    async fn waits(&self, job: &Envelope) -> bool {
+        let time: Option<f64> = self.by_hand(redis::cmd("ZSCORE").arg(TIMES).arg(job.id.as_bytes())).await;
+        time.is_some()
+    }
+
+    async fn take(&self) -> Vec<JobId> {
+        let got = self.consumer.fetch(10, Duration::ZERO).await.unwrap();
+        got.into_iter().map(|delivery| delivery.envelope.id).collect()
+    }
+
+    /// A job that was tried once, and is back at the end of its line.
+    async fn tried(&self) -> (Envelope, Settlement) {
+        let job = job("k", 10);
+        self.publish(std::slice::from_ref(&job)).await;
+        let delivery = self.consumer.fetch(1, Duration::ZERO).await.unwrap().pop().unwrap();
+        assert_eq!(delivery.envelope.id, job.id);
+        let retry = Disposition::Retry { after: Duration::ZERO, error: JobError::custom("TEMP", "again") };
+        let settlement = Settlement::new(delivery.receipt, retry);
+        assert!(self.consumer.settle(std::slice::from_ref(&settlement)).await[0].is_settled());
+        (job, settlement)
+    }
+}
+
+#[tokio::test]
+async fn who_only_looks_leaves_a_newer_job_in_its_line() {
+    let rig = rig!(plenty(), LONG);
+    let (tried, _) = rig.tried().await;
+    let (newer, own) = (job("k", 10), job("k", 10));
+    rig.publish(&[newer.clone(), own.clone()]).await;
+    // At the front: one with a newer status, then one with a newer record.
+    rig.renew(STATES, &tried).await;
+    rig.renew(RECORDS, &newer).await;
+    let stats = rig.provider.admin().stats(std::slice::from_ref(&rig.queue)).await.remove(0).unwrap();
+    assert_eq!(stats.oldest_pending, Some(rig.record(&own).await.submitted_at));
+    rig.maintain().await;
+    for job in [&tried, &newer, &own] {
+        assert!(rig.stands_in_line(job).await);
+    }
+}
+
+#[tokio::test]
+async fn a_newer_job_survives_a_purge() {
+    let rig = rig!(plenty(), LONG);
+    let (tried, _) = rig.tried().await;
+    let (newer, own) = (job("k", 10), job("k", 10));
+    rig.publish(&[newer.clone(), own.clone()]).await;
+    let (status, newer_status) = rig.renew(STATES, &tried).await;
+    let (record, newer_record) = rig.renew(RECORDS, &newer).await;
+    assert_eq!(rig.provider.admin().purge(&rig.queue).await.unwrap(), 1);
+    assert_eq!(rig.row(STATES, &tried).await, newer_status);
+    assert_eq!(rig.row(RECORDS, &newer).await, newer_record);
+    // Who can read them finds them in time.
+    rig.put(STATES, &tried, &status).await;
+    rig.put(RECORDS, &newer, &record).await;
+    for job in [&tried, &newer] {
+        let _: i64 = rig.by_hand(redis::cmd("ZADD").arg(TIMES).arg("XX").arg(1).arg(job.id.as_bytes())).await;
+    }
+    let mut found = rig.take().await;
+    found.sort();
+    assert_eq!(found, [tried.id, newer.id]);
+}
+
+#[tokio::test]
+async fn a_job_whose_status_is_newer_is_not_taken_for_one_that_never_ran() {
+    let rig = rig!(plenty(), LONG);
+    let (tried, _) = rig.tried().await;
+    let (was, newer) = rig.renew(STATES, &tried).await;
+    let here = JobRef::new(rig.queue.clone(), tried.id);
+    let cancel = Cancel { grace: LONG, by: "test".into() };
+    let answer = rig.store.cancel(&[here], &cancel).await.pop().unwrap();
+    assert!(answer.is_err(), "{answer:?}");
+    // Nor is it run, once its turn has come, nor when it is looked at again.
+    for _ in 0..2 {
+        assert_eq!(rig.take().await, []);
+        assert_eq!(rig.row(STATES, &tried).await, newer);
+        assert!(rig.waits(&tried).await);
+        let _: i64 = rig.by_hand(redis::cmd("ZADD").arg(TIMES).arg("XX").arg(1).arg(tried.id.as_bytes())).await;
+        rig.maintain().await;
+    }
+    rig.put(STATES, &tried, &was).await;
+    let _: i64 = rig.by_hand(redis::cmd("ZADD").arg(TIMES).arg("XX").arg(1).arg(tried.id.as_bytes())).await;
+    assert_eq!(rig.take().await, [tried.id]);
+}
+
+/// The answer was lost, and meanwhile somebody else has the job.
+#[tokio::test]
+async fn a_settlement_is_known_again_while_the_next_claim_runs() {
+    let rig = rig!(plenty(), LONG);
+    let (tried, settlement) = rig.tried().await;
+    assert_eq!(rig.take().await, [tried.id]);
+    let again = rig.consumer.settle(std::slice::from_ref(&settlement)).await.pop().unwrap();
+    assert!(matches!(again, SettleOutcome::AlreadySettled), "{again:?}");
+    let other = Settlement::new(settlement.receipt, complete());
+    let other = rig.consumer.settle(std::slice::from_ref(&other)).await.pop().unwrap();
+    assert!(matches!(other, SettleOutcome::Conflict), "{other:?}");
 }

@@ -345,6 +345,105 @@ async fn a_queue_that_was_looked_through_is_left_alone_for_a_minute() {
     assert_eq!(rig.stats().await, right);
 }
 
+/// A replica that is promoted may not know the newest claims, nor what they were counted by.
+#[tokio::test]
+async fn a_fence_is_never_given_out_twice() {
+    let rig = rig!();
+    // The first two are claimed plainly; the third comes from the head of its line, which is not plain.
+    for plain in [true, true, false] {
+        let job = rig.published().await;
+        if !plain {
+            let held = rig.take().await.unwrap();
+            assert!(rig.settle(&held, release()).await.is_settled());
+        }
+        let known: Option<u64> = rig.by_hand(&[b"HGET", b"q:n", b"ticket"]).await;
+        let status: Option<Vec<u8>> = rig.by_hand(&[b"HGET", b"q:s", job.id.as_bytes()]).await;
+        let lost = rig.take().await.unwrap();
+        rig.by_hand::<i64>(&[b"ZREM", b"q:t", job.id.as_bytes()]).await;
+        match status {
+            Some(status) => {
+                rig.by_hand::<i64>(&[b"HSET", b"q:s", job.id.as_bytes(), &status]).await;
+                rig.by_hand::<i64>(&[b"ZADD", b"q:h", b"1", job.id.as_bytes()]).await;
+            }
+            None => {
+                rig.by_hand::<i64>(&[b"HDEL", b"q:s", job.id.as_bytes()]).await;
+                rig.by_hand::<i64>(&[b"LPUSH", b"q:r5", job.id.as_bytes()]).await;
+            }
+        }
+        let known = known.unwrap_or(0).to_string();
+        rig.by_hand::<i64>(&[b"HSET", b"q:n", b"ticket", known.as_bytes(), b"p", b"1", b"r", b"0"]).await;
+        let again = rig.take().await.unwrap();
+        assert_eq!(again.envelope.id, job.id);
+        assert_ne!(again.receipt.epoch, lost.receipt.epoch, "plain: {plain}");
+        let late = rig.settle(&lost, complete()).await;
+        assert!(matches!(late, SettleOutcome::LeaseLost), "plain: {plain}: {late:?}");
+        assert!(rig.settle(&again, complete()).await.is_settled());
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_queue_gives_out_no_fence_again() {
+    let rig = rig!();
+    let job = rig.published().await;
+    let before = rig.take().await.unwrap();
+    // It gave more tickets than the clock had room for.
+    let ahead = before.receipt.epoch + (1 << 40);
+    for counter in [None, Some(ahead)] {
+        if let Some(ahead) = counter {
+            rig.by_hand::<i64>(&[b"HSET", b"q:n", b"ticket", ahead.to_string().as_bytes()]).await;
+        }
+        rig.provider.drop_queue(&rig.queue, false).await.unwrap();
+        rig.publish(&job).await;
+        let after = rig.take().await.unwrap();
+        assert!(after.receipt.epoch > counter.unwrap_or(before.receipt.epoch), "{after:?}");
+        assert!(matches!(rig.settle(&before, complete()).await, SettleOutcome::LeaseLost));
+    }
+}
+
+/// Rows that a newer version, or nobody who knows how, wrote.
+const STRANGE: &[u8] = b"\xc8 is of a version to come, and long enough for whatever it may be taken for";
+
+#[tokio::test]
+async fn rows_that_cannot_be_read_stop_the_upkeep_of_nothing() {
+    let rig = rig!();
+    let (record, status) = (rig.published().await, rig.published().await);
+    rig.by_hand::<i64>(&[b"HSET", b"q:j", record.id.as_bytes(), STRANGE]).await;
+    rig.by_hand::<i64>(&[b"HSET", b"q:s", status.id.as_bytes(), STRANGE]).await;
+    rig.by_hand::<i64>(&[b"HSET", b"q:u", b"key", b"short"]).await;
+    rig.by_hand::<i64>(&[b"ZADD", b"q:w", b"1", b"key"]).await;
+    rig.by_hand::<i64>(&[b"HSET", b"q:n", b"mend", b"what"]).await;
+    let lost = rig.published().await;
+    rig.by_hand::<i64>(&[b"DEL", b"q:r5"]).await;
+    rig.maintain().await;
+    assert_eq!(rig.take_all().await, [lost.id], "it was missing, and behind the others");
+    let kept: Vec<Vec<u8>> = vec![
+        rig.by_hand(&[b"HGET", b"q:j", record.id.as_bytes()]).await,
+        rig.by_hand(&[b"HGET", b"q:s", status.id.as_bytes()]).await,
+    ];
+    assert_eq!(kept, [STRANGE, STRANGE]);
+}
+
+#[tokio::test]
+async fn a_queue_whose_upkeep_fails_stops_no_other() {
+    let rig = rig!();
+    let sound = QueueName::from_static("sound");
+    rig.publish(&job()).await;
+    rig.provider.publish(&sound, vec![job()], &PublishOptions::default()).await;
+    let right = rig.stats().await;
+    // What is looked at first is what stands first in the list of queues.
+    for (broken, other) in [("q", "sound"), ("sound", "q")] {
+        let key = |queue: &str, name: &str| format!("queue:{{{queue}}}:{name}").into_bytes();
+        rig.by_hand::<()>(&[b"SET", &key(broken, "t"), b"not a set of times"]).await;
+        rig.by_hand::<i64>(&[b"HSET", &key(other, "n"), b"d", b"7"]).await;
+        rig.provider.maintain(true).await.expect_err("it is told");
+        let dead: String = rig.by_hand(&[b"HGET", &key(other, "n"), b"d"]).await;
+        assert_eq!(dead, "0", "{other} was looked after");
+        rig.by_hand::<i64>(&[b"DEL", &key(broken, "t")]).await;
+    }
+    rig.maintain().await;
+    assert_eq!(rig.stats().await, right);
+}
+
 #[tokio::test]
 async fn a_queue_that_another_declared_anew_is_kept_as_it_says_now() {
     let rig = rig!();
@@ -363,4 +462,23 @@ async fn a_queue_that_another_declared_anew_is_kept_as_it_says_now() {
     assert_eq!(rig.stats().await.finished, 3);
     rig.provider.maintain(true).await.unwrap();
     assert_eq!(rig.stats().await.finished, 1);
+}
+
+/// Jobs that nothing has happened to all have the same rank.
+#[tokio::test]
+async fn a_new_job_that_is_missing_is_found_while_others_wait() {
+    let rig = rig!();
+    let jobs: Vec<Envelope> = (0..300).map(|_| job()).collect();
+    for part in jobs.chunks(100) {
+        rig.provider.publish(&rig.queue, part.to_vec(), &PublishOptions::default()).await;
+    }
+    let lost = [&jobs[7], &jobs[150], &jobs[299]];
+    for job in lost {
+        assert_eq!(rig.by_hand::<i64>(&[b"LREM", b"q:r5", b"0", job.id.as_bytes()]).await, 1);
+    }
+    rig.maintain().await;
+    assert_eq!(rig.by_hand::<i64>(&[b"ZCARD", b"q:h"]).await, 3, "those that were missing, and no others");
+    let found = rig.take_all().await;
+    assert_eq!(found.len(), 300);
+    assert_eq!(found[..3], lost.map(|job| job.id));
 }

@@ -1,6 +1,6 @@
 -- Cancels jobs that wait and asks those that run to stop.
 -- ARGV: tracked (1 or 0), packed request (grace in ms and who asks), then the ids.
--- Answers one letter each: C cancelled, R requested, T it was over already, N there is no such job.
+-- Answers one letter each: C cancelled, R requested, T it was over already, N there is no such job, U it cannot be read.
 -- O(log n); n jobs wait for a time.
 local tracked, request = ARGV[1] == '1', ARGV[2]
 local answers = {}
@@ -12,9 +12,9 @@ for n = 3, #ARGV do
   else
     local r = read_record(row)
     local state = call('HGET', B .. 's', id)
-    local s = state and read_status(state) or first_status(r)
+    local s = state_of(state, r)
     if not s then
-      answers[n - 2] = 'N'
+      answers[n - 2] = 'U'
     elseif s.state == RUNNING then
       local asked = has(s.flags, CANCELLING) and call('HGET', B .. 'i', id .. 'c')
       -- A later request may only shorten the grace of the first.

@@ -42,13 +42,14 @@ while taken < most do
   local epoch = tickets(#ids)
   for n, id in ipairs(ids) do
     local r = records[n] and read_record(records[n])
-    local s = r and (states[n] and read_status(states[n]) or first_status(r))
+    local s = state_of(states[n], r)
     -- Told, so that somebody hears of it, and put off.
-    if records[n] and not r and not seen[id] then
+    if records[n] and not s and not seen[id] then
       seen[id] = true
-      call('ZADD', B .. 't', now + UNREADABLE, id)
+      call('ZADD', B .. 't', 'NX', now + UNREADABLE, id)
       answer[#answer + 1] = pack('<c16I8I4I4B', id, 0, 0, 0, 0)
-      answer[#answer + 1] = records[n]
+      -- A job whose record can be read would be run.
+      answer[#answer + 1] = r and '' or records[n]
     end
     -- What was cancelled, purged or forgotten since it lined up is met here.
     if s and s.state == PENDING and not has(s.flags, PARKED) and not seen[id] then

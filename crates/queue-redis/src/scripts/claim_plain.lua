@@ -1,6 +1,6 @@
 -- Leases ready jobs, where nothing is special; where something is, `claim.lua` goes on from the same start.
 -- KEYS, ARGV and answer as there. Nothing is special where no time has come (delay, lease, expiry), no job went back to the head of its line,
--- nobody watches, and no job among those taken has expired in the line.
+-- nobody watches, and no job among those taken has expired in the line or cannot be read.
 -- O(1) a job, O(log n) for its lease; n jobs are leased or wait for a time. Ten commands a call or a few more, whatever the number of jobs.
 local popped
 do
@@ -9,7 +9,9 @@ do
   local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
   local n = call('HMGET', base .. 'n', 'watched', 'paused', 'sleeping', 'p', 'r', 'ticket')
   if n[2] == '1' then return { -1, 1, 0 } end
-  local pending, running, epoch = tonumber(n[4] or 0), tonumber(n[5] or 0), tonumber(n[6] or 0)
+  local pending, running = tonumber(n[4] or 0), tonumber(n[5] or 0)
+  -- As `tickets` gives them.
+  local epoch = math.max(tonumber(n[6] or 0), now * 64)
   local first = call('ZRANGE', base .. 't', 0, 0, 'WITHSCORES')[2]
   local plain = tonumber(n[1] or 0) <= now and not (first and tonumber(first) <= now)
     and (call('EXISTS', base .. 'h', base .. 'x') == 0 or call('EXISTS', base .. 'h') == 0 and call('ZCOUNT', base .. 'x', '-inf', now) == 0)
@@ -32,8 +34,9 @@ do
     local records, states = call('HMGET', base .. 'j', unpack(ids)), call('HMGET', base .. 's', unpack(ids))
     local pack, byte, sub, char = struct.pack, string.byte, string.sub, string.char
     local worker, ends = ARGV[3], now + ARGV[2]
-    -- A status from its last times on: changed, started, end of the lease, no settlement yet, worker.
-    local tail = pack('<I6I6I6I8I8Bc0', now, now, ends, 0, 0, #worker, worker)
+    -- A status from its last times on: changed, started, end of the lease; then its last settlement, here none yet, and worker.
+    local times, who = pack('<I6I6I6', now, now, ends), pack('<Bc0', #worker, worker)
+    local tail = times .. pack('<I8I8', 0, 0) .. who
     local once, first_attempt = pack('<I2I2', 1, 0), pack('<I4I4', 1, 0)
     local answer, rows, leases, taken, seen, heads = { -1, 0, epoch }, { base .. 's' }, { base .. 't' }, 0, {}, {}
     for n = 1, #ids do
@@ -46,11 +49,11 @@ do
           break
         end
         local _, flags, priority = byte(record, 1, 3)
-        if flags % 2 == 1 and struct.unpack('<I6', record, 20) <= now then
+        if priority == 0 or priority > 15 or flags % 2 == 1 and struct.unpack('<I6', record, 20) <= now then
           plain = false
           break
         end
-        local fence, head, claim = epoch + taken + 1, nil, id
+        local fence, head, claim, tail = epoch + taken + 1, nil, id, tail
         if not state then
           local attempts = sub(record, 16, 19)
           if flags >= 4 then
@@ -66,11 +69,17 @@ do
             head = char(4, flags * 32, priority) .. pack('<I4I4', struct.unpack('<I2I2', attempts))
           end
         else
-          local was, flags = byte(state, 1, 2)
+          local was, flags, level = byte(state, 1, 3)
+          if was == 0 or was > 8 or level == 0 or level > 15 then
+            plain = false
+            break
+          end
           if was == 1 and flags % 32 < 16 then
             -- Its start is not marked yet: MARKED is the lowest bit, ORPHANED the next.
             local attempts = sub(state, 4, 11)
             head = char(4, flags - flags % 2, priority) .. attempts
+            -- Whoever lost the answer to the last settlement may ask for it again.
+            tail = times .. sub(state, 44, 59) .. who
             claim = id .. pack('<I8', fence) .. attempts .. char(flags % 4 >= 2 and 1 or 0)
           end
         end

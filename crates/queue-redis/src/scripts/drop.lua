@@ -1,4 +1,5 @@
--- Removes a queue with everything in it.
+-- Removes a queue with everything in it. Its tickets go on with the clock, so that no fence is given out twice; where they are ahead of it, the last
+-- of them stays.
 -- ARGV: 1 to refuse where jobs wait or run.
 -- Answers 1, or 0 where it refused.
 local left = 0
@@ -8,5 +9,7 @@ local keys = {}
 for _, key in ipairs(call('ZRANGE', B .. 'k', 0, -1)) do call('UNLINK', B .. 'k:' .. key) end
 for _, name in ipairs({ 'j', 's', 'i', 'h', 't', 'x', 'u', 'w', 'd', 'c', 'a', 'b', 'k', 'y', 'z', 'n', 'm', 'e', 'spec', 'f', 'g', 'o' }) do keys[#keys + 1] = B .. name end
 for priority = 1, 15 do keys[#keys + 1] = B .. 'r' .. priority end
+local last = tonumber(call('HGET', B .. 'n', 'ticket') or 0)
 call('UNLINK', unpack(keys))
+if last > now * TICKETS then call('HSET', B .. 'n', 'ticket', last) end
 return 1

@@ -4,7 +4,7 @@
 local live = 0
 for _, id in ipairs(ARGV) do
   local row, state = call('HGET', B .. 'j', id), call('HGET', B .. 's', id)
-  local s = row and (state and read_status(state) or first_status(read_record(row)))
+  local s = row and state_of(state, read_record(row))
   if s and s.state == PENDING and not has(s.flags, PARKED) then live = live + 1 end
 end
 return live

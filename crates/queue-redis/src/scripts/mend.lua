@@ -2,39 +2,80 @@
 -- leads next goes on there.
 -- ARGV: how many rows at most, about.
 -- Answers { how many repairs, 1 if a round is done }.
--- O(log n) a row; n jobs are leased, wait for a time, or are finished.
+-- O(log n) a row; n jobs are leased, wait for a time, or are finished. Where jobs are missing from their lines, O(1) for each in line, 10,000 at most.
 --
 -- A round: s  jobs with a status   j  those without one, if some of them must be missing from their line   u  unique keys   k  park keys;
 -- then the counters are set to what there is.
 local most = tonumber(ARGV[1])
-local at = call('HGET', B .. 'n', 'mend') or 's0'
+local at = call('HGET', B .. 'n', 'mend')
+if not at or not at:find('^[sjuk]%d+$') then at = 's0' end
 local phase, cursor = at:sub(1, 1), at:sub(2)
 local repairs = 0
 local function repaired() repairs = repairs + 1 end
 
--- Lines are in the order of their ranks, so who waits before the first of his line, and not at the head, is missing from it.
+-- Lines are in the order of their ranks, but for jobs that are new to them, whose ranks may all be 0. So who waits before the first of his line,
+-- and not at the head, is missing from it.
 local firsts = {}
 local function first_rank(priority)
   if firsts[priority] then return firsts[priority] end
-  local lane = B .. 'r' .. priority
-  local first = math.huge
+  local lane, place = B .. 'r' .. priority, 0
+  -- Behind a hundred that do not tell, nothing is known.
+  local first = 0
   for _ = 1, 100 do
-    local id = call('LINDEX', lane, 0)
-    if not id then break end
+    local id = call('LINDEX', lane, place)
+    if not id then
+      first = math.huge
+      break
+    end
     local row, state = call('HGET', B .. 'j', id), call('HGET', B .. 's', id)
-    local s = row and (state and read_status(state) or first_status(read_record(row)))
+    local s = row and state_of(state, read_record(row))
     if s and s.state == PENDING and not has(s.flags, PARKED) then
       first = s.rank
       break
     end
-    call('LPOP', lane)
+    -- What cannot be read stays.
+    if place == 0 and (s or not row) then call('LPOP', lane) else place = place + 1 end
   end
   firsts[priority] = first
   return first
 end
 
+-- Whether as many stand in lines and wait for times as are not finished.
+local function some_are_missing()
+  local standing = call('ZCARD', B .. 'h') + call('ZCARD', B .. 't')
+  for priority = 1, 15 do standing = standing + call('LLEN', B .. 'r' .. priority) end
+  return standing < call('HLEN', B .. 'j') - call('LLEN', B .. 'c') - call('ZCARD', B .. 'd')
+end
+
+-- Who stands in a line; nil where none can be missing, or where the lines are longer than one call may look through.
+local LINES = 10000
+local members, some = {}, nil
+local function members_of(priority)
+  if members[priority] ~= nil then return members[priority] or nil end
+  if some == nil then some = some_are_missing() end
+  local lane = B .. 'r' .. priority
+  local length = some and call('LLEN', lane) or math.huge
+  if length > LINES then
+    members[priority] = false
+    return nil
+  end
+  LINES = LINES - length
+  local found = {}
+  for _, id in ipairs(call('LRANGE', lane, 0, -1)) do found[id] = true end
+  members[priority] = found
+  return found
+end
+
+local function is_missing(id, s)
+  -- A claim ranks a job by its ticket: one that came back from it stands at the head, or nowhere.
+  if s.epoch > 0 and s.rank == s.epoch then return true end
+  local line = members_of(s.priority)
+  if line then return not line[id] end
+  return s.rank < first_rank(s.priority)
+end
+
 -- When a job that was submitted for later, and that nothing has happened to, is due; it stands in what is the client's of its record.
-local function due_of(row)
+local due_of = readable(function(row)
   local r, place = {}, 20
   r.flags = row:byte(2)
   if has(r.flags, EXPIRES) then place = place + 6 end
@@ -49,9 +90,9 @@ local function due_of(row)
     place = place + 1
   end
   return options % 2 == 1 and unpick('<I6', row, place) or now
-end
+end)
 
--- `timed` and `heads`: where it stands in `t` and `h`. A status may have a version of its own one day; what is not known is left alone.
+-- `timed` and `heads`: where it stands in `t` and `h`. What cannot be read comes to nobody here: it is left alone.
 local function look(id, s, row, timed, heads)
   local in_time = s.state == RUNNING or s.state == SCHEDULED or s.state == RETRYING or s.state == PENDING and has(s.flags, PARKED)
   if in_time and not timed then
@@ -60,8 +101,7 @@ local function look(id, s, row, timed, heads)
     timers[#timers + 1], timers[#timers + 2] = turn, id
     repaired()
   elseif s.state == PENDING and not has(s.flags, PARKED) and not heads then
-    -- A claim ranks a job by its ticket: one that came back from it stands at the head, or nowhere.
-    if s.epoch > 0 and s.rank == s.epoch or s.rank < first_rank(s.priority) then
+    if is_missing(id, s) then
       to_head(id, s)
       repaired()
     end
@@ -87,13 +127,6 @@ local function pairs_of(key, count)
   return ids, values
 end
 
--- Whether as many stand in lines and wait for times as are not finished.
-local function some_are_missing()
-  local standing = call('ZCARD', B .. 'h') + call('ZCARD', B .. 't')
-  for priority = 1, 15 do standing = standing + call('LLEN', B .. 'r' .. priority) end
-  return standing < call('HLEN', B .. 'j') - call('LLEN', B .. 'c') - call('ZCARD', B .. 'd')
-end
-
 -- Counts anew what can be counted at one look.
 local function recount()
   local timed = call('ZCARD', B .. 't')
@@ -103,7 +136,7 @@ local function recount()
   local states = timed > 0 and call('HMGET', B .. 's', unpack(ids)) or {}
   for n, id in ipairs(ids) do
     local s = states[n] and read_status(states[n])
-    if not s and call('HEXISTS', B .. 'j', id) == 1 then s = { state = SCHEDULED, flags = 0 } end
+    if not states[n] and call('HEXISTS', B .. 'j', id) == 1 then s = { state = SCHEDULED, flags = 0 } end
     if s and s.state <= RUNNING then
       if s.state == PENDING then
         if has(s.flags, PARKED) then found.k = found.k + 1 end
@@ -132,7 +165,7 @@ function parts.s()
   local timed, heads = call('ZMSCORE', B .. 't', unpack(ids)), call('ZMSCORE', B .. 'h', unpack(ids))
   for n, id in ipairs(ids) do
     local s = read_status(states[n])
-    if s.state <= RUNNING then
+    if s and s.state <= RUNNING then
       if call('HEXISTS', B .. 'j', id) == 0 then
         -- There is nothing left to run.
         call('HDEL', B .. 's', id)
@@ -152,17 +185,23 @@ function parts.j()
   local states = call('HMGET', B .. 's', unpack(ids))
   local timed, heads = call('ZMSCORE', B .. 't', unpack(ids)), call('ZMSCORE', B .. 'h', unpack(ids))
   for n, id in ipairs(ids) do
-    if not states[n] then look(id, first_status(read_record(records[n])), records[n], timed[n], heads[n]) end
+    local s = not states[n] and first_status(read_record(records[n]))
+    if s then look(id, s, records[n], timed[n], heads[n]) end
   end
 end
+
+local held_until = readable(function(hold) return (unpick('<I6', hold, 17)) end)
 
 function parts.u()
   local keys, holds = pairs_of('u', PART)
   for n, key in ipairs(keys) do
-    local id, till = holds[n]:sub(1, 16), unpick('<I6', holds[n], 17)
+    local id, till = holds[n]:sub(1, 16), held_until(holds[n])
     local state = call('HGET', B .. 's', id)
-    local is_over = state and state:byte() > RUNNING or call('HEXISTS', B .. 'j', id) == 0
-    if till == 0 and is_over or till > 0 and till <= now then
+    local s = state and read_status(state)
+    local is_over = s and s.state > RUNNING or call('HEXISTS', B .. 'j', id) == 0
+    if not till then
+      -- Whoever wrote it knows what it says.
+    elseif till == 0 and is_over or till > 0 and till <= now then
       call('HDEL', B .. 'u', key)
       repaired()
     elseif till > 0 and not call('ZSCORE', B .. 'w', key) then
@@ -184,7 +223,7 @@ function parts.k()
       local state = call('HGET', B .. 's', id)
       local s = state and read_status(state)
       local parked = s and s.state == PENDING and has(s.flags, PARKED) and call('HGET', B .. 'i', id .. 'k') == key
-      if not parked then
+      if not parked and (s or not state) then
         call('ZREM', line, id)
         repaired()
       end

@@ -80,14 +80,25 @@ local function first_status(r)
     print = string.rep('\0', 8), worker = '' }
 end
 
+-- What is known of a job by its status and its record, which is read already; as it was submitted only where there is no status. Nil of one that
+-- has a record but cannot be read: such a one is let stand where it stands, or is put off, until somebody comes who can.
+local function state_of(state, r)
+  if not r then return nil end
+  if state then return read_status(state) end
+  return first_status(r)
+end
+
 -- Generations: when the later one is so large, it becomes the earlier one.
 local GONE, NOTES = 10000, 1024
 
 -- More than any job holds: added to what it holds where of its details there is only a result.
 local ONLY_RESULT = 2 ^ 40
 
+-- Tickets a millisecond.
+local TICKETS = 64
+
 local delta, rows, dropped, timers, untimed, lanes, told, over, bare, unending, gone, notes
-local watched, sleeping, paused
+local watched, sleeping, paused, ticket
 local ready
 
 -- Turns to a queue. Whatever was changed of another must be flushed before.
@@ -95,17 +106,24 @@ local function turn_to(base)
   B = base
   delta, rows, dropped, timers, untimed, lanes, told, ready = {}, {}, {}, {}, {}, {}, {}, 0
   over, bare, unending, gone, notes = {}, {}, {}, {}, {}
-  local switches = call('HMGET', B .. 'n', 'watched', 'sleeping', 'paused')
+  local switches = call('HMGET', B .. 'n', 'watched', 'sleeping', 'paused', 'ticket')
   watched = tonumber(switches[1] or 0) > now
   sleeping = tonumber(switches[2] or 0) > now
   paused = switches[3] == '1'
+  -- Given once, and never again even where a failover lost the last of them: tickets keep up with the clock, 64 a millisecond, and so outrun all
+  -- that were given before it by a queue that gave no more than these. As ranks they fit 48 bits until the year 2109.
+  ticket = math.max(tonumber(switches[4] or 0), now * TICKETS)
 end
 turn_to(KEYS[1])
 
 local function count(name, by) delta[name] = (delta[name] or 0) + by end
 
 -- The first of so many numbers that were never given before: they rank jobs and fence leases.
-local function tickets(n) return call('HINCRBY', B .. 'n', 'ticket', n) - n + 1 end
+local function tickets(n)
+  ticket = ticket + n
+  call('HSET', B .. 'n', 'ticket', ticket)
+  return ticket - n + 1
+end
 
 local function record_of(id)
   local row = call('HGET', B .. 'j', id)
@@ -346,11 +364,15 @@ local function advance(limit, tracked)
     local rank = tickets(#due)
     for n, id in ipairs(due) do
       local r = records[n] and read_record(records[n])
-      local s = r and (states[n] and read_status(states[n]) or first_status(r))
-      untimed[#untimed + 1] = id
-      if records[n] and not r then
-        local waits = states[n] and read_status(states[n])
-        if waits and waits.state > PENDING and waits.state <= RUNNING then
+      local s = state_of(states[n], r)
+      local waits = not s and states[n] and read_status(states[n])
+      if records[n] and states[n] and not s and not waits then
+        call('ZADD', B .. 't', now + UNREADABLE, id)
+      else
+        untimed[#untimed + 1] = id
+      end
+      if records[n] and not r and (waits and waits.state <= RUNNING or not states[n]) then
+        if waits and waits.state > PENDING then
           move(waits, PENDING)
           keep(id, waits)
         end
@@ -379,7 +401,7 @@ local function advance(limit, tracked)
       end
     end
     write_lanes()
-    call('ZREM', B .. 't', unpack(untimed))
+    if #untimed > 0 then call('ZREM', B .. 't', unpack(untimed)) end
     untimed = {}
     if #rows > 0 then call('HSET', B .. 's', unpack(rows)) end
     rows = {}
@@ -390,7 +412,8 @@ local function advance(limit, tracked)
     call('ZREM', B .. 'x', unpack(ending))
     for n, id in ipairs(ending) do
       local r = records[n] and read_record(records[n])
-      local s = r and (states[n] and read_status(states[n]) or first_status(r))
+      local s = state_of(states[n], r)
+      if records[n] and not s then call('ZADD', B .. 'x', now + UNREADABLE, id) end
       -- One that runs may end well; should it come back, its claim looks again.
       if s and s.state <= RETRYING then
         if has(s.flags, PARKED) then leave_key(id, s) end

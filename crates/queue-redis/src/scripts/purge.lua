@@ -1,5 +1,5 @@
--- Cancels jobs that wait, a part of them.
--- ARGV: tracked (1 or 0), how many at most, how many of those that wait for a time to pass over (they run).
+-- Cancels jobs that wait, a part of them. What cannot be read is left to who can.
+-- ARGV: tracked (1 or 0), how many at most, how many of those that wait for a time to pass over (they run, or cannot be read).
 -- Answers { how many, how many to pass over next time, 1 if there is more }.
 -- O(log n) each.
 local tracked, most, skip = ARGV[1] == '1', tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -19,8 +19,9 @@ gather(timed)
 local purged, ran = 0, 0
 local seen = {}
 for n, id in ipairs(ids) do
-  local r, state = record_of(id), call('HGET', B .. 's', id)
-  local s = r and (state and read_status(state) or first_status(r))
+  local row, state = call('HGET', B .. 'j', id), call('HGET', B .. 's', id)
+  local r = row and read_record(row)
+  local s = state_of(state, r)
   if s and s.state <= RETRYING and not seen[id] then
     seen[id] = true
     if has(s.flags, PARKED) then leave_key(id, s) end
@@ -29,6 +30,9 @@ for n, id in ipairs(ids) do
     purged = purged + 1
   elseif n > #ids - #timed then
     ran = ran + 1
+  elseif row and not s then
+    -- It is out of its line, and no less a job.
+    call('ZADD', B .. 't', 'NX', now + UNREADABLE, id)
   end
 end
 flush()

@@ -9,8 +9,8 @@ local more = advance(most, tracked)
 
 for _, key in ipairs(call('ZRANGEBYSCORE', B .. 'w', '-inf', now, 'LIMIT', 0, most)) do
   local held = call('HGET', B .. 'u', key)
-  local till = held and unpick('<I6', held, 17)
-  if held and till > 0 and till <= now then call('HDEL', B .. 'u', key) end
+  local till = held and #held >= 22 and unpick('<I6', held, 17)
+  if till and till > 0 and till <= now then call('HDEL', B .. 'u', key) end
   call('ZREM', B .. 'w', key)
 end
 

@@ -11,7 +11,7 @@ use redis::Value;
 use super::{Inner, scripts};
 use crate::{SCHEME, fault, link};
 
-/// Tickets keep up with the milliseconds of the epoch, so these last until the year 2527.
+/// Tickets keep up with the clock, four a millisecond of the epoch, so these last until the year 2109.
 const TICKET_BITS: u32 = 44;
 /// As many queues can a store have known.
 const MOST: u64 = (1 << (u64::BITS - TICKET_BITS)) - 1;

@@ -22,18 +22,21 @@ async fn nonsense_in_a_record_is_that_jobs_trouble_alone() {
         let base = 100 * round as u64;
         publish(&provider, &rig.queue, (base..base + 10).map(envelope).collect()).await;
         rig.ask(&[b"HSET", rig.key("j").as_bytes(), id(base + 3).as_bytes(), nonsense]);
-        // Without a status it is as it was submitted.
+        // What became of it nobody can say: it is not taken for one that never ran. The last can be read.
+        let lost = if round < 3 { vec![base + 3, base + 5] } else { vec![base + 3] };
+        let sound = 10 - lost.len();
         rig.ask(&[b"HSET", rig.key("s").as_bytes(), id(base + 5).as_bytes(), nonsense]);
         let mut done = HashSet::new();
         let start = std::time::Instant::now();
-        while done.len() < 9 {
-            assert!(start.elapsed() < Duration::from_secs(5), "{nonsense:?} keeps others: {} of 9 done", done.len());
+        while done.len() < sound {
+            let late = start.elapsed() > Duration::from_secs(5);
+            assert!(!late, "{nonsense:?} keeps others: {} of {sound} done", done.len());
             let jobs = consumer.fetch(10, Duration::from_millis(200)).await.expect("others go on");
             let settlements: Vec<_> = jobs.iter().map(|job| Settlement::new(job.receipt, complete())).collect();
             consumer.settle(&settlements).await;
             done.extend(jobs.iter().map(|job| job.receipt.id));
         }
-        let expected: HashSet<JobId> = (base..base + 10).filter(|n| *n != base + 3).map(id).collect();
+        let expected: HashSet<JobId> = (base..base + 10).filter(|n| !lost.contains(n)).map(id).collect();
         assert_eq!(done, expected);
         // It is shown as what it is, and asking for it or its neighbours works.
         let store = provider.job_store().unwrap();
