@@ -11,6 +11,9 @@ use super::{Address, node::Failure};
 /// Said of a change that was made and that too few replicas confirmed.
 pub(crate) const UNCONFIRMED: &str = "UNCONFIRMED";
 
+/// Said where all connections of one use are in use: no fault of the server, and nothing was done.
+pub(crate) const POOL_FULL: &str = "POOLFULL";
+
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// The slot lives elsewhere now.
@@ -32,9 +35,9 @@ pub(crate) fn verdict(failure: &Failure) -> Verdict {
     let error = &failure.error;
     match error.code() {
         Some("MOVED" | "ASK") => redirect(error, &failure.asked),
-        Some("TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" | "NOSCRIPT" | "BUSY" | "NOREPLICAS") => {
-            Verdict::Later
-        }
+        Some(
+            "TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" | "NOSCRIPT" | "BUSY" | "NOREPLICAS" | POOL_FULL,
+        ) => Verdict::Later,
         Some("READONLY") => Verdict::Elsewhere,
         Some("UNBLOCKED") => Verdict::Lost,
         Some(_) => Verdict::Final,
@@ -134,7 +137,7 @@ mod tests {
         };
         for sent in [false, true] {
             assert_eq!(judge("READONLY", sent), Verdict::Elsewhere);
-            for code in ["CLUSTERDOWN", "MASTERDOWN", "LOADING", "TRYAGAIN"] {
+            for code in ["CLUSTERDOWN", "MASTERDOWN", "LOADING", "TRYAGAIN", POOL_FULL] {
                 assert_eq!(judge(code, sent), Verdict::Later, "{code}");
             }
             assert_eq!(judge(UNCONFIRMED, sent), Verdict::Final);
