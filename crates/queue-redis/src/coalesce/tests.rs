@@ -104,11 +104,12 @@ fn a_runtime_that_ends_leaves_the_line_to_others() {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     });
-    let sent = ours.block_on(async {
-        let sent = send(&coalescer, 7);
+    let mut sent = None;
+    ours.block_on(async {
+        sent = Some(send(&coalescer, 7));
         tokio::time::sleep(Duration::from_millis(5)).await;
-        sent
     });
+    let sent = sent.unwrap();
     assert!(!sent.is_finished());
     drop(theirs);
     let answer = ours.block_on(async { tokio::time::timeout(Duration::from_secs(5), sent).await });
