@@ -23,7 +23,7 @@ use crate::{
 const LISTEN: Duration = Duration::from_secs(30);
 /// How soon an event of a queue is heard of that was not there before.
 const NEW: Duration = Duration::from_secs(1);
-/// How often the streams of several queues of a cluster are looked at.
+/// How often streams are looked at where one wait is not enough (several queues of a cluster), or none is free (many watch).
 const POLL: Duration = Duration::from_millis(250);
 const RETRY: Duration = Duration::from_millis(200);
 /// Events that a slow watcher may be behind.
@@ -174,7 +174,13 @@ impl Watcher {
             return Ok(Vec::new());
         }
         // One wait is for one slot.
-        if queues.len() > 1 && self.shared.link.is_cluster() {
+        let is_one = queues.len() == 1 || !self.shared.link.is_cluster();
+        let waiting = match connection.take() {
+            Some(waiting) if is_one => Some(waiting),
+            None if is_one => self.shared.link.watching(&self.stream(&queues[0].0)).await?,
+            _ => None,
+        };
+        let Some(mut waiting) = waiting else {
             tokio::time::sleep(POLL).await;
             let mut events = Vec::new();
             for queue in &queues {
@@ -182,17 +188,13 @@ impl Watcher {
                 events.extend(self.events(answer, std::slice::from_ref(queue)).await);
             }
             return Ok(events);
-        }
+        };
         let waits = match self.what {
             // New queues join within that time.
             Watch::All => NEW,
             // It need not say again that it listens.
             Watch::Commands(_) => 2 * LISTEN,
             _ => LISTEN / 3,
-        };
-        let mut waiting = match connection.take() {
-            Some(waiting) => waiting,
-            None => self.shared.link.waiting(&self.stream(&queues[0].0)).await?,
         };
         let answer = waiting.ask(&self.command(&queues, Some(waits)), waits).await?;
         *connection = Some(waiting);

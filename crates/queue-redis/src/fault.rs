@@ -3,7 +3,7 @@
 use queue_core::{Error, ErrorCode};
 use redis::{ErrorKind, RedisError};
 
-use crate::client::UNCONFIRMED;
+use crate::client::{POOL_FULL, UNCONFIRMED};
 
 /// Whether the server itself refused, so that nothing was done.
 pub(crate) fn is_refusal(error: &RedisError) -> bool {
@@ -25,6 +25,10 @@ pub(crate) fn of(error: &RedisError, operation: &'static str) -> Error {
         UNCONFIRMED => (
             ErrorCode::Unavailable,
             "it was done, but too few replicas confirmed it in time: a failover may lose it".into(),
+        ),
+        POOL_FULL => (
+            ErrorCode::Unavailable,
+            "all connections that callers may have to themselves are in use: give the pool a greater `max`".into(),
         ),
         "UNBLOCKED" => (ErrorCode::Unavailable, "this Redis is not the primary any more".into()),
         "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "NOREPLICAS" => {

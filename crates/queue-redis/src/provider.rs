@@ -12,7 +12,7 @@ use queue_core::{
         Capabilities, ConsumeOptions, Consumer, Durability, LeaseModel, OnFull, ParkKey, PublishOptions,
         PublishOutcome, QueueAdmin, Rejection, Support, Topics,
     },
-    queue_spec::Order,
+    queue_spec::{Order, Tracking},
     store::JobStore,
 };
 use redis::Value;
@@ -22,7 +22,7 @@ use crate::{
     SCHEME,
     admin::RedisAdmin,
     client::{ClientOptions, RedisClusterClient},
-    coalesce::Coalescer,
+    coalesce::{CALL_BYTES, Coalescer},
     consumer::RedisConsumer,
     fault,
     layout::Layout,
@@ -189,10 +189,14 @@ impl RedisProvider {
         loop {
             let begun = Instant::now();
             let mut full = Vec::new();
-            for part in waiting.chunks(BATCH) {
+            for part in parts(&batch, &waiting) {
                 let jobs: Vec<Envelope> = part.iter().map(|index| batch[*index].clone()).collect();
                 let published = tokio::time::timeout_at(deadline, self.shared.lines.send(&line, jobs)).await;
-                let mut published = published.unwrap_or_else(|_| vec![late(); part.len()]);
+                let mut published = match published {
+                    Ok(Some(published)) => published,
+                    Ok(None) => vec![PublishOutcome::Rejected(Rejection::Unavailable(closed("publish"))); part.len()],
+                    Err(_) => vec![late(); part.len()],
+                };
                 published.resize_with(part.len(), unknown);
                 for (index, outcome) in part.iter().zip(published) {
                     if matches!(outcome, PublishOutcome::Rejected(Rejection::Full)) {
@@ -214,6 +218,27 @@ impl RedisProvider {
         }
         outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unknown)).collect()
     }
+}
+
+/// Cuts into one call's worth each, by number and by bytes.
+fn parts<'a>(batch: &[Envelope], indexes: &'a [usize]) -> Vec<&'a [usize]> {
+    let (mut parts, mut start, mut bytes) = (Vec::new(), 0, 0);
+    for (at, index) in indexes.iter().enumerate() {
+        let len = batch[*index].encoded_len();
+        if at > start && (at - start == BATCH || bytes + len > CALL_BYTES) {
+            parts.push(&indexes[start..at]);
+            (start, bytes) = (at, 0);
+        }
+        bytes += len;
+    }
+    if start < indexes.len() {
+        parts.push(&indexes[start..]);
+    }
+    parts
+}
+
+fn closed(operation: &'static str) -> Error {
+    Error::new(ErrorCode::Closed, "this connection was closed: connect again").at(operation).by(SCHEME)
 }
 
 /// What the calls of publishers that ride together have in common.
@@ -311,7 +336,7 @@ impl Shared {
         let process = format!("{:016x}{:016x}", env.random.next_u64(), env.random.next_u64());
         let wakes = Wakes::new(link.clone(), &layout, &process);
         let publisher = link.clone();
-        let lines = Coalescer::new(BATCH, move |line: Line, batch: Vec<Envelope>| {
+        let lines = Coalescer::new(BATCH, Envelope::encoded_len, move |line: Line, batch: Vec<Envelope>| {
             let link = publisher.clone();
             async move { publish_once(&link, &line, &batch).await }.boxed()
         });
@@ -321,8 +346,7 @@ impl Shared {
 
     pub(crate) fn open(&self, operation: &'static str) -> Result<()> {
         if self.is_closed() {
-            let message = "this connection was closed: connect again";
-            return Err(Error::new(ErrorCode::Closed, message).at(operation).by(SCHEME));
+            return Err(closed(operation));
         }
         Ok(())
     }
@@ -495,7 +519,8 @@ impl QueueProvider for RedisProvider {
 
     async fn close(&self) -> Result<()> {
         self.shared.closed.send_replace(true);
-        self.shared.wakes.close();
+        self.shared.lines.close();
+        self.shared.wakes.close().await;
         Ok(())
     }
 }
@@ -528,5 +553,9 @@ pub(crate) fn capabilities(spec: Option<&QueueSpec>) -> Capabilities {
     can.max_batch = BATCH;
     can.broker_clock = true;
     can.durability = &["relaxed", "replicated"];
+    if spec.is_some_and(|spec| spec.tracking == Tracking::Off) {
+        // What has ended is forgotten with its id.
+        can.dedup_by_id = Support::Unsupported { instead: "declare the queue with tracking" };
+    }
     can
 }

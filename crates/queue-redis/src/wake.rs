@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use redis::{RedisResult, Value};
 use tokio::{sync::Notify, task::JoinHandle};
 
@@ -40,8 +41,17 @@ struct Shared {
 struct State {
     sleepers: HashMap<String, Sleepers>,
     /// By what each waits for: a queue, or all.
-    waits: HashMap<String, JoinHandle<()>>,
+    waits: HashMap<String, Wait>,
+    /// Queues of which a marker was taken for somebody who has gone: it is to be set again.
+    owed: Vec<String>,
     closed: bool,
+}
+
+#[derive(Debug)]
+struct Wait {
+    task: JoinHandle<()>,
+    /// Whether it may wait in the server.
+    has_place: bool,
 }
 
 #[derive(Debug, Default)]
@@ -65,10 +75,11 @@ impl Wakes {
             entry.count += 1;
             let wake = Arc::clone(&entry.wake);
             let waits_for = if shared.link.is_cluster() { base } else { "" };
-            if !state.closed && state.waits.get(waits_for).is_none_or(JoinHandle::is_finished) {
-                state.waits.retain(|_, wait| !wait.is_finished());
-                let wait = tokio::spawn(Arc::clone(shared).listen(waits_for.to_owned(), state.waits.len() < WAITS));
-                state.waits.insert(waits_for.to_owned(), wait);
+            // One whose runtime has ended is finished, and could not say so.
+            if !state.closed && state.waits.get(waits_for).is_none_or(|wait| wait.task.is_finished()) {
+                state.waits.retain(|_, wait| !wait.task.is_finished());
+                let task = tokio::spawn(Arc::clone(shared).listen(waits_for.to_owned()));
+                state.waits.insert(waits_for.to_owned(), Wait { task, has_place: false });
             }
             wake
         };
@@ -77,16 +88,38 @@ impl Wakes {
     }
 
     /// Ends the waits, and wakes everybody.
-    pub(crate) fn close(&self) {
-        let mut state = self.shared.lock();
-        state.closed = true;
-        for (_, wait) in state.waits.drain() {
-            wait.abort();
+    pub(crate) async fn close(&self) {
+        /// By then the server has heard that the connections are closed, and gives them nothing.
+        const HEARD: Duration = Duration::from_millis(50);
+        /// Nobody waits for long for a server that is away.
+        const GIVE_UP: Duration = Duration::from_secs(1);
+        let (waits, bases) = {
+            let mut state = self.shared.lock();
+            state.closed = true;
+            for entry in state.sleepers.values() {
+                entry.wake.notify_waiters();
+                entry.wake.notify_one();
+            }
+            let mut bases = std::mem::take(&mut state.owed);
+            bases.extend(state.sleepers.keys().cloned());
+            (std::mem::take(&mut state.waits), bases)
+        };
+        if waits.is_empty() {
+            return;
         }
-        for entry in state.sleepers.values() {
-            entry.wake.notify_waiters();
-            entry.wake.notify_one();
+        for wait in waits.values() {
+            wait.task.abort();
         }
+        for (_, wait) in waits {
+            // It was cancelled.
+            let _ = wait.task.await;
+        }
+        // A wait that was cut may have popped a marker: others that sleep on the queue should look.
+        let mark_again = async {
+            tokio::time::sleep(HEARD).await;
+            futures_util::future::join_all(bases.iter().map(|base| self.shared.mark(base))).await;
+        };
+        let _ = tokio::time::timeout(GIVE_UP, mark_again).await;
     }
 
     /// Wakes all who sleep here on a queue.
@@ -100,7 +133,7 @@ impl Wakes {
 impl Drop for Wakes {
     fn drop(&mut self) {
         for (_, wait) in self.shared.lock().waits.drain() {
-            wait.abort();
+            wait.task.abort();
         }
     }
 }
@@ -120,6 +153,12 @@ impl Drop for Sleeper {
             entry.count -= 1;
             if entry.count == 0 {
                 state.sleepers.remove(&self.base);
+                // Nobody heard of the last marker.
+                let is_owed = self.wake.notified().now_or_never().is_some();
+                if is_owed && !state.closed && !state.owed.contains(&self.base) {
+                    state.owed.push(self.base.clone());
+                    self.shared.changed.notify_waiters();
+                }
             }
         }
     }
@@ -146,24 +185,70 @@ impl Shared {
         }
     }
 
-    async fn listen(self: Arc<Self>, waits_for: String, has_room: bool) {
+    /// Whether there is nothing more to wait for. Said and done in one step, so that whoever falls asleep next finds no listener.
+    fn leaves(&self, waits_for: &str) -> bool {
+        let mut state = self.lock();
+        let is_over = !state.sleepers.contains_key(waits_for) && !state.owed.iter().any(|base| base == waits_for);
+        if is_over {
+            state.waits.remove(waits_for);
+        }
+        is_over
+    }
+
+    /// Whether it may wait in the server; then it may as long as it lives.
+    fn has_place(&self, waits_for: &str) -> bool {
+        let mut state = self.lock();
+        let taken = state.waits.iter().filter(|(name, wait)| wait.has_place && *name != waits_for).count();
+        let Some(wait) = state.waits.get_mut(waits_for) else { return false };
+        wait.has_place = wait.has_place || taken < WAITS;
+        wait.has_place
+    }
+
+    /// Sets the marker of a queue, for whoever sleeps on it anywhere.
+    async fn mark(&self, base: &str) -> RedisResult<()> {
+        self.link.ask(redis::cmd("ZADD").arg(format!("{base}m")).arg(0).arg("0")).await.map(drop)
+    }
+
+    /// Sets the markers that were taken for somebody who has gone.
+    async fn pay(&self, waits_for: &str) -> RedisResult<()> {
+        loop {
+            let owed = {
+                let mut state = self.lock();
+                let at = state.owed.iter().position(|base| waits_for.is_empty() || base == waits_for);
+                at.map(|at| state.owed.swap_remove(at))
+            };
+            let Some(base) = owed else { return Ok(()) };
+            if let Err(error) = self.mark(&base).await {
+                self.lock().owed.push(base);
+                return Err(error);
+            }
+        }
+    }
+
+    async fn listen(self: Arc<Self>, waits_for: String) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
+            if self.pay(&waits_for).await.is_err() {
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
             if self.bases(&waits_for).is_empty() {
                 // On a cluster there may be another queue to wait for instead.
                 let rest = tokio::time::timeout(LONGEST, changed).await;
-                if rest.is_err() && !waits_for.is_empty() && self.bases(&waits_for).is_empty() {
+                if rest.is_err() && !waits_for.is_empty() && self.leaves(&waits_for) {
                     return;
                 }
                 continue;
             }
-            if !has_room {
+            if !self.has_place(&waits_for) {
                 tokio::time::sleep(LOOK).await;
                 self.wake_for(&self.bases(&waits_for));
-                // Perhaps there is by now: the next sleeper asks for a wait again.
-                return;
+                if self.leaves(&waits_for) {
+                    return;
+                }
+                continue;
             }
             if let Err(error) = self.wait(&waits_for).await {
                 tracing::debug!(%error, "the wait for jobs broke; looking again");
@@ -198,6 +283,7 @@ impl Shared {
                 let changed = self.changed.notified();
                 tokio::pin!(changed);
                 changed.as_mut().enable();
+                self.pay(waits_for).await?;
                 if stirs && self.bases("").iter().any(|base| !bases.contains(base)) {
                     let stir = redis::cmd("ZADD").arg(&self.stir).arg(0).arg("0").take();
                     self.link.ask(&stir).await?;
@@ -217,14 +303,19 @@ impl Shared {
 
     async fn wake(&self, key: &str) -> RedisResult<()> {
         let Some(base) = key.strip_suffix('m').filter(|_| key != self.stir) else { return Ok(()) };
-        let wake = self.lock().sleepers.get(base).map(|entry| Arc::clone(&entry.wake));
-        match wake {
-            Some(wake) => wake.notify_one(),
-            // Nobody sleeps here any more: the marker was for somebody else.
-            None => {
-                self.link.ask(redis::cmd("ZADD").arg(key).arg(0).arg("0")).await?;
+        {
+            let mut state = self.lock();
+            match state.sleepers.get(base) {
+                // Under the lock: who goes without having heard of it says so.
+                Some(entry) => {
+                    entry.wake.notify_one();
+                    return Ok(());
+                }
+                // Nobody sleeps here any more: the marker was for somebody else.
+                None if !state.owed.iter().any(|owed| owed == base) => state.owed.push(base.to_owned()),
+                None => {}
             }
         }
-        Ok(())
+        self.pay(base).await
     }
 }

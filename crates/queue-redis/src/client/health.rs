@@ -47,3 +47,67 @@ async fn ask_sentinels(inner: &Inner) {
         _ => inner.topology.lost(&current),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::client::{
+        Address, ClientOptions,
+        node::{Node, Opener},
+    };
+
+    /// Says `OK` to whatever it is asked on connections from `quiet` on, and nothing on those before.
+    async fn answer(listener: TcpListener, quiet: Arc<AtomicUsize>) {
+        let mut connections = tokio::task::JoinSet::new();
+        for number in 0.. {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let quiet = Arc::clone(&quiet);
+            connections.spawn(async move {
+                let mut buffer = [0; 4_096];
+                while let Ok(read @ 1..) = socket.read(&mut buffer).await {
+                    let asked = buffer[..read].iter().filter(|byte| **byte == b'*').count();
+                    if number >= quiet.load(Ordering::Relaxed) {
+                        socket.write_all("+OK\r\n".repeat(asked).as_bytes()).await.unwrap();
+                    }
+                }
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_long_answer_on_the_shared_connection_is_no_silence() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::new("127.0.0.1", listener.local_addr().unwrap().port());
+        let quiet = Arc::new(AtomicUsize::new(0));
+        let server = tokio::spawn(answer(listener, Arc::clone(&quiet)));
+        let mut options = ClientOptions::new(Servers::One(address.clone()));
+        options.answer_timeout = Duration::from_millis(1_500);
+        let client = redis::Client::open(format!("redis://{address}/")).unwrap();
+        let node = || {
+            let opener = Opener::new(client.clone(), false, &options);
+            Node::new(address.clone(), opener, &options).unwrap()
+        };
+        let other = node();
+        let node = node();
+        let within = Duration::from_millis(600);
+        node.ping(within).await.unwrap();
+        quiet.store(1, Ordering::Relaxed);
+        node.ping(within).await.expect("it answers whoever asks on another connection");
+        let begun = Instant::now();
+        while node.ping(within).await.is_ok() {
+            assert!(begun.elapsed() < Duration::from_secs(4), "a connection that is dead for good is kept");
+        }
+        assert!(begun.elapsed() > Duration::from_secs(1), "{:?}", begun.elapsed());
+        other.ping(within).await.unwrap();
+        quiet.store(usize::MAX, Ordering::Relaxed);
+        assert!(other.ping(within).await.is_err(), "it says nothing to anybody");
+        server.abort();
+    }
+}

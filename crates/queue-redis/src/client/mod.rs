@@ -20,9 +20,9 @@ pub use self::{
     stats::{ClientEvent, ClientStats},
 };
 pub(crate) use self::{
-    node::{Call, Own},
+    node::{Call, Own, Use},
     slots::slot_of,
-    verdict::UNCONFIRMED,
+    verdict::{POOL_FULL, UNCONFIRMED},
 };
 use self::{
     node::{Failure, Node},
@@ -236,15 +236,12 @@ impl Inner {
     }
 
     /// A connection of one's own to the server that has the key.
-    pub(crate) async fn own(&self, key: Option<&str>) -> RedisResult<Own> {
+    pub(crate) async fn own(&self, key: Option<&str>, purpose: Use) -> RedisResult<Own> {
         let node = self.topology.node_for(key).await?;
-        let own = node.own().await;
+        let own = node.own(purpose).await;
         if let Err(error) = &own {
             let failure = Failure { error: error.clone(), sent: false, asked: node.address.clone() };
-            // A full pool is no fault of the server.
-            if !(error.is_timeout() && node.status().waiting > 0) {
-                self.blame(&node, &failure);
-            }
+            self.blame(&node, &failure);
         }
         own
     }
@@ -268,11 +265,12 @@ impl Inner {
         let (retries, failures) = (read(&told.retries), read(&told.failures));
         let mut stats = ClientStats { lost, calls, retries, failures, ..ClientStats::default() };
         for node in self.topology.nodes() {
-            let status = node.status();
             stats.servers += usize::from(node.is_connected());
-            stats.pooled += status.size;
-            stats.idle += status.available;
-            stats.waiting += status.waiting;
+            for status in node.status() {
+                stats.pooled += status.size;
+                stats.idle += status.available;
+                stats.waiting += status.waiting;
+            }
             stats.opened += read(&node.opened);
         }
         stats

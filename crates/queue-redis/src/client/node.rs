@@ -2,13 +2,13 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use deadpool::managed::{self, Metrics, Object, PoolError, RecycleError};
+use deadpool::managed::{self, Metrics, Object, PoolError, RecycleError, TimeoutType};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, Value,
     aio::MultiplexedConnection,
@@ -18,12 +18,29 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Address, ClientOptions, verdict::UNCONFIRMED};
+use super::{
+    Address, ClientOptions,
+    verdict::{POOL_FULL, UNCONFIRMED},
+};
 
 /// Commands that wait for the socket: more than redis-rs' 50, for a batch of callers should not wait for each other.
 const BUFFER: usize = 512;
 /// What is waited for longer than it said was lost.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// What a connection of one's own is for. Each use has its own pool: whoever holds one for as long as he lives takes none from those
+/// who need one for a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// A call that hears from replicas: for as long as it takes.
+    Call,
+    /// Waits for jobs: a few for each process.
+    Wake,
+    /// Follows a stream: one for each who watches. Who finds none free is told so at once, and looks now and then instead.
+    Watch,
+}
+
+const USES: usize = 3;
 
 /// What is asked of a server.
 #[derive(Debug, Clone, Copy)]
@@ -105,7 +122,10 @@ pub(crate) struct Node {
     opener: Arc<Opener>,
     answer_timeout: Duration,
     shared: OnceCell<MultiplexedConnection>,
-    own: managed::Pool<Opening>,
+    /// Since when the shared connection leaves a look unanswered, though the server answers on others.
+    silent: Mutex<Option<Instant>>,
+    /// By [`Use`].
+    own: [managed::Pool<Opening>; USES],
     gone: watch::Sender<bool>,
     pub(crate) opened: Arc<AtomicU64>,
 }
@@ -113,20 +133,24 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn new(address: Address, opener: Opener, options: &ClientOptions) -> RedisResult<Arc<Self>> {
         let (opener, opened) = (Arc::new(opener), Arc::new(AtomicU64::new(0)));
-        let opening = Opening { opener: Arc::clone(&opener), opened: Arc::clone(&opened) };
         let timeouts = managed::Timeouts {
             wait: Some(options.pool.wait_timeout),
             create: None,
             recycle: Some(options.connect_timeout),
         };
         let config = managed::PoolConfig { timeouts, ..managed::PoolConfig::new(options.pool.max.max(1)) };
-        let pool = managed::Pool::builder(opening).config(config).runtime(deadpool::Runtime::Tokio1);
-        let own = pool.build().map_err(|_| (ErrorKind::InvalidClientConfig, "the pool cannot be made"))?;
+        let pool = || {
+            let opening = Opening { opener: Arc::clone(&opener), opened: Arc::clone(&opened) };
+            let pool = managed::Pool::builder(opening).config(config).runtime(deadpool::Runtime::Tokio1);
+            pool.build().map_err(|_| (ErrorKind::InvalidClientConfig, "the pool cannot be made"))
+        };
+        let own = [pool()?, pool()?, pool()?];
         Ok(Arc::new(Self {
             address,
             opener,
             answer_timeout: options.answer_timeout,
             shared: OnceCell::new(),
+            silent: Mutex::default(),
             own,
             gone: watch::Sender::new(false),
             opened,
@@ -140,7 +164,7 @@ impl Node {
     /// Whoever waits on it waits no more.
     pub(crate) fn leave(&self) {
         self.gone.send_replace(true);
-        self.own.close();
+        self.own.iter().for_each(managed::Pool::close);
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -157,32 +181,47 @@ impl Node {
     }
 
     /// A connection of one's own.
-    pub(crate) async fn own(self: &Arc<Self>) -> RedisResult<Own> {
-        let connection = self.own.get().await.map_err(|error| match error {
+    pub(crate) async fn own(self: &Arc<Self>, purpose: Use) -> RedisResult<Own> {
+        let [call, wake, watch] = &self.own;
+        let pool = match purpose {
+            Use::Call => call,
+            Use::Wake => wake,
+            Use::Watch => watch,
+        };
+        let mut timeouts = pool.timeouts();
+        if purpose == Use::Watch {
+            timeouts.wait = Some(Duration::ZERO);
+        }
+        let connection = pool.timeout_get(&timeouts).await.map_err(|error| match error {
             PoolError::Backend(error) => error,
             PoolError::Closed => lost(),
+            PoolError::Timeout(TimeoutType::Wait) => {
+                redis::make_extension_error(POOL_FULL.into(), Some("all connections are in use".into()))
+            }
             _ => late(),
         })?;
         Ok(Own { connection: Some(connection), node: Arc::clone(self) })
     }
 
-    pub(crate) fn status(&self) -> deadpool::Status {
-        self.own.status()
+    /// One for each use.
+    pub(crate) fn status(&self) -> [deadpool::Status; USES] {
+        self.own.each_ref().map(managed::Pool::status)
     }
 
     /// Closes what is not used and opens what should be ready.
     pub(crate) async fn keep_pool(self: &Arc<Self>, options: &super::PoolOptions) {
-        let status = self.own.status();
-        let used = status.size.saturating_sub(status.available);
-        let mut kept = used;
-        self.own.retain(|_, metrics| {
-            let keep = kept < options.min || (kept < options.target && metrics.last_used() < options.idle_timeout);
-            kept += usize::from(keep);
-            keep
-        });
+        let used = self.status().iter().map(|status| status.size.saturating_sub(status.available)).sum();
+        let mut kept: usize = used;
+        for pool in &self.own {
+            pool.retain(|_, metrics| {
+                let keep = kept < options.min || (kept < options.target && metrics.last_used() < options.idle_timeout);
+                kept += usize::from(keep);
+                keep
+            });
+        }
         let mut ready = Vec::new();
         while used + ready.len() < options.min.min(options.max) {
-            match self.own().await {
+            match self.own(Use::Wake).await {
                 Ok(own) => ready.push(own),
                 Err(_) => return,
             }
@@ -199,7 +238,7 @@ impl Node {
                 sent.store(true, Ordering::Relaxed);
                 return self.send(&mut connection, call, asking).await;
             };
-            let mut own = self.own().await.map_err(|error| self.failure(error, false))?;
+            let mut own = self.own(Use::Call).await.map_err(|error| self.failure(error, false))?;
             let connection = own.connection().map_err(|error| self.failure(error, false))?;
             sent.store(true, Ordering::Relaxed);
             let sending = tokio::time::timeout(self.answer_timeout, self.send(connection, call, asking));
@@ -263,18 +302,40 @@ impl Node {
         }
     }
 
-    /// Whether it answers in time.
+    /// Whether it answers in time. On the shared connection a long answer may be under way, which is no silence: where nothing comes for
+    /// half the time it is asked on a fresh one as well. Only for as long as an answer may take at all: then the connection is dead.
     pub(crate) async fn ping(&self, within: Duration) -> RedisResult<()> {
-        let ping = async {
-            let mut connection = self.shared().await?;
-            redis::cmd("PING").query_async::<Value>(&mut connection).await.map(drop)
+        let shared = async { ping(&mut self.shared().await?).await };
+        let apart = async {
+            tokio::time::sleep(within / 2).await;
+            ping(&mut self.opener.open(None).await?).await
         };
-        match tokio::time::timeout(within, ping).await {
-            Err(_) => Err(late()),
-            // It is there; whether it will do work now is said to who asks for some.
-            Ok(Err(error)) if error.code().is_some() => Ok(()),
-            Ok(other) => other,
+        let silent = || self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        tokio::select! {
+            biased;
+            said = shared => {
+                *silent() = None;
+                heard(said)
+            }
+            said = apart => {
+                heard(said)?;
+                let since = *silent().get_or_insert_with(Instant::now);
+                if since.elapsed() < self.answer_timeout { Ok(()) } else { Err(late()) }
+            }
+            () = tokio::time::sleep(within) => Err(late()),
         }
+    }
+}
+
+async fn ping(connection: &mut MultiplexedConnection) -> RedisResult<()> {
+    redis::cmd("PING").query_async::<Value>(connection).await.map(drop)
+}
+
+/// A server that refuses is there; whether it will do work now is said to who asks for some. Only a replica never will.
+fn heard(said: RedisResult<()>) -> RedisResult<()> {
+    match said {
+        Err(error) if error.code().is_some_and(|code| code != "READONLY") => Ok(()),
+        other => other,
     }
 }
 

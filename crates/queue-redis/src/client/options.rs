@@ -166,19 +166,22 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// How many connections one caller may have to himself (to wait in the server, or to hear from replicas), for each server.
-/// Besides there is one for each server that everybody shares.
+/// How many connections callers may have to themselves, for each server. Besides there is one for each server that everybody shares.
+///
+/// There are three uses, which take nothing from each other: to wait for jobs (one for each process; one for each queue on a cluster),
+/// to hear from replicas (one for each call that is under way), and to follow events (one for each who watches; who comes when `max`
+/// do looks four times a second instead).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolOptions {
     /// So many are open, used or not. 2.
     pub min: usize,
     /// So many stay open for their next use; more are closed at the next look. 10.
     pub target: usize,
-    /// So many at once at most. 50.
+    /// So many at once at most for each use. 50.
     pub max: usize,
     /// What nobody used for so long is closed, down to `min`. 5 min.
     pub idle_timeout: Duration,
-    /// How long somebody waits for one where `max` are used. 5 s.
+    /// How long somebody waits for one where `max` are used; then it is `UNAVAILABLE`, and no fault of the server. 5 s.
     pub wait_timeout: Duration,
 }
 

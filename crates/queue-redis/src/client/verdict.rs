@@ -11,6 +11,9 @@ use super::{Address, node::Failure};
 /// Said of a change that was made and that too few replicas confirmed.
 pub(crate) const UNCONFIRMED: &str = "UNCONFIRMED";
 
+/// Said where all connections of one use are in use: no fault of the server, and nothing was done.
+pub(crate) const POOL_FULL: &str = "POOLFULL";
+
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// The slot lives elsewhere now.
@@ -27,27 +30,22 @@ pub(crate) enum Verdict {
     Final,
 }
 
+/// Judged by the code first: what the client says itself in a server's words is of no kind that redis-rs knows.
 pub(crate) fn verdict(failure: &Failure) -> Verdict {
     let error = &failure.error;
-    match error.kind() {
-        ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask) => redirect(error, &failure.asked),
-        ErrorKind::Server(
-            ServerErrorKind::TryAgain
-            | ServerErrorKind::ClusterDown
-            | ServerErrorKind::BusyLoading
-            | ServerErrorKind::MasterDown
-            | ServerErrorKind::NoScript,
+    match error.code() {
+        Some("MOVED" | "ASK") => redirect(error, &failure.asked),
+        Some(
+            "TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" | "NOSCRIPT" | "BUSY" | "NOREPLICAS" | POOL_FULL,
         ) => Verdict::Later,
-        ErrorKind::Server(ServerErrorKind::ReadOnly) => Verdict::Elsewhere,
-        _ => match error.code() {
-            Some("BUSY" | "NOREPLICAS") => Verdict::Later,
-            Some("UNBLOCKED") => Verdict::Lost,
-            Some(_) => Verdict::Final,
-            None if error.kind() == ErrorKind::InvalidClientConfig => Verdict::Final,
-            None if error.kind() == ErrorKind::AuthenticationFailed => Verdict::Final,
-            None if !failure.sent => Verdict::Elsewhere,
-            None if error.kind() == ErrorKind::UnexpectedReturnType => Verdict::Final,
-            None => Verdict::Lost,
+        Some("READONLY") => Verdict::Elsewhere,
+        Some("UNBLOCKED") => Verdict::Lost,
+        Some(_) => Verdict::Final,
+        None => match error.kind() {
+            ErrorKind::InvalidClientConfig | ErrorKind::AuthenticationFailed => Verdict::Final,
+            _ if !failure.sent => Verdict::Elsewhere,
+            ErrorKind::UnexpectedReturnType => Verdict::Final,
+            _ => Verdict::Lost,
         },
     }
 }
@@ -129,6 +127,21 @@ mod tests {
         };
         assert_eq!(broken(true), Verdict::Lost);
         assert_eq!(broken(false), Verdict::Elsewhere);
+    }
+
+    #[test]
+    fn what_the_client_says_itself_is_judged_alike() {
+        let judge = |code: &str, sent| {
+            let error = redis::make_extension_error(code.into(), Some("found here".into()));
+            verdict(&Failure { error, sent, asked: Address::new("asked", 1) })
+        };
+        for sent in [false, true] {
+            assert_eq!(judge("READONLY", sent), Verdict::Elsewhere);
+            for code in ["CLUSTERDOWN", "MASTERDOWN", "LOADING", "TRYAGAIN", POOL_FULL] {
+                assert_eq!(judge(code, sent), Verdict::Later, "{code}");
+            }
+            assert_eq!(judge(UNCONFIRMED, sent), Verdict::Final);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,6 +18,8 @@ use crate::{
 const BEHIND: usize = 1_024;
 /// How long one wait in the server lasts.
 const LONGEST: Duration = Duration::from_secs(60);
+/// How often it is looked at where no connection is free to wait on, for many watch.
+const POLL: Duration = Duration::from_millis(250);
 const RETRY: Duration = Duration::from_millis(200);
 
 pub(super) fn watch(shared: Arc<Shared>, stream: String) -> BoxStream<'static, Watched<BreakerEvent>> {
@@ -62,9 +64,12 @@ impl Follower {
 
     /// On one connection, until it breaks.
     async fn follow_once(&mut self, sender: &mpsc::Sender<Watched<BreakerEvent>>) -> redis::RedisResult<()> {
-        let mut connection = self.shared.link.waiting(&self.stream).await?;
+        let mut connection = None;
         loop {
-            for event in self.read(&mut connection).await? {
+            if connection.is_none() {
+                connection = self.shared.link.watching(&self.stream).await?;
+            }
+            for event in self.read(connection.as_mut()).await? {
                 if sender.send(Watched::Event(event)).await.is_err() {
                     return Ok(());
                 }
@@ -72,7 +77,7 @@ impl Follower {
         }
     }
 
-    async fn read(&mut self, connection: &mut Waiting) -> redis::RedisResult<Vec<BreakerEvent>> {
+    async fn read(&mut self, connection: Option<&mut Waiting>) -> redis::RedisResult<Vec<BreakerEvent>> {
         let last = match &self.last {
             Some(last) => last.clone(),
             None => {
@@ -84,8 +89,18 @@ impl Follower {
             }
         };
         let mut read = redis::cmd("XREAD");
-        read.arg("COUNT").arg(500).arg("BLOCK").arg(millis(LONGEST)).arg("STREAMS").arg(&self.stream).arg(last);
-        let answer = connection.ask(&read, LONGEST).await?;
+        read.arg("COUNT").arg(500);
+        if connection.is_some() {
+            read.arg("BLOCK").arg(millis(LONGEST));
+        }
+        read.arg("STREAMS").arg(&self.stream).arg(last);
+        let answer = match connection {
+            Some(connection) => connection.ask(&read, LONGEST).await?,
+            None => {
+                tokio::time::sleep(POLL).await;
+                self.shared.link.ask(&read).await?
+            }
+        };
         let mut events = Vec::new();
         for stream in items(answer).unwrap_or_default() {
             for entry in

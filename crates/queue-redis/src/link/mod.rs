@@ -6,7 +6,7 @@ use queue_core::{Env, Result, provider::Durability};
 use redis::{Cmd, RedisResult, Script, Value};
 
 pub(crate) use self::values::{bytes, items, number, text};
-use crate::client::{Call, ClientOptions, Own, RedisClusterClient};
+use crate::client::{Call, ClientOptions, Own, POOL_FULL, RedisClusterClient, Use};
 
 mod values;
 
@@ -56,9 +56,21 @@ impl Link {
         self.client.inner().replicas
     }
 
-    /// A connection of one's own, for commands that wait in the server for a key.
+    /// A connection of one's own, with which to wait in the server for jobs.
     pub(crate) async fn waiting(&self, key: &str) -> RedisResult<Waiting> {
-        Ok(Waiting { own: Some(self.client.inner().own(Some(key)).await?), link: self.clone() })
+        self.own(key, Use::Wake).await
+    }
+
+    /// The same to follow a stream; `None` where too many do. Who then looks with [`ask`](Self::ask) now and then hears the same, later.
+    pub(crate) async fn watching(&self, key: &str) -> RedisResult<Option<Waiting>> {
+        match self.own(key, Use::Watch).await {
+            Err(error) if error.code() == Some(POOL_FULL) => Ok(None),
+            own => own.map(Some),
+        }
+    }
+
+    async fn own(&self, key: &str, purpose: Use) -> RedisResult<Waiting> {
+        Ok(Waiting { own: Some(self.client.inner().own(Some(key), purpose).await?), link: self.clone() })
     }
 
     /// Calls a script on the queue whose keys begin with `base`. What the server refuses before anything was done is asked

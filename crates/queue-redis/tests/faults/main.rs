@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "real servers live in real time")]
 
 mod connections;
+mod crowd;
 mod hand;
 mod memory;
 mod race;

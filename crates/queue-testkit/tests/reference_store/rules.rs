@@ -121,7 +121,7 @@ impl State {
         job.lease_ends = now + claim.lease;
         job.staged = None;
         job.started = false;
-        job.orphaned = false;
+        job.orphaned = redelivered;
         job.record.job.place = claim.job.place;
         job.record.state = JobState::Running;
         job.record.worker = Some(claim.worker.clone());
@@ -152,7 +152,9 @@ impl State {
         }
         job.fence = None;
         job.since = now;
-        job.orphaned = false;
+        let given_back =
+            matches!(settle.settlement.disposition, Disposition::Release { .. } | Disposition::Park { .. });
+        job.orphaned &= given_back && !job.started;
         job.record.started_count -= u32::from(std::mem::take(&mut job.started));
         job.staged = None;
         job.settled = Some((settle.fence, print(settle)));
