@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::{
     fault,
     link::{items, number},
-    provider::{BATCH, Shared, TICKS},
+    provider::Shared,
     scripts,
     specs::Known,
 };
