@@ -8,7 +8,7 @@ use queue_core::{
     job::Envelope,
     limit::Limiter,
     provider::{
-        Beat, BeatOutcome, Capabilities, CloseReport, ConsumeOptions, Delivery, ParkKey, PublishOptions,
+        Beat, BeatOutcome, Capabilities, CloseReport, ConsumeOptions, Delivery, PairedStore, ParkKey, PublishOptions,
         PublishOutcome, QueueAdmin, SettleOutcome, Settlement, Topics,
     },
 };
@@ -58,6 +58,10 @@ impl QueueProvider for Tap {
 
     fn job_store(&self) -> Option<Arc<dyn JobStore>> {
         self.inner.job_store()
+    }
+
+    fn paired(&self) -> Option<PairedStore> {
+        self.inner.paired()
     }
 
     fn limiter(&self) -> Option<Arc<dyn Limiter>> {

@@ -2,4 +2,4 @@
 
 pub mod tracked;
 
-pub use tracked::{Options, Tracked};
+pub use tracked::{Options, Tracked, register};

@@ -35,7 +35,8 @@ async fn a_job_that_was_taken_back_may_be_tried_again_without_the_store() {
             let process = bed.process();
             let job = refused_once(&bed, &process, heard).await;
             process.faults.outage(true);
-            assert!(process.tracked.ping().await.is_err(), "the layer has noticed");
+            process.tracked.ping().await.unwrap();
+            assert!(process.tracked.paired().unwrap().away.is_some(), "the layer has noticed");
             process.accepted(&job).await;
             process.faults.outage(false);
             assert_eq!(process.work_for(secs(120)).await.get("job"), Some(&vec![1]), "{shape:?}, heard: {heard}");

@@ -84,7 +84,8 @@ async fn taken(bed: &Bed, process: &Process) -> (Envelope, Arc<dyn Consumer>, De
 /// The layer has noticed that the store is away.
 async fn outage(process: &Process) {
     process.faults.outage(true);
-    assert!(process.tracked.ping().await.is_err());
+    process.tracked.ping().await.unwrap();
+    assert!(process.tracked.paired().unwrap().away.is_some());
 }
 
 async fn confirm_names_the_copy(broken: Broken) -> bool {

@@ -10,6 +10,7 @@ use queue_core::{
 };
 
 use crate::{
+    stores::{Stores, check_names_in_stores},
     config::{Config, ProviderName, at_key},
     routes::{Member, Routes, Rule},
 };
@@ -37,16 +38,20 @@ pub(crate) async fn connect(
     for (name, provider) in brought {
         members.push(Member { name, scheduler: JobScheduler::with_env(provider, env.clone()), url: None });
     }
-    let connected = join_all(wanted.into_iter().map(|(name, url)| async move {
-        let provider = registry.connect(&url, env).await.map_err(|error| at_key(&name, error))?;
-        Ok(Member { name, scheduler: JobScheduler::with_env(provider, env.clone()), url: Some(url) })
-    }));
     let mut failed = None;
-    for member in connected.await {
-        match member {
-            Ok(member) => members.push(member),
-            Err(error) => failed = failed.or(Some(error)),
+    match Stores::open(registry, &wanted, env).await {
+        Ok(stores) => {
+            let connected = wanted.into_iter().map(|(name, url)| connect_one(name, url, &stores, registry, env));
+            for member in join_all(connected).await {
+                match member {
+                    Ok(member) => members.push(member),
+                    Err(error) => failed = failed.or(Some(error)),
+                }
+            }
+            // Those that nobody has a share of: closed here.
+            stores.close().await;
         }
+        Err(error) => failed = Some(error),
     }
     // The default one first, then by name.
     members.sort_by_key(|member| (member.name.as_str() != ProviderName::DEFAULT, member.name.clone()));
@@ -55,7 +60,7 @@ pub(crate) async fn connect(
         None => Ok(routed(config, members, env)),
     };
     let (members, error) = match routes {
-        Ok(routes) => match set_up(&routes, setup).await {
+        Ok(routes) => match set_up_all(&routes, setup).await {
             Ok(()) => return Ok(routes),
             Err(error) => (routes.into_members(), error),
         },
@@ -83,6 +88,26 @@ fn routed(config: &Config, members: Vec<Member>, env: &Env) -> Routes {
     let rules = Rule::all(config, place);
     let default = config.routing.default.as_ref().and_then(place);
     Routes::new(members, rules, default, env.clone())
+}
+
+async fn connect_one(
+    name: ProviderName,
+    url: ProviderUrl,
+    stores: &Stores,
+    registry: &Registry,
+    env: &Env,
+) -> Result<Member> {
+    let connected = async {
+        let share = registry.store_of(&url)?.map(|store| stores.share(&store)).transpose()?;
+        registry.connect_with(&url, share, env).await
+    };
+    let provider = connected.await.map_err(|error| at_key(&name, error))?;
+    Ok(Member { name, scheduler: JobScheduler::with_env(provider, env.clone()), url: Some(url) })
+}
+
+async fn set_up_all(routes: &Routes, setup: Setup) -> Result<()> {
+    check_names_in_stores(routes)?;
+    set_up(routes, setup).await
 }
 
 async fn set_up(routes: &Routes, setup: Setup) -> Result<()> {

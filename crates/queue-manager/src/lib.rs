@@ -13,11 +13,12 @@ mod providers;
 mod routes;
 mod several;
 mod statistics;
+mod stores;
 
 pub use builder::ManagerBuilder;
 pub use config::Config;
 pub use dead::{DeadLetter, DeadLetters, RedrivePlan, RedriveProgress};
-pub use health::{HealthFault, HealthReport, HealthStatus, ProviderHealth, QueueHealth, WorkerHealth};
+pub use health::{HealthFault, HealthReport, HealthStatus, ProviderHealth, QueueHealth, StoreHealth, WorkerHealth};
 pub use manager::{CancelReport, QueueManager};
 pub use providers::registry;
 pub use statistics::{ProviderStatistics, QueueStatistics, Statistics, Throughput, Totals, WorkerTotals};

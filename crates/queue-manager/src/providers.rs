@@ -2,7 +2,7 @@
 
 use queue_core::provider::Registry;
 
-/// Every provider that is compiled in, and for the rest of the product's schemes how to get them.
+/// Every provider and store that is compiled in, what pairs them, and for the rest of the product's schemes how to get them.
 #[must_use]
 pub fn registry() -> Registry {
     let mut registry = Registry::new();
@@ -10,6 +10,7 @@ pub fn registry() -> Registry {
     queue_memory::register(&mut registry);
     #[cfg(feature = "redis")]
     queue_redis::register(&mut registry);
+    queue_layers::register(&mut registry);
     for (schemes, remedy) in ELSEWHERE {
         registry.absent(schemes, remedy);
     }

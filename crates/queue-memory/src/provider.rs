@@ -9,7 +9,7 @@ use queue_core::{
     lifecycle::JobState,
     limit::Limiter,
     provider::{
-        Capabilities, ConsumeOptions, Consumer, Durability, LeaseModel, OnFull, ParkKey, PublishOptions,
+        Capabilities, ConsumeOptions, Consumer, Durability, LeaseModel, OnFull, PairedStore, ParkKey, PublishOptions,
         PublishOutcome, QueueAdmin, Rejection, Support, Topics,
     },
     queue_spec::{Order, Tracking},
@@ -222,6 +222,10 @@ impl QueueProvider for MemoryProvider {
 
     fn job_store(&self) -> Option<Arc<dyn JobStore>> {
         Some(Arc::new(MemoryStore::new(Arc::clone(&self.shared))))
+    }
+
+    fn paired(&self) -> Option<PairedStore> {
+        None
     }
 
     fn limiter(&self) -> Option<Arc<dyn Limiter>> {

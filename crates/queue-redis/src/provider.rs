@@ -9,7 +9,7 @@ use queue_core::{
     job::{Envelope, JobRef, StoreId},
     limit::Limiter,
     provider::{
-        Capabilities, ConsumeOptions, Consumer, Durability, LeaseModel, OnFull, ParkKey, PublishOptions,
+        Capabilities, ConsumeOptions, Consumer, Durability, LeaseModel, OnFull, PairedStore, ParkKey, PublishOptions,
         PublishOutcome, QueueAdmin, Rejection, Support, Topics,
     },
     queue_spec::{Order, Tracking},
@@ -367,6 +367,13 @@ impl Shared {
         Err(Error::unsupported(SCHEME, "durability", instead))
     }
 
+    /// Takes nothing more, and ends what runs in the background.
+    pub(crate) async fn close(&self) {
+        self.closed.send_replace(true);
+        self.lines.close();
+        self.wakes.close().await;
+    }
+
     /// Ends when the connection is closed.
     pub(crate) async fn closing(&self) {
         // It ends also where nobody could close it any more.
@@ -467,6 +474,10 @@ impl QueueProvider for RedisProvider {
         Some(Arc::new(RedisStore::new(Arc::clone(&self.shared))))
     }
 
+    fn paired(&self) -> Option<PairedStore> {
+        None
+    }
+
     fn limiter(&self) -> Option<Arc<dyn Limiter>> {
         Some(Arc::new(RedisLimiter::new(Arc::clone(&self.shared))))
     }
@@ -518,9 +529,7 @@ impl QueueProvider for RedisProvider {
     }
 
     async fn close(&self) -> Result<()> {
-        self.shared.closed.send_replace(true);
-        self.shared.lines.close();
-        self.shared.wakes.close().await;
+        self.shared.close().await;
         Ok(())
     }
 }

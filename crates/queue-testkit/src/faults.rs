@@ -313,6 +313,11 @@ impl TrackingStore for FaultyStore {
     async fn drop_queue(&self, queue: &QueueName) -> Result<()> {
         self.one(StoreCall::DropQueue, self.inner.drop_queue(queue)).await
     }
+
+    /// Also during an outage: it is this side that ends.
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
 }
 
 #[cfg(test)]

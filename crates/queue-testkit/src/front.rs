@@ -39,7 +39,7 @@ use queue_core::{
     limit::Limiter,
     provider::{
         Beat, BeatOutcome, Cancel, Capabilities, CloseReport, ConsumeOptions, Cursor, DeadFilter, DeadJob, Delivery,
-        Page, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Redrive, RedriveReport, SettleOutcome, Settlement,
+        Page, PairedStore, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Redrive, RedriveReport, SettleOutcome, Settlement,
         Topics,
     },
     queue_spec::Retention,
@@ -94,6 +94,7 @@ front!(ProviderFront of QueueProvider {
     fn admin(&self) -> Arc<dyn QueueAdmin>;
     fn topics(&self) -> Option<Arc<dyn Topics>>;
     fn job_store(&self) -> Option<Arc<dyn JobStore>>;
+    fn paired(&self) -> Option<PairedStore>;
     fn limiter(&self) -> Option<Arc<dyn Limiter>>;
     async {
         fn declare(&self, spec: &QueueSpec) -> Result<()>;

@@ -15,7 +15,7 @@ use queue_core::{
     limit::Limiter,
     provider::{
         Beat, BeatOutcome, Cancel, Capabilities, CloseReport, ConsumeOptions, Cursor, DeadFilter, DeadJob, Delivery,
-        Page, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, SettleOutcome, Settlement, Topics,
+        Page, PairedStore, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, SettleOutcome, Settlement, Topics,
     },
     queue_spec::Retention,
     stats::QueueStats,
@@ -307,6 +307,10 @@ impl TrackingStore for FusedStore {
     async fn drop_queue(&self, queue: &QueueName) -> Result<()> {
         self.fuse.pass("store.drop_queue", self.inner.drop_queue(queue)).await
     }
+
+    async fn close(&self) -> Result<()> {
+        self.fuse.pass("store.close", self.inner.close()).await
+    }
 }
 
 #[deny(clippy::missing_trait_methods)]
@@ -348,6 +352,10 @@ impl QueueProvider for FusedTransport {
 
     fn job_store(&self) -> Option<Arc<dyn JobStore>> {
         self.inner.job_store()
+    }
+
+    fn paired(&self) -> Option<PairedStore> {
+        self.inner.paired()
     }
 
     fn limiter(&self) -> Option<Arc<dyn Limiter>> {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::job::Timestamp;
 
-/// A provider began to answer, or ceased to.
+/// A provider, or the store that it is paired with, began to answer or ceased to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ProviderEvent {
@@ -21,14 +21,19 @@ pub struct ProviderEvent {
     pub error: Option<String>,
 }
 
-/// Whether a provider answers.
+/// Whether a provider answers, and the store that it is paired with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum ProviderStatus {
     /// It does.
     Up,
     /// It does not.
     Down,
+    /// The store that it is paired with does not: publishing goes on, what runs goes on, nothing new is claimed.
+    StoreAway,
+    /// The store answers again.
+    StoreBack,
 }
 
 impl ProviderEvent {
@@ -46,6 +51,8 @@ impl ProviderStatus {
         match self {
             Self::Up => "provider:up",
             Self::Down => "provider:down",
+            Self::StoreAway => "provider:store-away",
+            Self::StoreBack => "provider:store-back",
         }
     }
 }

@@ -109,6 +109,13 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
+    /// Whether its jobs cannot be looked up unless it is paired with a store: whoever keeps records can ask a running job to
+    /// stop.
+    #[must_use]
+    pub const fn is_bare(&self) -> bool {
+        !self.cancel_running.is_supported()
+    }
+
     /// A provider with one band, no durability and no feature: begin here and add.
     #[must_use]
     pub const fn none(lease: LeaseModel, instead: &'static str) -> Self {

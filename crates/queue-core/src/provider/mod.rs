@@ -3,6 +3,7 @@
 mod admin;
 mod capability;
 mod consume;
+mod pairing;
 mod publish;
 mod registry;
 mod stores;
@@ -15,6 +16,7 @@ pub use consume::{
     Beat, BeatOutcome, Cancel, CloseReport, ConsumeOptions, Consumer, Delivery, Disposition, FollowUp, Lease, ParkKey,
     Receipt, ReleaseReason, SettleOutcome, Settlement,
 };
+pub use pairing::{ADD_STORE, PairedStore, Pairing, StoreAway, StoreShare};
 pub use publish::{Durability, OnFull, PublishOptions, PublishOutcome, Rejection};
 pub use registry::{ProviderFactory, ProviderInfo, ProviderUrl, Registry};
 pub use stores::{StoreFactory, StoreInfo};
@@ -74,6 +76,10 @@ pub trait QueueProvider: Debug + Send + Sync + 'static {
     /// The records of its jobs. `None` on a bare transport.
     fn job_store(&self) -> Option<Arc<dyn JobStore>>;
 
+    /// How the store is that a layer keeps those records in, as far as was noticed; asks nothing. `None` where the provider
+    /// keeps them itself, or nobody does.
+    fn paired(&self) -> Option<PairedStore>;
+
     /// Who counts runs against limits for every process that uses this broker. `None`: the scheduler counts for its own.
     fn limiter(&self) -> Option<Arc<dyn Limiter>>;
 
@@ -91,10 +97,11 @@ pub trait QueueProvider: Debug + Send + Sync + 'static {
     /// `UNAVAILABLE`; the caller tries again at the next tick.
     async fn maintain(&self, leading: bool) -> Result<Duration>;
 
-    /// One round trip.
+    /// One round trip to the broker. Where records are kept in a store beside it, that is asked too, and
+    /// [`QueueProvider::paired`] says what came of it.
     ///
     /// # Errors
-    /// What stands in the way, with what to do about it.
+    /// What stands in the way of the broker, with what to do about it.
     async fn ping(&self) -> Result<()>;
 
     /// Releases connections and background tasks, and waits for these to end. Further calls answer `CLOSED`.

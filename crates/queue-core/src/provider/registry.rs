@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fmt, str::FromStr, sync::Arc};
 
 use async_trait::async_trait;
 
-use super::{Capabilities, QueueProvider, StoreFactory};
+use super::{Capabilities, Pairing, QueueProvider, StoreFactory};
 use crate::{
     clock::Env,
     error::{Error, ErrorCode, Result},
@@ -47,6 +47,7 @@ pub struct ProviderInfo {
 pub struct Registry {
     factories: Vec<Arc<dyn ProviderFactory>>,
     pub(super) stores: Vec<Arc<dyn StoreFactory>>,
+    pub(super) pairing: Option<Arc<dyn Pairing>>,
     absent: Vec<Absent>,
 }
 
@@ -87,14 +88,6 @@ impl Registry {
     pub fn schemes(&self) -> Vec<&'static str> {
         let schemes: BTreeSet<_> = self.providers().iter().flat_map(|info| info.schemes.iter().copied()).collect();
         schemes.into_iter().collect()
-    }
-
-    /// Connects to what the URL names.
-    ///
-    /// # Errors
-    /// `CONFIG` for a scheme that is unknown, or known and not compiled in; else as [`ProviderFactory::connect`].
-    pub async fn connect(&self, url: &ProviderUrl, env: &Env) -> Result<Arc<dyn QueueProvider>> {
-        self.find(url)?.connect(url, env).await
     }
 
     /// Who answers to the URL's scheme.
@@ -170,6 +163,16 @@ impl ProviderUrl {
         let query = self.text.split_once('?').map_or("", |(_, query)| query);
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
         pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+    }
+
+    /// The same without these keys of the query.
+    #[must_use]
+    pub fn without(&self, keys: &[&str]) -> Self {
+        let Some((rest, query)) = self.text.split_once('?') else { return self.clone() };
+        let key = |pair: &str| pair.split_once('=').map_or(pair, |(key, _)| key).to_owned();
+        let left: Vec<&str> = query.split('&').filter(|pair| !keys.contains(&&*key(pair))).collect();
+        let text = if left.is_empty() { rest.to_owned() } else { format!("{rest}?{}", left.join("&")) };
+        Self { text: text.into(), scheme: self.scheme }
     }
 
     /// Refuses a query key that is not one of these.
@@ -310,6 +313,8 @@ mod tests {
         assert_eq!((url.scheme(), url.body()), ("redis+sentinel", "//u:p@h:1,h:2/0"));
         assert_eq!(url.query().collect::<Vec<_>>(), [("db", "1"), ("tls", ""), ("x", "a=b")]);
         assert!(url.allow_query(&["tls", "x", "db"]).is_ok());
+        assert_eq!(url.without(&["db"]).expose(), "redis+sentinel://u:p@h:1,h:2/0?tls&x=a=b");
+        assert_eq!(url.without(&["db", "tls", "x"]).expose(), "redis+sentinel://u:p@h:1,h:2/0");
         let error = url.allow_query(&["db", "tls"]).unwrap_err();
         assert_eq!(error.message(), "a `redis+sentinel:` URL has no query key `x`; it has: db, tls");
         let error = ProviderUrl::parse("redis://:p?hunter2&x@h").unwrap().allow_query(&[]).unwrap_err();

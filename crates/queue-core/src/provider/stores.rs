@@ -55,17 +55,18 @@ impl Registry {
     /// # Errors
     /// `CONFIG` for a scheme that no kind answers to; else as [`StoreFactory::open`].
     pub async fn open_store(&self, url: &ProviderUrl, env: &Env) -> Result<Arc<dyn TrackingStore>> {
+        self.find_store(url)?.open(url, env).await
+    }
+
+    pub(super) fn find_store(&self, url: &ProviderUrl) -> Result<&Arc<dyn StoreFactory>> {
         let scheme = url.scheme();
         let answers = |factory: &&Arc<dyn StoreFactory>| factory.about().schemes.contains(&scheme);
-        match self.stores.iter().rev().find(answers) {
-            Some(factory) => factory.open(url, env).await,
-            None => {
-                let there: Vec<_> = self.stores().iter().flat_map(|info| info.schemes).copied().collect();
-                let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
-                let message = format!("no store answers to `{scheme}:`; compiled in: {there}");
-                Err(Error::new(ErrorCode::Config, message).at("open"))
-            }
-        }
+        self.stores.iter().rev().find(answers).ok_or_else(|| {
+            let there: Vec<_> = self.stores().iter().flat_map(|info| info.schemes).copied().collect();
+            let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
+            let message = format!("no store answers to `{scheme}:`; compiled in: {there}");
+            Error::new(ErrorCode::Config, message).at("open")
+        })
     }
 }
 

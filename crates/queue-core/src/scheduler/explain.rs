@@ -42,7 +42,7 @@ pub enum WaitReason {
         /// What it says, or that it says nothing.
         error: String,
     },
-    /// The records cannot be read.
+    /// The records cannot be read: nothing of the queue is claimed until they can.
     StoreAway {
         /// What it says, or that it says nothing.
         error: String,
@@ -137,11 +137,7 @@ impl JobScheduler {
         if let Err(error) = within(self.provider().ping()).await {
             reasons.push(WaitReason::BrokerAway { error: error.message().to_owned() });
         }
-        if let Err(error) = &record
-            && error.code() != ErrorCode::Unsupported
-        {
-            reasons.push(WaitReason::StoreAway { error: error.message().to_owned() });
-        }
+        reasons.extend(self.store_away(record.as_ref().err()));
         let stats = within(self.stats(&job.queue)).await.ok();
         if stats.as_ref().is_some_and(|stats| stats.paused) {
             reasons.push(WaitReason::Paused);
@@ -159,6 +155,17 @@ impl JobScheduler {
             reasons.push(WaitReason::Position { ahead });
         }
         Ok(explanation)
+    }
+
+    /// The records cannot be read, or the store beside the broker does not answer: then nothing is claimed either.
+    fn store_away(&self, unread: Option<&Error>) -> Option<WaitReason> {
+        let away = self.provider().paired().and_then(|store| store.away);
+        let error = match (away, unread) {
+            (Some(away), _) => format!("since {}: {}", away.since, away.error),
+            (None, Some(error)) if error.code() != ErrorCode::Unsupported => error.message().to_owned(),
+            (None, _) => return None,
+        };
+        Some(WaitReason::StoreAway { error })
     }
 
     /// Every limit that has no room for it when it is due, and the one it is parked under first.
@@ -276,7 +283,7 @@ impl fmt::Display for WaitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BrokerAway { error } => write!(f, "the broker does not answer ({error})"),
-            Self::StoreAway { error } => write!(f, "its record cannot be read ({error})"),
+            Self::StoreAway { error } => write!(f, "the store does not answer ({error})"),
             Self::Paused => f.write_str("the queue is paused: resume it"),
             Self::DelayedUntil { until } => write!(f, "it is delayed{}", Until(until)),
             Self::RetryAt { until, attempt, error } => {

@@ -46,7 +46,7 @@ use crate::{
     event::{Event, JobEvent},
     job::{Job, JobRef, QueueName, StoreId, Timestamp},
     message::Subscriptions,
-    provider::{Cancel, QueueAdmin, QueueProvider},
+    provider::{ADD_STORE, Cancel, QueueAdmin, QueueProvider},
     queue_spec::QueueSpec,
     stats::QueueStats,
     store::{CancelOutcome, JobRecord, JobStore, Lookup, Watch, Watched},
@@ -199,8 +199,7 @@ impl JobScheduler {
     /// `UNSUPPORTED` on a bare transport.
     pub fn store(&self) -> Result<&Arc<dyn JobStore>> {
         self.inner.store.as_ref().ok_or_else(|| {
-            let instead = "it keeps no records: pair it with a store (`store=` in the URL)";
-            Error::unsupported(self.inner.provider.scheme(), "look-up", instead)
+            Error::unsupported(self.inner.provider.scheme(), "look-up", ADD_STORE)
         })
     }
 

@@ -130,6 +130,13 @@ pub trait TrackingStore: JobStore {
     /// # Errors
     /// `UNAVAILABLE`.
     async fn drop_queue(&self, queue: &QueueName) -> Result<()>;
+
+    /// Writes what is not on disk yet, and ends connections and background tasks. What comes after it may be refused as
+    /// `CLOSED`. A second call does nothing.
+    ///
+    /// # Errors
+    /// What could not be written.
+    async fn close(&self) -> Result<()>;
 }
 
 /// A job recorded and not yet confirmed by the transport.

@@ -19,7 +19,7 @@ impl Core {
     }
 }
 
-fn paired(mut can: Capabilities) -> Capabilities {
+pub(super) fn paired(mut can: Capabilities) -> Capabilities {
     if !can.delay.is_supported() || can.delay_max.is_some() {
         can.delay = emulated(
             "what the transport cannot hold the store keeps until it can",

@@ -110,7 +110,12 @@ impl Desk {
 
     async fn claim_in_store(&self, claims: &[Claim]) -> Vec<Verdict> {
         let core = &self.core;
-        let unanswered = |verdict: &Verdict| matches!(verdict, Verdict::Unknown(_));
+        fn unanswered(verdict: &Verdict) -> Option<&Error> {
+            match verdict {
+                Verdict::Unknown(error) => Some(error),
+                _ => None,
+            }
+        }
         core.ask_each(claims.len(), core.store.claim(claims), Verdict::Unknown, unanswered).await
     }
 

@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use queue_core::{
-    Consumer, QueueName, Result,
+    Consumer, Error, QueueName, Result,
     provider::{Beat, BeatOutcome, CloseReport, ConsumeOptions, Delivery, ReleaseReason, SettleOutcome, Settlement},
     queue_spec::Tracking,
     store::Fence,
@@ -217,7 +217,12 @@ impl Desk {
             return Vec::new();
         }
         let before = self.core.now();
-        let unanswered = |outcome: &BeatOutcome| matches!(outcome, BeatOutcome::Unknown(_));
+        fn unanswered(outcome: &BeatOutcome) -> Option<&Error> {
+            match outcome {
+                BeatOutcome::Unknown(error) => Some(error),
+                _ => None,
+            }
+        }
         let call = self.core.store.heartbeat(beats);
         let mut answers = self.core.ask_each(beats.len(), call, BeatOutcome::Unknown, unanswered).await;
         let spent = self.core.now().saturating_sub(before);

@@ -12,7 +12,7 @@ use std::{
 use queue_core::{
     Env, Envelope, Error, ErrorCode, JobRef, QueueName, QueueProvider, QueueSpec,
     job::StoreId,
-    provider::{LeaseModel, OnFull, PublishOptions, PublishOutcome, Rejection},
+    provider::{LeaseModel, OnFull, PublishOptions, PublishOutcome, Rejection, StoreShare},
     queue_spec::Tracking,
     store::{QueueControl, Scope, TrackingStore},
 };
@@ -30,6 +30,8 @@ pub(super) struct Core {
     pub(super) env: Env,
     pub(super) transport: Arc<dyn QueueProvider>,
     pub(super) store: Arc<dyn TrackingStore>,
+    /// Where the layer owns a part of the store.
+    pub(super) share: Option<StoreShare>,
     pub(super) options: Options,
     pub(super) name: Arc<str>,
     pub(super) rules: Rules,
@@ -61,6 +63,7 @@ impl Core {
     pub(super) fn new(
         transport: Arc<dyn QueueProvider>,
         store: Arc<dyn TrackingStore>,
+        share: Option<StoreShare>,
         env: Env,
         options: Options,
     ) -> Self {
@@ -70,6 +73,7 @@ impl Core {
             env,
             transport,
             store,
+            share,
             options,
             rules: Rules::default(),
             health: Health::new(now),

@@ -2,20 +2,21 @@
 
 use std::{
     future::Future,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use queue_core::{Error, ErrorCode, QueueName, Result};
+use queue_core::{Error, ErrorCode, QueueName, Result, Timestamp, provider::StoreAway};
 
 use super::core::Core;
 
 #[derive(Debug)]
 pub(super) struct Health(Mutex<State>);
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct State {
-    away: bool,
+    /// Since when, and what it said last.
+    away: Option<StoreAway>,
     /// When it began to answer, on the local monotonic clock.
     answers_since: Duration,
     /// When it was asked last whether it is back.
@@ -24,45 +25,64 @@ struct State {
 
 impl Health {
     pub(super) fn new(now: Duration) -> Self {
-        Self(Mutex::new(State { away: false, answers_since: now, probed: now }))
+        Self(Mutex::new(State { away: None, answers_since: now, probed: now }))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, answered: bool, now: Duration) {
+    /// `silence`: why it is taken to be away. `None`: it answered.
+    fn note(&self, silence: Option<&Error>, now: Duration, wall: Timestamp) {
         let mut state = self.lock();
-        if !answered {
-            if !state.away {
-                tracing::warn!("the store does not answer");
+        match silence {
+            Some(error) => {
+                let error: Arc<str> = error.message().into();
+                match &mut state.away {
+                    Some(away) => away.error = error,
+                    None => {
+                        tracing::warn!(%error, "the store does not answer");
+                        state.away = Some(StoreAway::new(wall, error));
+                    }
+                }
+                (state.answers_since, state.probed) = (now, now);
             }
-            *state = State { away: true, answers_since: now, probed: now };
-        } else if state.away {
-            tracing::info!("the store answers again");
-            *state = State { away: false, answers_since: now, ..*state };
+            None => {
+                if let Some(away) = state.away.take() {
+                    tracing::info!(since = %away.since, "the store answers again");
+                    state.answers_since = now;
+                }
+            }
         }
+    }
+
+    pub(super) fn away(&self) -> Option<StoreAway> {
+        self.lock().away.clone()
     }
 
     /// How long it has answered without a gap, as far as was asked.
     pub(super) fn answered_for(&self, now: Duration) -> Duration {
-        let state = *self.lock();
-        if state.away { Duration::ZERO } else { now.saturating_sub(state.answers_since) }
+        let state = self.lock();
+        if state.away.is_some() { Duration::ZERO } else { now.saturating_sub(state.answers_since) }
     }
 
     /// Whether it is away; `None`: it was, and it is time to ask again.
     fn is_away(&self, now: Duration, probe_every: Duration) -> Option<bool> {
         let mut state = self.lock();
-        if state.away && now >= state.probed + probe_every {
+        if state.away.is_some() && now >= state.probed + probe_every {
             state.probed = now;
             return None;
         }
-        Some(state.away)
+        Some(state.away.is_some())
     }
 }
 
 fn silent(error: &Error) -> bool {
     matches!(error.code(), ErrorCode::Unavailable | ErrorCode::Timeout)
+}
+
+fn silence<T>(answer: &Result<T>) -> Option<&Error> {
+    answer.as_ref().err().filter(|error| silent(error))
 }
 
 fn late() -> Error {
@@ -87,10 +107,21 @@ impl Core {
         Err(Error::new(ErrorCode::Unavailable, message).by(self.scheme()))
     }
 
+    /// Asks it now, whatever is known of it, with less patience than for an answer that matters: what comes of it is noted.
+    pub(super) async fn look_at_store(&self) {
+        let patience = self.options.store_timeout / 2;
+        let answer = tokio::time::timeout(patience, self.store.queue_control(&probe())).await;
+        self.note(&answer.unwrap_or_else(|_| Err(late())).map(drop));
+    }
+
+    fn note(&self, answer: &Result<()>) {
+        self.health.note(silence(answer), self.now(), self.env.now());
+    }
+
     /// One question to the store, with a limit to its patience.
     pub(super) async fn ask<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         let answer = tokio::time::timeout(self.options.store_timeout, call).await.unwrap_or_else(|_| Err(late()));
-        self.health.note(answer.as_ref().err().is_none_or(|error| !silent(error)), self.now());
+        self.health.note(silence(&answer), self.now(), self.env.now());
         answer
     }
 
@@ -100,7 +131,7 @@ impl Core {
         items: usize,
         call: impl Future<Output = Vec<T>>,
         unknown: impl Fn(Error) -> T,
-        unanswered: impl Fn(&T) -> bool,
+        unanswered: impl Fn(&T) -> Option<&Error>,
     ) -> Vec<T> {
         let answers = tokio::time::timeout(self.options.store_timeout, call).await.ok();
         let mut answers = answers.unwrap_or_default();
@@ -108,7 +139,9 @@ impl Core {
             answers.resize_with(items, || unknown(late()));
         }
         if items > 0 {
-            self.health.note(!answers.iter().any(unanswered), self.now());
+            // An answer that cannot be read is one all the same.
+            let silence = answers.iter().filter_map(unanswered).find(|error| error.code() != ErrorCode::Internal);
+            self.health.note(silence, self.now(), self.env.now());
         }
         answers
     }
@@ -120,7 +153,7 @@ impl Core {
         items: usize,
         call: impl Future<Output = Vec<T>>,
         unknown: impl Fn(Error) -> T,
-        unanswered: impl Fn(&T) -> bool,
+        unanswered: impl Fn(&T) -> Option<&Error>,
     ) -> Vec<T> {
         if limit >= self.options.store_timeout {
             return self.ask_each(items, call, unknown, unanswered).await;
@@ -131,7 +164,7 @@ impl Core {
 
     /// The same, where answers are results.
     pub(super) async fn ask_all<T>(&self, items: usize, call: impl Future<Output = Vec<Result<T>>>) -> Vec<Result<T>> {
-        self.ask_each(items, call, Err, |answer| answer.as_ref().is_err_and(silent)).await
+        self.ask_each(items, call, Err, silence).await
     }
 }
 

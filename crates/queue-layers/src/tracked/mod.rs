@@ -9,6 +9,7 @@ mod core;
 mod desk;
 mod health;
 mod options;
+mod pairing;
 mod publish;
 mod reconcile;
 mod redrive;
@@ -24,14 +25,16 @@ use async_trait::async_trait;
 use queue_core::{
     Consumer, Env, Envelope, Error, ErrorCode, JobStore, QueueName, QueueProvider, QueueSpec, Result,
     limit::Limiter,
-    provider::{Capabilities, ConsumeOptions, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Topics},
+    provider::{
+        Capabilities, ConsumeOptions, PairedStore, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, StoreShare, Topics,
+    },
     queue_spec::Tracking,
     store::TrackingStore,
 };
 
 use self::{admin::TrackedAdmin, core::Core, topics::TrackedTopics};
 
-pub use self::options::Options;
+pub use self::{options::Options, pairing::register};
 #[doc(hidden)]
 pub use self::rule::Rule;
 
@@ -56,7 +59,14 @@ impl Tracked {
         env: &Env,
         options: Options,
     ) -> Self {
-        Self { core: Arc::new(Core::new(transport, store, env.clone(), options)) }
+        Self { core: Arc::new(Core::new(transport, store, None, env.clone(), options)) }
+    }
+
+    /// The same with a share of an open store, which is closed after the transport.
+    #[must_use]
+    pub fn with_share(transport: Arc<dyn QueueProvider>, share: StoreShare, env: &Env, options: Options) -> Self {
+        let store = Arc::clone(share.store());
+        Self { core: Arc::new(Core::new(transport, store, Some(share), env.clone(), options)) }
     }
 
     /// Takes a rule away, to prove that it is needed.
@@ -135,6 +145,14 @@ impl QueueProvider for Tracked {
         Some(Arc::clone(&self.core.store) as Arc<dyn JobStore>)
     }
 
+    fn paired(&self) -> Option<PairedStore> {
+        let core = &self.core;
+        let mut store = PairedStore::new(Arc::clone(&core.name));
+        store.url = core.share.as_ref().and_then(|share| share.url().cloned());
+        (store.away, store.waiting) = (core.health.away(), core.backlog.len());
+        Some(store)
+    }
+
     fn limiter(&self) -> Option<Arc<dyn Limiter>> {
         self.core.transport.limiter()
     }
@@ -148,9 +166,8 @@ impl QueueProvider for Tracked {
     }
 
     async fn ping(&self) -> Result<()> {
-        self.core.transport.ping().await?;
-        let probe = QueueName::from_static("probe");
-        self.core.ask(self.core.store.queue_control(&probe)).await.map(drop)
+        let (answer, ()) = tokio::join!(self.core.transport.ping(), self.core.look_at_store());
+        answer
     }
 
     async fn close(&self) -> Result<()> {
@@ -158,6 +175,10 @@ impl QueueProvider for Tracked {
         let closed = self.core.transport.close().await;
         // In any case: what waits keeps its consumers alive, and with them the transport's sessions.
         let left = self.core.backlog.clear();
+        let closed = match &self.core.share {
+            Some(share) => closed.and(share.close().await),
+            None => closed,
+        };
         if left == 0 {
             return closed;
         }

@@ -106,9 +106,8 @@ impl Post<'_> {
                 staged
             })
             .collect();
-        let unanswered = |outcome: &StageOutcome| matches!(outcome, StageOutcome::Unknown(_));
         let call = core.store.stage(&staged, core.options.stage_lease);
-        let outcomes = core.ask_within(self.left(), staged.len(), call, StageOutcome::Unknown, unanswered).await;
+        let outcomes = core.ask_within(self.left(), staged.len(), call, StageOutcome::Unknown, unstaged).await;
 
         let (mut ready, mut full) = (Vec::new(), Vec::new());
         for (((at, envelope), staged), outcome) in batch.into_iter().zip(staged).zip(outcomes) {
@@ -176,8 +175,7 @@ impl Post<'_> {
         }
         let jobs: Vec<(JobRef, u32)> =
             fresh.iter().map(|(item, _)| (item.job.clone(), item.envelope.generation)).collect();
-        let unanswered = |answer: &Result<bool, Error>| answer.as_ref().is_err_and(|error| error.code().is_retryable());
-        let answers = core.ask_within(self.left(), jobs.len(), core.store.unstage(&jobs), Err, unanswered).await;
+        let answers = core.ask_within(self.left(), jobs.len(), core.store.unstage(&jobs), Err, unsaid).await;
         for ((item, rejection), answer) in fresh.into_iter().zip(answers) {
             let outcome = match answer {
                 Ok(taken_back) => accepted_unless(taken_back || !core.keeps(Rule::SweptIsAccepted), rejection),
@@ -227,6 +225,17 @@ impl Post<'_> {
             self.answer(at, outcome);
         }
     }
+}
+
+fn unstaged(outcome: &StageOutcome) -> Option<&Error> {
+    match outcome {
+        StageOutcome::Unknown(error) => Some(error),
+        _ => None,
+    }
+}
+
+fn unsaid(answer: &Result<bool, Error>) -> Option<&Error> {
+    answer.as_ref().err().filter(|error| error.code().is_retryable())
 }
 
 fn accepted_unless(refused: bool, rejection: Rejection) -> PublishOutcome {

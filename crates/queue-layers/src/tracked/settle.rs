@@ -159,7 +159,12 @@ impl Desk {
             })
             .collect();
         let unknown = |error| TrackedOutcome::only(SettleOutcome::Unknown(error));
-        let unanswered = |answer: &TrackedOutcome| matches!(answer.outcome, SettleOutcome::Unknown(_));
+        fn unanswered(answer: &TrackedOutcome) -> Option<&Error> {
+            match &answer.outcome {
+                SettleOutcome::Unknown(error) => Some(error),
+                _ => None,
+            }
+        }
         let call = core.store.settle(&settles, core.options.stage_lease);
         core.ask_each(settles.len(), call, unknown, unanswered).await
     }

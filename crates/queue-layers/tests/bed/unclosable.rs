@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use queue_core::{
     Consumer, Envelope, Error, ErrorCode, JobStore, QueueName, QueueProvider, QueueSpec, Result,
     limit::Limiter,
-    provider::{Capabilities, ConsumeOptions, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Topics},
+    provider::{Capabilities, ConsumeOptions, PairedStore, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Topics},
 };
 
 #[derive(Debug)]
@@ -48,6 +48,10 @@ impl QueueProvider for Unclosable {
 
     fn job_store(&self) -> Option<Arc<dyn JobStore>> {
         self.0.job_store()
+    }
+
+    fn paired(&self) -> Option<PairedStore> {
+        self.0.paired()
     }
 
     fn limiter(&self) -> Option<Arc<dyn Limiter>> {

@@ -8,7 +8,7 @@ use queue_core::{
     worker::{PoolStatus, WorkerStatus},
 };
 
-use super::{HealthFault, HealthReport, HealthStatus, ProviderHealth, QueueHealth, WorkerHealth};
+use super::{HealthFault, HealthReport, HealthStatus, ProviderHealth, QueueHealth, StoreHealth, WorkerHealth};
 use crate::{
     config::{Config, ProviderName},
     routes::Member,
@@ -25,12 +25,14 @@ pub(crate) async fn examine(member: &Member, config: &Config) -> (ProviderHealth
         faults: Vec::new(),
         ping_ms: None,
         maintenance_age_ms: None,
+        store: None,
         queues: Vec::new(),
     };
     health.maintenance(scheduler, config.maintenance.stale_after);
     let workers = workers(name, scheduler.workers());
     health.consumption(&workers);
     health.answers(scheduler, config.provider.ping_timeout).await;
+    health.records(scheduler);
     health.progress(&workers, config.health.oldest_pending);
     (health, workers)
 }
@@ -76,6 +78,29 @@ impl ProviderHealth {
             Err(error) if error.code() == ErrorCode::Unsupported => {}
             Err(error) => self.fault(HealthStatus::Degraded, &error),
         }
+    }
+
+    /// What the ping, or whoever asked last, noticed of the store.
+    fn records(&mut self, scheduler: &JobScheduler) {
+        let Some(paired) = scheduler.provider().paired() else { return };
+        let now = scheduler.env().now();
+        if let Some(away) = &paired.away {
+            let message = format!(
+                "its store has not answered for {:.1?}, so nothing is claimed, and {} settlements wait: {}",
+                now - away.since,
+                paired.waiting,
+                away.error
+            );
+            self.fault(HealthStatus::Degraded, &Error::new(ErrorCode::Unavailable, message));
+        }
+        self.store = Some(StoreHealth {
+            url: paired.url.map(|url| url.to_string()),
+            called: paired.provider.to_string(),
+            status: if paired.away.is_some() { HealthStatus::Down } else { HealthStatus::Healthy },
+            since: paired.away.as_ref().map(|away| away.since),
+            away_ms: paired.away.as_ref().map(|away| millis(now - away.since)),
+            settlements_waiting: paired.waiting,
+        });
     }
 
     fn consumption(&mut self, workers: &[WorkerHealth]) {

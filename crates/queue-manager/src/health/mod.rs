@@ -6,7 +6,7 @@ pub(crate) use examine::{examine, within};
 
 use std::sync::Arc;
 
-use queue_core::{Error, QueueName};
+use queue_core::{Error, QueueName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::config::ProviderName;
@@ -101,8 +101,38 @@ pub struct ProviderHealth {
     /// How long ago this process's maintenance task did its last round. Absent before the first.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub maintenance_age_ms: Option<u64>,
+    /// The store that it is paired with. Absent where it keeps the records of its jobs itself, or has none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub store: Option<StoreHealth>,
     /// Its queues by name, at most [`HealthReport::MAX_QUEUES`].
     pub queues: Vec<QueueHealth>,
+}
+
+/// How the store is that a provider is paired with. While it is down publishing goes on (jobs with a unique key are refused), what
+/// runs goes on, and nothing new is claimed: so its provider is degraded, not down.
+///
+/// ```json
+/// { "url": "redis://***@host", "called": "amqp", "status": "down", "away_ms": 4100, "since": 1700000000000,
+///   "settlements_waiting": 3 }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct StoreHealth {
+    /// Where it is, without credentials. Absent where the program brought it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub url: Option<String>,
+    /// What the provider is called in it.
+    pub called: String,
+    /// `healthy` or `down`.
+    pub status: HealthStatus,
+    /// Since when it does not answer, as far as this process noticed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub since: Option<Timestamp>,
+    /// The same as a duration.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub away_ms: Option<u64>,
+    /// Jobs of this process that are done and whose settlement waits for it.
+    pub settlements_waiting: usize,
 }
 
 /// Something that does not work.
@@ -161,7 +191,9 @@ impl HealthReport {
 
     /// What a change of is worth telling.
     pub(crate) fn outline(&self) -> (HealthStatus, bool, Vec<(&ProviderName, HealthStatus)>) {
-        let providers = self.providers.iter().map(|provider| (&provider.name, provider.status));
+        let of_store = |provider: &ProviderHealth| provider.store.as_ref().map(|store| store.status);
+        let status = |provider: &ProviderHealth| of_store(provider).unwrap_or(provider.status).max(provider.status);
+        let providers = self.providers.iter().map(|provider| (&provider.name, status(provider)));
         (self.status, self.live, providers.collect())
     }
 

@@ -1,6 +1,6 @@
 //! How everything is doing: health, numbers, events.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, future::join_all, stream};
@@ -113,24 +113,54 @@ impl QueueManager {
         Ok(stream::select_all(streams).boxed())
     }
 
-    /// Whether a provider answers, told when it changes. It is taken to answer at first: it did when it was connected.
+    /// Whether a provider answers, and the store that it is paired with, told when it changes. Both are taken to answer at
+    /// first: they did when they were connected.
     fn availability(&self, member: &Member) -> BoxStream<'static, Watched<Event>> {
         let (every, limit) = (self.config().provider.health_interval, self.config().provider.ping_timeout);
         let name: Arc<str> = member.name.as_str().into();
-        let watched = (member.scheduler.clone(), name, ProviderStatus::Up);
-        let changes = stream::unfold(watched, move |(scheduler, name, last)| async move {
-            loop {
-                tokio::time::sleep(every).await;
-                let (to, error) = match within(limit, "ping", scheduler.provider().ping()).await {
-                    Ok(()) => (ProviderStatus::Up, None),
-                    Err(error) => (ProviderStatus::Down, Some(error.message().to_owned())),
-                };
-                if to != last {
-                    let event = ProviderEvent::new(scheduler.env().now(), Arc::clone(&name), to, error);
-                    return Some((Watched::Event(Event::Provider(event)), (scheduler, name, to)));
+        let scheduler = member.scheduler.clone();
+        let told = move |to, error| {
+            let event = ProviderEvent::new(scheduler.env().now(), Arc::clone(&name), to, error);
+            Watched::Event(Event::Provider(event))
+        };
+        let (broker, store) = (member.scheduler.clone(), member.scheduler.clone());
+        let of_store = told.clone();
+        let broker = stream::unfold(ProviderStatus::Up, move |last| {
+            let (scheduler, told) = (broker.clone(), told.clone());
+            async move {
+                loop {
+                    tokio::time::sleep(every).await;
+                    let (to, error) = match within(limit, "ping", scheduler.provider().ping()).await {
+                        Ok(()) => (ProviderStatus::Up, None),
+                        Err(error) => (ProviderStatus::Down, Some(error.message().to_owned())),
+                    };
+                    if to != last {
+                        return Some((told(to, error), to));
+                    }
                 }
             }
         });
-        changes.boxed()
+        if store.provider().paired().is_none() {
+            return broker.boxed();
+        }
+        // Workers, the maintenance and that ping notice it; here it is only read.
+        let look = every.min(STORE_LOOK);
+        let store = stream::unfold(ProviderStatus::StoreBack, move |last| {
+            let (scheduler, told) = (store.clone(), of_store.clone());
+            async move {
+                loop {
+                    tokio::time::sleep(look).await;
+                    let away = scheduler.provider().paired().and_then(|store| store.away);
+                    let to = if away.is_some() { ProviderStatus::StoreAway } else { ProviderStatus::StoreBack };
+                    if to != last {
+                        return Some((told(to, away.map(|away| away.error.to_string())), to));
+                    }
+                }
+            }
+        });
+        stream::select(broker, store).boxed()
     }
 }
+
+/// How often it is looked at whether somebody noticed that a store is away.
+const STORE_LOOK: Duration = Duration::from_millis(250);

@@ -17,7 +17,7 @@ use queue_core::{
     job::Envelope,
     limit::Limiter,
     provider::{
-        Capabilities, ConsumeOptions, Consumer, LeaseModel, ParkKey, PublishOptions, PublishOutcome, QueueAdmin,
+        Capabilities, ConsumeOptions, Consumer, LeaseModel, PairedStore, ParkKey, PublishOptions, PublishOutcome, QueueAdmin,
         Rejection, Topics,
     },
 };
@@ -109,6 +109,11 @@ impl QueueProvider for Several {
     fn job_store(&self) -> Option<Arc<dyn JobStore>> {
         // Also where none of them keeps records: then each says so itself.
         Some(Arc::new(SeveralStore::new(Arc::clone(&self.members))))
+    }
+
+    /// The one that is away, where one is.
+    fn paired(&self) -> Option<PairedStore> {
+        self.each().filter_map(|provider| provider.paired()).max_by_key(|store| store.away.is_some())
     }
 
     fn limiter(&self) -> Option<Arc<dyn Limiter>> {

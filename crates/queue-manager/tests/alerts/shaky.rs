@@ -13,7 +13,7 @@ use queue_core::{
     Consumer, Envelope, Error, ErrorCode, JobRef, JobStore, QueueName, QueueProvider, QueueSpec, Result,
     limit::Limiter,
     provider::{
-        Capabilities, ConsumeOptions, Cursor, DeadFilter, DeadJob, Page, ParkKey, PublishOptions, PublishOutcome,
+        Capabilities, ConsumeOptions, Cursor, DeadFilter, DeadJob, Page, PairedStore, ParkKey, PublishOptions, PublishOutcome,
         QueueAdmin, Redrive, RedriveReport, Topics,
     },
     stats::QueueStats,
@@ -125,6 +125,10 @@ impl QueueProvider for Shaky {
     fn job_store(&self) -> Option<Arc<dyn JobStore>> {
         self.memory.job_store()
     }
+    fn paired(&self) -> Option<PairedStore> {
+        None
+    }
+
     fn limiter(&self) -> Option<Arc<dyn Limiter>> {
         None
     }

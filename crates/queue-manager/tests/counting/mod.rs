@@ -16,7 +16,7 @@ use queue_core::{
     job::{Envelope, StoreId},
     limit::Limiter,
     provider::{
-        Cancel, Capabilities, ConsumeOptions, Cursor, Page, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Topics,
+        Cancel, Capabilities, ConsumeOptions, Cursor, Page, PairedStore, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Topics,
     },
     queue_spec::Retention,
     store::{CancelOutcome, JobQuery, JobRecord, Leadership, Lookup, QueueControl, StoreScope, Watch, Watched},
@@ -98,6 +98,10 @@ impl QueueProvider for Counting {
     fn job_store(&self) -> Option<Arc<dyn JobStore>> {
         Some(Arc::new(self.clone()))
     }
+    fn paired(&self) -> Option<PairedStore> {
+        None
+    }
+
     fn limiter(&self) -> Option<Arc<dyn Limiter>> {
         None
     }

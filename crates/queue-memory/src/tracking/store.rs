@@ -273,4 +273,8 @@ impl TrackingStore for MemoryTracking {
     async fn drop_queue(&self, queue: &QueueName) -> Result<()> {
         self.kept(|ledger, _| ledger.drop_queue(queue)).await
     }
+
+    async fn close(&self) -> Result<()> {
+        Self::close(self).await
+    }
 }

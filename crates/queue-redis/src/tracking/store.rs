@@ -159,4 +159,9 @@ impl TrackingStore for RedisTracking {
     async fn drop_queue(&self, queue: &QueueName) -> Result<()> {
         self.inner.drop_queue(queue).await
     }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.shared.close().await;
+        Ok(())
+    }
 }

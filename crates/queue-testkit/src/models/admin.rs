@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use queue_core::{
     Error, ErrorCode, JobRef, QueueName, QueueSpec, Result,
     provider::{
-        Cursor, DeadBody, DeadFilter, DeadJob, Page, ParkKey, QueueAdmin, Redrive, RedriveReport, RedriveSelection,
+        ADD_STORE, Cursor, DeadBody, DeadFilter, DeadJob, Page, ParkKey, QueueAdmin, Redrive, RedriveReport, RedriveSelection,
     },
     stats::QueueStats,
 };
@@ -102,11 +102,11 @@ impl QueueAdmin for ModelAdmin {
     }
 
     async fn parked(&self, queue: &QueueName, _limit: usize) -> Result<Vec<(ParkKey, u64)>> {
-        Err(Error::unsupported(self.0.scheme(), "parked", "pair it with a store, which parks jobs").on(queue))
+        Err(Error::unsupported(self.0.scheme(), "parked", ADD_STORE).on(queue))
     }
 
     async fn position(&self, job: &JobRef) -> Result<Option<u64>> {
-        Err(Error::unsupported(self.0.scheme(), "position", "pair it with a store, which can look a job up")
+        Err(Error::unsupported(self.0.scheme(), "position", ADD_STORE)
             .on(&job.queue))
     }
 

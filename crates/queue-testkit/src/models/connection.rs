@@ -15,7 +15,7 @@ use queue_core::{
     config::defaults,
     limit::Limiter,
     provider::{
-        Capabilities, ConsumeOptions, Durability, LeaseModel, OnFull, ParkKey, PublishOptions, PublishOutcome,
+        Capabilities, ConsumeOptions, Durability, LeaseModel, OnFull, PairedStore, ParkKey, PublishOptions, PublishOutcome,
         QueueAdmin, Rejection, Topics,
     },
     queue_spec::Order,
@@ -238,6 +238,10 @@ impl QueueProvider for Connection {
     }
 
     fn job_store(&self) -> Option<Arc<dyn JobStore>> {
+        None
+    }
+
+    fn paired(&self) -> Option<PairedStore> {
         None
     }
 

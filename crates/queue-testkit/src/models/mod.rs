@@ -13,6 +13,8 @@
 //! [`QueueProvider`](queue_core::QueueProvider); several may be open. [`Connection::crash`] is `kill -9` of a client,
 //! [`Broker::restart`] breaks every connection once, and [`Broker::faults`] holds what else may go wrong.
 //!
+//! [`Broker::register`] makes one reachable by URL: `model-push:`, `model-log:`, `model-visibility:`.
+//!
 //! All three are bare: [`job_store`](queue_core::QueueProvider::job_store) is `None`, so there are no unique keys, no
 //! cancelling, no progress and no results, whatever a spec says about tracking. A spec with `Tracking::Full`, the default,
 //! is accepted: the records are the business of the layer that brings the store. A unique key is refused unless a store has
@@ -34,6 +36,7 @@ mod admin;
 mod broker;
 mod connection;
 mod consumer;
+mod factory;
 mod faults;
 mod line;
 mod log;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use queue_core::{
     Error,
-    provider::{Capabilities, LeaseModel, Support},
+    provider::{ADD_STORE, Capabilities, LeaseModel, Support},
 };
 
 use super::{
@@ -50,6 +50,14 @@ impl Shape {
         }
     }
 
+    pub(super) const fn schemes(&self) -> &'static [&'static str] {
+        match self {
+            Self::Push(_) => &["model-push"],
+            Self::Log(_) => &["model-log"],
+            Self::Visibility(_) => &["model-visibility"],
+        }
+    }
+
     pub(super) fn capabilities(&self) -> Capabilities {
         match self {
             Self::Push(model) => model.capabilities(),
@@ -89,12 +97,11 @@ impl Shape {
 
 /// What the three have in common: bands, copies published before the original is acknowledged, no store.
 pub(super) fn bare(lease: LeaseModel) -> Capabilities {
-    const NO_STORE: &str = "put the tracking layer around it, which brings a store";
     const COPY: Support = Support::Emulated {
         how: "a copy is published, then the original acknowledged",
         caveat: "a crash between the two makes it two",
     };
-    let mut can = Capabilities::none(lease, NO_STORE);
+    let mut can = Capabilities::none(lease, ADD_STORE);
     can.priority_levels = 4;
     can.priority = Support::Emulated {
         how: "a queue for each of the bands 1-4, 5-9, 10-14 and 15",
@@ -111,6 +118,9 @@ pub(super) fn bare(lease: LeaseModel) -> Capabilities {
         caveat: "unpark is refused: a parked job looks again by itself",
     };
     can.pause = Support::Emulated { how: "a control flag that consumers obey", caveat: "other clients do not see it" };
+    // What no store gives.
+    can.aged_order = Support::Unsupported { instead: "declare the order `strict`" };
+    can.partitions = Support::Unsupported { instead: "declare a queue for each partition" };
     can.topics = Support::Unsupported { instead: "publish once to each subscribed queue" };
     can.order_by_key = Support::Unsupported { instead: "run the queue with one consumer and one slot" };
     // All that is accepted survives the broker's restart, so whatever asks for less is given.

@@ -8,7 +8,7 @@ use queue_core::{
     job::{ContentType, RawHeaders},
     limit::Limiter,
     provider::{
-        Capabilities, ConsumeOptions, Consumer, Disposition, OnFull, ParkKey, PublishOptions, PublishOutcome,
+        Capabilities, ConsumeOptions, Consumer, Disposition, OnFull, PairedStore, ParkKey, PublishOptions, PublishOutcome,
         QueueAdmin, Rejection, ReleaseReason, Settlement, Topics,
     },
     queue_spec::Order,
@@ -231,6 +231,10 @@ impl QueueProvider for SabotagedProvider {
     fn job_store(&self) -> Option<Arc<dyn JobStore>> {
         let inner = self.inner.job_store()?;
         Some(Arc::new(SabotagedStore { inner, shared: Arc::clone(&self.shared) }))
+    }
+
+    fn paired(&self) -> Option<PairedStore> {
+        self.inner.paired()
     }
 
     fn limiter(&self) -> Option<Arc<dyn Limiter>> {

@@ -11,7 +11,7 @@ use queue_core::{
     Consumer, Envelope, JobId, JobStore, QueueName, QueueProvider, QueueSpec, Result,
     limit::Limiter,
     provider::{
-        Beat, BeatOutcome, Capabilities, CloseReport, ConsumeOptions, Delivery, Disposition, ParkKey, PublishOptions,
+        Beat, BeatOutcome, Capabilities, CloseReport, ConsumeOptions, Delivery, Disposition, PairedStore, ParkKey, PublishOptions,
         PublishOutcome, QueueAdmin, SettleOutcome, Settlement, Topics,
     },
 };
@@ -133,6 +133,10 @@ impl QueueProvider for WeedyProvider {
 
     fn job_store(&self) -> Option<Arc<dyn JobStore>> {
         self.inner.job_store()
+    }
+
+    fn paired(&self) -> Option<PairedStore> {
+        self.inner.paired()
     }
 
     fn limiter(&self) -> Option<Arc<dyn Limiter>> {

@@ -18,7 +18,7 @@ use queue_core::{
     limit::Limiter,
     provider::{
         Beat, BeatOutcome, Cancel, Capabilities, CloseReport, ConsumeOptions, Consumer, Cursor, DeadFilter, DeadJob,
-        Delivery, Durability, Page, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Redrive, RedriveReport,
+        Delivery, Durability, Page, PairedStore, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Redrive, RedriveReport,
         SettleOutcome, Settlement, Topics,
     },
     queue_spec::Retention,
@@ -181,6 +181,10 @@ impl QueueProvider for Client {
     fn job_store(&self) -> Option<Arc<dyn JobStore>> {
         let first = self.link().1.job_store()?;
         Some(Arc::new(Records { client: self.again(), id: first.id(), scope: first.scope() }))
+    }
+
+    fn paired(&self) -> Option<PairedStore> {
+        self.link().1.paired()
     }
 
     fn limiter(&self) -> Option<Arc<dyn Limiter>> {

@@ -257,4 +257,8 @@ impl TrackingStore for ReferenceStore {
         state.submitted.remove(queue);
         Ok(())
     }
+
+    async fn close(&self) -> Result<()> {
+        Ok(())
+    }
 }

@@ -7,7 +7,7 @@ use queue_core::{
     Consumer, Envelope, JobStore, QueueName, QueueProvider, QueueSpec, Result,
     limit::Limiter,
     provider::{
-        Capabilities, ConsumeOptions, LeaseModel, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Rejection,
+        Capabilities, ConsumeOptions, LeaseModel, PairedStore, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Rejection,
         Topics,
     },
 };
@@ -93,6 +93,10 @@ impl QueueProvider for Wire {
     fn job_store(&self) -> Option<Arc<dyn JobStore>> {
         let inner = self.inner.job_store()?;
         Some(Arc::new(StoreWire::new(self.line.clone(), inner)))
+    }
+
+    fn paired(&self) -> Option<PairedStore> {
+        self.inner.paired()
     }
 
     fn limiter(&self) -> Option<Arc<dyn Limiter>> {

@@ -207,4 +207,8 @@ impl TrackingStore for TrackingWire {
     async fn drop_queue(&self, queue: &QueueName) -> Result<()> {
         self.line.carry(Call::of("drop in store"), || self.inner.drop_queue(queue), silent, words::result).await
     }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
 }

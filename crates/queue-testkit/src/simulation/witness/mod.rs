@@ -9,7 +9,7 @@ use queue_core::{
     Consumer, Envelope, JobStore, QueueName, QueueProvider, QueueSpec, Result,
     limit::Limiter,
     provider::{
-        Beat, BeatOutcome, Capabilities, CloseReport, ConsumeOptions, Delivery, ParkKey, PublishOptions,
+        Beat, BeatOutcome, Capabilities, CloseReport, ConsumeOptions, Delivery, PairedStore, ParkKey, PublishOptions,
         PublishOutcome, QueueAdmin, SettleOutcome, Settlement, Topics,
     },
 };
@@ -118,6 +118,10 @@ impl QueueProvider for Witness {
     fn job_store(&self) -> Option<Arc<dyn JobStore>> {
         let inner = self.inner.job_store()?;
         Some(Arc::new(WitnessStore { sim: self.sim.clone(), inner }))
+    }
+
+    fn paired(&self) -> Option<PairedStore> {
+        self.inner.paired()
     }
 
     fn limiter(&self) -> Option<Arc<dyn Limiter>> {
