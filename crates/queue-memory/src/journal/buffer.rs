@@ -1,12 +1,21 @@
 //! Between those who append and the one who writes.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::{Condvar, Mutex};
 use queue_core::{Error, ErrorCode, Result};
 use tokio::sync::watch;
 
 use super::{Options, Ticket, Urgency, batch::Batch};
+
+/// How long a clock is held at once.
+const HELD: Duration = Duration::from_millis(500);
 
 /// What the handles and the writer share.
 #[derive(Debug)]
@@ -15,9 +24,11 @@ pub(super) struct Shared {
     buffer: Mutex<Buffer>,
     /// Told when the writer has something to do or to wait shorter for.
     stirred: Condvar,
-    /// Told when it has ended.
+    /// Told when it has ended, and when more is on disk.
     over: Condvar,
     progress: watch::Sender<Progress>,
+    /// See [`Shared::hold_the_clock`].
+    held: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -66,7 +77,7 @@ impl Shared {
         let buffer = Buffer { batch: Batch::new(), last: sequence, taken: 0, now: false, within: None, end: None };
         let progress = Progress { committed: sequence, trouble: None, ended: None };
         let progress = watch::Sender::new(progress);
-        Self { options, buffer: Mutex::new(buffer), stirred: Condvar::new(), over: Condvar::new(), progress }
+        Self { options, buffer: Mutex::new(buffer), stirred: Condvar::new(), over: Condvar::new(), progress, held: AtomicBool::new(false) }
     }
 
     pub(super) fn append(&self, batch: &Batch, urgency: Urgency) -> Ticket {
@@ -159,10 +170,34 @@ impl Shared {
             progress.committed = sequence;
             progress.trouble = None;
         });
+        self.tell();
     }
 
     pub(super) fn trouble(&self, error: Error) {
         self.progress.send_modify(|progress| progress.trouble = Some(error));
+        self.tell();
+    }
+
+    fn tell(&self) {
+        // Whoever has looked and does not wait yet holds this lock.
+        drop(self.buffer.lock());
+        self.over.notify_all();
+    }
+
+    /// A paused runtime's clock stands still while one of its blocking tasks runs: so that time does not run out there while
+    /// the disk is at work, one waits for it. At most one at a time, whoever asks.
+    pub(super) fn hold_the_clock(self: &Arc<Self>, ticket: Ticket) {
+        if self.held.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let shared = Arc::clone(self);
+        // It ends by itself, soon, and nobody needs to know when.
+        drop(tokio::task::spawn_blocking(move || {
+            let mut buffer = shared.buffer.lock();
+            let open = |_: &mut Buffer| !shared.progress.borrow().settles(ticket);
+            let _ = shared.over.wait_while_for(&mut buffer, open, HELD);
+            shared.held.store(false, Ordering::Release);
+        }));
     }
 
     pub(super) fn ended(&self, how: Result<()>) {
@@ -173,9 +208,7 @@ impl Shared {
             }
             first
         });
-        // Whoever has looked and does not wait yet holds this lock.
-        drop(self.buffer.lock());
-        self.over.notify_all();
+        self.tell();
     }
 
     /// Blocks until it has ended, for so long at most; whether it has.
@@ -221,10 +254,7 @@ impl Shared {
 
     pub(super) async fn committed(&self, ticket: Ticket) -> Result<()> {
         let mut progress = self.progress.subscribe();
-        let settled = |progress: &Progress| {
-            progress.committed >= ticket.0 || progress.trouble.is_some() || progress.ended.is_some()
-        };
-        let Ok(progress) = progress.wait_for(settled).await else { return Err(closed()) };
+        let Ok(progress) = progress.wait_for(|progress| progress.settles(ticket)).await else { return Err(closed()) };
         match &*progress {
             Progress { committed, .. } if *committed >= ticket.0 => Ok(()),
             Progress { ended: Some(Err(error)), .. } | Progress { trouble: Some(error), .. } => Err(error.clone()),
@@ -238,6 +268,13 @@ impl Shared {
             Ok(progress) => progress.ended.clone().unwrap_or(Ok(())),
             Err(_) => Err(closed()),
         }
+    }
+}
+
+impl Progress {
+    /// Whether more is known of it than that it waits.
+    fn settles(&self, ticket: Ticket) -> bool {
+        self.committed >= ticket.0 || self.trouble.is_some() || self.ended.is_some()
     }
 }
 

@@ -51,6 +51,23 @@ async fn many_share_one_commit_and_time_of_tests_does_not_matter() {
     journal.close().await.unwrap();
 }
 
+/// A paused clock runs on by itself where nothing but the journal's thread has something to do.
+#[tokio::test(start_paused = true)]
+async fn a_paused_clock_does_not_run_out_while_the_disk_is_at_work() {
+    let (journal, disk) = start(&options());
+    disk.stall(true);
+    let ticket = journal.append(&one(1), Urgency::Now);
+    let begun = tokio::time::Instant::now();
+    let slow = std::thread::spawn(move || {
+        std::thread::park_timeout(Duration::from_millis(700));
+        disk.stall(false);
+    });
+    journal.kept(ticket).await.unwrap();
+    slow.join().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?} have passed", begun.elapsed());
+    journal.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_shorter_wait_overtakes_a_longer_one() {
     let (journal, disk) = start(&options());
