@@ -10,9 +10,9 @@ use queue_core::{
 };
 
 use crate::{
-    stores::{Stores, check_names_in_stores},
     config::{Config, ProviderName, at_key},
     routes::{Member, Routes, Rule},
+    stores::{Stores, check_names_in_stores},
 };
 
 /// A provider that the program brought, and what it calls it.

@@ -39,8 +39,8 @@ use queue_core::{
     limit::Limiter,
     provider::{
         Beat, BeatOutcome, Cancel, Capabilities, CloseReport, ConsumeOptions, Cursor, DeadFilter, DeadJob, Delivery,
-        Page, PairedStore, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Redrive, RedriveReport, SettleOutcome, Settlement,
-        Topics,
+        Page, PairedStore, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Redrive, RedriveReport, SettleOutcome,
+        Settlement, Topics,
     },
     queue_spec::Retention,
     stats::QueueStats,

@@ -198,9 +198,7 @@ impl JobScheduler {
     /// # Errors
     /// `UNSUPPORTED` on a bare transport.
     pub fn store(&self) -> Result<&Arc<dyn JobStore>> {
-        self.inner.store.as_ref().ok_or_else(|| {
-            Error::unsupported(self.inner.provider.scheme(), "look-up", ADD_STORE)
-        })
+        self.inner.store.as_ref().ok_or_else(|| Error::unsupported(self.inner.provider.scheme(), "look-up", ADD_STORE))
     }
 
     /// A job's record.

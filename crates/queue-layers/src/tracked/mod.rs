@@ -26,7 +26,8 @@ use queue_core::{
     Consumer, Env, Envelope, Error, ErrorCode, JobStore, QueueName, QueueProvider, QueueSpec, Result,
     limit::Limiter,
     provider::{
-        Capabilities, ConsumeOptions, PairedStore, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, StoreShare, Topics,
+        Capabilities, ConsumeOptions, PairedStore, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, StoreShare,
+        Topics,
     },
     queue_spec::Tracking,
     store::TrackingStore,
@@ -34,9 +35,9 @@ use queue_core::{
 
 use self::{admin::TrackedAdmin, core::Core, topics::TrackedTopics};
 
-pub use self::{options::Options, pairing::register};
 #[doc(hidden)]
 pub use self::rule::Rule;
+pub use self::{options::Options, pairing::register};
 
 /// A bare transport with a memory: see the [module's documentation](self).
 #[derive(Debug)]

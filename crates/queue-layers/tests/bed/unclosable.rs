@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use queue_core::{
     Consumer, Envelope, Error, ErrorCode, JobStore, QueueName, QueueProvider, QueueSpec, Result,
     limit::Limiter,
-    provider::{Capabilities, ConsumeOptions, PairedStore, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Topics},
+    provider::{
+        Capabilities, ConsumeOptions, PairedStore, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Topics,
+    },
 };
 
 #[derive(Debug)]

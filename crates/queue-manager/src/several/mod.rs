@@ -17,8 +17,8 @@ use queue_core::{
     job::Envelope,
     limit::Limiter,
     provider::{
-        Capabilities, ConsumeOptions, Consumer, LeaseModel, PairedStore, ParkKey, PublishOptions, PublishOutcome, QueueAdmin,
-        Rejection, Topics,
+        Capabilities, ConsumeOptions, Consumer, LeaseModel, PairedStore, ParkKey, PublishOptions, PublishOutcome,
+        QueueAdmin, Rejection, Topics,
     },
 };
 

@@ -13,8 +13,8 @@ use queue_core::{
     Consumer, Envelope, Error, ErrorCode, JobRef, JobStore, QueueName, QueueProvider, QueueSpec, Result,
     limit::Limiter,
     provider::{
-        Capabilities, ConsumeOptions, Cursor, DeadFilter, DeadJob, Page, PairedStore, ParkKey, PublishOptions, PublishOutcome,
-        QueueAdmin, Redrive, RedriveReport, Topics,
+        Capabilities, ConsumeOptions, Cursor, DeadFilter, DeadJob, Page, PairedStore, ParkKey, PublishOptions,
+        PublishOutcome, QueueAdmin, Redrive, RedriveReport, Topics,
     },
     stats::QueueStats,
 };

@@ -16,7 +16,8 @@ use queue_core::{
     job::{Envelope, StoreId},
     limit::Limiter,
     provider::{
-        Cancel, Capabilities, ConsumeOptions, Cursor, Page, PairedStore, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Topics,
+        Cancel, Capabilities, ConsumeOptions, Cursor, Page, PairedStore, ParkKey, PublishOptions, PublishOutcome,
+        QueueAdmin, Topics,
     },
     queue_spec::Retention,
     store::{CancelOutcome, JobQuery, JobRecord, Leadership, Lookup, QueueControl, StoreScope, Watch, Watched},

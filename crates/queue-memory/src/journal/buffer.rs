@@ -77,7 +77,14 @@ impl Shared {
         let buffer = Buffer { batch: Batch::new(), last: sequence, taken: 0, now: false, within: None, end: None };
         let progress = Progress { committed: sequence, trouble: None, ended: None };
         let progress = watch::Sender::new(progress);
-        Self { options, buffer: Mutex::new(buffer), stirred: Condvar::new(), over: Condvar::new(), progress, held: AtomicBool::new(false) }
+        Self {
+            options,
+            buffer: Mutex::new(buffer),
+            stirred: Condvar::new(),
+            over: Condvar::new(),
+            progress,
+            held: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn append(&self, batch: &Batch, urgency: Urgency) -> Ticket {

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use queue_core::{
     Error, ErrorCode, JobRef, QueueName, QueueSpec, Result,
     provider::{
-        ADD_STORE, Cursor, DeadBody, DeadFilter, DeadJob, Page, ParkKey, QueueAdmin, Redrive, RedriveReport, RedriveSelection,
+        ADD_STORE, Cursor, DeadBody, DeadFilter, DeadJob, Page, ParkKey, QueueAdmin, Redrive, RedriveReport,
+        RedriveSelection,
     },
     stats::QueueStats,
 };
@@ -106,8 +107,7 @@ impl QueueAdmin for ModelAdmin {
     }
 
     async fn position(&self, job: &JobRef) -> Result<Option<u64>> {
-        Err(Error::unsupported(self.0.scheme(), "position", ADD_STORE)
-            .on(&job.queue))
+        Err(Error::unsupported(self.0.scheme(), "position", ADD_STORE).on(&job.queue))
     }
 
     async fn drop_dead(&self, queue: &QueueName, filter: &DeadFilter) -> Result<u64> {

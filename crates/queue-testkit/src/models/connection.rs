@@ -15,8 +15,8 @@ use queue_core::{
     config::defaults,
     limit::Limiter,
     provider::{
-        Capabilities, ConsumeOptions, Durability, LeaseModel, OnFull, PairedStore, ParkKey, PublishOptions, PublishOutcome,
-        QueueAdmin, Rejection, Topics,
+        Capabilities, ConsumeOptions, Durability, LeaseModel, OnFull, PairedStore, ParkKey, PublishOptions,
+        PublishOutcome, QueueAdmin, Rejection, Topics,
     },
     queue_spec::Order,
 };

@@ -8,8 +8,8 @@ use queue_core::{
     job::{ContentType, RawHeaders},
     limit::Limiter,
     provider::{
-        Capabilities, ConsumeOptions, Consumer, Disposition, OnFull, PairedStore, ParkKey, PublishOptions, PublishOutcome,
-        QueueAdmin, Rejection, ReleaseReason, Settlement, Topics,
+        Capabilities, ConsumeOptions, Consumer, Disposition, OnFull, PairedStore, ParkKey, PublishOptions,
+        PublishOutcome, QueueAdmin, Rejection, ReleaseReason, Settlement, Topics,
     },
     queue_spec::Order,
     store::JobStore,

@@ -11,8 +11,8 @@ use queue_core::{
     Consumer, Envelope, JobId, JobStore, QueueName, QueueProvider, QueueSpec, Result,
     limit::Limiter,
     provider::{
-        Beat, BeatOutcome, Capabilities, CloseReport, ConsumeOptions, Delivery, Disposition, PairedStore, ParkKey, PublishOptions,
-        PublishOutcome, QueueAdmin, SettleOutcome, Settlement, Topics,
+        Beat, BeatOutcome, Capabilities, CloseReport, ConsumeOptions, Delivery, Disposition, PairedStore, ParkKey,
+        PublishOptions, PublishOutcome, QueueAdmin, SettleOutcome, Settlement, Topics,
     },
 };
 

@@ -18,8 +18,8 @@ use queue_core::{
     limit::Limiter,
     provider::{
         Beat, BeatOutcome, Cancel, Capabilities, CloseReport, ConsumeOptions, Consumer, Cursor, DeadFilter, DeadJob,
-        Delivery, Durability, Page, PairedStore, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Redrive, RedriveReport,
-        SettleOutcome, Settlement, Topics,
+        Delivery, Durability, Page, PairedStore, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Redrive,
+        RedriveReport, SettleOutcome, Settlement, Topics,
     },
     queue_spec::Retention,
     stats::QueueStats,

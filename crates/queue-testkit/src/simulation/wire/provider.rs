@@ -7,8 +7,8 @@ use queue_core::{
     Consumer, Envelope, JobStore, QueueName, QueueProvider, QueueSpec, Result,
     limit::Limiter,
     provider::{
-        Capabilities, ConsumeOptions, LeaseModel, PairedStore, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Rejection,
-        Topics,
+        Capabilities, ConsumeOptions, LeaseModel, PairedStore, ParkKey, PublishOptions, PublishOutcome, QueueAdmin,
+        Rejection, Topics,
     },
 };
 
