@@ -4,32 +4,41 @@ use std::{fmt::Write as _, time::Duration};
 
 use queue_core::provider::{Capabilities, LeaseModel, ProviderInfo, Registry, Support};
 
-/// The capabilities of every provider of the registry, as a Markdown table with notes below it.
+/// The capabilities of every provider of the registry, as a Markdown table with notes below it. A bare one has two columns: by
+/// itself, and with a store.
 #[must_use]
 pub fn table(registry: &Registry) -> String {
-    let providers = registry.providers();
+    let columns = columns(registry);
     let mut notes = Notes::default();
     let mut table = String::from("| |");
-    for provider in &providers {
+    for (name, _) in &columns {
         // A string takes everything that is written to it.
-        let _ = write!(table, " {} |", provider.name);
+        let _ = write!(table, " {name} |");
     }
-    let _ = write!(table, "\n|---|{}\n", "---|".repeat(providers.len()));
-    for (row, name) in feature_names(&providers).into_iter().enumerate() {
-        let cell = |provider: &ProviderInfo| {
-            provider.capabilities.features().get(row).map_or_else(String::new, |(_, support)| notes.cell(*support))
+    let _ = write!(table, "\n|---|{}\n", "---|".repeat(columns.len()));
+    for (row, name) in feature_names(&columns).into_iter().enumerate() {
+        let cell = |(_, can): &(String, Capabilities)| {
+            can.features().get(row).map_or_else(String::new, |(_, support)| notes.cell(*support))
         };
-        line(&mut table, name, providers.iter().map(cell));
+        line(&mut table, name, columns.iter().map(cell));
     }
     for (name, fact) in FACTS {
-        line(&mut table, name, providers.iter().map(|provider| fact(&provider.capabilities)));
+        line(&mut table, name, columns.iter().map(|(_, can)| fact(can)));
     }
     notes.append(&mut table);
     table
 }
 
-fn feature_names(providers: &[ProviderInfo]) -> Vec<&'static str> {
-    let features = providers.first().map(|provider| provider.capabilities.features());
+fn columns(registry: &Registry) -> Vec<(String, Capabilities)> {
+    let of = |provider: ProviderInfo| {
+        let paired = registry.paired(&provider.capabilities).map(|can| (format!("{} + store", provider.name), can));
+        std::iter::once((provider.name.to_owned(), provider.capabilities)).chain(paired)
+    };
+    registry.providers().into_iter().flat_map(of).collect()
+}
+
+fn feature_names(columns: &[(String, Capabilities)]) -> Vec<&'static str> {
+    let features = columns.first().map(|(_, can)| can.features());
     features.into_iter().flatten().map(|(name, _)| name).collect()
 }
 
@@ -116,6 +125,22 @@ mod tests {
         let mut below = String::new();
         notes.append(&mut below);
         assert_eq!(below, "\n1. By a ladder of queues: delays round up.\n2. Instead: use a key.\n");
+    }
+
+    #[test]
+    fn a_bare_provider_is_shown_with_and_without_a_store() {
+        let env = queue_core::Env::system();
+        let mut registry = Registry::new();
+        queue_testkit::models::Broker::new(env, queue_testkit::models::LogModel::default()).register(&mut registry);
+        assert!(table(&registry).starts_with("| | model-log |\n"), "nothing pairs it");
+        queue_layers::register(&mut registry);
+        let table = table(&registry);
+        assert!(table.starts_with("| | model-log | model-log + store |\n"), "{table}");
+        let row = |name: &str| table.lines().find(|line| line.starts_with(&format!("| {name} |"))).unwrap().to_owned();
+        assert!(row("cancel a running job").starts_with("| cancel a running job | no <sup>"), "{table}");
+        assert!(row("cancel a running job").contains("| emulated <sup>"), "{table}");
+        assert!(row("settlement").ends_with("| confirmed |"), "{table}");
+        assert!(table.contains(&format!("Instead: {}.", queue_core::provider::ADD_STORE)), "{table}");
     }
 
     #[test]

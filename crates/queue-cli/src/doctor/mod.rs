@@ -55,13 +55,17 @@ async fn examine(url: Option<&str>) -> Report {
     report
 }
 
-/// The provider of the URL if there is one, else all.
+/// The provider of the URL if there is one, with its store if it has one, else all.
 fn shown(registry: &Registry, url: Option<&str>) -> Vec<ProviderInfo> {
     let asked = url.and_then(|url| ProviderUrl::parse(url).ok());
-    match asked.and_then(|url| registry.find(&url).ok().map(|found| found.about())) {
-        Some(found) => vec![found],
-        None => registry.providers(),
-    }
+    let of = |url: ProviderUrl| {
+        let mut found = registry.find(&url).ok()?.about();
+        if let Ok(capabilities) = registry.capabilities(&url) {
+            found.capabilities = capabilities;
+        }
+        Some(found)
+    };
+    asked.and_then(of).map_or_else(|| registry.providers(), |found| vec![found])
 }
 
 /// How the provider of the URL is, else of the one that the environment names.

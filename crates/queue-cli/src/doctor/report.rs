@@ -45,6 +45,11 @@ impl Report {
             let url = provider.url.as_deref().unwrap_or(&provider.provider);
             let answer = provider.ping_ms.map(|ms| format!(", it answered in {ms} ms")).unwrap_or_default();
             let _ = writeln!(text, "  {url}  {word}{answer}");
+            if let Some(store) = &provider.store {
+                let url = store.url.as_deref().unwrap_or("its store");
+                let word = if store.status == HealthStatus::Healthy { "yes" } else { "no" };
+                let _ = writeln!(text, "  {url}  {word}, the store, which calls it {}", store.called);
+            }
         }
         if self.health.is_none() {
             text.push_str("  no: see below\n");

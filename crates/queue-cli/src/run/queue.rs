@@ -72,7 +72,9 @@ impl RunQueue {
         begun: Option<&Begun>,
     ) -> Result<Self> {
         let run = JobId::fresh(scheduler.env());
-        let in_process = scheduler.store().is_ok_and(|store| store.scope() == StoreScope::Process);
+        // Others may use the queue of a broker, also where only this process has a store for it.
+        let paired = scheduler.provider().paired().is_some();
+        let in_process = !paired && scheduler.store().is_ok_and(|store| store.scope() == StoreScope::Process);
         let shared = args.queue.is_some() && !in_process;
         let name = match (begun, &args.queue) {
             (Some(begun), _) => begun.queue.clone(),
