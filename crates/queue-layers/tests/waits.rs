@@ -76,6 +76,44 @@ async fn a_publisher_waits_for_room_until_its_deadline() {
     }
 }
 
+/// One answer that took long says nothing of the next.
+#[tokio::test(start_paused = true)]
+async fn a_publisher_that_waits_for_room_outlives_one_slow_answer() {
+    let bed = Bed::new(PushModel::default());
+    let process = bed.process();
+    bounded(&bed, &process).await;
+    process.accepted(&bed.job("first")).await;
+    let options = PublishOptions { on_full: OnFull::Wait, deadline: secs(10), ..PublishOptions::default() };
+    let publish = async {
+        let begun = tokio::time::Instant::now();
+        let outcome = process.tracked.publish(&bed.queue, vec![bed.job("second")], &options).await.remove(0);
+        (outcome, begun.elapsed())
+    };
+    process.fuse.hold_at("store.stage");
+    let others = async {
+        tokio::time::sleep(secs(4)).await;
+        process.fuse.release();
+        tokio::time::sleep(secs(1)).await;
+        let consumer = process.consumer().await;
+        let delivery = process.take(&consumer).await;
+        settle(&consumer, &delivery, complete()).await
+    };
+    let ((outcome, waited), settled) = tokio::join!(publish, others);
+    assert!(outcome.is_accepted() && settled.is_settled(), "{outcome:?}, {settled:?}");
+    assert!((secs(5)..secs(7)).contains(&waited), "{waited:?}");
+
+    // With a store that stays slow it is a refusal, and no unknown end.
+    process.fuse.hold_at("store.stage");
+    let slow = async {
+        tokio::time::sleep(secs(4)).await;
+        process.fuse.hold_instead("store.queue_control");
+    };
+    let begun = tokio::time::Instant::now();
+    let (outcomes, ()) = tokio::join!(process.tracked.publish(&bed.queue, vec![bed.job("third")], &options), slow);
+    assert!(matches!(outcomes[0], PublishOutcome::Rejected(Rejection::Full)), "{outcomes:?}");
+    assert_eq!(begun.elapsed().as_secs(), 10, "{:?}", begun.elapsed());
+}
+
 async fn pause(bed: &Bed, process: &Process, paused: bool) {
     process.tracked.admin().pause(&bed.queue, paused).await.unwrap();
     // As long as the switch may take to be seen.

@@ -89,6 +89,12 @@ impl Fuse {
         self.state().held = Some(name);
     }
 
+    /// Lets go what is held, and holds the calls of this name.
+    pub fn hold_instead(&self, name: &'static str) {
+        self.hold_at(name);
+        self.0.released.notify_waiters();
+    }
+
     /// Lets go what is held.
     pub fn release(&self) {
         self.state().held = None;

@@ -82,15 +82,33 @@ impl Post<'_> {
             if full.is_empty() || self.options.on_full != OnFull::Wait || self.left().is_zero() {
                 return;
             }
-            // Another try that is not answered in time would make a plain refusal an unknown one.
-            if !asking.is_zero() && self.left() < pause + 2 * asking {
-                tokio::time::sleep(self.left()).await;
-                return;
-            }
             waiting = full;
             tokio::time::sleep(pause.min(self.left())).await;
+            if !self.is_answered_in_time(asking, pause).await {
+                return;
+            }
             pause = (pause * 2).min(ROOM.1);
         }
+    }
+
+    /// Another try that is not answered in time would make a plain refusal an unknown one. Where the last answer took too long
+    /// for one more like it, questions that change nothing tell when the store is quick again. `false`: it was not before the
+    /// deadline.
+    async fn is_answered_in_time(&self, mut asking: Duration, pause: Duration) -> bool {
+        while self.left() < 2 * asking {
+            let begun = self.core.now();
+            let question = self.core.ask(self.core.store.queue_control(self.queue));
+            let answer = tokio::time::timeout(self.left(), question).await;
+            if matches!(answer, Ok(Ok(_))) {
+                asking = self.core.now().saturating_sub(begun);
+                continue;
+            }
+            tokio::time::sleep(pause.min(self.left())).await;
+            if self.left().is_zero() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Step 1. What is to be published now, and what found no room.
