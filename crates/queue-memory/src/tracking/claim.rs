@@ -17,6 +17,9 @@ use super::{
 };
 use crate::queue::{Moment, Now};
 
+/// How soon the copy of a job that was parked for long enough is looked at again: the sweep will have staged the next one.
+const LATE: Duration = Duration::from_secs(1);
+
 impl Ledger {
     /// The verdict, and when it may be told. A first claim may be told at once: should it be lost with the process, the job
     /// is a suspect. Who drops a copy, runs one without a record, or runs one again, does what a crash must not undo.
@@ -76,8 +79,12 @@ impl Ledger {
         }
         let due = if offered > generation {
             claim.envelope.not_before.map(|due| now.moment_of(due))
+        } else if record.is_parked() {
+            // Its copy was acknowledged: one that comes late all the same has no place in the transport to go back to. The next
+            // one is staged when the job is let go, or by the sweep.
+            Some(record.job.turn_at.max(now.after(LATE)))
         } else {
-            (record.due.is_some() || record.is_parked()).then_some(record.job.turn_at)
+            record.due.map(|_| record.job.turn_at)
         };
         due.filter(|due| *due > now.mono).map(|due| busy(due, now))
     }

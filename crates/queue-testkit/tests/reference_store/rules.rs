@@ -111,7 +111,7 @@ impl State {
         } else if running {
             return Verdict::Busy { remaining: job.lease_ends - now };
         } else if let Some(until) = job.parked_until {
-            return Verdict::Busy { remaining: until.saturating_sub(now) };
+            return Verdict::Busy { remaining: until.saturating_sub(now).max(Duration::from_secs(1)) };
         } else if now < job.due {
             return Verdict::Busy { remaining: job.due - now };
         }

@@ -3,7 +3,7 @@
 -- Answers one string each: R and the packed claim: it runs; B and for how many ms: not yet; D nobody may run it; N its record is needed.
 -- O(log n) each; n jobs run, are staged or wait for a time.
 advance(100)
-local LATER = 60000
+local LATER, LATE = 60000, 1000
 
 -- Begins the record of a job that was published while the store was away. Nothing where it was here before.
 --
@@ -33,7 +33,11 @@ local function refuse_copy(s, copy)
   local due = 0
   if copy.generation > s.generation then
     due = copy.not_before
-  elseif s.due > 0 or has(s.flags, PARKED) then
+  elseif has(s.flags, PARKED) then
+    -- Its copy was acknowledged: one that comes late all the same has no place in the transport to go back to. The next one is staged
+    -- when the job is let go, or by the sweep.
+    due = math.max(s.turn, now + LATE)
+  elseif s.due > 0 then
     due = s.turn
   end
   return due > now and 'B' .. pack('<I6', due - now)

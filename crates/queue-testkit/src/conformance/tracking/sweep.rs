@@ -28,6 +28,7 @@ store_cases! { "sweep";
     live_leases_never
     dead_lease_fences_when_claimed
     parked_beyond_at_most
+    late_copy_of_a_parked_job_waits
 }
 
 fn generations(due: &[StagedJob]) -> Vec<u32> {
@@ -124,6 +125,23 @@ async fn dead_lease_fences_when_claimed(ctx: &StoreCtx) -> Outcome {
     check_matches!(outcome, queue_core::provider::SettleOutcome::LeaseLost, "the old holder, when it was claimed");
     check_matches!(ctx.judge(&job.queue, &envelope, "other").await?, Verdict::Drop, "the old copy");
     Ok(())
+}
+
+/// The transport has forgotten the copy when the job was parked: whoever ran one that comes late could not give it back.
+async fn late_copy_of_a_parked_job_waits(ctx: &StoreCtx) -> Outcome {
+    let (job, copy, fence) = ctx.running("a").await?;
+    let at_most = Duration::from_secs(1);
+    ctx.settle(fence, Disposition::Park { key: ParkKey("limit".into()), at_most }).await?;
+    check_matches!(ctx.judge(&job.queue, &copy, "late").await?, Verdict::Busy { .. }, "while it may be parked");
+    sleep(at_most + SLACK).await;
+    let verdict = ctx.judge(&job.queue, &copy, "later").await?;
+    check_matches!(verdict, Verdict::Busy { remaining } if !remaining.is_zero(), "parked long enough, not swept");
+    let record = ctx.record(&job).await?;
+    check_eq!((record.state, record.parked.is_some()), (JobState::Pending, true), "the job that was asked for twice");
+    let due = ctx.due(&job.queue, false).await?;
+    check_eq!(generations(&due), [1], "swept all the same");
+    check_matches!(ctx.judge(&job.queue, &copy, "late").await?, Verdict::Drop, "beside a newer copy");
+    ctx.run(&job.queue, &due[0].envelope).await.map(drop)
 }
 
 async fn parked_beyond_at_most(ctx: &StoreCtx) -> Outcome {
