@@ -13,7 +13,8 @@ const FETCH_WAIT: Duration = Duration::from_secs(30);
 /// The first after one that failed, so that it is soon known to work again.
 const PROBE_WAIT: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// So that jobs come in again within five seconds of the return of whoever was away.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
 /// Fetches whenever there is room, until the pool stops; the slots end when its buffer is empty then.
 pub(super) async fn fetch(pool: Arc<Pool>) {

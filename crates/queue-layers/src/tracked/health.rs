@@ -98,6 +98,23 @@ impl Core {
         }
     }
 
+    /// The same for who goes on without it: the question does not hold up a publisher for long, and who asks with more patience
+    /// will notice.
+    pub(super) async fn store_is_still_away(&self) -> bool {
+        match self.health.is_away(self.now(), self.options.probe_every) {
+            Some(away) => away,
+            None => {
+                let patience = self.options.store_timeout / 10;
+                let probe = probe();
+                let question = self.ask(self.store.queue_control(&probe));
+                match tokio::time::timeout(patience, question).await {
+                    Ok(answer) => silence(&answer).is_some(),
+                    Err(_) => true,
+                }
+            }
+        }
+    }
+
     /// `UNAVAILABLE` while it is away.
     pub(super) async fn require_store(&self) -> Result<()> {
         if !self.store_is_away().await {
@@ -107,8 +124,12 @@ impl Core {
         Err(Error::new(ErrorCode::Unavailable, message).by(self.scheme()))
     }
 
-    /// Asks it now, whatever is known of it, with less patience than for an answer that matters: what comes of it is noted.
+    /// Asks it now, with less patience than for an answer that matters: what comes of it is noted.
+    /// Not again where it was found to be away just now.
     pub(super) async fn look_at_store(&self) {
+        if self.health.is_away(self.now(), self.options.probe_every) == Some(true) {
+            return;
+        }
         let patience = self.options.store_timeout / 2;
         let answer = tokio::time::timeout(patience, self.store.queue_control(&probe())).await;
         self.note(&answer.unwrap_or_else(|_| Err(late())).map(drop));

@@ -52,7 +52,7 @@ impl Core {
         let outcomes = batch.iter().map(|_| None).collect();
         let deadline = self.now().saturating_add(options.deadline);
         let mut post = Post { core: self, queue, spec: &spec, options, deadline, outcomes };
-        if self.store_is_away().await && self.keeps(Rule::PublishingGoesOn) {
+        if self.store_is_still_away().await && self.keeps(Rule::PublishingGoesOn) {
             post.publish_unstaged(batch).await;
         } else {
             post.publish_staged(batch).await;

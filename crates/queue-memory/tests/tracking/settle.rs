@@ -131,7 +131,10 @@ async fn a_parked_job_waits_for_its_key_and_no_longer_than_it_says() {
     assert_eq!(second.len(), 1, "the second waited at most that long, the third not yet");
     assert_eq!(second[0].job, reference(&jobs[1]));
     pass(seconds(1)).await;
-    assert!(matches!(bed.claim(&jobs[2]).await, Verdict::Busy { .. }), "its copy was acknowledged: the sweep sends another");
+    assert!(
+        matches!(bed.claim(&jobs[2]).await, Verdict::Busy { .. }),
+        "its copy was acknowledged: the sweep sends another"
+    );
     let third = bed.due().await;
     assert_eq!(third[0].job, reference(&jobs[2]));
     bed.run(&third[0].envelope).await;
