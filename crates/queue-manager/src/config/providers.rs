@@ -9,7 +9,8 @@ use super::{Config, Origins, Pattern, ProviderName, positive, section::section};
 section! {
     /// The provider `default`: where it is, and how all are watched.
     ProviderConfig {
-        /// Where the jobs are: `memory:`, `redis://`, `amqp://`, `kafka://`, `sqs://`. Shown without credentials everywhere.
+        /// Where the jobs are: `memory:`, `redis://`, `amqp://`, `kafka://`, `sqs://`. For the last three a store may stand behind
+        /// `?store=`, percent-encoded: `memory:`, `journal:DIR`, `redis://host`. Shown without credentials everywhere.
         url: ProviderUrl = memory(),
         /// How long a health check waits for a provider's answer.
         #[validate(custom(function = "positive"))]
@@ -22,7 +23,9 @@ section! {
 
 section! {
     /// One more provider. `NAME` is what routes call it: lower-case letters, digits, `-` and `_`. `default` is the one of the
-    /// section `[provider]`. Two that have the same URL are two connections; two `memory:` are two stores.
+    /// section `[provider]`. Two that have the same URL are two connections; two `memory:` are two stores. Behind `store=` it is
+    /// the other way round: providers that name the same store share it, and each has a name of its own in it (`store_name=`, which is
+    /// the scheme where it is left out).
     NamedProviderConfig {
         /// Where it is.
         url: Option<ProviderUrl> = None,
