@@ -18,7 +18,7 @@ pub struct EventFilter {
 }
 
 /// Every name there is: a pattern that can never match is a mistake in writing.
-const NAMES: [&str; 25] = [
+const NAMES: [&str; 27] = [
     "job:submitted",
     "job:processing",
     "job:progress",
@@ -38,6 +38,8 @@ const NAMES: [&str; 25] = [
     "breaker:closed",
     "breaker:open",
     "breaker:half-open",
+    "provider:store-away",
+    "provider:store-back",
     "alert:backlog",
     "alert:dead-letters",
     "alert:dead-letter-growth",

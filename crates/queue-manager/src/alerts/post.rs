@@ -140,8 +140,8 @@ impl AlertsBuilder<'_> {
         let sla = Rules::any_sla(&config);
         let listens = sla || sinks.iter().any(|(_, events, _)| events.wants_more_than_alerts());
         let outboxes = sinks.into_iter().map(|(sink, events, line)| Outbox::open(sink, events, line)).collect();
-        let schedulers = manager.routes().distinct().map(|member| &member.scheduler);
-        let members = schedulers.map(|scheduler| member(manager, scheduler, &config)).collect();
+        let members = manager.routes().distinct();
+        let members = members.map(|it| member(manager, it.name.as_str(), &it.scheduler, &config)).collect();
         let post = manager.post();
         let mut task = Task::new(members, outboxes, Arc::clone(&post.ledger));
         task.every = config.every;
@@ -173,7 +173,7 @@ impl std::fmt::Debug for AlertsBuilder<'_> {
     }
 }
 
-fn member(manager: &QueueManager, scheduler: &JobScheduler, config: &AlertsConfig) -> Member {
+fn member(manager: &QueueManager, name: &str, scheduler: &JobScheduler, config: &AlertsConfig) -> Member {
     let is_its = |queue: &&QueueName| {
         let is_it = |other: &&JobScheduler| Arc::ptr_eq(other.provider(), scheduler.provider());
         manager.schedulers_of(queue).is_ok_and(|places| places.iter().any(is_it))
@@ -182,7 +182,14 @@ fn member(manager: &QueueManager, scheduler: &JobScheduler, config: &AlertsConfi
         config.queues.keys().chain(manager.config().queues.keys()).filter(is_its).cloned().collect();
     named.sort_unstable();
     named.dedup();
-    Member { scheduler: scheduler.clone(), judge: Judge::new(config.clone()), named: named.into(), away: false }
+    Member {
+        name: name.into(),
+        scheduler: scheduler.clone(),
+        judge: Judge::new(config.clone()),
+        named: named.into(),
+        away: false,
+        store_away: false,
+    }
 }
 
 #[cfg(feature = "webhook")]

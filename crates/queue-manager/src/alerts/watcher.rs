@@ -14,7 +14,7 @@ use futures_util::{
 };
 use queue_core::{
     Event, JobScheduler, QueueName, Result, Timestamp,
-    event::{Alert, JobEvent},
+    event::{Alert, JobEvent, ProviderEvent, ProviderStatus},
     job::SlaClass,
     stats::QueueStats,
     store,
@@ -59,12 +59,16 @@ pub(super) struct Tally {
 
 /// One provider.
 pub(super) struct Member {
+    /// In the configuration.
+    pub(super) name: Arc<str>,
     pub(super) scheduler: JobScheduler,
     pub(super) judge: Judge,
     /// Queues that the configuration names.
     pub(super) named: Arc<[QueueName]>,
     /// Its last look failed, and that was said.
     pub(super) away: bool,
+    /// The store that it is paired with was away at the last look.
+    pub(super) store_away: bool,
 }
 
 type Heard = (usize, store::Watched<Event>);
@@ -169,7 +173,21 @@ impl Task {
         }
     }
 
+    /// Tells the sinks where the store of a provider went away, or came back.
+    fn look_at_store(&mut self, index: usize) {
+        let Some(member) = self.members.get_mut(index) else { return };
+        let away = member.scheduler.provider().paired().and_then(|store| store.away);
+        if std::mem::replace(&mut member.store_away, away.is_some()) == away.is_some() {
+            return;
+        }
+        let to = if away.is_some() { ProviderStatus::StoreAway } else { ProviderStatus::StoreBack };
+        let error = away.map(|away| away.error.to_string());
+        let event = ProviderEvent::new(member.scheduler.env().now(), Arc::clone(&member.name), to, error);
+        self.outboxes.iter().for_each(|outbox| outbox.offer(&Event::Provider(event.clone())));
+    }
+
     fn looked(&mut self, index: usize, stats: Result<Vec<QueueStats>>) {
+        self.look_at_store(index);
         let Some(member) = self.members.get_mut(index) else { return };
         let provider = member.scheduler.provider().scheme();
         let stats = match stats {

@@ -21,6 +21,7 @@ pub fn to_json(event: &Event) -> Value {
         Event::Job(event) => job(event),
         Event::Pool(event) => pool(event),
         Event::Breaker(event) => object(event),
+        Event::Provider(event) => object(event),
         Event::Alert(alert) => object(alert),
         // An event of a later version: its name says what it is.
         _ => Map::new(),
@@ -70,7 +71,9 @@ mod tests {
 
     use queue_core::{
         JobId, JobRef, QueueName, Timestamp,
-        event::{Alert, AlertKind, BreakerEvent, BreakerState, JobEventKind, PoolChange},
+        event::{
+            Alert, AlertKind, BreakerEvent, BreakerState, JobEventKind, PoolChange, ProviderEvent, ProviderStatus,
+        },
         job::{JobKind, SlaClass},
         provider::ParkKey,
     };
@@ -97,6 +100,11 @@ mod tests {
         let breaker = BreakerEvent::new(AT, key, BreakerState::Closed, BreakerState::Open);
         let wanted = json!({"event": "breaker:open", "at": 5, "key": "breaker:smtp", "from": "closed", "to": "open"});
         assert_eq!(to_json(&Event::Breaker(breaker)), wanted);
+
+        let provider = ProviderEvent::new(AT, "default".into(), ProviderStatus::StoreAway, Some("no route".into()));
+        let wanted = json!({"event": "provider:store-away", "at": 5, "provider": "default", "to": "store_away",
+            "error": "no route"});
+        assert_eq!(to_json(&Event::Provider(provider)), wanted);
 
         let id = JobId::derive(b"x", 1);
         let mut job = JobEvent::new(AT, JobRef::new(queue, id), JobKind::from_static("k"), JobEventKind::Completed, 2);

@@ -16,7 +16,10 @@ use queue_core::{
     scheduler::WaitReason,
     store::{Lookup, Watched},
 };
-use queue_manager::{HealthStatus, QueueManager};
+use queue_manager::{
+    HealthStatus, QueueManager,
+    alerts::{FnSink, to_json},
+};
 use tokio::time::{Instant, sleep};
 
 use crate::bench::{Bench, Mail, SCHEMES, SECOND, mail};
@@ -81,6 +84,10 @@ async fn outage(scheme: &str, lasts: Duration) {
             }
         })
     };
+    let posted = Arc::new(Mutex::new(Vec::new()));
+    let post = Arc::clone(&posted);
+    let sink = FnSink::new("post", move |event| post.lock().unwrap().push(to_json(event)));
+    queues.alerts().without_log().sink_of("provider:*".parse().unwrap(), sink).start().await.unwrap();
     let (worker, runs) = work(&queues, 2, 2 * SECOND).await;
     let (one, two) = (queues.enqueue(mail("one")).await.unwrap(), queues.enqueue(mail("two")).await.unwrap());
     let three = queues.enqueue(mail("three")).await.unwrap();
@@ -134,7 +141,9 @@ async fn outage(scheme: &str, lasts: Duration) {
         let Ok(Lookup::Found(record)) = store.get(std::slice::from_ref(job)).await.remove(0) else { panic!("{job}") };
         assert_eq!((record.state, record.attempt), (JobState::Completed, 1), "{scheme}");
     }
-    sleep(SECOND).await;
+    sleep(11 * SECOND).await;
+    let posted: Vec<_> = posted.lock().unwrap().iter().map(|json| json["event"].to_string()).collect();
+    assert_eq!(posted, ["\"provider:store-away\"", "\"provider:store-back\""], "{scheme}");
     let events = noted.lock().unwrap().clone();
     assert!(told(&events, ProviderStatus::StoreAway) <= begun + 2 * SECOND, "{scheme}: {events:?}");
     assert!(told(&events, ProviderStatus::StoreBack) > begun + lasts, "{scheme}: {events:?}");
