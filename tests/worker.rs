@@ -436,3 +436,48 @@ async fn a_unique_job_is_one_job_until_it_is_finished() {
     assert!(!queues.enqueue(Add { a: 4, b: 0 }).unique_for(window).await.unwrap().is_duplicate());
     running.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn more_is_fetched_ahead_only_while_runs_are_brief() {
+    let queues = queues();
+    let (started, hour) = (Arc::new(AtomicU32::new(0)), Duration::from_secs(3_600));
+    let count = Arc::clone(&started);
+    let running = queues
+        .worker()
+        .queue("math", 1)
+        .prefetch(1)
+        .prefetch_while_brief(8)
+        .heartbeat_on_runtime()
+        .register(move |job: Add| {
+            count.fetch_add(1, Ordering::Relaxed);
+            let pause = Duration::from_micros(job.b.into());
+            async move {
+                if !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
+                }
+                Ok::<_, Failure>(0)
+            }
+        })
+        .start()
+        .await
+        .unwrap();
+    let in_hand = || running.status().pools[0].in_hand;
+    let submit = async |jobs: usize, b: u32| {
+        for _ in 0..jobs {
+            queues.enqueue(Add { a: 0, b }).timeout(hour).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    submit(20, 10_000_000).await;
+    assert_eq!(in_hand(), 2, "nothing has ended yet");
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert_eq!(in_hand(), 2, "what ended was not brief");
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    submit(20, 0).await;
+    assert_eq!((in_hand(), started.load(Ordering::Relaxed)), (0, 40));
+    submit(20, 10_000_000).await;
+    assert_eq!(in_hand(), 9, "what ended before was brief");
+    tokio::time::sleep(Duration::from_secs(85)).await;
+    assert_eq!(in_hand(), 2, "what ended since was not");
+    running.stop().await;
+}

@@ -134,6 +134,9 @@ impl Conductor {
             builder = builder.prefetch(concurrency);
         } else if !queue.shared {
             builder = builder.prefetch(prefetch(args.exec_mode, concurrency));
+            if args.exec_mode == ExecMode::Pool {
+                builder = builder.prefetch_while_brief((concurrency * 64).clamp(128, 512));
+            }
         }
         let window = Window::default();
         let mut ledger = Ledger::new(how, results, dead);
@@ -546,7 +549,7 @@ fn every(period: Duration) -> Interval {
 }
 
 /// What is fetched ahead cannot be overtaken by what is more urgent. So it is little: as much as keeps the programs busy while
-/// what they finished is settled, a few jobs each where they take microseconds.
+/// what they finished is settled, a few jobs each; and more only while they take microseconds.
 fn prefetch(mode: ExecMode, concurrency: usize) -> usize {
     match mode {
         ExecMode::Oneshot => concurrency.min(8),

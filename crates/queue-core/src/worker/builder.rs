@@ -50,6 +50,7 @@ pub struct WorkerBuilder {
     states: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     lease: Duration,
     prefetch: Option<usize>,
+    prefetch_while_brief: usize,
     drain: Duration,
     health_interval: Duration,
     sign_of_life: Option<Duration>,
@@ -69,6 +70,7 @@ impl WorkerBuilder {
             states: HashMap::new(),
             lease: defaults::LEASE,
             prefetch: None,
+            prefetch_while_brief: 0,
             drain: defaults::DRAIN_DEADLINE,
             health_interval: defaults::HEALTH_INTERVAL,
             sign_of_life: None,
@@ -165,6 +167,14 @@ impl WorkerBuilder {
         self
     }
 
+    /// How many jobs may be fetched before there is a slot for them while runs take 250 µs at most, in the mean of those that were
+    /// settled last: for handlers that may be so quick that slots would wait for the next fetch, and may be slow too. Counts
+    /// where it is more than [`WorkerBuilder::prefetch`] says. Default: never more than that.
+    pub fn prefetch_while_brief(mut self, jobs: usize) -> Self {
+        self.prefetch_while_brief = jobs;
+        self
+    }
+
     /// How long a graceful stop waits for running jobs before it aborts them. Default 30 s.
     pub fn drain_deadline(mut self, deadline: Duration) -> Self {
         self.drain = deadline;
@@ -227,6 +237,7 @@ impl WorkerBuilder {
                 routes: Arc::clone(&routes),
                 scaling,
                 prefetch: self.prefetch,
+                prefetch_while_brief: self.prefetch_while_brief,
                 sign_of_life,
                 common: Arc::new(common),
                 observer: self.observer.clone(),
@@ -252,7 +263,8 @@ impl WorkerBuilder {
         }
         scaling.check()?;
         let most = scaling.most();
-        if most.saturating_add(spare(self.prefetch, most)) > MAX_OUTSTANDING {
+        let waiting = spare(self.prefetch, most).max(self.prefetch_while_brief);
+        if most.saturating_add(waiting) > MAX_OUTSTANDING {
             return Err(config("concurrency and prefetch of a queue are 100,000 together at most"));
         }
         Ok(())

@@ -142,7 +142,7 @@ async fn ask(pool: &Pool, to_settle: &[Finished], settlements: &[Settlement]) ->
 fn count(pool: &Pool, lost: &[Finished], to_settle: &[Finished]) {
     let runs = lost.iter().chain(to_settle).filter(|item| item.tries == 0 && item.held.was_running());
     let (count, time) = runs.fold((0, Duration::ZERO), |(count, time), item| (count + 1, time + item.run));
-    pool.totals.add(count, time);
+    pool.ran(count, time);
 }
 
 /// What handlers said last is told before their jobs are settled, while the receipts are good.

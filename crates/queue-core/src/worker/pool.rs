@@ -46,6 +46,8 @@ pub(super) struct Setup {
     pub(super) scaling: Scaling,
     /// How many jobs may wait for a slot; `None` follows the number of slots.
     pub(super) prefetch: Option<usize>,
+    /// How many while runs are brief, if more.
+    pub(super) prefetch_while_brief: usize,
     /// A slot that comes to no await for so long does not answer.
     pub(super) sign_of_life: Duration,
     pub(super) common: Arc<Common>,
@@ -72,6 +74,8 @@ pub(crate) struct Pool {
     demanded: AtomicUsize,
     /// Something waited for a slot for a whole lease, and no run has ended since.
     clogged: AtomicBool,
+    /// The runs that were settled last took next to no time.
+    brief: AtomicBool,
     /// Rung when the crew has to look after the slots.
     pub(super) muster: Notify,
     /// Who is asked from another thread whether the pool's runtime answers.
@@ -117,6 +121,7 @@ impl Pool {
             target: AtomicUsize::new(setup.scaling.initial),
             demanded: AtomicUsize::new(setup.options.outstanding),
             clogged: AtomicBool::new(false),
+            brief: AtomicBool::new(false),
             muster: Notify::new(),
             call: RollCall::default(),
             intake: Intake::new(setup.scheduler.env().clock.monotonic()),
@@ -166,7 +171,23 @@ impl Pool {
 
     /// How many jobs may wait for a slot.
     pub(super) fn spare(&self) -> usize {
-        if self.clogged.load(Ordering::Relaxed) { 0 } else { spare(self.setup.prefetch, self.target()) }
+        if self.clogged.load(Ordering::Relaxed) {
+            return 0;
+        }
+        let usual = spare(self.setup.prefetch, self.target());
+        if self.brief.load(Ordering::Relaxed) { usual.max(self.setup.prefetch_while_brief) } else { usual }
+    }
+
+    /// So many runs took so long together: from their mean follows how many jobs may wait for a slot from now on.
+    pub(super) fn ran(&self, runs: u64, time: Duration) {
+        self.totals.add(runs, time);
+        if self.setup.prefetch_while_brief > 0 && runs > 0 {
+            let brief = time.as_nanos() / u128::from(runs) <= BRIEF.as_nanos();
+            // Written only where it changes: fetcher and slots read it.
+            if self.brief.load(Ordering::Relaxed) != brief {
+                self.brief.store(brief, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Has nobody wait for a slot until a run has ended: what goes back would come here again at once.
@@ -400,6 +421,9 @@ impl Pool {
         self.room.notify_one();
     }
 }
+
+/// A thousand such runs are a quarter of a second.
+const BRIEF: Duration = Duration::from_micros(250);
 
 /// Half the slots where nobody says otherwise: enough to keep them busy over a fetch, and few that wait behind a long job.
 pub(super) fn spare(prefetch: Option<usize>, slots: usize) -> usize {
