@@ -158,8 +158,12 @@ impl RedisConsumer {
             self.worker.chars().take(60).collect(),
             self.known.tracked().to_owned(),
             record::millis(sleep).to_string(),
+            self.known.born.to_string(),
         ];
         let answer = self.shared.link.run(&scripts::CLAIM, &self.known.base, &arguments).await;
+        if answer.as_ref().is_err_and(fault::is_stale) {
+            self.shared.specs.forget_stale(&self.known);
+        }
         let answer = answer.map_err(|error| fault::of(&error, "fetch").on(&self.known.spec.name))?;
         let broken = |what| fault::broken(what, "fetch").on(&self.known.spec.name);
         let mut answer = link::items(answer).map_err(broken)?.into_iter();
@@ -203,6 +207,16 @@ impl RedisConsumer {
     }
 
     async fn settle_part(&self, part: &[Settlement]) -> Vec<SettleOutcome> {
+        // Boxed, so that the compiler need not look through all of it.
+        match Box::pin(self.settle_once(part, false)).await {
+            Some(outcomes) => outcomes,
+            // With the queues of the follow-ups as they are now.
+            None => Box::pin(self.settle_once(part, true)).await.unwrap_or_default(),
+        }
+    }
+
+    /// Nothing where the queue of a follow-up was dropped since it was known, unless it is the last try.
+    async fn settle_once(&self, part: &[Settlement], last: bool) -> Option<Vec<SettleOutcome>> {
         let mut outcomes: Vec<Option<SettleOutcome>> = vec![None; part.len()];
         let mut arguments = vec![self.known.tracked().as_bytes().to_vec(), Vec::new()];
         let mut follow_ups = 0;
@@ -221,6 +235,13 @@ impl RedisConsumer {
             arguments[1] = follow_ups.to_string().into_bytes();
             let durability = self.known.spec.durability;
             let answer = self.shared.link.run_assured(&scripts::SETTLE, &self.known.base, &arguments, durability).await;
+            let stale = answer.as_ref().is_err_and(fault::is_stale);
+            if stale && !last {
+                part.iter()
+                    .flat_map(|settlement| &settlement.then)
+                    .for_each(|next| self.shared.specs.forget(&next.queue));
+                return None;
+            }
             match answer.map_err(|error| fault::of(&error, "settle").on(&self.known.spec.name)) {
                 // All of them.
                 Ok(Value::Int(_)) => {
@@ -236,14 +257,18 @@ impl RedisConsumer {
                     }
                 }
                 Err(error) => {
+                    let outcome = match stale {
+                        true => SettleOutcome::NotSettled { then_index: None, error },
+                        false => SettleOutcome::Unknown(error),
+                    };
                     for index in &sent {
-                        outcomes[*index] = Some(SettleOutcome::Unknown(error.clone()));
+                        outcomes[*index] = Some(outcome.clone());
                     }
                 }
             }
         }
         let missing = || SettleOutcome::Unknown(fault::broken("an answer is missing", "settle"));
-        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(missing)).collect()
+        Some(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(missing)).collect())
     }
 
     fn settled(&self, receipt: Receipt, answer: Value) -> SettleOutcome {
@@ -289,7 +314,7 @@ impl RedisConsumer {
         for ((follow_up, known), sent) in settlement.then.iter().zip(queues).zip(ahead) {
             if !sent {
                 let (head, body) = record::to_publish(&follow_up.envelope);
-                arguments.extend([known.base.into_bytes(), head, body]);
+                arguments.extend([known.base.into_bytes(), known.born.as_bytes().to_vec(), head, body]);
             }
         }
         Ok((arguments, with))

@@ -31,10 +31,12 @@ impl RedisConsumer {
             return Ok(apart);
         }
         for (index, known) in queues.iter().enumerate().filter(|(index, _)| apart[*index]) {
+            let shared = self.shared();
             let durability = known.spec.durability.or(self.known().spec.durability);
             let line = Line { known: known.clone(), exceeds: true, durability };
             let batch = [settlement.then[index].envelope.clone()];
-            let error = match publish_once(&self.shared().link, &line, &batch).await.pop() {
+            let published = publish_once(&shared.link, &shared.layout, &shared.specs, line, &batch);
+            let error = match Box::pin(published).await.pop() {
                 Some(PublishOutcome::Accepted { .. } | PublishOutcome::Duplicate { .. }) => continue,
                 Some(PublishOutcome::Rejected(rejection)) => rejection.into(),
                 Some(PublishOutcome::Unknown(error)) => error,

@@ -84,7 +84,7 @@ pub struct RedisProvider {
 pub(crate) struct Shared {
     pub(crate) link: Link,
     pub(crate) layout: Layout,
-    pub(crate) specs: Specs,
+    pub(crate) specs: Arc<Specs>,
     pub(crate) wakes: Wakes,
     pub(crate) store: StoreId,
     pub(crate) rounds: Rounds,
@@ -252,7 +252,8 @@ pub(crate) struct Line {
 
 impl PartialEq for Line {
     fn eq(&self, other: &Self) -> bool {
-        (&self.known.base, self.exceeds, self.durability) == (&other.known.base, other.exceeds, other.durability)
+        let this = (&self.known.base, &self.known.born, self.exceeds, self.durability);
+        this == (&other.known.base, &other.known.born, other.exceeds, other.durability)
     }
 }
 
@@ -264,10 +265,59 @@ impl std::hash::Hash for Line {
     }
 }
 
-/// One script call's worth of jobs, and what became of each.
-pub(crate) async fn publish_once(link: &Link, line: &Line, batch: &[Envelope]) -> Vec<PublishOutcome> {
+/// How often a queue that is dropped and declared anew all the time is looked at for one call.
+const LOOKS: usize = 3;
+
+/// One script call's worth of jobs, and what became of each. A queue that was dropped since it was known is what it is now.
+pub(crate) async fn publish_once(
+    link: &Link,
+    layout: &Layout,
+    specs: &Specs,
+    mut line: Line,
+    batch: &[Envelope],
+) -> Vec<PublishOutcome> {
+    let (mut limit, mut left) = (usize::MAX, LOOKS);
+    loop {
+        let too_large = |job: &Envelope| job.encoded_len() > limit;
+        let done = match batch.iter().any(too_large) {
+            false => publish_to(link, &line, batch).await,
+            true => {
+                let fits: Vec<Envelope> = batch.iter().filter(|job| !too_large(job)).cloned().collect();
+                publish_to(link, &line, &fits).await.map(|done| {
+                    let mut done = done.into_iter();
+                    let refuse = |actual| PublishOutcome::Rejected(Rejection::TooLarge { limit, actual });
+                    let missing = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
+                    let outcome = |job: &Envelope| match too_large(job) {
+                        true => refuse(job.encoded_len()),
+                        false => done.next().unwrap_or_else(missing),
+                    };
+                    batch.iter().map(outcome).collect()
+                })
+            }
+        };
+        if let Some(outcomes) = done {
+            return outcomes;
+        }
+        left -= 1;
+        let known = match specs.anew(link, layout, &line.known).await {
+            Ok(known) if left > 0 => known,
+            Ok(_) => {
+                let again = Error::new(ErrorCode::Unavailable, "the queue is dropped and declared anew all the time");
+                let again = again.at("publish").by(SCHEME).on(&line.known.spec.name);
+                return vec![PublishOutcome::Rejected(Rejection::Unavailable(again)); batch.len()];
+            }
+            Err(error) => return vec![PublishOutcome::Rejected(Rejection::Unavailable(error)); batch.len()],
+        };
+        limit = known.spec.max_encoded_len;
+        line.durability = line.durability.or(known.spec.durability);
+        line.known = known;
+    }
+}
+
+/// Nothing where the queue is not the one that is known.
+async fn publish_to(link: &Link, line: &Line, batch: &[Envelope]) -> Option<Vec<PublishOutcome>> {
     let known = &line.known;
-    let mut arguments = Vec::with_capacity(2 + 2 * batch.len());
+    let mut arguments = Vec::with_capacity(3 + 2 * batch.len());
     let room = if line.exceeds { u64::from(u32::MAX) } else { known.max_len() };
     arguments.push(room.to_string().into_bytes());
     let mut jobs: Vec<_> = batch.iter().map(record::to_publish).collect();
@@ -278,9 +328,11 @@ pub(crate) async fn publish_once(link: &Link, line: &Line, batch: &[Envelope]) -
     }
     arguments.push(shared);
     arguments.extend(jobs.into_iter().flat_map(|(head, body)| [head, body]));
+    arguments.push(known.born.as_bytes().to_vec());
     let answers = match link.run_assured(&scripts::PUBLISH, &known.base, &arguments, line.durability).await {
-        Ok(Value::Int(_)) => return vec![PublishOutcome::Accepted { place: 0 }; batch.len()],
+        Ok(Value::Int(_)) => return Some(vec![PublishOutcome::Accepted { place: 0 }; batch.len()]),
         Ok(answer) => link::items(answer).unwrap_or_default(),
+        Err(error) if fault::is_stale(&error) => return None,
         Err(error) => {
             let refused = fault::is_refusal(&error);
             let error = fault::of(&error, "publish").on(&known.spec.name);
@@ -288,10 +340,10 @@ pub(crate) async fn publish_once(link: &Link, line: &Line, batch: &[Envelope]) -
                 true => PublishOutcome::Rejected(Rejection::Unavailable(error)),
                 false => PublishOutcome::Unknown(error),
             };
-            return vec![outcome; batch.len()];
+            return Some(vec![outcome; batch.len()]);
         }
     };
-    answers.into_iter().map(|answer| outcome(answer, &known.spec.name)).collect()
+    Some(answers.into_iter().map(|answer| outcome(answer, &known.spec.name)).collect())
 }
 
 fn outcome(answer: Value, queue: &QueueName) -> PublishOutcome {
@@ -335,13 +387,14 @@ impl Shared {
         let store = identity(&link, &layout, env).await?;
         let process = format!("{:016x}{:016x}", env.random.next_u64(), env.random.next_u64());
         let wakes = Wakes::new(link.clone(), &layout, &process);
-        let publisher = link.clone();
+        let specs = Arc::new(Specs::default());
+        let publisher = (link.clone(), layout.clone(), Arc::clone(&specs));
         let lines = Coalescer::new(BATCH, Envelope::encoded_len, move |line: Line, batch: Vec<Envelope>| {
-            let link = publisher.clone();
-            async move { publish_once(&link, &line, &batch).await }.boxed()
+            let (link, layout, specs) = publisher.clone();
+            async move { publish_once(&link, &layout, &specs, line, &batch).await }.boxed()
         });
         let closed = watch::Sender::new(false);
-        Ok(Self { link, layout, specs: Specs::default(), wakes, store, rounds: Rounds::default(), lines, closed })
+        Ok(Self { link, layout, specs, wakes, store, rounds: Rounds::default(), lines, closed })
     }
 
     pub(crate) fn open(&self, operation: &'static str) -> Result<()> {

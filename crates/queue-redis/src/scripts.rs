@@ -39,6 +39,9 @@ scripts! {
     MEND = flags "allow-oom", "mend.lua";
 }
 
+/// The one that makes a queue.
+pub(crate) static DECLARE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/declare.lua")));
+
 /// The one that needs no queue.
 pub(crate) static LEAD: LazyLock<Script> =
     LazyLock::new(|| Script::new(concat!("#!lua flags=allow-oom\n", include_str!("scripts/lead.lua"))));
