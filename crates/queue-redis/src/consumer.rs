@@ -31,12 +31,14 @@ use crate::{
     specs::Known,
 };
 
+use self::doze::{HEEDED, Looked};
+
+mod doze;
+
 /// Claims under way at once while the queue is full of work: the server has one while the answer of another is read.
 const CLAIMS: usize = 3;
 /// A wait beyond it is as good as endless, and cannot overflow the clock.
 const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3_600);
-/// A broken connection is tried again so soon; and how soon a queue that is paused is looked at without being told.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// Fetch leases straight from the queue, so that nothing is buffered here. Dropped without being closed it leaves its leases to end by
 /// themselves, as a killed worker does.
@@ -50,6 +52,7 @@ pub(crate) struct RedisConsumer {
     closed: AtomicBool,
     /// Whether the last claim found as much as it asked for, so that there is more.
     plenty: AtomicBool,
+    looked: Looked,
     /// Demand, room or closing changed.
     changed: Notify,
     out: Mutex<HashMap<(JobId, u64), Out>>,
@@ -80,6 +83,7 @@ impl RedisConsumer {
             demand: AtomicUsize::new(options.outstanding),
             closed: AtomicBool::new(false),
             plenty: AtomicBool::new(false),
+            looked: Looked::default(),
             changed: Notify::new(),
             out: Mutex::default(),
         }
@@ -120,6 +124,16 @@ impl RedisConsumer {
         self.changed.notify_waiters();
     }
 
+    /// Claims at once, and sees to it that the marker is set for what comes later.
+    async fn look(&self, room: usize, left: Duration) -> Result<Claimed> {
+        let asked = Instant::now();
+        let claimed = self.claim(room, if left.is_zero() { Duration::ZERO } else { HEEDED }).await?;
+        if !left.is_zero() {
+            self.looked.note(asked, &claimed);
+        }
+        Ok(claimed)
+    }
+
     /// As many jobs as there is room for: with one call, or with several at once where there is plenty.
     async fn claim(&self, room: usize, sleep: Duration) -> Result<Claimed> {
         if room <= BATCH || !self.plenty.load(Ordering::Relaxed) {
@@ -150,17 +164,26 @@ impl RedisConsumer {
         }
     }
 
-    async fn claim_once(&self, most: usize, sleep: Duration) -> Result<Claimed> {
-        let asked = Instant::now();
-        let arguments = [
+    fn claim_arguments(&self, most: usize, sleep: Duration) -> [String; 5] {
+        [
             most.to_string(),
             record::millis(self.lease).to_string(),
             self.worker.chars().take(60).collect(),
             self.known.tracked().to_owned(),
             record::millis(sleep).to_string(),
-        ];
+        ]
+    }
+
+    async fn claim_once(&self, most: usize, sleep: Duration) -> Result<Claimed> {
+        let asked = Instant::now();
+        let arguments = self.claim_arguments(most, sleep);
         let answer = self.shared.link.run(&scripts::CLAIM, &self.known.base, &arguments).await;
         let answer = answer.map_err(|error| fault::of(&error, "fetch").on(&self.known.spec.name))?;
+        self.claimed(answer, asked)
+    }
+
+    /// Reads what a claim found that was made no earlier than `asked`.
+    fn claimed(&self, answer: Value, asked: Instant) -> Result<Claimed> {
         let broken = |what| fault::broken(what, "fetch").on(&self.known.spec.name);
         let mut answer = link::items(answer).map_err(broken)?.into_iter();
         let next = link::number(&answer.next().unwrap_or_default()).map_err(broken)?;
@@ -358,7 +381,7 @@ impl Consumer for RedisConsumer {
             }
             self.shared.open("fetch").map_err(|error| error.on(&self.known.spec.name))?;
             let left = give_up.saturating_duration_since(Instant::now());
-            let room = self.demand.load(Ordering::Acquire).saturating_sub(self.outstanding()).min(max);
+            let room = self.room(max);
             if room == 0 {
                 if left.is_zero() {
                     return Ok(Vec::new());
@@ -371,20 +394,18 @@ impl Consumer for RedisConsumer {
                 }
                 continue;
             }
-            // Before the look, so that nothing that comes after it is missed.
-            let sleeper = (!left.is_zero()).then(|| self.shared.wakes.sleeper(&self.known.base));
-            let sleep = if left.is_zero() { Duration::ZERO } else { left.min(LOOK_AGAIN) + Duration::from_secs(1) };
-            let next = match self.claim(room, sleep).await? {
-                Claimed::Jobs(jobs) => return Ok(jobs),
-                Claimed::Nothing { .. } if left.is_zero() => return Ok(Vec::new()),
-                Claimed::Nothing { next } => next.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN),
+            let due = match self.looked.stands() {
+                Some(due) if !left.is_zero() => due,
+                _ => match self.look(room, left).await? {
+                    Claimed::Jobs(jobs) => return Ok(jobs),
+                    Claimed::Nothing { .. } if left.is_zero() => return Ok(Vec::new()),
+                    Claimed::Nothing { next } => next.map(|next| Instant::now() + next),
+                },
             };
-            let Some(sleeper) = sleeper else { return Ok(Vec::new()) };
-            tokio::select! {
-                biased;
-                () = &mut changed => {}
-                () = sleeper.wake.notified() => {}
-                () = tokio::time::sleep(next.min(left)) => {}
+            match self.doze(room, due, give_up).await? {
+                Some(Claimed::Jobs(jobs)) => return Ok(jobs),
+                Some(Claimed::Nothing { .. }) if Instant::now() >= give_up => return Ok(Vec::new()),
+                _ => {}
             }
         }
     }

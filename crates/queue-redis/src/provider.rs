@@ -426,7 +426,7 @@ impl QueueProvider for RedisProvider {
         }
         shared.link.ask(redis::cmd("ZREM").arg(shared.layout.queues()).arg(queue.as_str())).await.map_err(fail)?;
         shared.specs.forget(queue);
-        shared.wakes.wake_all(&base);
+        shared.wakes.wake_all(&format!("{base}m"));
         Ok(())
     }
 
