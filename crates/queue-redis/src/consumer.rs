@@ -32,12 +32,14 @@ use crate::{
     specs::Known,
 };
 
+use self::doze::{HEEDED, Looked};
+
+mod doze;
+
 /// Claims under way at once while the queue is full of work: the server has one while the answer of another is read.
 const CLAIMS: usize = 3;
 /// A wait beyond it is as good as endless, and cannot overflow the clock.
 const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3_600);
-/// A broken connection is tried again so soon; and how soon a queue that is paused is looked at without being told.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// Fetch leases straight from the queue, so that nothing is buffered here. Dropped without being closed it leaves its leases to end by
 /// themselves, as a killed worker does.
@@ -53,6 +55,7 @@ pub(crate) struct RedisConsumer {
     plenty: AtomicBool,
     /// Which shard is asked first.
     turns: Turns,
+    looked: Looked,
     /// Demand, room or closing changed.
     changed: Notify,
     out: Mutex<HashMap<(JobId, u64), Out>>,
@@ -84,6 +87,7 @@ impl RedisConsumer {
             closed: AtomicBool::new(false),
             plenty: AtomicBool::new(false),
             turns: Turns::default(),
+            looked: Looked::default(),
             changed: Notify::new(),
             out: Mutex::default(),
         }
@@ -122,6 +126,16 @@ impl RedisConsumer {
             }
         }
         self.changed.notify_waiters();
+    }
+
+    /// Claims at once, and sees to it that the marker is set for what comes later.
+    async fn look(&self, room: usize, left: Duration) -> Result<Claimed> {
+        let asked = Instant::now();
+        let claimed = self.claim(room, if left.is_zero() { Duration::ZERO } else { HEEDED }).await?;
+        if !left.is_zero() {
+            self.looked.note(asked, &claimed);
+        }
+        Ok(claimed)
     }
 
     /// As many jobs as there is room for: with one call, or with several at once where there is plenty.
@@ -222,21 +236,30 @@ impl RedisConsumer {
         claimed
     }
 
-    async fn claim_once(&self, known: &Known, most: usize, sleep: Duration) -> Result<Claimed> {
-        let asked = Instant::now();
-        let arguments = [
+    fn claim_arguments(&self, known: &Known, most: usize, sleep: Duration) -> [String; 6] {
+        [
             most.to_string(),
             record::millis(self.lease).to_string(),
             self.worker.chars().take(60).collect(),
             known.tracked().to_owned(),
             record::millis(sleep).to_string(),
             known.born.to_string(),
-        ];
+        ]
+    }
+
+    async fn claim_once(&self, known: &Known, most: usize, sleep: Duration) -> Result<Claimed> {
+        let asked = Instant::now();
+        let arguments = self.claim_arguments(known, most, sleep);
         let answer = self.shared.link.run(&scripts::CLAIM, &known.base, &arguments).await;
         if answer.as_ref().is_err_and(fault::is_stale) {
             self.shared.specs.forget_stale(known);
         }
         let answer = answer.map_err(|error| fault::of(&error, "fetch").on(&known.spec.name))?;
+        self.claimed(known, answer, asked)
+    }
+
+    /// Reads what a claim found that was made no earlier than `asked`.
+    fn claimed(&self, known: &Known, answer: Value, asked: Instant) -> Result<Claimed> {
         let broken = |what| fault::broken(what, "fetch").on(&known.spec.name);
         let mut answer = link::items(answer).map_err(broken)?.into_iter();
         let next = link::number(&answer.next().unwrap_or_default()).map_err(broken)?;
@@ -471,7 +494,7 @@ impl Consumer for RedisConsumer {
             }
             self.shared.open("fetch").map_err(|error| error.on(&self.known.spec.name))?;
             let left = give_up.saturating_duration_since(Instant::now());
-            let room = self.demand.load(Ordering::Acquire).saturating_sub(self.outstanding()).min(max);
+            let room = self.room(max);
             if room == 0 {
                 if left.is_zero() {
                     return Ok(Vec::new());
@@ -484,20 +507,18 @@ impl Consumer for RedisConsumer {
                 }
                 continue;
             }
-            // Before the look, so that nothing that comes after it is missed.
-            let asleep = if left.is_zero() { &[] } else { self.known.parts() };
-            let sleepers: Vec<_> = asleep.iter().map(|shard| self.shared.wakes.sleeper(&shard.base)).collect();
-            let sleep = if left.is_zero() { Duration::ZERO } else { left.min(LOOK_AGAIN) + Duration::from_secs(1) };
-            let next = match self.claim(room, sleep).await? {
-                Claimed::Jobs(jobs) => return Ok(jobs),
-                Claimed::Nothing { .. } if left.is_zero() => return Ok(Vec::new()),
-                Claimed::Nothing { next } => next.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN),
+            let due = match self.looked.stands() {
+                Some(due) if !left.is_zero() => due,
+                _ => match self.look(room, left).await? {
+                    Claimed::Jobs(jobs) => return Ok(jobs),
+                    Claimed::Nothing { .. } if left.is_zero() => return Ok(Vec::new()),
+                    Claimed::Nothing { next } => next.map(|next| Instant::now() + next),
+                },
             };
-            tokio::select! {
-                biased;
-                () = &mut changed => {}
-                place = shards::woken(&sleepers) => self.turns.begin_at(place),
-                () = tokio::time::sleep(next.min(left)) => {}
+            match self.doze(room, due, give_up).await? {
+                Some(Claimed::Jobs(jobs)) => return Ok(jobs),
+                Some(Claimed::Nothing { .. }) if Instant::now() >= give_up => return Ok(Vec::new()),
+                _ => {}
             }
         }
     }

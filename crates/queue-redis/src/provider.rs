@@ -539,7 +539,7 @@ impl QueueProvider for RedisProvider {
         }
         shared.link.ask(redis::cmd("ZREM").arg(shared.layout.queues()).arg(queue.as_str())).await.map_err(fail)?;
         shared.specs.forget(queue);
-        known.parts().iter().for_each(|shard| shared.wakes.wake_all(&shard.base));
+        known.parts().iter().for_each(|shard| shared.wakes.wake_all(&format!("{}m", shard.base)));
         Ok(())
     }
 

@@ -73,10 +73,6 @@ pub(crate) fn width(room: usize, left: usize, is_first: bool, batch: usize) -> (
 }
 
 /// Waits for one of them to be woken; which.
-pub(crate) async fn woken(sleepers: &[Sleeper]) -> usize {
-    if let [only] = sleepers {
-        only.wake.notified().await;
-        return 0;
-    }
-    select_all(sleepers.iter().map(|sleeper| Box::pin(sleeper.wake.notified()))).await.1
+pub(crate) async fn woken(sleepers: &mut [Sleeper]) -> usize {
+    select_all(sleepers.iter_mut().map(|sleeper| Box::pin(sleeper.woken()))).await.1
 }
