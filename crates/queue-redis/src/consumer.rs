@@ -180,7 +180,8 @@ impl RedisConsumer {
         while !order.is_empty() {
             let (width, share) = shards::width(room, order.len(), is_first, BATCH);
             let (asked, rest) = order.split_at(width);
-            let claims = futures_util::future::join_all(asked.iter().map(|shard| self.claim_shard(shard, share, sleep)));
+            let claims =
+                futures_util::future::join_all(asked.iter().map(|shard| self.claim_shard(shard, share, sleep)));
             let mut jobs = Vec::new();
             for (shard, claimed) in asked.iter().zip(claims.await) {
                 match claimed {

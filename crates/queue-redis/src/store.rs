@@ -148,10 +148,12 @@ impl RedisStore {
                 found = shared.seek(&now, jobs).await;
             }
         }
-        let lookup = |((id, _), found): (&(JobId, u16), Result<Found>)| found.and_then(|found| {
-            let job = JobRef { queue: queue.clone(), id: *id, place: found.place };
-            lookup(job, found.seen)
-        });
+        let lookup = |((id, _), found): (&(JobId, u16), Result<Found>)| {
+            found.and_then(|found| {
+                let job = JobRef { queue: queue.clone(), id: *id, place: found.place };
+                lookup(job, found.seen)
+            })
+        };
         Ok(jobs.iter().zip(found).map(lookup).collect())
     }
 
