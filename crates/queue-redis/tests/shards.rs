@@ -227,7 +227,7 @@ async fn no_shard_starves_while_another_is_full() {
             let taken = consumer.fetch(1, Duration::from_secs(5)).await.unwrap();
             claims += 1;
             settle(&consumer, &taken, complete()).await;
-            taken.iter().for_each(|one| drop(left.remove(&one.envelope.id)));
+            left.retain(|id| taken.iter().all(|one| one.envelope.id != *id));
             assert!(claims <= 60, "{} jobs of other shards wait after {claims} claims", left.len());
         }
     }
@@ -306,7 +306,8 @@ async fn lists_go_through_all_shards_once() {
             }
         }
         let mut ids: Vec<JobId> = found.iter().map(|job| job.id).collect();
-        (ids.sort_unstable(), wanted.sort_unstable());
+        ids.sort_unstable();
+        wanted.sort_unstable();
         assert_eq!(ids, wanted);
 
         let consumer = rig.consumer(1_000).await;
