@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use queue_core::{
-    Env, QueueProvider, Result,
+    Env, Error, ErrorCode, QueueProvider, QueueSpec, Result,
     provider::{ProviderFactory, ProviderInfo, ProviderUrl, Registry, StoreFactory, StoreInfo},
     store::TrackingStore,
 };
@@ -59,9 +59,15 @@ impl StoreFactory for RedisStores {
 }
 
 fn options(url: &ProviderUrl) -> Result<RedisOptions> {
-    let mut options = RedisOptions::with_client(ClientOptions::read(url, &["prefix"])?);
+    let mut options = RedisOptions::with_client(ClientOptions::read(url, &["prefix", "shards"])?);
     if let Some((_, prefix)) = url.query().find(|(name, _)| *name == "prefix") {
         options.prefix = prefix.to_owned();
+    }
+    if let Some((_, shards)) = url.query().find(|(name, _)| *name == "shards") {
+        let number = shards.parse().ok().filter(|shards| (1..=QueueSpec::MAX_SHARDS).contains(shards));
+        options.shards = number.ok_or_else(|| {
+            Error::new(ErrorCode::Config, "`shards` is a number from 1 to 64").at("connect").by(crate::SCHEME)
+        })?;
     }
     Ok(options)
 }

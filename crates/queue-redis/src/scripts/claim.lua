@@ -1,9 +1,10 @@
 -- Leases ready jobs, the most urgent first, and lets time do its work before.
--- ARGV: most jobs, lease in ms, worker, tracked (1 or 0), how long the consumer would sleep, in ms.
+-- ARGV: most jobs, lease in ms, worker, tracked (1 or 0), how long the consumer would sleep, in ms, the incarnation of the queue.
 -- Answers { ms until time has work to do or -1, 1 if paused, an epoch, then for each job: packed claim, record }. A claim that is an id alone is
 -- that of a job to which nothing had happened; its epoch is the one above and its place among the jobs.
 -- O(1) a job, O(log n) for its lease; n jobs are leased or wait for a time.
 local most, lease, worker, tracked, sleep = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4] == '1', tonumber(ARGV[5])
+if born ~= ARGV[6] then return STALE end
 if paused then return { -1, 1, 0 } end
 advance(200, tracked)
 

@@ -7,13 +7,13 @@ do
   local call, base, most = redis.call, KEYS[1], tonumber(ARGV[1])
   local clock = call('TIME')
   local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-  local n = call('HMGET', base .. 'n', 'watched', 'paused', 'sleeping', 'p', 'r', 'ticket')
+  local n = call('HMGET', base .. 'n', 'watched', 'paused', 'sleeping', 'p', 'r', 'ticket', 'born')
   if n[2] == '1' then return { -1, 1, 0 } end
   local pending, running = tonumber(n[4] or 0), tonumber(n[5] or 0)
   -- As `tickets` gives them.
   local epoch = math.max(tonumber(n[6] or 0), now * 64)
   local first = call('ZRANGE', base .. 't', 0, 0, 'WITHSCORES')[2]
-  local plain = tonumber(n[1] or 0) <= now and not (first and tonumber(first) <= now)
+  local plain = n[7] == ARGV[6] and tonumber(n[1] or 0) <= now and not (first and tonumber(first) <= now)
     and (call('EXISTS', base .. 'h', base .. 'x') == 0 or call('EXISTS', base .. 'h') == 0 and call('ZCOUNT', base .. 'x', '-inf', now) == 0)
   if plain then
     local r, ids = base .. 'r', nil

@@ -12,4 +12,9 @@ for priority = 1, 15 do keys[#keys + 1] = B .. 'r' .. priority end
 local last = tonumber(call('HGET', B .. 'n', 'ticket') or 0)
 call('UNLINK', unpack(keys))
 if last > now * TICKETS then call('HSET', B .. 'n', 'ticket', last) end
+-- Whoever sleeps on it, in whatever process, hears that it is gone.
+if sleeping then
+  for n = 0, 31 do call('ZADD', B .. 'm', 0, n) end
+  call('EXPIRE', B .. 'm', 60)
+end
 return 1

@@ -1,6 +1,6 @@
 -- Ends claims.
 -- ARGV: tracked (1 or 0); how many follow-ups there are; then for each settlement: id, packed head with value after it (result, error or park
--- key), and for each of its follow-ups the base of its queue's keys, packed head, body.
+-- key), and for each of its follow-ups the base of its queue's keys, the queue's incarnation, packed head, body.
 -- Answers one letter each: S settled, A the same was settled before, C another was, L the lease was lost.
 -- O(1) each, O(log n) for what waits for a time.
 local COMPLETE, RETRY, RELEASE, PARK, BURY, CANCEL, EXPIRE = 1, 2, 3, 4, 5, 6, 7
@@ -14,8 +14,9 @@ while at <= #ARGV do
   item.value = ARGV[at + 1]:sub(value)
   at = at + 2
   for n = 1, follow_ups do
-    item.follow_ups[n] = { base = ARGV[at], job = read_new(ARGV[at + 1], ARGV[at + 2]) }
-    at = at + 3
+    item.follow_ups[n] = { base = ARGV[at], job = read_new(ARGV[at + 2], ARGV[at + 3]) }
+    if call('HGET', ARGV[at] .. 'n', 'born') ~= ARGV[at + 1] then return STALE end
+    at = at + 4
   end
   items[#items + 1] = item
 end
