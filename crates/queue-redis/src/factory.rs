@@ -35,7 +35,11 @@ impl ProviderFactory for RedisFactory {
     }
 
     async fn connect(&self, url: &ProviderUrl, env: &Env) -> Result<Arc<dyn QueueProvider>> {
-        Ok(Arc::new(RedisProvider::connect(&options(url)?, env).await?))
+        let mut options = options(url, &["prefix", "spool"])?;
+        if let Some((_, dir)) = url.query().find(|(name, _)| *name == "spool") {
+            options.spool = Some(spool(dir, env).await?);
+        }
+        Ok(Arc::new(RedisProvider::connect(&options, env).await?))
     }
 }
 
@@ -54,12 +58,27 @@ impl StoreFactory for RedisStores {
     }
 
     async fn open(&self, url: &ProviderUrl, env: &Env) -> Result<Arc<dyn TrackingStore>> {
-        Ok(Arc::new(RedisTracking::connect(&options(url)?, env).await?))
+        Ok(Arc::new(RedisTracking::connect(&options(url, &["prefix"])?, env).await?))
     }
 }
 
-fn options(url: &ProviderUrl) -> Result<RedisOptions> {
-    let mut options = RedisOptions::with_client(ClientOptions::read(url, &["prefix"])?);
+/// Jobs in a journal.
+#[cfg(feature = "spool")]
+async fn spool(dir: &str, env: &Env) -> Result<Arc<dyn QueueProvider>> {
+    let mut registry = Registry::new();
+    queue_memory::register(&mut registry);
+    registry.connect(&ProviderUrl::parse(format!("memory:?journal={dir}"))?, env).await
+}
+
+#[cfg(not(feature = "spool"))]
+#[allow(clippy::unused_async, reason = "as where there is a journal")]
+async fn spool(_: &str, _: &Env) -> Result<Arc<dyn QueueProvider>> {
+    let message = "this program was built without the journal that a spool needs: build it with the feature `journal`";
+    Err(queue_core::Error::new(queue_core::ErrorCode::Config, message).at("connect").by(crate::SCHEME))
+}
+
+fn options(url: &ProviderUrl, more: &[&str]) -> Result<RedisOptions> {
+    let mut options = RedisOptions::with_client(ClientOptions::read(url, more)?);
     if let Some((_, prefix)) = url.query().find(|(name, _)| *name == "prefix") {
         options.prefix = prefix.to_owned();
     }

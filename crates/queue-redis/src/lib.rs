@@ -20,6 +20,7 @@ mod provider;
 mod record;
 mod scripts;
 mod specs;
+mod spool;
 mod store;
 mod tracking;
 mod wake;
@@ -30,6 +31,7 @@ pub use client::{
 };
 pub use factory::register;
 pub use provider::{RedisOptions, RedisProvider};
+pub use spool::SpoolStatus;
 pub use tracking::RedisTracking;
 
 pub(crate) const SCHEME: &str = "redis";
