@@ -1,15 +1,15 @@
 //! `redis:` as a URL.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use queue_core::{
-    Env, QueueProvider, Result,
-    provider::{ProviderFactory, ProviderInfo, ProviderUrl, Registry, StoreFactory, StoreInfo},
+    Env, Error, ErrorCode, QueueProvider, Result,
+    provider::{Durability, ProviderFactory, ProviderInfo, ProviderUrl, Registry, StoreFactory, StoreInfo},
     store::TrackingStore,
 };
 
-use crate::{ClientOptions, RedisOptions, RedisProvider, RedisTracking, provider::capabilities};
+use crate::{ClientOptions, RedisOptions, RedisProvider, RedisTracking, SCHEME, provider::capabilities};
 
 /// Adds the schemes of Redis to a program.
 pub fn register(registry: &mut Registry) {
@@ -58,8 +58,24 @@ impl StoreFactory for RedisStores {
     }
 
     async fn open(&self, url: &ProviderUrl, env: &Env) -> Result<Arc<dyn TrackingStore>> {
-        Ok(Arc::new(RedisTracking::connect(&options(url, &["prefix"])?, env).await?))
+        let mut options = options(url, &["prefix", "durability"])?;
+        if let Some((_, text)) = url.query().find(|(name, _)| *name == "durability") {
+            options.durability = Some(durability(text).ok_or_else(|| {
+                let message = "`durability` is `relaxed` or `replicated:COUNT:MILLISECONDS`, as in `replicated:1:500`";
+                Error::new(ErrorCode::Config, message).at("connect").by(SCHEME)
+            })?);
+        }
+        Ok(Arc::new(RedisTracking::connect(&options, env).await?))
     }
+}
+
+fn durability(text: &str) -> Option<Durability> {
+    if text == "relaxed" {
+        return Some(Durability::Relaxed);
+    }
+    let (replicas, millis) = text.strip_prefix("replicated:")?.split_once(':')?;
+    let millis: u64 = millis.strip_suffix("ms").unwrap_or(millis).parse().ok()?;
+    Some(Durability::Replicated { replicas: replicas.parse().ok()?, timeout: Duration::from_millis(millis) })
 }
 
 /// Jobs in a journal.
@@ -74,7 +90,7 @@ async fn spool(dir: &str, env: &Env) -> Result<Arc<dyn QueueProvider>> {
 #[allow(clippy::unused_async, reason = "as where there is a journal")]
 async fn spool(_: &str, _: &Env) -> Result<Arc<dyn QueueProvider>> {
     let message = "this program was built without the journal that a spool needs: build it with the feature `journal`";
-    Err(queue_core::Error::new(queue_core::ErrorCode::Config, message).at("connect").by(crate::SCHEME))
+    Err(Error::new(ErrorCode::Config, message).at("connect").by(SCHEME))
 }
 
 fn options(url: &ProviderUrl, more: &[&str]) -> Result<RedisOptions> {

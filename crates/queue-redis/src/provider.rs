@@ -48,6 +48,9 @@ pub struct RedisOptions {
     /// Where [`FailoverMode::AirgapSafe`](crate::FailoverMode::AirgapSafe) keeps what is published while Redis is away: a provider that keeps
     /// jobs on this machine, which is this one's alone and is closed with it. Best one with a journal, so that they outlive the process.
     pub spool: Option<Arc<dyn QueueProvider>>,
+    /// What a [`RedisTracking`](crate::RedisTracking) promises of what it stages, settles and takes back; relaxed unless said otherwise. The
+    /// queues of a provider declare theirs each, and it refuses to connect with one.
+    pub durability: Option<Durability>,
 }
 
 impl std::fmt::Debug for RedisOptions {
@@ -64,13 +67,13 @@ impl RedisOptions {
 
     /// A URL, with the default prefix.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), client: None, prefix: Self::PREFIX.into(), spool: None }
+        Self { url: url.into(), client: None, prefix: Self::PREFIX.into(), spool: None, durability: None }
     }
 
     /// Without a URL, with the default prefix.
     #[must_use]
     pub fn with_client(client: ClientOptions) -> Self {
-        Self { url: String::new(), client: Some(client), prefix: Self::PREFIX.into(), spool: None }
+        Self { url: String::new(), client: Some(client), prefix: Self::PREFIX.into(), spool: None, durability: None }
     }
 
     fn client(&self) -> Result<ClientOptions> {
@@ -120,6 +123,10 @@ impl RedisProvider {
     /// `CONFIG` for a URL that is none, and as [`RedisClusterClient::connect`].
     pub async fn connect(options: &RedisOptions, env: &Env) -> Result<Self> {
         // Boxed, so that the compiler of a caller need not look through all of it.
+        if options.durability.is_some() {
+            let message = "a durability for all is a tracking store's: declare it for each queue";
+            return Err(Error::new(ErrorCode::Config, message).at("connect").by(SCHEME));
+        }
         let shared = Arc::new(Box::pin(Shared::connect(options, Layout::new(&options.prefix), env)).await?);
         let is_safe = options.client()?.failover == FailoverMode::AirgapSafe;
         let spool = match &options.spool {
@@ -382,7 +389,7 @@ impl Shared {
     }
 
     /// Refuses what cannot be kept.
-    fn assure(&self, durability: Option<Durability>) -> Result<()> {
+    pub(crate) fn assure(&self, durability: Option<Durability>) -> Result<()> {
         let instead = match durability {
             None | Some(Durability::Relaxed) => return Ok(()),
             Some(Durability::Replicated { timeout, .. }) if timeout.is_zero() => "give the replicas some time",

@@ -297,6 +297,9 @@ async fn parks_agree_with_the_parked() {
     rig.by_hand::<i64>(&[b"ZADD", b"q:k", b"9", b"key", b"4", b"orphan"]).await;
     rig.maintain().await;
     assert_eq!(rig.provider.admin().parked(&rig.queue, 9).await.unwrap(), [(key.clone(), 2)]);
+    rig.by_hand::<i64>(&[b"DEL", b"q:k", b"q:k:key"]).await;
+    rig.maintain().await;
+    assert_eq!(rig.provider.admin().parked(&rig.queue, 9).await.unwrap(), [(key.clone(), 2)]);
     assert_eq!(rig.provider.unpark(&rig.queue, &key, 9).await.unwrap(), 2);
     assert_eq!(rig.take_all().await, parked);
 }
