@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::{BufMut, Bytes};
 use queue_core::{
-    Result,
+    Error, ErrorCode, Result,
     job::{Envelope, JobId},
     provider::{
         Beat, BeatOutcome, CloseReport, ConsumeOptions, Consumer, Delivery, Lease, Receipt, Rejection, SettleOutcome,
@@ -28,15 +28,18 @@ use crate::{
     print::{print, written},
     provider::{BATCH, Shared},
     record, scripts,
+    shards::{self, Turns},
     specs::Known,
 };
+
+use self::doze::{HEEDED, Looked};
+
+mod doze;
 
 /// Claims under way at once while the queue is full of work: the server has one while the answer of another is read.
 const CLAIMS: usize = 3;
 /// A wait beyond it is as good as endless, and cannot overflow the clock.
 const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3_600);
-/// A broken connection is tried again so soon; and how soon a queue that is paused is looked at without being told.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// Fetch leases straight from the queue, so that nothing is buffered here. Dropped without being closed it leaves its leases to end by
 /// themselves, as a killed worker does.
@@ -50,6 +53,9 @@ pub(crate) struct RedisConsumer {
     closed: AtomicBool,
     /// Whether the last claim found as much as it asked for, so that there is more.
     plenty: AtomicBool,
+    /// Which shard is asked first.
+    turns: Turns,
+    looked: Looked,
     /// Demand, room or closing changed.
     changed: Notify,
     out: Mutex<HashMap<(JobId, u64), Out>>,
@@ -80,6 +86,8 @@ impl RedisConsumer {
             demand: AtomicUsize::new(options.outstanding),
             closed: AtomicBool::new(false),
             plenty: AtomicBool::new(false),
+            turns: Turns::default(),
+            looked: Looked::default(),
             changed: Notify::new(),
             out: Mutex::default(),
         }
@@ -120,17 +128,31 @@ impl RedisConsumer {
         self.changed.notify_waiters();
     }
 
+    /// Claims at once, and sees to it that the marker is set for what comes later.
+    async fn look(&self, room: usize, left: Duration) -> Result<Claimed> {
+        let asked = Instant::now();
+        let claimed = self.claim(room, if left.is_zero() { Duration::ZERO } else { HEEDED }).await?;
+        if !left.is_zero() {
+            self.looked.note(asked, &claimed);
+        }
+        Ok(claimed)
+    }
+
     /// As many jobs as there is room for: with one call, or with several at once where there is plenty.
     async fn claim(&self, room: usize, sleep: Duration) -> Result<Claimed> {
+        if self.known.count() > 1 {
+            return Box::pin(self.claim_in_turn(room, sleep)).await;
+        }
+        let known = &self.known;
         if room <= BATCH || !self.plenty.load(Ordering::Relaxed) {
             let most = room.min(BATCH);
-            let claimed = self.claim_once(most, sleep).await?;
+            let claimed = self.claim_once(known, most, sleep).await?;
             let full = matches!(&claimed, Claimed::Jobs(jobs) if jobs.len() == most);
             self.plenty.store(full, Ordering::Relaxed);
             return Ok(claimed);
         }
         let calls = room.div_ceil(BATCH).min(CLAIMS);
-        let parts = (0..calls).map(|call| self.claim_once(BATCH.min(room - call * BATCH), Duration::ZERO));
+        let parts = (0..calls).map(|call| self.claim_once(known, BATCH.min(room - call * BATCH), Duration::ZERO));
         // They are answered in the order in which they were sent.
         let parts = futures_util::future::join_all(parts).await;
         let (mut jobs, mut failed) = (Vec::new(), None);
@@ -146,26 +168,99 @@ impl RedisConsumer {
             // What was claimed is claimed, whatever became of the rest.
             _ if !jobs.is_empty() => Ok(Claimed::Jobs(jobs)),
             Some(error) => Err(error),
-            None => self.claim_once(BATCH, sleep).await,
+            None => self.claim_once(known, BATCH, sleep).await,
         }
     }
 
-    async fn claim_once(&self, most: usize, sleep: Duration) -> Result<Claimed> {
-        let asked = Instant::now();
-        let arguments = [
+    /// The shards are asked one after the other, or some at once, until one has something; each time another is the first. A shard whose
+    /// server is away keeps nobody from the others.
+    async fn claim_in_turn(&self, room: usize, sleep: Duration) -> Result<Claimed> {
+        let mut order = &self.turns.order(&self.known)[..];
+        let (mut next, mut failed, mut is_first, mut answered) = (None, None, true, false);
+        while !order.is_empty() {
+            let (width, share) = shards::width(room, order.len(), is_first, BATCH);
+            let (asked, rest) = order.split_at(width);
+            let claims = futures_util::future::join_all(asked.iter().map(|shard| self.claim_shard(shard, share, sleep)));
+            let mut jobs = Vec::new();
+            for (shard, claimed) in asked.iter().zip(claims.await) {
+                match claimed {
+                    Ok(Claimed::Jobs(more)) => {
+                        jobs.extend(more);
+                        self.turns.served(shard);
+                    }
+                    Ok(Claimed::Nothing { next: due }) => {
+                        answered = true;
+                        next = next.into_iter().chain(due).min();
+                    }
+                    Err(error) => failed = Some(error),
+                }
+            }
+            if !jobs.is_empty() {
+                return Ok(Claimed::Jobs(jobs));
+            }
+            (order, is_first) = (rest, false);
+        }
+        match failed {
+            Some(error) if !answered || error.code() == ErrorCode::NotFound => Err(error),
+            Some(_) => Ok(Claimed::Nothing { next: next.into_iter().chain([shards::AWAY]).min() }),
+            None => Ok(Claimed::Nothing { next }),
+        }
+    }
+
+    /// The same as `claim_once`, but a server that did not answer the last time is given little time to show that it is there.
+    async fn claim_shard(&self, shard: &Known, most: usize, sleep: Duration) -> Result<Claimed> {
+        const PROBE: Duration = Duration::from_millis(100);
+        let away = || Error::new(ErrorCode::Unavailable, "a shard's server is away").at("fetch").by(SCHEME);
+        match self.turns.is_away(shard) {
+            None => {}
+            Some(false) => return Err(away().on(&shard.spec.name)),
+            Some(true) => {
+                let probe = redis::cmd("HGET").arg(format!("{}n", shard.base)).arg("born").take();
+                let probe = tokio::time::timeout(PROBE, self.shared.link.ask(&probe)).await;
+                if !matches!(probe, Ok(Ok(_))) {
+                    self.turns.went(shard);
+                    return Err(away().on(&shard.spec.name));
+                }
+            }
+        }
+        let claimed = self.claim_once(shard, most, sleep).await;
+        match &claimed {
+            Err(error) if matches!(error.code(), ErrorCode::Unavailable | ErrorCode::Timeout) => {
+                if !self.turns.went(shard) {
+                    return claimed;
+                }
+                tracing::warn!(queue = %shard.spec.name, shard = shard.place, %error, "a shard does not answer");
+            }
+            _ => self.turns.came_back(shard),
+        }
+        claimed
+    }
+
+    fn claim_arguments(&self, known: &Known, most: usize, sleep: Duration) -> [String; 6] {
+        [
             most.to_string(),
             record::millis(self.lease).to_string(),
             self.worker.chars().take(60).collect(),
-            self.known.tracked().to_owned(),
+            known.tracked().to_owned(),
             record::millis(sleep).to_string(),
-            self.known.born.to_string(),
-        ];
-        let answer = self.shared.link.run(&scripts::CLAIM, &self.known.base, &arguments).await;
+            known.born.to_string(),
+        ]
+    }
+
+    async fn claim_once(&self, known: &Known, most: usize, sleep: Duration) -> Result<Claimed> {
+        let asked = Instant::now();
+        let arguments = self.claim_arguments(known, most, sleep);
+        let answer = self.shared.link.run(&scripts::CLAIM, &known.base, &arguments).await;
         if answer.as_ref().is_err_and(fault::is_stale) {
-            self.shared.specs.forget_stale(&self.known);
+            self.shared.specs.forget_stale(known);
         }
-        let answer = answer.map_err(|error| fault::of(&error, "fetch").on(&self.known.spec.name))?;
-        let broken = |what| fault::broken(what, "fetch").on(&self.known.spec.name);
+        let answer = answer.map_err(|error| fault::of(&error, "fetch").on(&known.spec.name))?;
+        self.claimed(known, answer, asked)
+    }
+
+    /// Reads what a claim found that was made no earlier than `asked`.
+    fn claimed(&self, known: &Known, answer: Value, asked: Instant) -> Result<Claimed> {
+        let broken = |what| fault::broken(what, "fetch").on(&known.spec.name);
         let mut answer = link::items(answer).map_err(broken)?.into_iter();
         let next = link::number(&answer.next().unwrap_or_default()).map_err(broken)?;
         let paused = answer.next() == Some(Value::Int(1));
@@ -177,7 +272,7 @@ impl RedisConsumer {
             let row = link::bytes(row).map_err(broken)?;
             let size = row.len();
             match record::read(claim.id, row) {
-                Ok(submitted) => jobs.push(self.delivery(claim, submitted.envelope, asked, size)),
+                Ok(submitted) => jobs.push(self.delivery(known.place, claim, submitted.envelope, asked, size)),
                 Err(what) => {
                     tracing::error!(job = %claim.id, what, "a record cannot be read; it is looked at again in a minute")
                 }
@@ -190,14 +285,14 @@ impl RedisConsumer {
         Ok(Claimed::Nothing { next })
     }
 
-    fn delivery(&self, claim: record::Claim, envelope: Envelope, asked: Instant, size: usize) -> Delivery {
+    fn delivery(&self, place: u16, claim: record::Claim, envelope: Envelope, asked: Instant, size: usize) -> Delivery {
         let size = u32::try_from(size).unwrap_or(0);
         self.out().insert((claim.id, claim.epoch), Out { end: asked + self.lease, size });
         let first = || record::Past { attempt: envelope.attempt, started: envelope.deliveries, redelivered: false };
         let past = claim.past.unwrap_or_else(first);
         Delivery {
-            place: 0,
-            receipt: Receipt { id: claim.id, slot: 0, epoch: claim.epoch },
+            place,
+            receipt: Receipt { id: claim.id, slot: u64::from(place), epoch: claim.epoch },
             lease: Lease { remaining: Some(self.lease), cancel: None },
             attempt: past.attempt,
             started_before: past.started,
@@ -206,17 +301,33 @@ impl RedisConsumer {
         }
     }
 
-    async fn settle_part(&self, part: &[Settlement]) -> Vec<SettleOutcome> {
+    async fn settle_all(&self, shard: &Known, batch: &[Settlement]) -> Vec<SettleOutcome> {
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for part in batch.chunks(BATCH) {
+            outcomes.extend(self.settle_part(shard, part).await);
+        }
+        outcomes
+    }
+
+    async fn beat_all(&self, shard: &Known, beats: &[Beat]) -> Vec<BeatOutcome> {
+        let mut outcomes = Vec::with_capacity(beats.len());
+        for part in beats.chunks(BATCH) {
+            outcomes.extend(self.beat_part(shard, part).await);
+        }
+        outcomes
+    }
+
+    async fn settle_part(&self, shard: &Known, part: &[Settlement]) -> Vec<SettleOutcome> {
         // Boxed, so that the compiler need not look through all of it.
-        match Box::pin(self.settle_once(part, false)).await {
+        match Box::pin(self.settle_once(shard, part, false)).await {
             Some(outcomes) => outcomes,
             // With the queues of the follow-ups as they are now.
-            None => Box::pin(self.settle_once(part, true)).await.unwrap_or_default(),
+            None => Box::pin(self.settle_once(shard, part, true)).await.unwrap_or_default(),
         }
     }
 
     /// Nothing where the queue of a follow-up was dropped since it was known, unless it is the last try.
-    async fn settle_once(&self, part: &[Settlement], last: bool) -> Option<Vec<SettleOutcome>> {
+    async fn settle_once(&self, shard: &Known, part: &[Settlement], last: bool) -> Option<Vec<SettleOutcome>> {
         let mut outcomes: Vec<Option<SettleOutcome>> = vec![None; part.len()];
         let mut arguments = vec![self.known.tracked().as_bytes().to_vec(), Vec::new()];
         let mut follow_ups = 0;
@@ -234,7 +345,7 @@ impl RedisConsumer {
         if !sent.is_empty() {
             arguments[1] = follow_ups.to_string().into_bytes();
             let durability = self.known.spec.durability;
-            let answer = self.shared.link.run_assured(&scripts::SETTLE, &self.known.base, &arguments, durability).await;
+            let answer = self.shared.link.run_assured(&scripts::SETTLE, &shard.base, &arguments, durability).await;
             let stale = answer.as_ref().is_err_and(fault::is_stale);
             if stale && !last {
                 part.iter()
@@ -303,7 +414,7 @@ impl RedisConsumer {
             }
             let named = known.spec.check_partition(follow_up.envelope.partition().as_deref());
             named.map_err(|error| not_settled(error.by(SCHEME)))?;
-            queues.push(known);
+            queues.push(known.shard_of(&follow_up.envelope).clone());
         }
         let ahead = self.send_ahead(settlement, &queues).await?;
         let with = ahead.iter().filter(|sent| !**sent).count();
@@ -320,7 +431,7 @@ impl RedisConsumer {
         Ok((arguments, with))
     }
 
-    async fn beat_part(&self, part: &[Beat]) -> Vec<BeatOutcome> {
+    async fn beat_part(&self, shard: &Known, part: &[Beat]) -> Vec<BeatOutcome> {
         let asked = Instant::now();
         let mut arguments: Vec<Bytes> = Vec::with_capacity(2 * part.len());
         for beat in part {
@@ -336,7 +447,7 @@ impl RedisConsumer {
             arguments.extend([head.into(), beat.progress.clone().unwrap_or_default()]);
             arguments.extend(lines.iter().map(|line| line.slice(..line.len().min(JobRecord::MAX_LOG_LINE))));
         }
-        let answer = self.shared.link.run(&scripts::BEAT, &self.known.base, &arguments).await;
+        let answer = self.shared.link.run(&scripts::BEAT, &shard.base, &arguments).await;
         let answers = match answer {
             Ok(answer) => link::items(answer).unwrap_or_default(),
             Err(error) => {
@@ -383,7 +494,7 @@ impl Consumer for RedisConsumer {
             }
             self.shared.open("fetch").map_err(|error| error.on(&self.known.spec.name))?;
             let left = give_up.saturating_duration_since(Instant::now());
-            let room = self.demand.load(Ordering::Acquire).saturating_sub(self.outstanding()).min(max);
+            let room = self.room(max);
             if room == 0 {
                 if left.is_zero() {
                     return Ok(Vec::new());
@@ -396,38 +507,38 @@ impl Consumer for RedisConsumer {
                 }
                 continue;
             }
-            // Before the look, so that nothing that comes after it is missed.
-            let sleeper = (!left.is_zero()).then(|| self.shared.wakes.sleeper(&self.known.base));
-            let sleep = if left.is_zero() { Duration::ZERO } else { left.min(LOOK_AGAIN) + Duration::from_secs(1) };
-            let next = match self.claim(room, sleep).await? {
-                Claimed::Jobs(jobs) => return Ok(jobs),
-                Claimed::Nothing { .. } if left.is_zero() => return Ok(Vec::new()),
-                Claimed::Nothing { next } => next.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN),
+            let due = match self.looked.stands() {
+                Some(due) if !left.is_zero() => due,
+                _ => match self.look(room, left).await? {
+                    Claimed::Jobs(jobs) => return Ok(jobs),
+                    Claimed::Nothing { .. } if left.is_zero() => return Ok(Vec::new()),
+                    Claimed::Nothing { next } => next.map(|next| Instant::now() + next),
+                },
             };
-            let Some(sleeper) = sleeper else { return Ok(Vec::new()) };
-            tokio::select! {
-                biased;
-                () = &mut changed => {}
-                () = sleeper.wake.notified() => {}
-                () = tokio::time::sleep(next.min(left)) => {}
+            match self.doze(room, due, give_up).await? {
+                Some(Claimed::Jobs(jobs)) => return Ok(jobs),
+                Some(Claimed::Nothing { .. }) if Instant::now() >= give_up => return Ok(Vec::new()),
+                _ => {}
             }
         }
     }
 
     async fn settle(&self, batch: &[Settlement]) -> Vec<SettleOutcome> {
-        let mut outcomes = Vec::with_capacity(batch.len());
-        for part in batch.chunks(BATCH) {
-            outcomes.extend(self.settle_part(part).await);
+        if self.known.count() > 1 {
+            let missing = || SettleOutcome::Unknown(fault::broken("an answer is missing", "settle"));
+            let run = async |shard, items: Vec<Settlement>| self.settle_all(shard, &items).await;
+            return shards::in_order(&self.known, batch.to_vec(), |one| one.receipt.slot as u16, run, missing).await;
         }
-        outcomes
+        self.settle_all(&self.known, batch).await
     }
 
     async fn heartbeat(&self, beats: &[Beat]) -> Vec<BeatOutcome> {
-        let mut outcomes = Vec::with_capacity(beats.len());
-        for part in beats.chunks(BATCH) {
-            outcomes.extend(self.beat_part(part).await);
+        if self.known.count() > 1 {
+            let missing = || BeatOutcome::Unknown(fault::broken("an answer is missing", "heartbeat"));
+            let run = async |shard, items: Vec<Beat>| self.beat_all(shard, &items).await;
+            return shards::in_order(&self.known, beats.to_vec(), |one| one.receipt.slot as u16, run, missing).await;
         }
-        outcomes
+        self.beat_all(&self.known, beats).await
     }
 
     async fn demand(&self, outstanding: usize) -> Result<()> {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use queue_core::{
-    Env, Error, ErrorCode, QueueProvider, Result,
+    Env, Error, ErrorCode, QueueProvider, QueueSpec, Result,
     provider::{Durability, ProviderFactory, ProviderInfo, ProviderUrl, Registry, StoreFactory, StoreInfo},
     store::TrackingStore,
 };
@@ -35,7 +35,7 @@ impl ProviderFactory for RedisFactory {
     }
 
     async fn connect(&self, url: &ProviderUrl, env: &Env) -> Result<Arc<dyn QueueProvider>> {
-        let mut options = options(url, &["prefix", "spool"])?;
+        let mut options = options(url, &["prefix", "shards", "spool"])?;
         if let Some((_, dir)) = url.query().find(|(name, _)| *name == "spool") {
             options.spool = Some(spool(dir, env).await?);
         }
@@ -58,7 +58,7 @@ impl StoreFactory for RedisStores {
     }
 
     async fn open(&self, url: &ProviderUrl, env: &Env) -> Result<Arc<dyn TrackingStore>> {
-        let mut options = options(url, &["prefix", "durability"])?;
+        let mut options = options(url, &["prefix", "shards", "durability"])?;
         if let Some((_, text)) = url.query().find(|(name, _)| *name == "durability") {
             options.durability = Some(durability(text).ok_or_else(|| {
                 let message = "`durability` is `relaxed` or `replicated:COUNT:MILLISECONDS`, as in `replicated:1:500`";
@@ -97,6 +97,12 @@ fn options(url: &ProviderUrl, more: &[&str]) -> Result<RedisOptions> {
     let mut options = RedisOptions::with_client(ClientOptions::read(url, more)?);
     if let Some((_, prefix)) = url.query().find(|(name, _)| *name == "prefix") {
         options.prefix = prefix.to_owned();
+    }
+    if let Some((_, shards)) = url.query().find(|(name, _)| *name == "shards") {
+        let number = shards.parse().ok().filter(|shards| (1..=QueueSpec::MAX_SHARDS).contains(shards));
+        options.shards = number.ok_or_else(|| {
+            Error::new(ErrorCode::Config, "`shards` is a number from 1 to 64").at("connect").by(crate::SCHEME)
+        })?;
     }
     Ok(options)
 }

@@ -23,7 +23,7 @@ impl RedisConsumer {
         settlement: &Settlement,
         queues: &[Known],
     ) -> Result<Vec<bool>, SettleOutcome> {
-        let own = slot_of(self.known().base.as_bytes());
+        let own = slot_of(self.shard(settlement).base.as_bytes());
         let is_apart = |known: &Known| self.shared().link.is_cluster() && slot_of(known.base.as_bytes()) != own;
         let apart: Vec<bool> = queues.iter().map(is_apart).collect();
         // A worker whose lease is over publishes nothing; what its settlement is, the script says.
@@ -47,6 +47,11 @@ impl RedisConsumer {
         Ok(apart)
     }
 
+    /// Where the job is.
+    fn shard(&self, settlement: &Settlement) -> &Known {
+        self.known().part(settlement.receipt.slot as u16)
+    }
+
     /// Whether the lease stands: a beat that changes nothing.
     async fn holds(&self, settlement: &Settlement) -> Result<bool, SettleOutcome> {
         let mut head = Vec::with_capacity(40);
@@ -56,7 +61,7 @@ impl RedisConsumer {
         record::put_six(&mut head, 0);
         head.put_u16_le(0);
         let unknown = |error| SettleOutcome::NotSettled { then_index: None, error };
-        let answer = self.shared().link.run(&scripts::BEAT, &self.known().base, &[head, Vec::new()]).await;
+        let answer = self.shared().link.run(&scripts::BEAT, &self.shard(settlement).base, &[head, Vec::new()]).await;
         let answer = answer.map_err(|error| unknown(fault::of(&error, "settle").on(&self.known().spec.name)))?;
         let broken = |what| unknown(fault::broken(what, "settle"));
         let left = items(answer).map_err(broken)?.into_iter().next().unwrap_or_default();

@@ -19,6 +19,7 @@ mod print;
 mod provider;
 mod record;
 mod scripts;
+mod shards;
 mod specs;
 mod spool;
 mod store;

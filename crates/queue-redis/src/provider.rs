@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use queue_core::{
     Env, Error, ErrorCode, QueueName, QueueProvider, QueueSpec, Result,
     job::{Envelope, JobRef, StoreId},
@@ -30,6 +30,7 @@ use crate::{
     link::{self, Link},
     mend::Rounds,
     record, scripts,
+    shards::{self, Dropped},
     specs::{Known, Specs},
     spool::{Spool, SpoolStatus},
     store::RedisStore,
@@ -45,6 +46,9 @@ pub struct RedisOptions {
     pub client: Option<ClientOptions>,
     /// What every key begins with; installations with different ones do not see each other.
     pub prefix: String,
+    /// Over how many shards a new queue is spread whose declaration does not say, 1 to 64; fewer where each would bound less than 1,000
+    /// waiting jobs. 1 unless said otherwise.
+    pub shards: u16,
     /// Where [`FailoverMode::AirgapSafe`](crate::FailoverMode::AirgapSafe) keeps what is published while Redis is away: a provider that keeps
     /// jobs on this machine, which is this one's alone and is closed with it. Best one with a journal, so that they outlive the process.
     pub spool: Option<Arc<dyn QueueProvider>>,
@@ -67,13 +71,13 @@ impl RedisOptions {
 
     /// A URL, with the default prefix.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), client: None, prefix: Self::PREFIX.into(), spool: None, durability: None }
+        Self { url: url.into(), client: None, prefix: Self::PREFIX.into(), shards: 1, spool: None, durability: None }
     }
 
     /// Without a URL, with the default prefix.
     #[must_use]
     pub fn with_client(client: ClientOptions) -> Self {
-        Self { url: String::new(), client: Some(client), prefix: Self::PREFIX.into(), spool: None, durability: None }
+        Self { url: String::new(), client: Some(client), prefix: Self::PREFIX.into(), shards: 1, spool: None, durability: None }
     }
 
     fn client(&self) -> Result<ClientOptions> {
@@ -157,11 +161,11 @@ impl RedisProvider {
     async fn keep_up(&self, queue: &QueueName) -> Result<Option<Duration>> {
         match self.tick(queue).await {
             Ok(None) => Ok(None),
-            Ok(Some((known, ticked))) => Ok(Some(ticked.min(self.shared.mend(&known).await?))),
+            Ok(Some((known, ticked))) => Ok(Some(ticked.min(self.shared.mend_all(&known).await?))),
             Err(error) => {
                 // Where time cannot do its work, what is broken may be why.
                 if let Some(known) = self.shared.rounds.known(queue) {
-                    self.shared.mend(&known).await?;
+                    self.shared.mend_all(&known).await?;
                 }
                 Err(error)
             }
@@ -186,11 +190,11 @@ impl RedisProvider {
                     known
                 }
             };
-            let Some(answer) = shared.tick_as_declared(&known, BATCH).await? else {
+            let Some(answer) = shared.tick_all(&known, BATCH).await? else {
                 shared.rounds.forget(queue);
                 continue;
             };
-            ticked = answer.next;
+            ticked = answer;
             remembered = Some(known);
             if !ticked.is_zero() {
                 break;
@@ -253,10 +257,42 @@ pub(crate) async fn publish_once(
     link: &Link,
     layout: &Layout,
     specs: &Specs,
-    mut line: Line,
+    line: Line,
     batch: &[Envelope],
 ) -> Vec<PublishOutcome> {
-    let (mut limit, mut left) = (usize::MAX, LOOKS);
+    publish_looking(link, layout, specs, line, batch, LOOKS).await
+}
+
+/// To the shards that the queue has now.
+fn publish_anew<'a>(
+    link: &'a Link,
+    layout: &'a Layout,
+    specs: &'a Specs,
+    line: Line,
+    batch: &'a [Envelope],
+    left: usize,
+) -> BoxFuture<'a, Vec<PublishOutcome>> {
+    async move {
+        let missing = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
+        let run = async |shard: &Known, jobs: Vec<Envelope>| {
+            let line = Line { known: shard.clone(), ..line.clone() };
+            publish_looking(link, layout, specs, line, &jobs, left).await
+        };
+        let place = |job: &Envelope| line.known.shard_of(job).place;
+        shards::in_order(&line.known, batch.to_vec(), place, run, missing).await
+    }
+    .boxed()
+}
+
+async fn publish_looking(
+    link: &Link,
+    layout: &Layout,
+    specs: &Specs,
+    mut line: Line,
+    batch: &[Envelope],
+    mut left: usize,
+) -> Vec<PublishOutcome> {
+    let mut limit = usize::MAX;
     loop {
         let too_large = |job: &Envelope| job.encoded_len() > limit;
         let done = match batch.iter().any(too_large) {
@@ -290,7 +326,11 @@ pub(crate) async fn publish_once(
         };
         limit = known.spec.max_encoded_len;
         line.durability = line.durability.or(known.spec.durability);
-        line.known = known;
+        if known.spec.shards != line.known.spec.shards {
+            line.known = known;
+            return publish_anew(link, layout, specs, line, batch, left).await;
+        }
+        line.known = known.part(line.known.place).clone();
     }
 }
 
@@ -310,7 +350,7 @@ async fn publish_to(link: &Link, line: &Line, batch: &[Envelope]) -> Option<Vec<
     arguments.extend(jobs.into_iter().flat_map(|(head, body)| [head, body]));
     arguments.push(known.born.as_bytes().to_vec());
     let answers = match link.run_assured(&scripts::PUBLISH, &known.base, &arguments, line.durability).await {
-        Ok(Value::Int(_)) => return Some(vec![PublishOutcome::Accepted { place: 0 }; batch.len()]),
+        Ok(Value::Int(_)) => return Some(vec![PublishOutcome::Accepted { place: known.place }; batch.len()]),
         Ok(answer) => link::items(answer).unwrap_or_default(),
         Err(error) if fault::is_stale(&error) => return None,
         Err(error) => {
@@ -323,18 +363,19 @@ async fn publish_to(link: &Link, line: &Line, batch: &[Envelope]) -> Option<Vec<
             return Some(vec![outcome; batch.len()]);
         }
     };
-    Some(answers.into_iter().map(|answer| outcome(answer, &known.spec.name)).collect())
+    Some(answers.into_iter().map(|answer| outcome(answer, known)).collect())
 }
 
-fn outcome(answer: Value, queue: &QueueName) -> PublishOutcome {
+fn outcome(answer: Value, known: &Known) -> PublishOutcome {
+    let (queue, place) = (&known.spec.name, known.place);
     let unknown = |what| PublishOutcome::Unknown(fault::broken(what, "publish").on(queue));
     match link::bytes(answer) {
         Err(what) => unknown(what),
         Ok(answer) => match answer.split_first() {
-            Some((b'A', _)) => PublishOutcome::Accepted { place: 0 },
+            Some((b'A', _)) => PublishOutcome::Accepted { place },
             Some((b'F', _)) => PublishOutcome::Rejected(Rejection::Full),
             Some((b'D', id)) => match record::read_id(id) {
-                Ok(id) => PublishOutcome::Duplicate { existing: JobRef::new(queue.clone(), id) },
+                Ok(id) => PublishOutcome::Duplicate { existing: JobRef { queue: queue.clone(), id, place } },
                 Err(what) => unknown(what),
             },
             _ => unknown("an unknown answer"),
@@ -367,7 +408,7 @@ impl Shared {
         let store = identity(&link, &layout, env).await?;
         let process = format!("{:016x}{:016x}", env.random.next_u64(), env.random.next_u64());
         let wakes = Wakes::new(link.clone(), &layout, &process);
-        let specs = Arc::new(Specs::default());
+        let specs = Arc::new(Specs::new(options.shards));
         let publisher = (link.clone(), layout.clone(), Arc::clone(&specs));
         let lines = Coalescer::new(BATCH, Envelope::encoded_len, move |line: Line, batch: Vec<Envelope>| {
             let (link, layout, specs) = publisher.clone();
@@ -424,7 +465,9 @@ impl Shared {
             Ok(known) => known,
             Err(error) => return refuse(Rejection::Unavailable(error)),
         };
-        self.publish_all(&known, batch, options).await
+        let unknown = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
+        let run = |shard, jobs| self.publish_all(shard, jobs, options);
+        shards::in_order(&known, batch, |job| known.shard_of(job).place, run, unknown).await
     }
 
     async fn publish_all(&self, known: &Known, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
@@ -483,6 +526,16 @@ impl Shared {
     pub(crate) async fn known(&self, queue: &QueueName) -> Result<Known> {
         self.specs.known(&self.link, &self.layout, queue).await
     }
+
+    /// The queue with all its shards, of which there is one where nobody declared it, or its declaration cannot be read.
+    pub(crate) async fn whole(&self, queue: &QueueName) -> Result<Known> {
+        let undeclared = || Known::new(&self.layout, QueueSpec::new(queue.clone()), Arc::default(), Arc::default());
+        match self.specs.seen(&self.link, &self.layout, queue).await {
+            Ok(known) => Ok(known.unwrap_or_else(undeclared)),
+            Err(error) if error.code() == ErrorCode::Undecodable => Ok(undeclared()),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 #[async_trait]
@@ -517,23 +570,32 @@ impl QueueProvider for RedisProvider {
         self.shared.assure(spec.durability).map_err(|error| error.on(&spec.name))?;
         let shared = &self.shared;
         let known = shared.specs.declare(&shared.link, &shared.layout, spec).await?;
-        known.spec.conflict(spec).map_or(Ok(()), |conflict| Err(conflict.by(SCHEME)))
+        shards::conflict(&known, spec).map_or(Ok(()), |conflict| Err(conflict.by(SCHEME)))
     }
 
     async fn drop_queue(&self, queue: &QueueName, only_if_empty: bool) -> Result<()> {
         self.shared.open("drop_queue")?;
         let shared = &self.shared;
         let fail = |error: redis::RedisError| fault::of(&error, "drop_queue").on(queue);
-        let base = shared.layout.base(queue);
-        let flag = if only_if_empty { "1" } else { "0" };
-        let dropped = shared.link.run(&scripts::DROP, &base, &[flag]).await.map_err(fail)?;
-        if dropped == Value::Int(0) {
-            let message = "jobs wait or run in it: purge it first, or drop it with everything in it";
-            return Err(Error::new(ErrorCode::Conflict, message).at("drop_queue").by(SCHEME).on(queue));
+        // As it stands, or else as it was when it was dropped in part.
+        let known = match shared.specs.find(&shared.link, &shared.layout, queue).await {
+            Ok(Some(known)) => known,
+            _ => shared.whole(queue).await?,
+        };
+        match shards::drop_all(&shared.link, &known, only_if_empty).await.map_err(fail)? {
+            Dropped::All => {}
+            Dropped::Nothing => {
+                let message = "jobs wait or run in it: purge it first, or drop it with everything in it";
+                return Err(Error::new(ErrorCode::Conflict, message).at("drop_queue").by(SCHEME).on(queue));
+            }
+            Dropped::Some => {
+                shared.specs.declare(&shared.link, &shared.layout, &known.spec).await?;
+                return Err(shards::came_meanwhile().on(queue));
+            }
         }
         shared.link.ask(redis::cmd("ZREM").arg(shared.layout.queues()).arg(queue.as_str())).await.map_err(fail)?;
         shared.specs.forget(queue);
-        shared.wakes.wake_all(&base);
+        known.parts().iter().for_each(|shard| shared.wakes.wake_all(&format!("{}m", shard.base)));
         Ok(())
     }
 
@@ -572,18 +634,20 @@ impl QueueProvider for RedisProvider {
 
     async fn unpark(&self, queue: &QueueName, key: &ParkKey, n: usize) -> Result<usize> {
         self.shared.open("unpark")?;
-        let base = self.shared.layout.base(queue);
+        let known = self.shared.whole(queue).await?;
         let mut unparked = 0;
-        while unparked < n {
-            let part = BATCH.min(n - unparked);
-            let arguments = [key.0.to_string(), part.to_string()];
-            let answer = self.shared.link.run(&scripts::UNPARK, &base, &arguments).await;
-            let answer = answer.map_err(|error| fault::of(&error, "unpark").on(queue))?;
-            let done = link::number(&answer).map_err(|what| fault::broken(what, "unpark"))?;
-            let done = usize::try_from(done).unwrap_or(0);
-            unparked += done;
-            if done < part {
-                break;
+        for shard in known.parts() {
+            while unparked < n {
+                let part = BATCH.min(n - unparked);
+                let arguments = [key.0.to_string(), part.to_string()];
+                let answer = self.shared.link.run(&scripts::UNPARK, &shard.base, &arguments).await;
+                let answer = answer.map_err(|error| fault::of(&error, "unpark").on(queue))?;
+                let done = link::number(&answer).map_err(|what| fault::broken(what, "unpark"))?;
+                let done = usize::try_from(done).unwrap_or(0);
+                unparked += done;
+                if done < part {
+                    break;
+                }
             }
         }
         Ok(unparked)
@@ -650,6 +714,13 @@ pub(crate) fn capabilities(spec: Option<&QueueSpec>) -> Capabilities {
     can.order_by_key = Support::Unsupported { instead: "give each key a queue of its own, or a concurrency key" };
     can.aged_order = Support::Unsupported { instead: "declare `strict`" };
     can.partitions = Support::Unsupported { instead: "give each part a queue of its own" };
+    can.shards = Support::Native;
+    if spec.and_then(|spec| spec.shards).is_some_and(|shards| shards > 1) {
+        can.max_len = Support::Emulated {
+            how: "each shard has its share of it",
+            caveat: "a job is refused where its own shard is full, though others may have room",
+        };
+    }
     can.started_count = Support::Native;
     can.max_encoded_len = spec.map_or(512 << 20, |spec| spec.max_encoded_len);
     can.max_batch = BATCH;

@@ -12,7 +12,7 @@ use crate::{
     SCHEME, fault,
     layout::Layout,
     link::{self, Link, items},
-    scripts,
+    scripts, shards,
 };
 
 /// A queue as its declaration made it. Declarations never change, so they are read once.
@@ -25,9 +25,24 @@ pub(crate) struct Known {
     /// Which of the queues of this name it is, should it be dropped and declared anew; see `declare.lua`. Empty where an older version
     /// declared it and nobody has since.
     pub(crate) born: Arc<str>,
+    /// Which shard this is, of a queue that has several.
+    pub(crate) place: u16,
+    /// The shards of a queue that has several: the first has the queue's own base. Each bounds what is its share.
+    pub(crate) shards: Arc<[Known]>,
 }
 
 impl Known {
+    pub(crate) fn new(layout: &Layout, spec: QueueSpec, text: Arc<[u8]>, born: Arc<str>) -> Self {
+        let count = spec.shards.unwrap_or(1);
+        let one = |place| {
+            let base = layout.shard(&spec.name, place);
+            let (text, born, spec) = (Arc::clone(&text), Arc::clone(&born), shards::share(&spec, place));
+            Self { spec, base, text, born, place, shards: Arc::default() }
+        };
+        let shards = if count > 1 { (0..count).map(one).collect() } else { Arc::default() };
+        Self { base: layout.base(&spec.name), spec, text, born, place: 0, shards }
+    }
+
     pub(crate) fn max_len(&self) -> u64 {
         self.spec.max_len.unwrap_or(defaults::MEMORY_MAX_LEN)
     }
@@ -38,10 +53,21 @@ impl Known {
     }
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Specs(Mutex<HashMap<QueueName, Known>>);
+#[derive(Debug)]
+pub(crate) struct Specs {
+    known: Mutex<HashMap<QueueName, Known>>,
+    /// Over how many shards a queue is spread whose declaration says nothing of it.
+    pub(crate) shards: u16,
+}
+
+/// How often a queue that somebody declares anew all the time is looked at.
+const LOOKS: usize = 3;
 
 impl Specs {
+    pub(crate) fn new(shards: u16) -> Self {
+        Self { known: Mutex::default(), shards }
+    }
+
     pub(crate) fn forget(&self, queue: &QueueName) {
         self.lock().remove(queue);
     }
@@ -52,7 +78,7 @@ impl Specs {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<QueueName, Known>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The queue as it is now, where `stale` is not the one that stands any more.
@@ -79,8 +105,36 @@ impl Specs {
         }
     }
 
+    /// The queue if it is declared, as it was when it was last read, or else as it is.
+    pub(crate) async fn seen(&self, link: &Link, layout: &Layout, queue: &QueueName) -> Result<Option<Known>> {
+        let cached = self.lock().get(queue).cloned();
+        if cached.is_some() {
+            return Ok(cached);
+        }
+        let found = self.find(link, layout, queue).await?;
+        // One of several shards is remembered by whoever makes sure that they all are there.
+        if let Some(known) = found.as_ref().filter(|known| known.count() == 1) {
+            self.lock().insert(queue.clone(), known.clone());
+        }
+        Ok(found)
+    }
+
     /// Declares a queue, unless it is; answers how it is.
     pub(crate) async fn declare(&self, link: &Link, layout: &Layout, spec: &QueueSpec) -> Result<Known> {
+        let spec = shards::settled(spec, self.shards);
+        for _ in 0..LOOKS {
+            let (known, is_new) = self.declare_first(link, layout, &spec).await?;
+            if shards::copy(link, layout, &known, is_new).await? {
+                self.lock().insert(known.spec.name.clone(), known.clone());
+                return Ok(known);
+            }
+        }
+        let again = Error::new(ErrorCode::Unavailable, "the queue is dropped and declared anew all the time");
+        Err(again.at("declare").by(SCHEME).on(&spec.name))
+    }
+
+    /// The same for what stands with the queue's own keys; and whether it is new.
+    async fn declare_first(&self, link: &Link, layout: &Layout, spec: &QueueSpec) -> Result<(Known, bool)> {
         let base = layout.base(&spec.name);
         let text = serde_json::to_string(spec).map_err(|error| {
             Error::new(ErrorCode::Internal, "the declaration cannot be written").by(SCHEME).caused_by(error)
@@ -93,8 +147,7 @@ impl Specs {
                 Err(error) if error.code() == Some("OOM") => {}
                 other => other.map(drop).map_err(fail)?,
             }
-            self.lock().insert(known.spec.name.clone(), known.clone());
-            return Ok(known);
+            return Ok((known, false));
         }
         let answer = link.run(&scripts::DECLARE, &base, &[&text]).await.map_err(fail)?;
         let broken = |what| fault::broken(what, "declare").on(&spec.name);
@@ -102,15 +155,11 @@ impl Specs {
         let [stands, born, is_new] = <[Value; 3]>::try_from(answer).map_err(|_| broken("three values are missing"))?;
         let index = redis::cmd("ZADD").arg(layout.queues()).arg(0).arg(spec.name.as_str()).take();
         link.ask(&index).await.map_err(fail)?;
-        let watched = link.ask(redis::cmd("GET").arg(layout.watched())).await.map_err(fail)?;
-        if is_new == Value::Int(1) && watched != Value::Nil {
-            let until = link::text(watched).unwrap_or_default();
-            let tell = redis::cmd("HSETNX").arg(format!("{base}n")).arg("watched").arg(until).take();
-            link.ask(&tell).await.map_err(fail)?;
+        let is_new = is_new == Value::Int(1);
+        if is_new {
+            shards::tell_watched(link, layout, &base).await.map_err(fail)?;
         }
-        let known = read(stands, &born, &spec.name, base)?;
-        self.lock().insert(known.spec.name.clone(), known.clone());
-        Ok(known)
+        Ok((read(layout, stands, &born, &spec.name)?, is_new))
     }
 
     /// The queue if it is declared, by whomever.
@@ -121,19 +170,19 @@ impl Specs {
         let born = link.ask(redis::cmd("HGET").arg(format!("{base}n")).arg("born")).await.map_err(fail)?;
         match link.ask(redis::cmd("GET").arg(format!("{base}spec"))).await.map_err(fail)? {
             Value::Nil => Ok(None),
-            other => read(other, &born, queue, base).map(Some),
+            other => read(layout, other, &born, queue).map(Some),
         }
     }
 }
 
-fn read(value: Value, born: &Value, queue: &QueueName, base: String) -> Result<Known> {
+fn read(layout: &Layout, value: Value, born: &Value, queue: &QueueName) -> Result<Known> {
     let broken = |what| fault::broken(what, "declare").on(queue);
     let text = link::bytes(value).map_err(broken)?;
-    let spec = serde_json::from_slice(&text)
+    let spec: QueueSpec = serde_json::from_slice(&text)
         .map_err(|_| broken("its declaration cannot be read: was it written by a newer version?"))?;
     let born = match born {
         Value::BulkString(born) => String::from_utf8_lossy(born).into(),
         _ => Arc::default(),
     };
-    Ok(Known { spec, base, text: text.to_vec().into(), born })
+    Ok(Known::new(layout, spec, text.to_vec().into(), born))
 }

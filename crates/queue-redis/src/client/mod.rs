@@ -10,7 +10,7 @@ use std::{
 };
 
 use queue_core::{Env, Error, ErrorCode, Result, clock::Random};
-use redis::{Cmd, RedisResult, Value};
+use redis::{Cmd, RedisError, RedisResult, Value};
 use tokio::{sync::broadcast, task::JoinHandle};
 
 pub use self::{
@@ -258,13 +258,33 @@ impl Inner {
     /// The same for a command that waits in the server; the connection is kept for the next one where that is of use.
     pub(crate) async fn wait(&self, own: &mut Own, command: &Cmd, waits: Duration) -> RedisResult<Value> {
         let answer = own.ask(command, waits).await;
-        answer.map_err(|failure| {
-            if let Verdict::Moved(slot, to) = verdict(&failure) {
-                self.topology.moved(slot, &to);
+        answer.map_err(|failure| self.broke(own, failure))
+    }
+
+    /// The same for two commands of which the first waits; the second one's answer where it was not refused.
+    pub(crate) async fn wait_then(
+        &self,
+        own: &mut Own,
+        command: Cmd,
+        then: Cmd,
+        waits: Duration,
+    ) -> (RedisResult<Value>, Option<Value>) {
+        match own.ask_then(command, then, waits).await {
+            Ok((Ok(answer), second)) => (Ok(answer), second),
+            Ok((Err(error), second)) => {
+                let failure = Failure { error, sent: true, asked: own.node.address.clone() };
+                (Err(self.broke(own, failure)), second)
             }
-            self.blame(&own.node, &failure);
-            failure.error
-        })
+            Err(failure) => (Err(self.broke(own, failure)), None),
+        }
+    }
+
+    fn broke(&self, own: &Own, failure: Failure) -> RedisError {
+        if let Verdict::Moved(slot, to) = verdict(&failure) {
+            self.topology.moved(slot, &to);
+        }
+        self.blame(&own.node, &failure);
+        failure.error
     }
 
     fn stats(&self) -> ClientStats {

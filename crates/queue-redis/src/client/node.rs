@@ -408,6 +408,30 @@ impl Own {
         }
     }
 
+    /// The same with another command behind it, which the server does in the moment when the wait ends; `None` where it refused that one.
+    pub(crate) async fn ask_then(
+        &mut self,
+        command: Cmd,
+        then: Cmd,
+        waits: Duration,
+    ) -> Result<(RedisResult<Value>, Option<Value>), Failure> {
+        let node = Arc::clone(&self.node);
+        let mut gone = node.gone.subscribe();
+        let connection = self.connection().map_err(|error| node.failure(error, false))?;
+        let deadline = Instant::now() + waits + node.answer_timeout;
+        let mut pipeline = redis::pipe();
+        pipeline.add_command(command).add_command(then);
+        let answers = tokio::select! {
+            biased;
+            answers = connection.send_packed_commands(&pipeline, 0, 2) => answers.map_err(|error| node.failure(error, true))?,
+            _ = gone.wait_for(|gone| *gone) => return Err(node.failure(lost(), true)),
+            () = tokio::time::sleep_until(deadline) => return Err(node.failure(late(), true)),
+        };
+        let mut answers = answers.into_iter().map(Value::extract_error);
+        let missing = || Err((ErrorKind::UnexpectedReturnType, "an answer is missing").into());
+        Ok((answers.next().unwrap_or_else(missing), answers.next().and_then(Result::ok)))
+    }
+
     /// Gives it back: it owes no answer.
     pub(crate) fn give_back(mut self) {
         drop(self.connection.take());

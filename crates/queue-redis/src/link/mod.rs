@@ -110,15 +110,7 @@ impl Link {
         arguments: &[impl AsRef<[u8]>],
         replicas: Option<(u8, Duration)>,
     ) -> RedisResult<Value> {
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(script.get_hash());
-        match base.ends_with(':') {
-            true => command.arg(2).arg(base).arg(format!("{base}spec")),
-            false => command.arg(1).arg(base),
-        };
-        for argument in arguments {
-            command.arg(argument.as_ref());
-        }
+        let command = script_call(script, base, arguments);
         let call = Call { key: Some(base), command: &command, script: Some(script), replicas, repeatable: false };
         self.client.inner().call(&call).await
     }
@@ -140,6 +132,20 @@ impl Link {
     }
 }
 
+/// The command that calls a script. See [`Link::call`] for its keys.
+pub(crate) fn script_call(script: &Script, base: &str, arguments: &[impl AsRef<[u8]>]) -> Cmd {
+    let mut command = redis::cmd("EVALSHA");
+    command.arg(script.get_hash());
+    match base.ends_with(':') {
+        true => command.arg(2).arg(base).arg(format!("{base}spec")),
+        false => command.arg(1).arg(base),
+    };
+    for argument in arguments {
+        command.arg(argument.as_ref());
+    }
+    command
+}
+
 /// A connection of one's own, with which to wait in a server. Dropped while it waits it is closed, and its wait with it.
 #[derive(Debug)]
 pub(crate) struct Waiting {
@@ -158,6 +164,23 @@ impl Waiting {
             self.own = None;
         }
         answer
+    }
+
+    /// Waits, and has another command done as soon as the wait is over; `None` where that was refused, as of a script that is not loaded.
+    pub(crate) async fn ask_then(
+        &mut self,
+        command: Cmd,
+        then: Cmd,
+        waits: Duration,
+    ) -> (RedisResult<Value>, Option<Value>) {
+        let Some(own) = &mut self.own else {
+            return (Err(std::io::Error::from(std::io::ErrorKind::NotConnected).into()), None);
+        };
+        let (answer, then) = self.link.client.inner().wait_then(own, command, then, waits).await;
+        if answer.is_err() {
+            self.own = None;
+        }
+        (answer, then)
     }
 
     /// Nobody waits with it any more.
