@@ -21,6 +21,7 @@ mod record;
 mod scripts;
 mod shards;
 mod specs;
+mod spool;
 mod store;
 mod tracking;
 mod wake;
@@ -31,6 +32,7 @@ pub use client::{
 };
 pub use factory::register;
 pub use provider::{RedisOptions, RedisProvider};
+pub use spool::SpoolStatus;
 pub use tracking::RedisTracking;
 
 pub(crate) const SCHEME: &str = "redis";

@@ -21,7 +21,7 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     SCHEME,
     admin::RedisAdmin,
-    client::{ClientOptions, RedisClusterClient},
+    client::{ClientOptions, FailoverMode, RedisClusterClient},
     coalesce::{CALL_BYTES, Coalescer},
     consumer::RedisConsumer,
     fault,
@@ -32,6 +32,7 @@ use crate::{
     record, scripts,
     shards::{self, Dropped},
     specs::{Known, Specs},
+    spool::{Spool, SpoolStatus},
     store::RedisStore,
     wake::Wakes,
 };
@@ -48,6 +49,12 @@ pub struct RedisOptions {
     /// Over how many shards a new queue is spread whose declaration does not say, 1 to 64; fewer where each would bound less than 1,000
     /// waiting jobs. 1 unless said otherwise.
     pub shards: u16,
+    /// Where [`FailoverMode::AirgapSafe`](crate::FailoverMode::AirgapSafe) keeps what is published while Redis is away: a provider that keeps
+    /// jobs on this machine, which is this one's alone and is closed with it. Best one with a journal, so that they outlive the process.
+    pub spool: Option<Arc<dyn QueueProvider>>,
+    /// What a [`RedisTracking`](crate::RedisTracking) promises of what it stages, settles and takes back; relaxed unless said otherwise. The
+    /// queues of a provider declare theirs each, and it refuses to connect with one.
+    pub durability: Option<Durability>,
 }
 
 impl std::fmt::Debug for RedisOptions {
@@ -64,17 +71,22 @@ impl RedisOptions {
 
     /// A URL, with the default prefix.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), client: None, prefix: Self::PREFIX.into(), shards: 1 }
+        Self { url: url.into(), client: None, prefix: Self::PREFIX.into(), shards: 1, spool: None, durability: None }
     }
 
     /// Without a URL, with the default prefix.
     #[must_use]
     pub fn with_client(client: ClientOptions) -> Self {
-        Self { url: String::new(), client: Some(client), prefix: Self::PREFIX.into(), shards: 1 }
+        Self { url: String::new(), client: Some(client), prefix: Self::PREFIX.into(), shards: 1, spool: None, durability: None }
     }
 
     fn client(&self) -> Result<ClientOptions> {
-        self.client.clone().map_or_else(|| ClientOptions::from_url(&self.url), Ok)
+        let client = self.client.clone().map_or_else(|| ClientOptions::from_url(&self.url), Ok)?;
+        if (client.failover == FailoverMode::AirgapSafe) != self.spool.is_some() {
+            let message = "`failover=airgap-safe` and a spool go together: say where it is, as in `spool=DIR`";
+            return Err(Error::new(ErrorCode::Config, message).at("connect").by(SCHEME));
+        }
+        Ok(client)
     }
 }
 
@@ -82,6 +94,7 @@ impl RedisOptions {
 #[derive(Debug, Clone)]
 pub struct RedisProvider {
     pub(crate) shared: Arc<Shared>,
+    spool: Option<Arc<Spool>>,
 }
 
 #[derive(Debug)]
@@ -114,8 +127,28 @@ impl RedisProvider {
     /// `CONFIG` for a URL that is none, and as [`RedisClusterClient::connect`].
     pub async fn connect(options: &RedisOptions, env: &Env) -> Result<Self> {
         // Boxed, so that the compiler of a caller need not look through all of it.
-        let shared = Box::pin(Shared::connect(options, Layout::new(&options.prefix), env)).await?;
-        Ok(Self { shared: Arc::new(shared) })
+        if options.durability.is_some() {
+            let message = "a durability for all is a tracking store's: declare it for each queue";
+            return Err(Error::new(ErrorCode::Config, message).at("connect").by(SCHEME));
+        }
+        let shared = Arc::new(Box::pin(Shared::connect(options, Layout::new(&options.prefix), env)).await?);
+        let is_safe = options.client()?.failover == FailoverMode::AirgapSafe;
+        let spool = match &options.spool {
+            Some(kept) if is_safe => Some(Arc::new(Spool::open(Arc::clone(kept), &shared).await?)),
+            _ => None,
+        };
+        Ok(Self { shared, spool })
+    }
+
+    /// What the spool holds; nothing where there is none.
+    ///
+    /// # Errors
+    /// As the spool's own.
+    pub async fn spool(&self) -> Result<Option<SpoolStatus>> {
+        match &self.spool {
+            Some(spool) => spool.status().await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The connections, for their numbers and events, and to switch by hand.
@@ -168,59 +201,6 @@ impl RedisProvider {
             }
         }
         Ok(remembered.map(|known| (known, ticked)))
-    }
-
-    async fn publish_all(&self, known: &Known, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
-        let limit = known.spec.max_encoded_len;
-        let check = |envelope: &Envelope| -> Option<PublishOutcome> {
-            let actual = envelope.encoded_len();
-            if actual > limit {
-                return Some(PublishOutcome::Rejected(Rejection::TooLarge { limit, actual }));
-            }
-            let named = known.spec.check_partition(envelope.partition().as_deref());
-            named.err().map(|error| PublishOutcome::Rejected(Rejection::Denied(error.by(SCHEME))))
-        };
-        let mut outcomes: Vec<Option<PublishOutcome>> = batch.iter().map(check).collect();
-        let mut waiting: Vec<usize> = (0..batch.len()).filter(|index| outcomes[*index].is_none()).collect();
-        let deadline = Instant::now() + options.deadline.min(LONGEST_DEADLINE);
-        let late = || {
-            let late = Error::new(ErrorCode::Timeout, "Redis did not answer before the deadline");
-            PublishOutcome::Unknown(late.at("publish").by(SCHEME).on(&known.spec.name))
-        };
-        let durability = options.durability.or(known.spec.durability);
-        let line = Line { known: known.clone(), exceeds: options.on_full == OnFull::Exceed, durability };
-        let unknown = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
-        loop {
-            let begun = Instant::now();
-            let mut full = Vec::new();
-            for part in parts(&batch, &waiting) {
-                let jobs: Vec<Envelope> = part.iter().map(|index| batch[*index].clone()).collect();
-                let published = tokio::time::timeout_at(deadline, self.shared.lines.send(&line, jobs)).await;
-                let mut published = match published {
-                    Ok(Some(published)) => published,
-                    Ok(None) => vec![PublishOutcome::Rejected(Rejection::Unavailable(closed("publish"))); part.len()],
-                    Err(_) => vec![late(); part.len()],
-                };
-                published.resize_with(part.len(), unknown);
-                for (index, outcome) in part.iter().zip(published) {
-                    if matches!(outcome, PublishOutcome::Rejected(Rejection::Full)) {
-                        full.push(*index);
-                    }
-                    outcomes[*index] = Some(outcome);
-                }
-            }
-            if full.is_empty() || options.on_full != OnFull::Wait {
-                break;
-            }
-            // Another try that is not answered in time would make a plain refusal an unknown one.
-            if Instant::now() + ROOM + 2 * begun.elapsed() > deadline {
-                tokio::time::sleep_until(deadline).await;
-                break;
-            }
-            waiting = full;
-            tokio::time::sleep(ROOM).await;
-        }
-        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unknown)).collect()
     }
 }
 
@@ -450,7 +430,7 @@ impl Shared {
     }
 
     /// Refuses what cannot be kept.
-    fn assure(&self, durability: Option<Durability>) -> Result<()> {
+    pub(crate) fn assure(&self, durability: Option<Durability>) -> Result<()> {
         let instead = match durability {
             None | Some(Durability::Relaxed) => return Ok(()),
             Some(Durability::Replicated { timeout, .. }) if timeout.is_zero() => "give the replicas some time",
@@ -472,6 +452,82 @@ impl Shared {
     pub(crate) async fn closing(&self) {
         // It ends also where nobody could close it any more.
         let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
+    }
+
+    /// Tells Redis, and nobody else.
+    pub(crate) async fn publish(
+        &self,
+        queue: &QueueName,
+        batch: Vec<Envelope>,
+        options: &PublishOptions,
+    ) -> Vec<PublishOutcome> {
+        let refuse = |rejection: Rejection| vec![PublishOutcome::Rejected(rejection); batch.len()];
+        if let Err(error) = self.open("publish") {
+            return refuse(Rejection::Unavailable(error));
+        }
+        if let Err(error) = self.assure(options.durability) {
+            return refuse(Rejection::Denied(error));
+        }
+        let known = match self.known(queue).await {
+            Ok(known) => known,
+            Err(error) => return refuse(Rejection::Unavailable(error)),
+        };
+        let unknown = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
+        let run = |shard, jobs| self.publish_all(shard, jobs, options);
+        shards::in_order(&known, batch, |job| known.shard_of(job).place, run, unknown).await
+    }
+
+    async fn publish_all(&self, known: &Known, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
+        let limit = known.spec.max_encoded_len;
+        let check = |envelope: &Envelope| -> Option<PublishOutcome> {
+            let actual = envelope.encoded_len();
+            if actual > limit {
+                return Some(PublishOutcome::Rejected(Rejection::TooLarge { limit, actual }));
+            }
+            let named = known.spec.check_partition(envelope.partition().as_deref());
+            named.err().map(|error| PublishOutcome::Rejected(Rejection::Denied(error.by(SCHEME))))
+        };
+        let mut outcomes: Vec<Option<PublishOutcome>> = batch.iter().map(check).collect();
+        let mut waiting: Vec<usize> = (0..batch.len()).filter(|index| outcomes[*index].is_none()).collect();
+        let deadline = Instant::now() + options.deadline.min(LONGEST_DEADLINE);
+        let late = || {
+            let late = Error::new(ErrorCode::Timeout, "Redis did not answer before the deadline");
+            PublishOutcome::Unknown(late.at("publish").by(SCHEME).on(&known.spec.name))
+        };
+        let durability = options.durability.or(known.spec.durability);
+        let line = Line { known: known.clone(), exceeds: options.on_full == OnFull::Exceed, durability };
+        let unknown = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
+        loop {
+            let begun = Instant::now();
+            let mut full = Vec::new();
+            for part in parts(&batch, &waiting) {
+                let jobs: Vec<Envelope> = part.iter().map(|index| batch[*index].clone()).collect();
+                let published = tokio::time::timeout_at(deadline, self.lines.send(&line, jobs)).await;
+                let mut published = match published {
+                    Ok(Some(published)) => published,
+                    Ok(None) => vec![PublishOutcome::Rejected(Rejection::Unavailable(closed("publish"))); part.len()],
+                    Err(_) => vec![late(); part.len()],
+                };
+                published.resize_with(part.len(), unknown);
+                for (index, outcome) in part.iter().zip(published) {
+                    if matches!(outcome, PublishOutcome::Rejected(Rejection::Full)) {
+                        full.push(*index);
+                    }
+                    outcomes[*index] = Some(outcome);
+                }
+            }
+            if full.is_empty() || options.on_full != OnFull::Wait {
+                break;
+            }
+            // Another try that is not answered in time would make a plain refusal an unknown one.
+            if Instant::now() + ROOM + 2 * begun.elapsed() > deadline {
+                tokio::time::sleep_until(deadline).await;
+                break;
+            }
+            waiting = full;
+            tokio::time::sleep(ROOM).await;
+        }
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unknown)).collect()
     }
 
     pub(crate) async fn known(&self, queue: &QueueName) -> Result<Known> {
@@ -555,20 +611,10 @@ impl QueueProvider for RedisProvider {
     }
 
     async fn publish(&self, queue: &QueueName, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
-        let refuse = |rejection: Rejection| vec![PublishOutcome::Rejected(rejection); batch.len()];
-        if let Err(error) = self.shared.open("publish") {
-            return refuse(Rejection::Unavailable(error));
+        match &self.spool {
+            None => self.shared.publish(queue, batch, options).await,
+            Some(spool) => spool.publish(&self.shared, queue, batch, options).await,
         }
-        if let Err(error) = self.shared.assure(options.durability) {
-            return refuse(Rejection::Denied(error));
-        }
-        let known = match self.shared.known(queue).await {
-            Ok(known) => known,
-            Err(error) => return refuse(Rejection::Unavailable(error)),
-        };
-        let unknown = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
-        let run = |shard, jobs| self.publish_all(shard, jobs, options);
-        shards::in_order(&known, batch, |job| known.shard_of(job).place, run, unknown).await
     }
 
     async fn consumer(&self, queue: &QueueName, options: ConsumeOptions) -> Result<Arc<dyn Consumer>> {
@@ -651,7 +697,10 @@ impl QueueProvider for RedisProvider {
 
     async fn close(&self) -> Result<()> {
         self.shared.close().await;
-        Ok(())
+        match &self.spool {
+            Some(spool) => spool.close().await,
+            None => Ok(()),
+        }
     }
 }
 

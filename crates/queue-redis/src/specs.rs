@@ -72,6 +72,11 @@ impl Specs {
         self.lock().remove(queue);
     }
 
+    /// As it was known last.
+    pub(crate) fn cached(&self, queue: &QueueName) -> Option<Known> {
+        self.lock().get(queue).cloned()
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<QueueName, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
