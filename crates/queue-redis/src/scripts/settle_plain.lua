@@ -8,8 +8,8 @@ if ARGV[2] == '0' then
   local byte, sub, char, pack, unpick = string.byte, string.sub, string.char, struct.pack, struct.unpack
   local clock = call('TIME')
   local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-  local n = call('HMGET', base .. 'n', 'watched', 'r', 'c', 'completed', 'fbytes')
-  local plain, running, completed = tonumber(n[1] or 0) <= now, (n[2] or 0) - total, (n[4] or 0) + total
+  local n = call('HMGET', base .. 'n', 'watched', 'r', 'c', 'completed', 'fbytes', 'indexes')
+  local plain, running, completed = tonumber(n[1] or 0) <= now and (tracked or not n[6]), (n[2] or 0) - total, (n[4] or 0) + total
   local ids = {}
   for n = 1, total do ids[n] = ARGV[2 * n + 1] end
   local states = call('HMGET', base .. 's', unpack(ids))
