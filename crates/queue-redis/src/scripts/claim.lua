@@ -35,9 +35,7 @@ local function pop(n)
   return lane and lane[2]
 end
 
--- An answer holds so many bytes of records at most, unless a single one has more.
-local BYTES = 4194304
-local answer, taken, seen, bytes = { -1, 0, 0 }, 0, {}, 0
+local answer, taken, seen = { -1, 0, 0 }, 0, {}
 while taken < most do
   local ids, from_head = pop(most - taken)
   if not ids then break end
@@ -56,17 +54,6 @@ while taken < most do
     end
     -- What was cancelled, purged or forgotten since it lined up is met here.
     if s and s.state == PENDING and not has(s.flags, PARKED) and not seen[id] then
-      bytes = bytes + #records[n]
-      if taken > 0 and bytes > BYTES then
-        -- Back to the heads of their lines; one that comes from the head of all is alone.
-        if from_head then to_head(id, s) end
-        for back = #ids, from_head and #ids + 1 or n, -1 do
-          local r = records[back] and read_record(records[back])
-          if records[back] then call('LPUSH', B .. 'r' .. (r and r.priority or 1), ids[back]) end
-        end
-        most = taken
-        break
-      end
       seen[id] = true
       if r.expires and r.expires <= now then
         finish(id, s, EXPIRED, tracked, r)

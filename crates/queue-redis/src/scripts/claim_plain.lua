@@ -39,7 +39,6 @@ do
     local tail = times .. pack('<I8I8', 0, 0) .. who
     local once, first_attempt = pack('<I2I2', 1, 0), pack('<I4I4', 1, 0)
     local answer, rows, leases, taken, seen, heads = { -1, 0, epoch }, { base .. 's' }, { base .. 't' }, 0, {}, {}
-    local bytes, rest = 0, nil
     for n = 1, #ids do
       local id, record, state = ids[n], records[n], states[n]
       -- What was cancelled, purged or forgotten since it lined up is passed over.
@@ -84,11 +83,6 @@ do
             claim = id .. pack('<I8', fence) .. attempts .. char(flags % 4 >= 2 and 1 or 0)
           end
         end
-        bytes = bytes + #record
-        if head and bytes > 4194304 and taken > 0 then
-          rest = n
-          break
-        end
         if head then
           seen[id] = true
           taken = taken + 1
@@ -99,15 +93,11 @@ do
       end
     end
     if plain and taken > 0 then
-      -- More than one answer should hold goes back to the heads of its lines.
-      for n = #ids, rest or #ids + 1, -1 do
-        if records[n] then call('LPUSH', r .. byte(records[n], 3), ids[n]) end
-      end
       call('HSET', unpack(rows))
       call('ZADD', unpack(leases))
       call('HSET', base .. 'n', 'p', pending - taken, 'r', running + taken, 'ticket', epoch + taken)
       -- What it left is for somebody else.
-      if (rest or taken == most) and tonumber(n[3] or 0) > now then call('ZADD', base .. 'm', 0, '0') end
+      if taken == most and tonumber(n[3] or 0) > now then call('ZADD', base .. 'm', 0, '0') end
       return answer
     end
     popped = ids
