@@ -52,7 +52,7 @@ pub(crate) async fn watch(
 ) -> Result<BoxStream<'static, Watched>> {
     if let (Watch::Queue(queue) | Watch::Commands(queue), true) = (&what, shared.link.is_cluster()) {
         let known = shared.whole(queue).await?;
-        if known.count() > 1 {
+        if known.count() > 1 && !known.text.is_empty() {
             // One wait is for one slot: each shard is waited for by itself.
             let mut streams = Vec::with_capacity(known.count());
             for shard in known.parts() {
@@ -70,7 +70,7 @@ async fn follow(
     what: Watch,
     only: Option<u16>,
 ) -> Result<BoxStream<'static, Watched>> {
-    let mut watcher = Watcher { shared, store, what, only, last: HashMap::new(), begun: false };
+    let mut watcher = Watcher { shared, store, what, only, last: HashMap::new(), begun: false, declared: false };
     watcher.listen().await?;
     let (sender, receiver) = mpsc::channel(BEHIND);
     // It ends when the stream is dropped.
@@ -92,6 +92,8 @@ struct Watcher {
     /// The last entry that was read of each stream, of which a queue has one for each shard.
     last: HashMap<Stream, String>,
     begun: bool,
+    /// All queues were there; before that it is not known where they tell their events.
+    declared: bool,
 }
 
 impl Watcher {
@@ -108,10 +110,12 @@ impl Watcher {
         }
     }
 
-    async fn streams(&self) -> Result<Vec<Stream>> {
+    async fn streams(&mut self) -> Result<Vec<Stream>> {
         let mut streams = Vec::new();
+        self.declared = true;
         for queue in self.queues().await? {
             let known = self.shared.whole(&queue).await?;
+            self.declared &= !known.text.is_empty();
             let shards = known.parts().iter().filter(|shard| self.only.is_none_or(|only| only == shard.place));
             streams.extend(shards.map(|shard| (queue.clone(), shard.place, shard.base.clone())));
         }
@@ -123,7 +127,7 @@ impl Watcher {
         let fail = |error: redis::RedisError| fault::of(&error, "watch");
         let broken = |what| fault::broken(what, "watch");
         // Requests to stop are told in any case: who listens for them alone says nothing.
-        if matches!(self.what, Watch::Commands(_)) && self.begun {
+        if matches!(self.what, Watch::Commands(_)) && self.declared {
             return Ok(());
         }
         let clock = items(self.shared.link.ask(&redis::cmd("TIME")).await.map_err(fail)?).map_err(broken)?;
@@ -229,7 +233,7 @@ impl Watcher {
             // New queues join within that time.
             Watch::All => NEW,
             // It need not say again that it listens.
-            Watch::Commands(_) => 2 * LISTEN,
+            Watch::Commands(_) if self.declared => 2 * LISTEN,
             _ => LISTEN / 3,
         };
         let answer = waiting.ask(&self.command(&queues, Some(waits)), waits).await?;

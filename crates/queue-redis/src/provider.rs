@@ -547,9 +547,13 @@ impl Shared {
         self.specs.known(&self.link, &self.layout, queue).await
     }
 
-    /// The queue with all its shards, of which there is one where nobody declared it, or its declaration cannot be read.
+    /// The queue with all its shards. Where nobody declared it, or its declaration cannot be read, it is as it would be declared by its first
+    /// use, and without a text.
     pub(crate) async fn whole(&self, queue: &QueueName) -> Result<Known> {
-        let undeclared = || Known::new(&self.layout, QueueSpec::new(queue.clone()), Arc::default(), Arc::default());
+        let undeclared = || {
+            let spec = shards::settled(&QueueSpec::new(queue.clone()), self.specs.shards);
+            Known::new(&self.layout, spec, Arc::default(), Arc::default())
+        };
         match self.specs.seen(&self.link, &self.layout, queue).await {
             Ok(known) => Ok(known.unwrap_or_else(undeclared)),
             Err(error) if error.code() == ErrorCode::Undecodable => Ok(undeclared()),

@@ -10,7 +10,7 @@
 -- u  HASH  unique key -> id .. until (0: until it is finished)                    w  ZSET  unique keys by the end of their window
 -- d  ZSET  dead ids by death            c  LIST  other finished ids by end
 -- a, b  HASH  ids forgotten by retention, lately and before -> note: epoch .. print of the last settlement
--- y, z  HASH  the same of ids that are not kept (untracked), lately and before
+-- y, z  HASH  the same of ids that are not kept (untracked), lately and before   l  LIST of id .. note of many at once, in one string
 -- k  ZSET  park keys by how many        k:KEY  ZSET  parked ids by rank
 -- ix  SET  what jobs are indexed by     ik:KIND, it:TAG, io:TENANT  SET of ids, where the queue keeps indexes
 -- n  HASH  counters                     m  ZSET  a marker that wakes one sleeper  e  STREAM  events
