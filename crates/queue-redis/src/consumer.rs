@@ -406,7 +406,8 @@ impl RedisConsumer {
 
     /// As `settle.lua` takes them where all are completed without follow-ups; nothing where one is not.
     fn completed_arguments(&self, part: &[Settlement]) -> Option<Vec<u8>> {
-        let is_usual = |one: &Settlement| one.then.is_empty() && matches!(one.disposition, Disposition::Complete { .. });
+        let is_usual =
+            |one: &Settlement| one.then.is_empty() && matches!(one.disposition, Disposition::Complete { .. });
         if !part.iter().all(is_usual) {
             return None;
         }
