@@ -3,7 +3,7 @@
 //! A shard is a queue of its own to the scripts: lines, leases, records, unique keys and counters are together in its slot, so whatever happens
 //! to a job is one step there. The declaration with the queue's own keys, which are those of the first shard, says how many there are; each
 //! other has a copy of it and of its incarnation, so that whoever knows the queue by a declaration that does not stand any more is refused.
-//! See `docs/adr/0015-redis-shards-a-hot-queue-by-key.md`.
+//! See `docs/adr/0017-redis-shards-a-hot-queue-by-key.md`.
 
 mod seek;
 mod split;
