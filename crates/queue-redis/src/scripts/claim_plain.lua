@@ -128,7 +128,7 @@ do
       else
         local long = string.rep('-', 65)
         leases[1], leases[2], leases[3] = base .. 't', ends, long
-        call('ZADD', unpack(leases))
+        call('ZADD', unpack(leases, 1, 2 * taken + 3))
         call('ZREM', base .. 't', long)
       end
       call('HSET', base .. 'n', 'p', pending - taken, 'r', running + taken, 'ticket', epoch + taken)
