@@ -208,6 +208,8 @@ async fn killed(mut server: Server, provider: &RabbitProvider) -> Server {
     let batch = names.iter().map(job).collect();
     let outcomes = provider.publish(&queue, batch, &PublishOptions::default()).await;
     assert!(outcomes.iter().all(PublishOutcome::is_accepted));
+    // RabbitMQ 3.10 notes a new quorum queue on its disk a little later: one that is younger comes back unusable.
+    sleep(3 * SECOND).await;
     tokio::task::block_in_place(|| server.kill());
     let away = within(provider, &queue, "away", SECOND).await;
     assert!(
