@@ -47,8 +47,7 @@ impl Kit for RabbitMqCluster {
 
     /// Its nodes, of which a client takes whichever answers.
     fn url(&self, ports: &[u16]) -> String {
-        let others: Vec<String> = ports[1..NODES].iter().map(|port| format!("127.0.0.1:{port}")).collect();
-        format!("{}?nodes={}", url(ports[0]), others.join(","))
+        url(&ports[..NODES])
     }
 
     fn ping(&self, ports: &[u16]) -> Result<()> {

@@ -41,7 +41,7 @@ impl Kit for RabbitMq {
     }
 
     fn url(&self, ports: &[u16]) -> String {
-        url(ports[0])
+        url(&ports[..1])
     }
 
     /// The listener is the last thing that a node opens: who is greeted there finds everything up.
@@ -55,6 +55,7 @@ impl Kit for RabbitMq {
 }
 
 /// The default virtual host, whose name is `/`.
-fn url(port: u16) -> String {
-    format!("amqp://guest:guest@127.0.0.1:{port}/%2f")
+fn url(ports: &[u16]) -> String {
+    let hosts: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    format!("amqp://guest:guest@{}/%2f", hosts.join(","))
 }
