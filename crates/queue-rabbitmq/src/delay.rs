@@ -27,13 +27,13 @@ pub(crate) struct Route {
 
 /// Whole seconds, rounded up: a delay is never cut short.
 pub(crate) fn seconds(delay: Duration) -> u64 {
-    delay.as_secs() + u64::from(delay.subsec_nanos() > 0)
+    delay.as_secs().saturating_add(u64::from(delay.subsec_nanos() > 0))
 }
 
 /// Rounded up to its three highest bits: late by a quarter at most, and exact up to 8 s.
 pub(crate) fn round_retry(seconds: u64) -> u64 {
     let unit = 1u64 << seconds.checked_ilog2().unwrap_or(0).saturating_sub(RETRY_BITS - 1);
-    seconds.div_ceil(unit) * unit
+    seconds.div_ceil(unit).saturating_mul(unit)
 }
 
 /// The way of a delay of so many seconds. `None` for no delay, and for one that is longer than the ladder.
