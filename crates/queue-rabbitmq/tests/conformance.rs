@@ -12,9 +12,12 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use lapin::{BasicProperties, ConnectionProperties, options::BasicPublishOptions};
+use lapin::{
+    BasicProperties, ConnectionProperties,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
+};
 use libtest_mimic::Trial;
-use queue_core::{Env, Error, ErrorCode, QueueName, QueueProvider, Result, provider::ProviderUrl};
+use queue_core::{Env, Error, ErrorCode, QueueName, QueueProvider, QueueSpec, Result, provider::ProviderUrl};
 use queue_rabbitmq::{RabbitOptions, RabbitProvider};
 use queue_testkit::harness::{Factory, Facts, Harness};
 use server::Server;
@@ -130,13 +133,26 @@ impl Harness for Rabbit {
         Ok(())
     }
 
+    /// As a client that knows AMQP, and nothing of us: into a queue that somebody declared. What begins as an envelope says so in its
+    /// content type, as those do that other transports carry.
     async fn publish_raw(&self, queue: &QueueName, bytes: Bytes) -> Result<()> {
+        let declarer = self.connect().await?;
+        declarer.declare(&QueueSpec::new(queue.clone())).await?;
         let connection = lapin::Connection::connect(&self.url, ConnectionProperties::default()).await.map_err(away)?;
         let channel = connection.create_channel().await.map_err(away)?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(away)?;
         let name = format!("{}.v1.ready.1.{queue}", self.prefix);
-        let properties = BasicProperties::default();
-        let options = BasicPublishOptions::default();
-        channel.basic_publish("".into(), name.into(), options, &bytes, properties).await.map_err(away)?;
+        let mut properties = BasicProperties::default();
+        if bytes.starts_with(b"Q") {
+            properties = properties.with_content_type("application/x-queue-envelope".into());
+        }
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let published = channel.basic_publish("".into(), name.into(), options, &bytes, properties).await;
+        let confirmed = published.map_err(away)?.await.map_err(away)?;
+        assert!(
+            confirmed.is_ack() && confirmed.take_message().is_none(),
+            "the queue is not where it is documented to be"
+        );
         connection.close(200, "done".into()).await.map_err(away)
     }
 
