@@ -9,11 +9,7 @@ use lapin::{
 };
 use queue_core::{Error, ErrorCode, QueueName, QueueSpec, Result};
 
-use crate::{
-    RabbitOptions, SCHEME, delay, fault,
-    layout::{BANDS, Layout},
-    link::Connection,
-};
+use crate::{RabbitOptions, SCHEME, delay, fault, layout::Layout, link::Connection};
 
 /// The broker's own limit of deliveries is a backstop behind the scheduler's, which stands at `max_deliveries`.
 const BACKSTOP: u32 = 10;
@@ -238,9 +234,4 @@ fn inequivalent(error: Error) -> Error {
     };
     let message = format!("the queue exists with another `{field}`: drop it first, or declare it as it is");
     Error::new(ErrorCode::Conflict, message).at("declare").by(SCHEME).caused_by(error)
-}
-
-/// The bands, the highest first: the order in which they are served.
-pub(crate) fn bands_down() -> impl Iterator<Item = u8> {
-    (0..BANDS).rev()
 }

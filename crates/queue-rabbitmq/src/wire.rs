@@ -323,3 +323,172 @@ fn bytes<'a>(headers: &'a FieldTable, name: &str) -> Result<Option<&'a [u8]>, &'
         Some(_) => Err("a header that is to be text is none"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use queue_core::QueueName;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_123);
+
+    fn spec() -> QueueSpec {
+        QueueSpec::new(QueueName::from_static("mail"))
+    }
+
+    fn job() -> Envelope {
+        let (id, kind) = (JobId::derive(b"x", 1), JobKind::from_static("email.send"));
+        Envelope::builder(id, kind, &b"{\"to\":1}"[..], NOW).seal()
+    }
+
+    fn read_back(properties: &BasicProperties, body: &Bytes) -> Reading {
+        read(properties, body.clone(), &spec(), NOW, || JobId::derive(b"fresh", 7))
+    }
+
+    fn envelope(reading: Reading) -> Envelope {
+        match reading {
+            Reading::Job { envelope, .. } => envelope,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn with_header(name: &str, value: AMQPValue) -> BasicProperties {
+        let properties = properties(&job());
+        let mut headers = properties.headers().clone().unwrap();
+        headers.insert(name.into(), value);
+        properties.with_headers(headers)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(
+            (attempt, generation, deliveries, level) in (1u32.., any::<u32>(), any::<u32>(), 1u8..=15),
+            (created, due, expiry, timeout) in (1u64..1 << 60, 0u64..1 << 60, 0u64..1 << 60, 1u64..1 << 40),
+            (store, window) in (any::<u64>(), 0u64..1 << 40),
+            (key, payload, tag) in (".{0,60}", any::<Vec<u8>>(), ".{0,40}"),
+        ) {
+            let some = |millis: u64| (millis > 0).then(|| Timestamp::from_millis(millis));
+            let headers = Headers { correlation_id: Some(tag.clone()), tags: vec![tag], ..Headers::default() };
+            let job = job().edit(|parts| {
+                (parts.attempt, parts.generation, parts.deliveries) = (attempt, generation, deliveries);
+                parts.priority = Priority::new(level).unwrap();
+                parts.created_at = Timestamp::from_millis(created);
+                (parts.not_before, parts.expires_at) = (some(due), some(expiry));
+                parts.timeout = Duration::from_millis(timeout);
+                parts.store = NonZeroU64::new(store).map(StoreId);
+                parts.payload = payload.clone().into();
+                parts.headers = RawHeaders::encode(&headers).unwrap();
+                let window = (window > 0).then(|| Duration::from_millis(window));
+                parts.unique = UniqueKey::new(&key).ok().map(|key| Box::new(Unique { key, window }));
+            });
+            prop_assert_eq!(envelope(read_back(&properties(&job), &job.payload)), job);
+        }
+
+        #[test]
+        fn no_message_of_anybody_ends_a_worker(
+            names in prop::collection::vec("(queue-[a-z-]{1,12}|queue-version|queue-attempt|queue-store|x|traceparent)", 0..6),
+            numbers in prop::collection::vec(any::<i64>(), 6),
+            (id, kind, body) in ("[ -~]{0,40}", ".{0,40}", any::<Vec<u8>>()),
+        ) {
+            let mut headers = FieldTable::default();
+            for (index, (name, number)) in names.iter().zip(&numbers).enumerate() {
+                let value = if index % 2 == 0 { AMQPValue::LongLongInt(*number) } else { text(&kind) };
+                headers.insert(name.as_str().into(), value);
+            }
+            let properties = BasicProperties::default().with_headers(headers).with_message_id(short(&id)).with_type(short(&kind));
+            let _ = read_back(&properties, &body.into());
+            let _ = returns(&properties);
+        }
+    }
+
+    /// Another version of this library, and clients in other languages, read these names.
+    #[test]
+    fn a_job_in_the_words_of_amqp() {
+        let job = job().edit(|parts| {
+            parts.attempt = 3;
+            let trace = TraceContext { traceparent: "00-1-2-01".into(), tracestate: None };
+            let headers = Headers { correlation_id: Some("order-7".into()), trace: Some(trace), ..Headers::default() };
+            parts.headers = RawHeaders::encode(&headers).unwrap();
+        });
+        let properties = properties(&job);
+        let text = |value: &Option<ShortString>| value.as_ref().map(|text| text.as_str().to_owned());
+        assert_eq!(text(properties.message_id()), Some(job.id.to_string()));
+        assert_eq!(text(properties.kind()).as_deref(), Some("email.send"));
+        assert_eq!(text(properties.content_type()).as_deref(), Some("application/json"));
+        assert_eq!(text(properties.correlation_id()).as_deref(), Some("order-7"));
+        assert_eq!((*properties.priority(), *properties.delivery_mode()), (Some(5), Some(2)));
+        assert_eq!((*properties.timestamp(), properties.expiration()), (Some(1_700_000_000), &None));
+        let names: Vec<_> = properties.headers().as_ref().unwrap().inner().keys().map(ShortString::as_str).collect();
+        assert_eq!(
+            names,
+            ["queue-attempt", "queue-created-ms", "queue-headers", "queue-timeout-ms", "queue-version", "traceparent"]
+        );
+    }
+
+    #[test]
+    fn another_clients_message_becomes_a_job_with_the_queues_defaults() {
+        let mut headers = FieldTable::default();
+        headers.insert("customer".into(), text("7"));
+        headers.insert("x-death".into(), text("of the broker"));
+        let plain = BasicProperties::default()
+            .with_message_id("invoice 7".into())
+            .with_correlation_id("c".into())
+            .with_priority(200)
+            .with_timestamp(1_600_000_000)
+            .with_expiration("5000".into())
+            .with_content_type("text/csv".into())
+            .with_headers(headers);
+        let body = Bytes::from_static(b"a,b");
+        let Reading::Job { envelope: first, nameless } = read_back(&plain, &body) else { panic!() };
+        assert!(!nameless);
+        assert_eq!(first.id, envelope(read_back(&plain, &body)).id, "the same name is the same id");
+        assert_eq!((first.kind.as_str(), first.content_type.as_str()), ("message", "text/csv"));
+        assert_eq!((first.priority, first.created_at.as_millis()), (Priority::MAX, 1_600_000_000_000));
+        assert_eq!(first.expires_at.unwrap().as_millis(), 1_600_000_005_000);
+        let headers = first.headers().unwrap();
+        assert_eq!(headers.correlation_id.as_deref(), Some("c"));
+        assert_eq!(headers.metadata, [("customer".to_owned(), "7".to_owned())].into());
+
+        let Reading::Job { envelope, nameless } = read_back(&BasicProperties::default(), &body) else { panic!() };
+        assert!(nameless && envelope.id == JobId::derive(b"fresh", 7));
+        assert_eq!((envelope.created_at, envelope.content_type.clone()), (NOW, ContentType::Bytes));
+    }
+
+    #[test]
+    fn a_newer_version_is_told_from_nonsense() {
+        let body = Bytes::new();
+        assert!(matches!(read_back(&with_header("queue-version", AMQPValue::LongInt(2)), &body), Reading::Newer));
+        for broken in [
+            with_header("queue-version", text("1")),
+            with_header("queue-version", AMQPValue::LongInt(0)),
+            with_header("queue-attempt", AMQPValue::LongInt(0)),
+            with_header("queue-attempt", AMQPValue::LongLongInt(-1)),
+            with_header("queue-store", text("x")),
+            with_header("queue-unique", text("")),
+            properties(&job()).with_message_id("no uuid".into()),
+            properties(&job()).with_type(ShortString::default()),
+            properties(&job()).with_priority(16),
+        ] {
+            assert!(matches!(read_back(&broken, &body), Reading::Broken(_)), "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn a_whole_envelope_is_taken_by_its_content_type() {
+        let framed = BasicProperties::default().with_content_type(FRAME.into());
+        assert_eq!(envelope(read_back(&framed, &job().encode())), job());
+        assert!(matches!(read_back(&framed, &Bytes::from_static(b"Q\x02")), Reading::Newer));
+        assert!(matches!(read_back(&framed, &Bytes::from_static(b"Q\x01")), Reading::Broken(_)));
+        // Without it, text that looks like one is text.
+        let body = Bytes::from_static(b"Quickly");
+        assert_eq!(envelope(read_back(&BasicProperties::default(), &body)).payload, body);
+    }
+
+    #[test]
+    fn the_brokers_count_is_read() {
+        assert_eq!(returns(&properties(&job())), 0);
+        assert_eq!(returns(&with_header(DELIVERY_COUNT, AMQPValue::LongLongInt(3))), 3);
+        assert_eq!(returns(&with_header(DELIVERY_COUNT, AMQPValue::LongLongInt(-3))), 0);
+    }
+}

@@ -108,11 +108,6 @@ impl Connection {
         self.blocked.subscribe()
     }
 
-    /// The largest frame, in bytes.
-    pub(crate) fn frame_max(&self) -> u32 {
-        self.inner.configuration().frame_max()
-    }
-
     /// Follows what the broker says until the connection has ended.
     pub(super) async fn ended(&self) {
         // lapin gives each event to one listener only: there is no other.
