@@ -23,13 +23,11 @@ const ORPHANS_MS: i64 = 7 * 24 * 3_600 * 1_000;
 pub(crate) struct Topology {
     /// Rungs of the ladder that stand, from the lowest; one more than that, for the foot alone is 1.
     rungs: AtomicU8,
-    /// Whether the broker knows that a queue may have no limit of deliveries: [`UNASKED`], [`KNOWN`] or [`UNKNOWN`].
-    unlimited: AtomicU8,
 }
 
-const UNASKED: u8 = 0;
-const KNOWN: u8 = 1;
-const UNKNOWN: u8 = 2;
+/// A limit of deliveries that is never reached. From 4.0 a queue without one has 20; those before 4.0 take -1, with which later
+/// ones mean none, for a limit that is reached at once, and drop the message.
+const ENDLESS: i64 = i32::MAX as i64;
 
 fn lapin_error(error: lapin::Error) -> Error {
     fault::of(&error, "declare")
@@ -81,26 +79,12 @@ impl Topology {
         declared.await.map_err(|error: Error| inequivalent(error).on(queue))
     }
 
-    /// Dead letters stay until somebody takes them: no limit of deliveries, where the broker would set one by itself (from 4.0).
+    /// Dead letters stay until somebody takes them, however often somebody looks: see [`ENDLESS`].
     async fn declare_dead(&self, connection: &Connection, layout: &Layout, queue: &QueueName) -> Result<()> {
-        if self.unlimited.load(Ordering::Acquire) != UNKNOWN {
-            let channel = connection.channel("declare").await?;
-            let mut arguments = quorum();
-            arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(-1));
-            match declare_queue(&channel, layout.dead(queue), arguments).await {
-                Ok(()) => {
-                    self.unlimited.store(KNOWN, Ordering::Release);
-                    farewell(&channel).await;
-                    return Ok(());
-                }
-                Err(error) if self.unlimited.load(Ordering::Acquire) == UNASKED && is_refused(&error) => {
-                    self.unlimited.store(UNKNOWN, Ordering::Release);
-                }
-                Err(error) => return Err(lapin_error(error)),
-            }
-        }
         let channel = connection.channel("declare").await?;
-        declare_queue(&channel, layout.dead(queue), quorum()).await.map_err(lapin_error)?;
+        let mut arguments = quorum();
+        arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(ENDLESS));
+        declare_queue(&channel, layout.dead(queue), arguments).await.map_err(lapin_error)?;
         farewell(&channel).await;
         Ok(())
     }
@@ -161,10 +145,6 @@ impl Topology {
 /// A channel that did its work is closed; whether it hears of that does not matter.
 pub(crate) async fn farewell(channel: &Channel) {
     let _ = channel.close(200, "done".into()).await;
-}
-
-fn is_refused(error: &lapin::Error) -> bool {
-    fault::reply_code(error) == Some(fault::reply::PRECONDITION_FAILED)
 }
 
 fn quorum() -> FieldTable {
