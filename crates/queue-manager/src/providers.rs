@@ -10,6 +10,8 @@ pub fn registry() -> Registry {
     queue_memory::register(&mut registry);
     #[cfg(feature = "redis")]
     queue_redis::register(&mut registry);
+    #[cfg(feature = "rabbitmq")]
+    queue_rabbitmq::register(&mut registry);
     queue_layers::register(&mut registry);
     for (schemes, remedy) in ELSEWHERE {
         registry.absent(schemes, remedy);

@@ -71,6 +71,8 @@ pub struct Facts {
     /// A lease that ended is seen in the record within a tick, as opposed to at the next claim: until then its holder may still
     /// settle.
     pub lapse_is_seen: bool,
+    /// What waits for its time can be removed, as opposed to being out of reach until it is due.
+    pub scheduled_in_reach: bool,
     /// What waits can go to any consumer, as opposed to the one that its partition is assigned to.
     pub any_consumer: bool,
 }
@@ -91,6 +93,7 @@ impl Facts {
             release_to_head: true,
             unpark_to_head: true,
             lapse_is_seen: true,
+            scheduled_in_reach: true,
             any_consumer: true,
         }
     }

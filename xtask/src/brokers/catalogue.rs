@@ -4,7 +4,7 @@ use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result};
 
-use super::redis;
+use super::{rabbitmq, redis};
 
 /// A broker that tests may need.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub(crate) trait Kit: std::fmt::Debug + Sync {
     fn commands(&self, home: &Path, ports: &[u16]) -> Result<Vec<Command>>;
 
     /// Makes one broker of its processes. Tried again until it succeeds: they may not listen yet.
-    fn form(&self, _ports: &[u16]) -> Result<()> {
+    fn form(&self, _home: &Path, _ports: &[u16]) -> Result<()> {
         Ok(())
     }
 
@@ -55,7 +55,7 @@ pub(crate) trait Kit: std::fmt::Debug + Sync {
 }
 
 /// All of them.
-pub(crate) static ALL: [Broker; 6] = [
+pub(crate) static ALL: [Broker; 7] = [
     Broker { name: "redis", provider: "queue-redis", url_var: "QUEUE_TEST_REDIS_URL", kit: Some(&redis::Redis) },
     Broker {
         name: "redis-sentinel",
@@ -69,7 +69,18 @@ pub(crate) static ALL: [Broker; 6] = [
         url_var: "QUEUE_TEST_REDIS_CLUSTER_URL",
         kit: Some(&redis::RedisCluster),
     },
-    Broker { name: "rabbitmq", provider: "queue-rabbitmq", url_var: "QUEUE_TEST_RABBITMQ_URL", kit: None },
+    Broker {
+        name: "rabbitmq",
+        provider: "queue-rabbitmq",
+        url_var: "QUEUE_TEST_RABBITMQ_URL",
+        kit: Some(&rabbitmq::RabbitMq),
+    },
+    Broker {
+        name: "rabbitmq-cluster",
+        provider: "queue-rabbitmq",
+        url_var: "QUEUE_TEST_RABBITMQ_CLUSTER_URL",
+        kit: Some(&rabbitmq::RabbitMqCluster),
+    },
     Broker { name: "kafka", provider: "queue-kafka", url_var: "QUEUE_TEST_KAFKA_URL", kit: None },
     Broker { name: "sqs", provider: "queue-sqs", url_var: "QUEUE_TEST_SQS_URL", kit: None },
 ];
@@ -110,7 +121,7 @@ mod tests {
             find("reddis")
                 .unwrap_err()
                 .to_string()
-                .contains("redis, redis-sentinel, redis-cluster, rabbitmq, kafka, sqs")
+                .contains("redis, redis-sentinel, redis-cluster, rabbitmq, rabbitmq-cluster, kafka, sqs")
         );
     }
 }

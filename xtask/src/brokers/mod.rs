@@ -6,6 +6,7 @@ mod compose;
 mod debian;
 mod native;
 mod process;
+mod rabbitmq;
 mod redis;
 mod session;
 mod state;
@@ -35,7 +36,7 @@ pub(crate) struct Options {
 /// any shell, and only what was started here is ever stopped.
 #[derive(Debug, clap::Subcommand)]
 #[command(
-    after_help = "Brokers: redis, redis-sentinel, redis-cluster, rabbitmq, kafka, sqs. Without a name: those whose provider crate exists.\n\nExamples:\n  \
+    after_help = "Brokers: redis, redis-sentinel, redis-cluster, rabbitmq, rabbitmq-cluster, kafka, sqs. Without a name: those whose provider crate exists.\n\nExamples:\n  \
     cargo xtask brokers up                       what the tests need, to stay up between test runs\n  \
     cargo xtask brokers up redis --install       as root, installs redis-server where it is missing\n  \
     eval \"$(cargo xtask brokers up redis)\"       and exports its URL to this shell\n  \
@@ -124,7 +125,7 @@ fn status(workspace: &Workspace, home: &Home, names: &[String]) -> Result<()> {
             (None, None) => "down".to_owned(),
         };
         println!(
-            "{:<14} {place}\n               {need} {}; another: {}=…",
+            "{:<16} {place}\n                 {need} {}; another: {}=…",
             broker.name, broker.provider, broker.url_var
         );
     }

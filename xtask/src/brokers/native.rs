@@ -54,7 +54,7 @@ fn start_once(broker: &Broker, kit: &dyn Kit, home: &Home) -> Result<Running> {
     let ports = free_ports(kit.ports())?;
     let mut children = Children::default();
     let up = children.start(kit.commands(&folder, &ports)?, &folder, &output).and_then(|processes| {
-        await_answer(kit, &ports, &mut children)?;
+        await_answer(kit, &folder, &ports, &mut children)?;
         Ok(processes)
     });
     match up {
@@ -111,13 +111,13 @@ impl Drop for Children {
     }
 }
 
-fn await_answer(kit: &dyn Kit, ports: &[u16], children: &mut Children) -> Result<()> {
+fn await_answer(kit: &dyn Kit, home: &Path, ports: &[u16], children: &mut Children) -> Result<()> {
     let start = Instant::now();
     let mut formed = false;
     loop {
         interrupt::check()?;
         children.all_run()?;
-        let answer = if formed { kit.ping(ports) } else { kit.form(ports) };
+        let answer = if formed { kit.ping(ports) } else { kit.form(home, ports) };
         match answer {
             Ok(()) if !formed => formed = true,
             // Somebody else may answer on that port while ours fails to bind it.

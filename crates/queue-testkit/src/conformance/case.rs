@@ -128,6 +128,8 @@ macro_rules! needs {
             ReleaseToHead,
             /// Unparked jobs come before fresher ones.
             UnparkToHead,
+            /// What waits for its time can be removed.
+            ScheduledInReach,
             /// What waits can go to any consumer.
             AnyConsumer,
             /// Only deliveries that were started are counted.
@@ -162,6 +164,7 @@ macro_rules! needs {
                     Self::StrictPriority => (facts.strict_priority, "bands share the attention"),
                     Self::ReleaseToHead => (facts.release_to_head, "released jobs join the tail"),
                     Self::UnparkToHead => (facts.unpark_to_head, "unparked jobs join the tail"),
+                    Self::ScheduledInReach => (facts.scheduled_in_reach, "what waits for its time is out of reach until then"),
                     Self::AnyConsumer => (facts.any_consumer, "what waits is assigned to one consumer"),
                     Self::ExactStarts => (
                         matches!(capabilities.started_count, Support::Native),

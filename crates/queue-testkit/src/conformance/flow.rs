@@ -32,7 +32,7 @@ cases! { "flow";
     pause_leaves_running_jobs_alone [Pause]
     pause_is_the_queues_own [Pause]
     purge_removes_what_waits [Purge]
-    purge_removes_scheduled_and_retrying [Purge, Delay, Retry]
+    purge_removes_scheduled_and_retrying [Purge, Delay, Retry, ScheduledInReach]
     purge_leaves_the_dead [Purge, DeadLetters]
     purge_frees_unique_keys [Purge, UniqueKeys]
     purge_makes_room [Purge, MaxLen]

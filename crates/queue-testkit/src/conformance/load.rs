@@ -240,8 +240,13 @@ async fn broker_restarted_twice(ctx: &Ctx) -> Outcome {
     let producers = produce(ctx, &queue, jobs(ctx, n), &record).await?;
     for third in 1..=2 {
         until_done(ctx, &done, n * third / 3).await;
-        record.fault("broker restarted", &Struck::Everything { settled: !ctx.caps().settle_confirmed });
+        let unconfirmed = !ctx.caps().settle_confirmed;
+        record.fault("broker restarted", &Struck::Everything { settled: unconfirmed });
         ctx.harness().restart_broker().await?;
+        if unconfirmed {
+            // What was sent between the word and the deed, and to a socket at whose other end nobody was any more.
+            record.fault("until it was gone", &Struck::Everything { settled: true });
+        }
     }
     producers.join_all().await;
     until_done(ctx, &done, n).await;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use queue_core::{
     ErrorCode, QueueSpec,
-    provider::{ConsumeOptions, PublishOptions, PublishOutcome},
+    provider::{ConsumeOptions, PublishOptions, PublishOutcome, Support},
 };
 use tokio::time::{Instant, sleep};
 
@@ -135,7 +135,9 @@ async fn close_returns_what_is_buffered(ctx: &Ctx) -> Outcome {
     let got = ctx.take(&other, 9).await?;
     check!(before.elapsed() <= ctx.promptly() * 2, "what was buffered came after {:?}", before.elapsed());
     check!(got.iter().all(|delivery| delivery.attempt == 1), "giving back a buffer spends no attempt");
-    check!(got.iter().all(|delivery| delivery.started_before == 0), "what was buffered was never started");
+    if matches!(ctx.caps().started_count, Support::Native) {
+        check!(got.iter().all(|delivery| delivery.started_before == 0), "what was buffered was never started");
+    }
     ctx.complete_all(&other, &got).await
 }
 

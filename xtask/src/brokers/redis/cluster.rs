@@ -48,7 +48,7 @@ impl Kit for RedisCluster {
     }
 
     /// Safe to begin again at any point: every step asks before it acts.
-    fn form(&self, ports: &[u16]) -> Result<()> {
+    fn form(&self, _: &Path, ports: &[u16]) -> Result<()> {
         let (servers, buses) = ports.split_at(SERVERS);
         Redis.ping(servers)?;
         for (index, port) in servers[..PRIMARIES].iter().enumerate() {

@@ -1,0 +1,241 @@
+//! The task of one band: its channel and subscription, and what comes over them. Another band's trouble is none of its own.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
+use lapin::{
+    Channel,
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
+    types::{FieldTable, ShortString},
+};
+use queue_core::{Envelope, Error, ErrorCode, JobId, Result};
+use tokio::time::Instant;
+
+use super::{
+    line::{Held, Stage},
+    odd::{self, Odd},
+    station::Station,
+};
+use crate::{
+    fault,
+    wire::{self, Reading},
+};
+
+/// Deliveries that are taken in at once: others must have their turn.
+const AT_ONCE: usize = 256;
+/// How long a delivery waits here for somebody to fetch it.
+const BUFFER_AGE: Duration = Duration::from_secs(10);
+/// After a failure it is tried again this soon at first, and this late at last.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// What the broker answers at once is not awaited for ever.
+const ANSWER: Duration = Duration::from_secs(10);
+/// A connection that is away for longer is told to who fetches.
+const SOON: Duration = Duration::from_secs(1);
+/// A channel without a subscription says nothing when it ends.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Tells channels apart within this process.
+static EPOCHS: AtomicU64 = AtomicU64::new(1);
+
+/// Goes on until the consumer is dropped or its provider closed.
+pub(super) async fn run(station: Arc<Station>, band: usize) {
+    let mut pause = AGAIN.0;
+    loop {
+        let began = Instant::now();
+        let error = match Open::new(&station, band).await {
+            Ok(open) => open.serve().await,
+            Err(error) => error,
+        };
+        station.change(|shelf| {
+            shelf.lose(band);
+            shelf.trouble(band, error.clone());
+        });
+        station.has_tried(band);
+        if error.code() == ErrorCode::Closed {
+            return;
+        }
+        tracing::debug!(queue = %station.queue, band, %error, "a band's channel ended");
+        // One that served for a while failed for a reason of its own.
+        pause = if began.elapsed() > AGAIN.1 * 2 { AGAIN.0 } else { (pause * 2).min(AGAIN.1) };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// A band with a channel.
+struct Open<'a> {
+    station: &'a Station,
+    band: usize,
+    epoch: u64,
+    channel: Arc<Channel>,
+    subscription: Option<lapin::Consumer>,
+    /// The prefetch of the subscription; none without one.
+    prefetch: u16,
+    subscriptions: u32,
+}
+
+impl<'a> Open<'a> {
+    async fn new(station: &'a Station, band: usize) -> Result<Self> {
+        let channel = Arc::new(channel(station).await?);
+        let epoch = EPOCHS.fetch_add(1, Ordering::Relaxed);
+        station.change(|shelf| shelf.begin(band, epoch, Arc::clone(&channel)));
+        Ok(Self { station, band, epoch, channel, subscription: None, prefetch: 0, subscriptions: 0 })
+    }
+
+    /// Until the channel ends, and why.
+    async fn serve(mut self) -> Error {
+        let mut steered = self.station.steer.subscribe();
+        let mut chores = FuturesUnordered::new();
+        loop {
+            let turn = steered.borrow_and_update().turn;
+            if let Err(error) = self.follow(&mut chores).await {
+                return error;
+            }
+            self.station.has_followed(self.band, turn);
+            let stale = self.station.look(|shelf| shelf.stale_at(self.band, BUFFER_AGE));
+            let is_subscribed = self.subscription.is_some();
+            tokio::select! {
+                changed = steered.changed() => if changed.is_err() { return fault::closed("fetch") },
+                next = next(&mut self.subscription), if is_subscribed => {
+                    let Some(Ok(delivery)) = next else { return self.ended(next.and_then(Result::err)).await };
+                    let more = std::iter::from_fn(|| self.subscription.as_mut()?.next().now_or_never()??.ok());
+                    let arrived: Vec<_> = std::iter::once(delivery).chain(more.take(AT_ONCE - 1)).collect();
+                    self.take_in(arrived, &mut chores);
+                }
+                Some(done) = chores.next(), if !chores.is_empty() => self.done(done),
+                () = tokio::time::sleep_until(stale.unwrap_or_else(|| Instant::now() + LOOK)) => {
+                    if stale.is_some_and(|at| at <= Instant::now()) {
+                        self.station.change(|shelf| shelf.rest(self.band));
+                    }
+                    if !self.channel.status().connected() {
+                        return fault::away("fetch");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Brings the subscription in line with what is wanted. A prefetch holds for a subscription's life, so that another one is
+    /// another subscription; what the last one brought stays here and may be acknowledged.
+    async fn follow(&mut self, chores: &mut Chores) -> Result<()> {
+        let wanted = self.station.look(|shelf| shelf.wanted(self.band));
+        if wanted == self.prefetch {
+            return Ok(());
+        }
+        if let Some(mut old) = self.subscription.take() {
+            answered(self.channel.basic_cancel(old.tag(), BasicCancelOptions::default())).await?;
+            self.prefetch = 0;
+            let mut arrived = Vec::new();
+            while let Some(Ok(delivery)) = old.next().await {
+                arrived.push(delivery);
+            }
+            self.take_in(arrived, chores);
+        }
+        if wanted == 0 {
+            self.station.change(|shelf| {
+                shelf.subscribed(self.band, 0);
+                let (returned, sent) = shelf.give_back(self.band);
+                self.station.returned.fetch_add(returned, Ordering::Relaxed);
+                sent
+            });
+            return Ok(());
+        }
+        answered(self.channel.basic_qos(wanted, BasicQosOptions::default())).await?;
+        let (queue, tag) = (self.station.base.layout.ready(&self.station.queue, number(self.band)), self.tag());
+        let subscribed = self.channel.basic_consume(queue, tag, BasicConsumeOptions::default(), FieldTable::default());
+        self.subscription = Some(answered(subscribed).await?);
+        self.prefetch = wanted;
+        self.station.change(|shelf| shelf.subscribed(self.band, usize::from(wanted)));
+        self.station.has_tried(self.band);
+        Ok(())
+    }
+
+    /// For people who look at the broker.
+    fn tag(&mut self) -> ShortString {
+        self.subscriptions += 1;
+        let worker: String = self.station.worker.chars().take(60).collect();
+        let tag = format!("{worker}.{}.{}.{}", self.epoch, self.band, self.subscriptions);
+        ShortString::try_new(tag).unwrap_or_default()
+    }
+
+    fn take_in(&self, arrived: Vec<lapin::message::Delivery>, chores: &mut Chores) {
+        let (base, now) = (&self.station.base, self.station.base.env.now());
+        let mut taken = Vec::with_capacity(arrived.len());
+        for delivery in arrived {
+            let (tag, properties, body) = (delivery.delivery_tag, delivery.properties, Bytes::from(delivery.data));
+            let fresh = || JobId::fresh(&base.env);
+            let reading = wire::read(&properties, body.clone(), &self.station.spec, now, fresh);
+            let returns = wire::returns(&properties);
+            let odd = match reading {
+                Reading::Job { envelope, nameless: false } => {
+                    taken.push((tag, self.held(envelope, returns, delivery.redelivered, Stage::Buffered)));
+                    continue;
+                }
+                Reading::Job { envelope, nameless: true } => Odd::Nameless(envelope),
+                Reading::Newer => Odd::Newer { properties, body },
+                Reading::Broken(why) => Odd::Broken { properties, body, why },
+            };
+            taken.push((tag, self.held(odd::stand_in(), returns, delivery.redelivered, Stage::Ending(0))));
+            let chore = odd::deal_with(Arc::clone(base), self.station.queue.clone(), number(self.band), tag, odd);
+            chores.push(Box::pin(chore));
+        }
+        let anew = self.station.change(|shelf| shelf.put(self.band, self.epoch, taken));
+        if anew {
+            self.station.steer();
+        }
+    }
+
+    fn held(&self, job: Envelope, returns: u32, redelivered: bool, stage: Stage) -> Held {
+        Held { job, returns, redelivered, since: Instant::now(), stage }
+    }
+
+    fn done(&self, (tag, end): odd::Done) {
+        self.station.change(|shelf| shelf.drop_tag(self.band, self.epoch, tag, end));
+    }
+
+    /// Why the subscription ended: by an error of its channel, or because the broker cancelled it, as it does when the queue
+    /// is deleted.
+    async fn ended(&self, error: Option<lapin::Error>) -> Error {
+        match error {
+            Some(error) => fault::of(&error, "fetch"),
+            None if self.channel.status().connected() => {
+                let gone = "the queue was dropped while it was consumed: declare it anew";
+                Error::new(ErrorCode::NotFound, gone).at("fetch").by(crate::SCHEME).on(&self.station.queue)
+            }
+            None => fault::away("fetch"),
+        }
+    }
+}
+
+type Chores = FuturesUnordered<futures_util::future::BoxFuture<'static, odd::Done>>;
+
+/// The one on the present connection, or on the next if that comes soon.
+async fn channel(station: &Station) -> Result<Channel> {
+    station.base.open("fetch")?;
+    station.base.work.connected(Instant::now() + SOON, "fetch").await?.channel("fetch").await
+}
+
+/// As the topology counts bands.
+fn number(band: usize) -> u8 {
+    u8::try_from(band).unwrap_or(u8::MAX)
+}
+
+async fn next(subscription: &mut Option<lapin::Consumer>) -> Option<lapin::Result<lapin::message::Delivery>> {
+    match subscription {
+        Some(subscription) => subscription.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn answered<T>(answer: impl Future<Output = lapin::Result<T>>) -> Result<T> {
+    match tokio::time::timeout(ANSWER, answer).await {
+        Ok(answer) => answer.map_err(|error| fault::of(&error, "fetch")),
+        Err(_) => Err(fault::unanswered("fetch")),
+    }
+}

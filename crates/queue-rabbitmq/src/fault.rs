@@ -1,0 +1,87 @@
+//! What goes wrong in RabbitMQ, in the words of the contract.
+
+use lapin::ErrorKind;
+use queue_core::{Error, ErrorCode};
+
+/// AMQP's reply codes that mean something of their own here.
+pub(crate) mod reply {
+    pub(crate) const ACCESS_REFUSED: u16 = 403;
+    pub(crate) const NOT_FOUND: u16 = 404;
+    pub(crate) const RESOURCE_LOCKED: u16 = 405;
+    pub(crate) const PRECONDITION_FAILED: u16 = 406;
+    pub(crate) const NOT_ALLOWED: u16 = 530;
+    pub(crate) const RESOURCE_ERROR: u16 = 506;
+    pub(crate) const INTERNAL_ERROR: u16 = 541;
+}
+
+/// The code with which the broker closed the channel or the connection, if it did.
+pub(crate) fn reply_code(error: &lapin::Error) -> Option<u16> {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => Some(error.get_id()),
+        _ => None,
+    }
+}
+
+/// What the broker said along with it.
+pub(crate) fn reply_text(error: &lapin::Error) -> &str {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => error.get_message().as_str(),
+        _ => "",
+    }
+}
+
+pub(crate) fn of(error: &lapin::Error, operation: &'static str) -> Error {
+    let (code, message): (ErrorCode, String) = match reply_code(error) {
+        // The broker refuses the login with the same code as a permission, before there is a connection.
+        Some(reply::ACCESS_REFUSED) if reply_text(error).contains("Login was refused") => {
+            (ErrorCode::Authentication, "RabbitMQ does not accept the user and password".into())
+        }
+        Some(reply::ACCESS_REFUSED) => (
+            ErrorCode::Denied,
+            format!(
+                "the user may not do this ({}): it needs the permissions configure, write and read on `PREFIX.*`",
+                reply_text(error)
+            ),
+        ),
+        Some(reply::NOT_ALLOWED) => {
+            (ErrorCode::Denied, format!("RabbitMQ does not let the user in here ({})", reply_text(error)))
+        }
+        Some(reply::NOT_FOUND) => (ErrorCode::NotFound, format!("it is not there ({})", reply_text(error))),
+        Some(reply::RESOURCE_LOCKED) => {
+            (ErrorCode::Unavailable, format!("another connection holds it ({})", reply_text(error)))
+        }
+        Some(reply::PRECONDITION_FAILED) => {
+            (ErrorCode::Conflict, format!("RabbitMQ refuses it as it is ({})", reply_text(error)))
+        }
+        Some(reply::RESOURCE_ERROR | reply::INTERNAL_ERROR) => {
+            (ErrorCode::Unavailable, format!("RabbitMQ has trouble of its own ({})", reply_text(error)))
+        }
+        Some(code) => (ErrorCode::Unavailable, format!("RabbitMQ ended it with code {code} ({})", reply_text(error))),
+        None => match error.kind() {
+            ErrorKind::ChannelsLimitReached => {
+                (ErrorCode::Unavailable, "all channels of the connection are in use: raise `channel_max`".into())
+            }
+            ErrorKind::InvalidProtocolVersion(_) => (ErrorCode::Config, "this server does not speak AMQP 0-9-1".into()),
+            ErrorKind::MissingHeartbeatError => (ErrorCode::Unavailable, "RabbitMQ has not been heard of".into()),
+            _ => (ErrorCode::Unavailable, "RabbitMQ cannot be reached".into()),
+        },
+    };
+    Error::new(code, message).at(operation).by(crate::SCHEME).caused_by(error.clone())
+}
+
+/// There is no connection now.
+pub(crate) fn away(operation: &'static str) -> Error {
+    Error::new(ErrorCode::Unavailable, "RabbitMQ cannot be reached; it is tried again by itself")
+        .at(operation)
+        .by(crate::SCHEME)
+}
+
+/// The provider was closed.
+pub(crate) fn closed(operation: &'static str) -> Error {
+    Error::new(ErrorCode::Closed, "this connection was closed: connect again").at(operation).by(crate::SCHEME)
+}
+
+/// Something was written, and it is not known what became of it.
+pub(crate) fn unanswered(operation: &'static str) -> Error {
+    Error::new(ErrorCode::Timeout, "RabbitMQ did not answer in time").at(operation).by(crate::SCHEME)
+}

@@ -1,0 +1,503 @@
+//! Publishes with confirms: one task, one channel, many messages under way.
+//!
+//! One task alone, because lapin counts a message and queues its frames in two steps: two tasks on one channel could have them
+//! the other way round, and a confirm would be given to the wrong message.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use lapin::{
+    BasicProperties, Channel, Confirmation, ErrorKind,
+    message::BasicReturnMessage,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
+    types::ShortString,
+};
+use queue_core::{Error, ErrorCode, Result};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::JoinHandle,
+    time::{Instant, sleep_until, timeout, timeout_at},
+};
+
+use super::{Connection, Link, State};
+use crate::{SCHEME, fault};
+
+/// Messages under way, and their bytes, at most: what lapin has queued cannot be taken back.
+const WINDOW: usize = 4_096;
+const WINDOW_BYTES: usize = 32 << 20;
+/// Calls that wait for their turn.
+const CALLS: usize = 1_024;
+/// A channel that could not be opened is tried again after this.
+const REOPEN: Duration = Duration::from_millis(250);
+/// How long a close waits for confirms.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// A message to be published.
+#[derive(Debug)]
+pub(crate) struct Letter {
+    /// Empty for the default exchange, which knows each queue by its name.
+    pub(crate) exchange: ShortString,
+    pub(crate) routing_key: ShortString,
+    pub(crate) properties: BasicProperties,
+    pub(crate) body: Bytes,
+}
+
+/// What became of a letter.
+#[derive(Debug)]
+pub(crate) enum Sent {
+    /// The broker has it.
+    Confirmed,
+    /// It came back: no queue is there for it.
+    Returned,
+    /// Nothing was written.
+    NotWritten(Error),
+    /// It was written, and nothing is known.
+    Unknown(Error),
+}
+
+/// Shared by who publishes.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    calls: Mutex<Option<mpsc::Sender<Call>>>,
+    pump: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Publisher {
+    pub(crate) fn new(link: Arc<Link>) -> Self {
+        let (calls, inbox) = mpsc::channel(CALLS);
+        let pump = Pump {
+            states: link.watch(),
+            inbox,
+            channel: None,
+            loading: VecDeque::new(),
+            flying: FuturesUnordered::new(),
+            flying_bytes: 0,
+            returned: HashMap::new(),
+            reopen_at: None,
+        };
+        Self { calls: Mutex::new(Some(calls)), pump: Mutex::new(Some(tokio::spawn(pump.run()))) }
+    }
+
+    /// Publishes, and awaits the confirms: one outcome per letter, in order, by the deadline at the latest. The letters of one
+    /// call reach the broker in order, and calls do as they came.
+    pub(crate) async fn send(&self, letters: Vec<Letter>, until: Instant) -> Vec<Sent> {
+        let ledger = Arc::new(Ledger::new(letters.len()));
+        let calls = lock(&self.calls).clone();
+        let Some(calls) = calls else {
+            return letters.iter().map(|_| Sent::NotWritten(fault::closed("publish"))).collect();
+        };
+        if letters.is_empty() {
+            return Vec::new();
+        }
+        let call = Call { letters: letters.into(), next: 0, ledger: ledger.clone() };
+        // A drop of the future cancels what was not yet written.
+        let _cancel = CancelOnDrop(&ledger);
+        match timeout_at(until, calls.send(call)).await {
+            Ok(Ok(())) => {
+                let _ = timeout_at(until, ledger.settled()).await;
+            }
+            Ok(Err(_)) => return ledger.close(&fault::closed("publish")),
+            Err(_) => {}
+        }
+        ledger.close(&blocked())
+    }
+
+    /// Takes nothing more, waits a little for what is under way, and ends.
+    pub(crate) async fn close(&self) {
+        lock(&self.calls).take();
+        let pump = lock(&self.pump).take();
+        if let Some(pump) = pump {
+            let _ = pump.await;
+        }
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        if let Some(pump) = lock(&self.pump).take() {
+            pump.abort();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn blocked() -> Error {
+    let message =
+        "RabbitMQ took no message before the deadline: it is away, or blocks publishers for want of memory or disk";
+    Error::new(ErrorCode::Unavailable, message).at("publish").by(SCHEME)
+}
+
+struct Call {
+    letters: VecDeque<Letter>,
+    /// The index of the first of them.
+    next: usize,
+    ledger: Arc<Ledger>,
+}
+
+/// What is known of the letters of a call. The pump and the caller agree over it whether a letter was written.
+#[derive(Debug)]
+struct Ledger {
+    slots: Mutex<(Vec<Slot>, usize)>,
+    done: Notify,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Waiting,
+    /// lapin has it: it may be on the wire any time.
+    Written,
+    /// The caller has gone; it must not be written any more.
+    Cancelled,
+    Done(Sent),
+}
+
+impl Ledger {
+    fn new(count: usize) -> Self {
+        let slots = std::iter::repeat_with(|| Slot::Waiting).take(count).collect();
+        Self { slots: Mutex::new((slots, count)), done: Notify::new() }
+    }
+
+    /// Whether the letter may still be written; from now on it is.
+    fn write(&self, index: usize) -> bool {
+        let mut slots = lock(&self.slots);
+        let Some(slot @ Slot::Waiting) = slots.0.get_mut(index) else { return false };
+        *slot = Slot::Written;
+        true
+    }
+
+    fn settle(&self, index: usize, sent: Sent) {
+        let mut slots = lock(&self.slots);
+        let Some(slot @ (Slot::Waiting | Slot::Written)) = slots.0.get_mut(index) else { return };
+        *slot = Slot::Done(sent);
+        slots.1 -= 1;
+        if slots.1 == 0 {
+            drop(slots);
+            self.done.notify_one();
+        }
+    }
+
+    async fn settled(&self) {
+        while lock(&self.slots).1 > 0 {
+            self.done.notified().await;
+        }
+    }
+
+    /// The outcomes as they stand. What was not written never will be.
+    fn close(&self, unwritten: &Error) -> Vec<Sent> {
+        let mut slots = lock(&self.slots);
+        let close = |slot: &mut Slot| match std::mem::replace(slot, Slot::Cancelled) {
+            Slot::Done(sent) => sent,
+            Slot::Written => Sent::Unknown(fault::unanswered("publish")),
+            Slot::Waiting | Slot::Cancelled => Sent::NotWritten(unwritten.clone()),
+        };
+        slots.0.iter_mut().map(close).collect()
+    }
+}
+
+struct CancelOnDrop<'a>(&'a Ledger);
+
+impl Drop for CancelOnDrop<'_> {
+    fn drop(&mut self) {
+        for slot in &mut lock(&self.0.slots).0 {
+            if matches!(slot, Slot::Waiting) {
+                *slot = Slot::Cancelled;
+            }
+        }
+    }
+}
+
+/// A message under way.
+struct Flight {
+    ledger: Arc<Ledger>,
+    index: usize,
+    bytes: usize,
+    address: Address,
+    end: std::result::Result<Confirmation, (lapin::Error, bool)>,
+}
+
+/// By which a returned message is known again. Two copies of one job under way to one queue are as good as each other.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Address {
+    exchange: ShortString,
+    routing_key: ShortString,
+    id: Option<ShortString>,
+}
+
+struct Pump {
+    states: watch::Receiver<State>,
+    inbox: mpsc::Receiver<Call>,
+    channel: Option<Open>,
+    loading: VecDeque<Call>,
+    flying: FuturesUnordered<BoxFuture<'static, Flight>>,
+    flying_bytes: usize,
+    /// Messages that came back, and whose own confirm has not been seen.
+    returned: HashMap<Address, usize>,
+    reopen_at: Option<Instant>,
+}
+
+struct Open {
+    channel: Channel,
+    connection: Arc<Connection>,
+    blocked: watch::Receiver<Option<Arc<str>>>,
+}
+
+impl Open {
+    fn is_usable(&self) -> bool {
+        self.connection.is_up() && self.channel.status().connected()
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.blocked.borrow().is_some()
+    }
+}
+
+impl fmt::Debug for Pump {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pump").field("flying", &self.flying.len()).finish_non_exhaustive()
+    }
+}
+
+impl Pump {
+    async fn run(mut self) {
+        loop {
+            self.load().await;
+            let Self { inbox, states, flying, channel, loading, reopen_at, .. } = &mut self;
+            let waits = !loading.is_empty();
+            let blocked = channel.as_mut().filter(|_| waits).map(|open| &mut open.blocked);
+            tokio::select! {
+                landed = flying.next(), if !flying.is_empty() => {
+                    if let Some(first) = landed {
+                        self.land(first);
+                    }
+                }
+                call = inbox.recv(), if loading.len() < 2 => match call {
+                    Some(call) => loading.push_back(call),
+                    None => break,
+                },
+                // Only while something waits for it: a connection, an end of the blockade, another try.
+                changed = states.changed(), if waits => {
+                    if changed.is_err() || matches!(*states.borrow_and_update(), State::Closed) {
+                        break;
+                    }
+                }
+                () = unblocked(blocked), if waits => {}
+                () = sleep_until(reopen_at.unwrap_or_else(Instant::now)), if waits && reopen_at.is_some() => {
+                    *reopen_at = None;
+                }
+            }
+        }
+        self.drain().await;
+    }
+
+    /// Hands over what the window and the broker allow.
+    async fn load(&mut self) {
+        while self.flying.len() < WINDOW && (self.flying.is_empty() || self.flying_bytes < WINDOW_BYTES) {
+            let Some(call) = self.loading.front_mut() else {
+                // What has come in meanwhile, without going round.
+                match self.inbox.try_recv() {
+                    Ok(call) => self.loading.push_back(call),
+                    Err(_) => return,
+                }
+                continue;
+            };
+            let Some(letter) = call.letters.pop_front() else {
+                self.loading.pop_front();
+                continue;
+            };
+            let index = call.next;
+            match self.channel.as_ref().filter(|open| open.is_usable()) {
+                Some(open) if !open.is_blocked() => {
+                    call.next += 1;
+                    if call.ledger.write(index) {
+                        let flight = fly(open.channel.clone(), letter, call.ledger.clone(), index);
+                        self.flying_bytes += flight.0;
+                        self.flying.push(flight.1);
+                    }
+                }
+                Some(_) => {
+                    call.letters.push_front(letter);
+                    return;
+                }
+                None => {
+                    call.letters.push_front(letter);
+                    if !self.open().await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Opens a channel on the present connection. False where there is none, or it failed: then it is tried again later.
+    async fn open(&mut self) -> bool {
+        self.channel = None;
+        // Another channel's confirms do not tell of the last one's messages.
+        self.returned.clear();
+        if self.reopen_at.is_some() {
+            return false;
+        }
+        let State::Up(connection) = self.states.borrow_and_update().clone() else { return false };
+        if !connection.is_up() {
+            return false;
+        }
+        match open_channel(&connection).await {
+            Ok(channel) => {
+                let blocked = connection.blocked();
+                self.channel = Some(Open { channel, connection, blocked });
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no channel to publish over");
+                self.reopen_at = Some(Instant::now() + REOPEN);
+                false
+            }
+        }
+    }
+
+    /// Tells the callers what became of this flight, and of all that ended with it.
+    fn land(&mut self, first: Flight) {
+        let mut landed = vec![first];
+        self.gather(&mut landed);
+        // lapin hands a returned message to whichever confirm it resolves next, not to the message's own. Those that one
+        // frame of the broker confirmed are resolved under one lock; once we had that lock, all of them are here.
+        if let Some(open) = &self.channel {
+            let _ = open.channel.wait_for_confirms().now_or_never();
+            self.gather(&mut landed);
+        }
+        for flight in &mut landed {
+            if let Ok(Confirmation::Ack(message @ Some(_)) | Confirmation::Nack(message @ Some(_))) = &mut flight.end
+                && let Some(message) = message.take()
+            {
+                *self.returned.entry(address_of(message)).or_default() += 1;
+            }
+        }
+        self.settle(landed);
+    }
+
+    fn gather(&mut self, landed: &mut Vec<Flight>) {
+        while let Some(Some(flight)) = self.flying.next().now_or_never() {
+            landed.push(flight);
+        }
+    }
+
+    fn settle(&mut self, landed: Vec<Flight>) {
+        for flight in landed {
+            self.flying_bytes -= flight.bytes;
+            let sent = match flight.end {
+                Ok(_) if self.has_come_back(&flight.address) => Sent::Returned,
+                Ok(Confirmation::Ack(_)) => Sent::Confirmed,
+                Ok(_) => Sent::Unknown(refused()),
+                Err((error, false)) => Sent::NotWritten(fault::of(&error, "publish")),
+                Err((error, true)) => ended(&error, &flight.address),
+            };
+            flight.ledger.settle(flight.index, sent);
+        }
+    }
+
+    fn has_come_back(&mut self, address: &Address) -> bool {
+        let Some(count) = self.returned.get_mut(address) else { return false };
+        *count -= 1;
+        if *count == 0 {
+            self.returned.remove(address);
+        }
+        true
+    }
+
+    /// What is under way may be confirmed yet; what waits is not written any more.
+    async fn drain(&mut self) {
+        let until = Instant::now() + DRAIN;
+        self.inbox.close();
+        while let Ok(call) = self.inbox.try_recv() {
+            self.loading.push_back(call);
+        }
+        if !matches!(*self.states.borrow(), State::Closed) {
+            self.load().await;
+        }
+        while let Ok(Some(flight)) = timeout_at(until, self.flying.next()).await {
+            self.land(flight);
+        }
+        for call in &self.loading {
+            for index in call.next..call.next + call.letters.len() {
+                call.ledger.settle(index, Sent::NotWritten(fault::closed("publish")));
+            }
+        }
+    }
+}
+
+async fn unblocked(blocked: Option<&mut watch::Receiver<Option<Arc<str>>>>) {
+    let changed = match blocked {
+        Some(blocked) => blocked.changed().await.is_ok(),
+        None => false,
+    };
+    // The connection has gone: its end is told elsewhere.
+    if !changed {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn open_channel(connection: &Connection) -> Result<Channel> {
+    let channel = connection.channel("publish").await?;
+    let selecting = channel.confirm_select(ConfirmSelectOptions::default());
+    match timeout(DRAIN, selecting).await {
+        Ok(selected) => selected.map_err(|error| fault::of(&error, "publish"))?,
+        Err(_) => return Err(fault::unanswered("publish")),
+    }
+    Ok(channel)
+}
+
+/// Frames are queued when this is first polled, in the order of the flights.
+fn fly(channel: Channel, letter: Letter, ledger: Arc<Ledger>, index: usize) -> (usize, BoxFuture<'static, Flight>) {
+    let Letter { exchange, routing_key, properties, body } = letter;
+    let bytes = body.len();
+    let id = properties.message_id().clone();
+    let address = Address { exchange: exchange.clone(), routing_key: routing_key.clone(), id };
+    let flight = async move {
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let end = match channel.basic_publish(exchange, routing_key, options, &body, properties).await {
+            Ok(confirm) => confirm.await.map_err(|error| (error, true)),
+            // The channel had ended before anything was queued.
+            Err(error) => {
+                let written = !matches!(error.kind(), ErrorKind::InvalidChannelState(..));
+                Err((error, written))
+            }
+        };
+        Flight { ledger, index, bytes, address, end }
+    };
+    (bytes, flight.boxed())
+}
+
+fn address_of(message: BasicReturnMessage) -> Address {
+    let delivery = message.delivery;
+    let id = delivery.properties.message_id().clone();
+    Address { exchange: delivery.exchange, routing_key: delivery.routing_key, id }
+}
+
+fn refused() -> Error {
+    Error::new(ErrorCode::Unavailable, "RabbitMQ did not take responsibility for the message").at("publish").by(SCHEME)
+}
+
+/// The channel or the connection ended under a message. Where the broker says which exchange it ended it for, the messages to
+/// that exchange were refused; of others nothing is known.
+fn ended(error: &lapin::Error, address: &Address) -> Sent {
+    let exchange = if address.exchange.as_str().is_empty() { "amq.default" } else { address.exchange.as_str() };
+    let fault = fault::of(error, "publish");
+    let refused = matches!(fault::reply_code(error), Some(fault::reply::ACCESS_REFUSED | fault::reply::NOT_FOUND));
+    if refused && fault::reply_text(error).contains(&format!("exchange '{exchange}'")) {
+        return Sent::NotWritten(fault);
+    }
+    Sent::Unknown(
+        Error::new(ErrorCode::Timeout, "the connection ended before RabbitMQ confirmed the message")
+            .at("publish")
+            .by(SCHEME)
+            .caused_by(fault),
+    )
+}

@@ -1,0 +1,160 @@
+//! The conformance suite on a real RabbitMQ: the one of `QUEUE_TEST_RABBITMQ_URL`, else one that the tests start for themselves. The case
+//! that restarts the broker has one of its own, where `rabbitmq-server` is installed.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
+mod server;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use lapin::{
+    BasicProperties, ConnectionProperties,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
+};
+use libtest_mimic::Trial;
+use queue_core::{Env, Error, ErrorCode, QueueName, QueueProvider, QueueSpec, Result, provider::ProviderUrl};
+use queue_rabbitmq::{RabbitOptions, RabbitProvider};
+use queue_testkit::harness::{Factory, Facts, Harness};
+use server::Server;
+
+fn main() {
+    let arguments = libtest_mimic::Arguments::from_args();
+    let url = std::env::var("QUEUE_TEST_RABBITMQ_URL").ok().filter(|url| !url.is_empty());
+    if url.is_none() && !server::is_installed() {
+        let required = std::env::var("QUEUE_REQUIRE_BROKERS").is_ok_and(|value| value == "1");
+        eprintln!("LEFT OUT: no rabbitmq-server and no QUEUE_TEST_RABBITMQ_URL; see `cargo xtask brokers up rabbitmq`");
+        std::process::exit(i32::from(required));
+    }
+    // One for all cases: their queues have names of their own.
+    let shared = url.is_none().then(Server::start);
+    let url = url.or_else(|| shared.as_ref().map(Server::url)).unwrap_or_default();
+    let prefix = format!("suite-{:016x}", Env::system().random.next_u64());
+    let factory = Factory::new("rabbitmq", false, move || {
+        let (url, prefix) = (url.clone(), prefix.clone());
+        async move { Ok(Arc::new(Rabbit::new(url, prefix, None)) as Arc<dyn Harness>) }
+    });
+    let mut trials = queue_testkit::conformance::run_suite(&factory);
+    if server::is_installed() {
+        trials.retain(|trial| !HARMFUL.iter().any(|name| trial.name().contains(name)));
+        trials.extend(harmful());
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    // Nothing is dropped by an exit.
+    drop(shared);
+    conclusion.exit();
+}
+
+/// The cases that do something to the broker.
+const HARMFUL: [&str; 1] = ["load::broker_restarted_twice"];
+
+fn harmful() -> impl Iterator<Item = Trial> {
+    let factory = Factory::new("rabbitmq", false, || async {
+        let server = tokio::task::spawn_blocking(Server::try_start).await.expect("no panic").map_err(away)?;
+        Ok(Arc::new(Rabbit::new(server.url(), "own".into(), Some(server))) as Arc<dyn Harness>)
+    });
+    queue_testkit::conformance::all_cases().filter(|case| HARMFUL.contains(&case.name)).map(move |case| {
+        let factory = factory.clone();
+        let run = move || queue_testkit::conformance::run_case(&factory, case).map_err(|failed| failed.0.into());
+        Trial::test(format!("rabbitmq::{}", case.name), run)
+    })
+}
+
+#[derive(Debug)]
+struct Rabbit {
+    url: String,
+    prefix: String,
+    /// One that may be killed.
+    own: Option<Mutex<Server>>,
+    connections: Mutex<Vec<Arc<RabbitProvider>>>,
+}
+
+impl Rabbit {
+    fn new(url: String, prefix: String, own: Option<Server>) -> Self {
+        Self { url, prefix, own: own.map(Mutex::new), connections: Mutex::default() }
+    }
+}
+
+fn away(error: impl std::fmt::Display) -> Error {
+    Error::new(ErrorCode::Unavailable, error.to_string())
+}
+
+#[async_trait]
+impl Harness for Rabbit {
+    fn facts(&self) -> Facts {
+        Facts {
+            crash: true,
+            restart: self.own.is_some(),
+            raw: true,
+            // Among what is here the highest band comes first; the broker may have something higher on its way.
+            strict_priority: false,
+            scheduled_in_reach: false,
+            ..Facts::real(Duration::from_secs(1))
+        }
+    }
+
+    fn env(&self) -> Env {
+        Env::system()
+    }
+
+    async fn connect(&self) -> Result<Arc<dyn QueueProvider>> {
+        let mut options = RabbitOptions::read(&ProviderUrl::parse(&self.url)?)?;
+        options.prefix = self.prefix.clone();
+        // Many cases at once may keep a small machine busy for longer than a heartbeat.
+        options.heartbeat = Duration::from_secs(60);
+        let provider = Arc::new(RabbitProvider::connect(options, &Env::system()).await?);
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&provider));
+        Ok(provider)
+    }
+
+    async fn crash(&self, connection: Arc<dyn QueueProvider>) {
+        let found = {
+            let address = Arc::as_ptr(&connection).cast::<()>();
+            let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+            connections.iter().find(|known| Arc::as_ptr(known).cast::<()>() == address).cloned()
+        };
+        if let Some(found) = found {
+            found.sever().await;
+        }
+    }
+
+    async fn restart_broker(&self) -> Result<()> {
+        if let Some(server) = &self.own {
+            tokio::task::block_in_place(|| {
+                let mut server = server.lock().unwrap_or_else(PoisonError::into_inner);
+                server.kill();
+                server.boot();
+            });
+        }
+        Ok(())
+    }
+
+    /// As a client that knows AMQP, and nothing of us: into a queue that somebody declared. What begins as an envelope says so in its
+    /// content type, as those do that other transports carry.
+    async fn publish_raw(&self, queue: &QueueName, bytes: Bytes) -> Result<()> {
+        let declarer = self.connect().await?;
+        declarer.declare(&QueueSpec::new(queue.clone())).await?;
+        let connection = lapin::Connection::connect(&self.url, ConnectionProperties::default()).await.map_err(away)?;
+        let channel = connection.create_channel().await.map_err(away)?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(away)?;
+        let name = format!("{}.v1.ready.1.{queue}", self.prefix);
+        let mut properties = BasicProperties::default();
+        if bytes.starts_with(b"Q") {
+            properties = properties.with_content_type("application/x-queue-envelope".into());
+        }
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let published = channel.basic_publish("".into(), name.into(), options, &bytes, properties).await;
+        let confirmed = published.map_err(away)?.await.map_err(away)?;
+        assert!(
+            confirmed.is_ack() && confirmed.take_message().is_none(),
+            "the queue is not where it is documented to be"
+        );
+        connection.close(200, "done".into()).await.map_err(away)
+    }
+
+    async fn refuse_successors(&self, _queue: &QueueName, _refuse: bool) {}
+}
