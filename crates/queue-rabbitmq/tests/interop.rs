@@ -11,7 +11,7 @@ use lapin::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 use queue_core::{
-    Consumer as _, QueueProvider as _,
+    QueueProvider as _,
     job::{ContentType, Headers, RawHeaders},
     provider::{ConsumeOptions, DeadBody, DeadFilter, Disposition, PublishOptions, Settlement},
 };
