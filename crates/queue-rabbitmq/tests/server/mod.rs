@@ -126,6 +126,15 @@ impl Server {
         output
     }
 
+    /// Of the node, all its threads together.
+    pub(crate) fn processor_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.node.id())).unwrap();
+        // The second field, the name, may hold blanks and brackets; the times are the 14th and 15th, in hundredths of a second.
+        let (_, after_name) = stat.rsplit_once(')').unwrap();
+        let ticks = |field: usize| after_name.split_whitespace().nth(field - 3).unwrap().parse::<u64>().unwrap();
+        Duration::from_millis((ticks(14) + ticks(15)) * 10)
+    }
+
     pub(crate) fn await_answer(&self) -> io::Result<()> {
         let start = Instant::now();
         loop {
