@@ -52,6 +52,10 @@ pub struct QueueSpec {
     pub partitions: BTreeMap<Arc<str>, Partition>,
     /// The SLA class of a job that names none.
     pub sla: Option<SlaClass>,
+    /// Over how many parts of the broker the queue is spread, 1 to [`QueueSpec::MAX_SHARDS`], where one part is too small for it.
+    /// Order holds within each part only. `None`: the provider's own number, which is 1 unless it was told otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shards: Option<u16>,
 }
 
 /// A part of a queue.
@@ -135,6 +139,8 @@ impl QueueSpec {
     pub const DEFAULT_PARTITION: &'static str = "default";
     /// The most partitions.
     pub const MAX_PARTITIONS: usize = 64;
+    /// The most shards.
+    pub const MAX_SHARDS: u16 = 64;
 
     /// A queue with the defaults.
     #[must_use]
@@ -155,6 +161,7 @@ impl QueueSpec {
             tracking: Tracking::Full,
             partitions: BTreeMap::new(),
             sla: None,
+            shards: None,
         }
     }
 
@@ -193,6 +200,13 @@ impl QueueSpec {
         if self.partitions.values().any(|partition| partition.max_concurrency == Some(0)) {
             return refuse("a partition's max_concurrency is at least 1");
         }
+        let shards = self.shards.unwrap_or(1);
+        if !(1..=Self::MAX_SHARDS).contains(&shards) {
+            return refuse("shards is 1 to 64");
+        }
+        if self.max_len.is_some_and(|max_len| max_len < u64::from(shards)) {
+            return refuse("max_len is at least the number of shards: each has its share of it");
+        }
         Ok(())
     }
 
@@ -230,6 +244,7 @@ impl QueueSpec {
             tracking,
             partitions,
             sla,
+            shards,
         } = self;
         let fields = [
             ("name", *name == other.name),
@@ -247,6 +262,7 @@ impl QueueSpec {
             ("tracking", *tracking == other.tracking),
             ("partitions", *partitions == other.partitions),
             ("sla", *sla == other.sla),
+            ("shards", *shards == other.shards),
         ];
         fields.iter().find(|(_, same)| !same).map(|(field, _)| *field)
     }
@@ -278,6 +294,8 @@ mod tests {
     fn a_file_names_only_what_it_changes_and_unknown_keys_are_errors() {
         let spec: QueueSpec = serde_json::from_str(r#"{"name":"mail","max_len":7}"#).unwrap();
         assert_eq!(spec, QueueSpec { max_len: Some(7), ..QueueSpec::new(QueueName::from_static("mail")) });
+        // What older versions read says nothing of shards where there is one.
+        assert!(!serde_json::to_string(&spec).unwrap().contains("shards"));
         let error = serde_json::from_str::<QueueSpec>(r#"{"name":"mail","max_length":7}"#).unwrap_err();
         assert!(error.to_string().contains("max_length"), "{error}");
     }
@@ -305,6 +323,9 @@ mod tests {
             QueueSpec { timeout: Duration::ZERO, ..spec.clone() },
             QueueSpec { max_deliveries: 0, ..spec.clone() },
             QueueSpec { order: Order::Aged { bound: Duration::ZERO }, ..spec.clone() },
+            QueueSpec { shards: Some(0), ..spec.clone() },
+            QueueSpec { shards: Some(65), ..spec.clone() },
+            QueueSpec { shards: Some(4), max_len: Some(3), ..spec.clone() },
             QueueSpec { partitions: part(Partition { weight: 0, ..Partition::default() }), ..spec.clone() },
             QueueSpec {
                 partitions: part(Partition { max_concurrency: Some(0), ..Partition::default() }),

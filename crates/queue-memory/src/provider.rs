@@ -132,6 +132,9 @@ impl QueueProvider for MemoryProvider {
             let instead = "declare `strict` or `aged`";
             return Err(Error::unsupported(SCHEME, "order", instead).on(&spec.name));
         }
+        if spec.shards.is_some_and(|shards| shards > 1) {
+            return Err(Error::unsupported(SCHEME, "shards", "leave it out").on(&spec.name));
+        }
         self.check_durability(spec.durability).map_err(|error| error.on(&spec.name))?;
         self.shared.ready().map_err(|error| error.at("declare").on(&spec.name))?;
         loop {

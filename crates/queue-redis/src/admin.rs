@@ -1,8 +1,9 @@
 //! What may be asked of the queues.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use queue_core::{
     Error, ErrorCode, QueueName, QueueSpec, Result,
     job::{Envelope, JobId, JobRef, Timestamp},
@@ -20,6 +21,7 @@ use crate::{
     link::{self, items, number},
     provider::{BATCH, Shared},
     record, scripts,
+    specs::Known,
     store::{RedisStore, Seen},
 };
 
@@ -40,27 +42,37 @@ impl RedisAdmin {
     async fn stats_of(&self, queue: &QueueName) -> Result<QueueStats> {
         const NAMES: [&str; 11] = ["paused", "p", "k", "s", "t", "r", "d", "c", "submitted", "completed", "failed"];
         let shared = &self.shared;
-        if shared.specs.find(&shared.link, &shared.layout, queue).await?.is_none() {
+        let Some(known) = shared.specs.find(&shared.link, &shared.layout, queue).await? else {
             return Err(Self::missing(queue, "stats"));
-        }
-        let base = shared.layout.base(queue);
-        let ask = redis::cmd("HMGET").arg(format!("{base}n")).arg(&NAMES).take();
-        let answer = shared.link.ask(&ask).await.map_err(|error| fault::of(&error, "stats").on(queue))?;
-        let broken = |what| fault::broken(what, "stats").on(queue);
-        let numbers = items(answer).map_err(broken)?;
-        let numbers = numbers.iter().map(|value| number(value).map(|value| u64::try_from(value).unwrap_or(0)));
-        let numbers: Vec<u64> = numbers.collect::<Result<_, _>>().map_err(broken)?;
-        let [paused, pending, parked, scheduled, retrying, running, dead, finished, submitted, completed, failed] =
-            numbers[..]
-        else {
-            return Err(broken("numbers are missing"));
         };
+        let broken = |what| fault::broken(what, "stats").on(queue);
+        let parts = known.parts().iter().map(async |shard: &Known| {
+            let ask = redis::cmd("HMGET").arg(format!("{}n", shard.base)).arg(&NAMES).take();
+            let answer = shared.link.ask(&ask).await.map_err(|error| fault::of(&error, "stats").on(queue))?;
+            let numbers = items(answer).map_err(broken)?;
+            let numbers = numbers.iter().map(|value| number(value).map(|value| u64::try_from(value).unwrap_or(0)));
+            let numbers: Vec<u64> = numbers.collect::<Result<_, _>>().map_err(broken)?;
+            let numbers: [u64; NAMES.len()] = numbers.try_into().map_err(|_| broken("numbers are missing"))?;
+            Ok::<_, Error>((numbers, self.oldest_pending(&shard.base).await?))
+        });
         let mut stats = QueueStats::empty(queue.clone());
-        stats.paused = paused == 1;
-        (stats.pending, stats.parked, stats.scheduled, stats.retrying) = (pending, parked, scheduled, retrying);
-        (stats.running, stats.dead, stats.finished) = (running, dead, finished);
-        (stats.submitted_total, stats.completed_total, stats.failed_total) = (submitted, completed, failed);
-        stats.oldest_pending = self.oldest_pending(&base).await?;
+        for (place, part) in join_all(parts).await.into_iter().enumerate() {
+            let ([paused, pending, parked, scheduled, retrying, running, dead, finished, submitted, completed, failed], oldest) =
+                part?;
+            // The first has the switches.
+            stats.paused |= place == 0 && paused == 1;
+            stats.pending += pending;
+            stats.parked += parked;
+            stats.scheduled += scheduled;
+            stats.retrying += retrying;
+            stats.running += running;
+            stats.dead += dead;
+            stats.finished += finished;
+            stats.submitted_total += submitted;
+            stats.completed_total += completed;
+            stats.failed_total += failed;
+            stats.oldest_pending = stats.oldest_pending.into_iter().chain(oldest).min();
+        }
         Ok(stats)
     }
 
@@ -94,32 +106,33 @@ impl RedisAdmin {
         }
     }
 
-    /// Dead jobs from a place on, the oldest first.
-    async fn dead_from(&self, queue: &QueueName, from: usize, count: usize) -> Result<Vec<JobId>> {
-        let base = self.shared.layout.base(queue);
-        let range = redis::cmd("ZRANGE").arg(format!("{base}d")).arg(from).arg(from + count - 1).take();
+    /// Dead jobs of a shard from a place on, the oldest first.
+    async fn dead_from(&self, shard: &Known, from: usize, count: usize) -> Result<Vec<JobId>> {
+        let queue = &shard.spec.name;
+        let range = redis::cmd("ZRANGE").arg(format!("{}d", shard.base)).arg(from).arg(from + count - 1).take();
         let answer = self.shared.link.ask(&range).await.map_err(|error| fault::of(&error, "dead").on(queue))?;
         let broken = |what| fault::broken(what, "dead").on(queue);
         let ids = items(answer).map_err(broken)?.into_iter().map(|id| record::read_id(&link::bytes(id)?));
         ids.collect::<Result<_, _>>().map_err(broken)
     }
 
-    async fn records(&self, queue: &QueueName, ids: &[JobId]) -> Result<(Timestamp, Vec<Option<JobRecord>>)> {
-        let base = self.shared.layout.base(queue);
-        let (now, seen) = self.shared.look(&base, ids).await?;
+    async fn records(&self, shard: &Known, ids: &[JobId]) -> Result<(Timestamp, Vec<Option<JobRecord>>)> {
+        let (now, seen) = self.shared.look(&shard.base, ids).await?;
         let record = |(id, seen): (&JobId, Seen)| match seen {
-            Seen::Kept(kept) => kept.into_record(JobRef::new(queue.clone(), *id)).ok(),
+            Seen::Kept(kept) => {
+                kept.into_record(JobRef { queue: shard.spec.name.clone(), id: *id, place: shard.place }).ok()
+            }
             _ => None,
         };
         Ok((now, ids.iter().zip(seen).map(record).collect()))
     }
 
-    /// The ids of all dead jobs that match.
-    async fn matching(&self, queue: &QueueName, filter: &DeadFilter) -> Result<Vec<JobId>> {
+    /// The ids of all dead jobs of a shard that match.
+    async fn matching(&self, shard: &Known, filter: &DeadFilter) -> Result<Vec<JobId>> {
         let (mut found, mut from) = (Vec::new(), 0);
         loop {
-            let ids = self.dead_from(queue, from, BATCH).await?;
-            let (_, records) = self.records(queue, &ids).await?;
+            let ids = self.dead_from(shard, from, BATCH).await?;
+            let (_, records) = self.records(shard, &ids).await?;
             found.extend(
                 records.into_iter().flatten().filter(|record| is_meant(record, filter)).map(|record| record.job.id),
             );
@@ -128,6 +141,87 @@ impl RedisAdmin {
                 return Ok(found);
             }
         }
+    }
+
+    /// Up to so many dead jobs of a shard that match, the oldest first, each with its place there, from one on; and where its list ends.
+    async fn dead_of(
+        &self,
+        shard: &Known,
+        filter: &DeadFilter,
+        mut from: usize,
+        most: usize,
+    ) -> Result<(Vec<(usize, JobRecord)>, usize)> {
+        let mut found = Vec::new();
+        loop {
+            let ids = self.dead_from(shard, from, BATCH).await?;
+            let (_, records) = self.records(shard, &ids).await?;
+            for (index, record) in records.into_iter().enumerate() {
+                let Some(record) = record.filter(|record| is_meant(record, filter)) else { continue };
+                found.push((from + index, record));
+                if found.len() == most {
+                    return Ok((found, from + ids.len()));
+                }
+            }
+            from += ids.len();
+            if ids.len() < BATCH {
+                return Ok((found, from));
+            }
+        }
+    }
+
+    /// How many stand in line, or have gone back to the head of one.
+    async fn waiting(&self, shard: &Known) -> Result<u64> {
+        let ask = redis::cmd("HMGET").arg(format!("{}n", shard.base)).arg("p").arg("k").take();
+        let answer = self.shared.link.ask(&ask).await.map_err(|error| fault::of(&error, "position"))?;
+        let broken = |what| fault::broken(what, "position");
+        let counts = items(answer).map_err(broken)?;
+        let [pending, parked] = &counts[..] else { return Err(broken("two values are missing")) };
+        let waiting = number(pending).map_err(broken)? - number(parked).map_err(broken)?;
+        Ok(u64::try_from(waiting).unwrap_or(0))
+    }
+
+    /// How many stand before a job in its own shard.
+    async fn ahead_of(&self, shard: &Known, job: JobId, level: u8) -> Result<Option<u64>> {
+        let base = &shard.base;
+        let mut ahead = 0;
+        for higher in level + 1..=15 {
+            ahead += self.count_line(base, &format!("r{higher}"), None).await?.0;
+        }
+        // Those at the head of lower priorities stand behind it there, and those of its own before it.
+        let (heads, met) = self.count_line(base, "h", Some(job)).await?;
+        if met {
+            return Ok(Some(ahead + heads));
+        }
+        let (own, met) = self.count_line(base, &format!("r{level}"), Some(job)).await?;
+        Ok(met.then_some(ahead + own))
+    }
+
+    /// Redrives these of one shard.
+    async fn redrive_in(&self, shard: &Known, ids: &[JobId], what: &Redrive, report: &mut RedriveReport) -> Result<()> {
+        let (shared, queue) = (&self.shared, &shard.spec.name);
+        for part in ids.chunks(BATCH) {
+            let (now, records) = self.records(shard, part).await?;
+            let mut arguments = vec![if what.dry_run { b"1".to_vec() } else { b"0".to_vec() }];
+            for record in records.into_iter().flatten() {
+                let edited = edit(&record.envelope, what, now);
+                let (limit, actual) = (shard.spec.max_encoded_len, edited.encoded_len());
+                if what.payload.is_some() && actual > limit {
+                    return Err(Error::from(Rejection::TooLarge { limit, actual }).at("redrive").by(SCHEME).on(queue));
+                }
+                let (head, body) = record::to_publish(&edited);
+                arguments.extend([head, body]);
+            }
+            let answer = shared.link.run(&scripts::REDRIVE, &shard.base, &arguments).await;
+            let answer = answer.map_err(|error| fault::of(&error, "redrive").on(queue))?;
+            let broken = |what| fault::broken(what, "redrive").on(queue);
+            let answer = items(answer).map_err(broken)?;
+            let [matched, redriven, duplicates] = &answer[..] else { return Err(broken("numbers are missing")) };
+            let count = |value| number(value).map(|value| u64::try_from(value).unwrap_or(0)).map_err(broken);
+            report.matched += count(matched)?;
+            report.redriven += count(redriven)?;
+            report.duplicates += count(duplicates)?;
+        }
+        Ok(())
     }
 }
 
@@ -175,20 +269,24 @@ impl QueueAdmin for RedisAdmin {
         let Some(known) = shared.specs.find(&shared.link, &shared.layout, queue).await? else {
             return Err(Self::missing(queue, "purge"));
         };
-        let (mut purged, mut skip) = (0, 0);
-        loop {
-            let arguments = [known.tracked().to_owned(), BATCH.to_string(), skip.to_string()];
-            let answer = shared.link.run(&scripts::PURGE, &known.base, &arguments).await;
-            let answer = answer.map_err(|error| fault::of(&error, "purge").on(queue))?;
-            let broken = |what| fault::broken(what, "purge").on(queue);
-            let answer = items(answer).map_err(broken)?;
-            let [part, next, more] = &answer[..] else { return Err(broken("numbers are missing")) };
-            purged += u64::try_from(number(part).map_err(broken)?).unwrap_or(0);
-            skip = number(next).map_err(broken)?;
-            if *more == Value::Int(0) {
-                return Ok(purged);
+        let mut purged = 0;
+        for shard in known.parts() {
+            let mut skip = 0;
+            loop {
+                let arguments = [known.tracked().to_owned(), BATCH.to_string(), skip.to_string()];
+                let answer = shared.link.run(&scripts::PURGE, &shard.base, &arguments).await;
+                let answer = answer.map_err(|error| fault::of(&error, "purge").on(queue))?;
+                let broken = |what| fault::broken(what, "purge").on(queue);
+                let answer = items(answer).map_err(broken)?;
+                let [part, next, more] = &answer[..] else { return Err(broken("numbers are missing")) };
+                purged += u64::try_from(number(part).map_err(broken)?).unwrap_or(0);
+                skip = number(next).map_err(broken)?;
+                if *more == Value::Int(0) {
+                    break;
+                }
             }
         }
+        Ok(purged)
     }
 
     async fn dead(
@@ -198,25 +296,32 @@ impl QueueAdmin for RedisAdmin {
         cursor: Option<Cursor>,
         limit: usize,
     ) -> Result<Page<DeadJob>> {
-        let bad = |_| Error::new(ErrorCode::Validation, "this cursor is of another listing").at("dead").by(SCHEME);
-        let mut from = cursor.map_or(Ok(0), |cursor| cursor.0.parse::<usize>()).map_err(bad)?;
-        let mut found: Vec<DeadJob> = Vec::new();
-        loop {
-            let ids = self.dead_from(queue, from, BATCH).await?;
-            let (_, records) = self.records(queue, &ids).await?;
-            for (index, record) in records.into_iter().enumerate() {
-                let Some(record) = record.filter(|record| is_meant(record, filter)) else { continue };
-                if found.len() == limit {
-                    let next = Some(Cursor((from + index).to_string().into()));
-                    return Ok(Page { items: found, next });
-                }
-                found.extend(dead_job(record));
-            }
-            from += ids.len();
-            if ids.len() < BATCH {
-                return Ok(Page { items: found, next: None });
-            }
+        let known = self.shared.whole(queue).await?;
+        let bad = || Error::new(ErrorCode::Validation, "this cursor is of another listing").at("dead").by(SCHEME);
+        // Where each shard's list goes on.
+        let mut from = vec![0; known.count()];
+        if let Some(cursor) = cursor {
+            let places: Option<Vec<usize>> = cursor.0.split('.').map(|place| place.parse().ok()).collect();
+            from = places.filter(|places| places.len() == known.count()).ok_or_else(bad)?;
         }
+        let parts = known.parts().iter().zip(&from).map(|(shard, from)| self.dead_of(shard, filter, *from, limit + 1));
+        let mut found = Vec::new();
+        for (part, from) in join_all(parts).await.into_iter().zip(&mut from) {
+            let (records, end) = part?;
+            *from = end;
+            found.extend(records);
+        }
+        found.sort_by_key(|(_, record)| (record.finished_at, record.job.id));
+        let rest = found.split_off(found.len().min(limit));
+        let next = (!rest.is_empty()).then(|| {
+            for (place, record) in &rest {
+                let from = &mut from[usize::from(record.job.place)];
+                *from = (*from).min(*place);
+            }
+            let places: Vec<String> = from.iter().map(usize::to_string).collect();
+            Cursor(places.join(".").into())
+        });
+        Ok(Page { items: found.into_iter().filter_map(|(_, record)| dead_job(record)).collect(), next })
     }
 
     async fn redrive(&self, queue: &QueueName, what: &Redrive) -> Result<RedriveReport> {
@@ -229,34 +334,16 @@ impl QueueAdmin for RedisAdmin {
         let Some(known) = shared.specs.find(&shared.link, &shared.layout, queue).await? else {
             return Ok(RedriveReport::default());
         };
-        let mut ids = match &what.which {
-            RedriveSelection::Jobs(ids) => ids.clone(),
-            RedriveSelection::Matching(filter) => self.matching(queue, filter).await?,
-        };
-        let mut seen = std::collections::HashSet::new();
-        ids.retain(|id| seen.insert(*id));
         let mut report = RedriveReport::default();
-        for part in ids.chunks(BATCH) {
-            let (now, records) = self.records(queue, part).await?;
-            let mut arguments = vec![if what.dry_run { b"1".to_vec() } else { b"0".to_vec() }];
-            for record in records.into_iter().flatten() {
-                let edited = edit(&record.envelope, what, now);
-                let (limit, actual) = (known.spec.max_encoded_len, edited.encoded_len());
-                if what.payload.is_some() && actual > limit {
-                    return Err(Error::from(Rejection::TooLarge { limit, actual }).at("redrive").by(SCHEME).on(queue));
-                }
-                let (head, body) = record::to_publish(&edited);
-                arguments.extend([head, body]);
-            }
-            let answer = shared.link.run(&scripts::REDRIVE, &known.base, &arguments).await;
-            let answer = answer.map_err(|error| fault::of(&error, "redrive").on(queue))?;
-            let broken = |what| fault::broken(what, "redrive").on(queue);
-            let answer = items(answer).map_err(broken)?;
-            let [matched, redriven, duplicates] = &answer[..] else { return Err(broken("numbers are missing")) };
-            let count = |value| number(value).map(|value| u64::try_from(value).unwrap_or(0)).map_err(broken);
-            report.matched += count(matched)?;
-            report.redriven += count(redriven)?;
-            report.duplicates += count(duplicates)?;
+        for shard in known.parts() {
+            let mut ids = match &what.which {
+                RedriveSelection::Jobs(ids) => ids.clone(),
+                RedriveSelection::Matching(filter) => self.matching(shard, filter).await?,
+            };
+            let mut seen = std::collections::HashSet::new();
+            ids.retain(|id| seen.insert(*id));
+            // Those of other shards are not found here.
+            self.redrive_in(shard, &ids, what, &mut report).await?;
         }
         Ok(report)
     }
@@ -270,50 +357,56 @@ impl QueueAdmin for RedisAdmin {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        let base = self.shared.layout.base(queue);
-        let range = redis::cmd("ZREVRANGE").arg(format!("{base}k")).arg(0).arg(limit - 1).arg("WITHSCORES").take();
-        let answer = self.shared.link.ask(&range).await.map_err(|error| fault::of(&error, "parked").on(queue))?;
+        let known = self.shared.whole(queue).await?;
         let broken = |what| fault::broken(what, "parked").on(queue);
-        let mut keys = Vec::new();
-        let mut answer = items(answer).map_err(broken)?.into_iter();
-        while let (Some(key), Some(count)) = (answer.next(), answer.next()) {
-            let key = ParkKey(link::text(key).map_err(broken)?.into());
-            keys.push((key, u64::try_from(number(&count).map_err(broken)?).unwrap_or(0)));
+        // The most of all may be among the fewer of each: all keys of each shard are asked for, where there are several.
+        let last = if known.count() > 1 { -1 } else { i64::try_from(limit - 1).unwrap_or(-1) };
+        let mut keys: HashMap<ParkKey, u64> = HashMap::new();
+        for shard in known.parts() {
+            let range = redis::cmd("ZREVRANGE").arg(format!("{}k", shard.base)).arg(0).arg(last).arg("WITHSCORES").take();
+            let answer = self.shared.link.ask(&range).await.map_err(|error| fault::of(&error, "parked").on(queue))?;
+            let mut answer = items(answer).map_err(broken)?.into_iter();
+            while let (Some(key), Some(count)) = (answer.next(), answer.next()) {
+                let key = ParkKey(link::text(key).map_err(broken)?.into());
+                *keys.entry(key).or_default() += u64::try_from(number(&count).map_err(broken)?).unwrap_or(0);
+            }
         }
+        let mut keys: Vec<(ParkKey, u64)> = keys.into_iter().collect();
         keys.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        keys.truncate(limit);
         Ok(keys)
     }
 
     async fn position(&self, job: &JobRef) -> Result<Option<u64>> {
-        let (_, records) = self.records(&job.queue, std::slice::from_ref(&job.id)).await?;
-        let Some(record) = records.into_iter().next().flatten() else { return Ok(None) };
+        let known = self.shared.whole(&job.queue).await?;
+        let Some(found) = self.shared.seek(&known, &[(job.id, job.place)]).await.pop() else { return Ok(None) };
+        let found = found?;
+        let Seen::Kept(kept) = found.seen else { return Ok(None) };
+        let Ok(record) = kept.into_record(job.clone()) else { return Ok(None) };
         if record.state != queue_core::lifecycle::JobState::Pending || record.parked.is_some() {
             return Ok(None);
         }
-        let base = self.shared.layout.base(&job.queue);
-        let level = record.envelope.priority.level();
-        let mut ahead = 0;
-        for higher in level + 1..=15 {
-            ahead += self.count_line(&base, &format!("r{higher}"), None).await?.0;
+        let shard = known.part(found.place);
+        let Some(ahead) = self.ahead_of(shard, job.id, record.envelope.priority.level()).await? else { return Ok(None) };
+        let mut all = ahead;
+        // Each other shard has as many turns before it is this one's.
+        for other in known.shards.iter().filter(|other| other.place != found.place) {
+            all += self.waiting(other).await?.min(ahead);
         }
-        // Those at the head of lower priorities stand behind it there, and those of its own before it.
-        let (heads, met) = self.count_line(&base, "h", Some(job.id)).await?;
-        if met {
-            return Ok(Some(ahead + heads));
-        }
-        let (own, met) = self.count_line(&base, &format!("r{level}"), Some(job.id)).await?;
-        Ok(met.then_some(ahead + own))
+        Ok(Some(all))
     }
 
     async fn drop_dead(&self, queue: &QueueName, filter: &DeadFilter) -> Result<u64> {
-        let base = self.shared.layout.base(queue);
+        let known = self.shared.whole(queue).await?;
         let mut dropped = 0;
-        for part in self.matching(queue, filter).await?.chunks(BATCH) {
-            let ids: Vec<&[u8]> = part.iter().map(|id| id.as_bytes().as_slice()).collect();
-            let answer = self.shared.link.run(&scripts::BURY, &base, &ids).await;
-            let answer = answer.map_err(|error| fault::of(&error, "drop_dead").on(queue))?;
-            let part = number(&answer).map_err(|what| fault::broken(what, "drop_dead"))?;
-            dropped += u64::try_from(part).unwrap_or(0);
+        for shard in known.parts() {
+            for part in self.matching(shard, filter).await?.chunks(BATCH) {
+                let ids: Vec<&[u8]> = part.iter().map(|id| id.as_bytes().as_slice()).collect();
+                let answer = self.shared.link.run(&scripts::BURY, &shard.base, &ids).await;
+                let answer = answer.map_err(|error| fault::of(&error, "drop_dead").on(queue))?;
+                let part = number(&answer).map_err(|what| fault::broken(what, "drop_dead"))?;
+                dropped += u64::try_from(part).unwrap_or(0);
+            }
         }
         Ok(dropped)
     }

@@ -12,11 +12,11 @@ use std::{
 use async_trait::async_trait;
 use bytes::{BufMut, Bytes};
 use queue_core::{
-    Result,
+    Error, ErrorCode, Result,
     job::{Envelope, JobId},
     provider::{
-        Beat, BeatOutcome, CloseReport, ConsumeOptions, Consumer, Delivery, Lease, Receipt, Rejection, SettleOutcome,
-        Settlement,
+        Beat, BeatOutcome, CloseReport, ConsumeOptions, Consumer, Delivery, Disposition, Lease, Receipt, Rejection,
+        SettleOutcome, Settlement,
     },
     store::JobRecord,
 };
@@ -28,6 +28,7 @@ use crate::{
     print::{print, written},
     provider::{BATCH, Shared},
     record, scripts,
+    shards::{self, Turns},
     specs::Known,
 };
 
@@ -52,6 +53,8 @@ pub(crate) struct RedisConsumer {
     closed: AtomicBool,
     /// Whether the last claim found as much as it asked for, so that there is more.
     plenty: AtomicBool,
+    /// Which shard is asked first.
+    turns: Turns,
     looked: Looked,
     /// Demand, room or closing changed.
     changed: Notify,
@@ -83,6 +86,7 @@ impl RedisConsumer {
             demand: AtomicUsize::new(options.outstanding),
             closed: AtomicBool::new(false),
             plenty: AtomicBool::new(false),
+            turns: Turns::default(),
             looked: Looked::default(),
             changed: Notify::new(),
             out: Mutex::default(),
@@ -136,15 +140,19 @@ impl RedisConsumer {
 
     /// As many jobs as there is room for: with one call, or with several at once where there is plenty.
     async fn claim(&self, room: usize, sleep: Duration) -> Result<Claimed> {
+        if self.known.count() > 1 {
+            return Box::pin(self.claim_in_turn(room, sleep)).await;
+        }
+        let known = &self.known;
         if room <= BATCH || !self.plenty.load(Ordering::Relaxed) {
             let most = room.min(BATCH);
-            let claimed = self.claim_once(most, sleep).await?;
+            let claimed = self.claim_once(known, most, sleep).await?;
             let full = matches!(&claimed, Claimed::Jobs(jobs) if jobs.len() == most);
             self.plenty.store(full, Ordering::Relaxed);
             return Ok(claimed);
         }
         let calls = room.div_ceil(BATCH).min(CLAIMS);
-        let parts = (0..calls).map(|call| self.claim_once(BATCH.min(room - call * BATCH), Duration::ZERO));
+        let parts = (0..calls).map(|call| self.claim_once(known, BATCH.min(room - call * BATCH), Duration::ZERO));
         // They are answered in the order in which they were sent.
         let parts = futures_util::future::join_all(parts).await;
         let (mut jobs, mut failed) = (Vec::new(), None);
@@ -160,43 +168,113 @@ impl RedisConsumer {
             // What was claimed is claimed, whatever became of the rest.
             _ if !jobs.is_empty() => Ok(Claimed::Jobs(jobs)),
             Some(error) => Err(error),
-            None => self.claim_once(BATCH, sleep).await,
+            None => self.claim_once(known, BATCH, sleep).await,
         }
     }
 
-    fn claim_arguments(&self, most: usize, sleep: Duration) -> [String; 5] {
+    /// The shards are asked one after the other, or some at once, until one has something; each time another is the first. A shard whose
+    /// server is away keeps nobody from the others.
+    async fn claim_in_turn(&self, room: usize, sleep: Duration) -> Result<Claimed> {
+        let mut order = &self.turns.order(&self.known)[..];
+        let (mut next, mut failed, mut is_first, mut answered) = (None, None, true, false);
+        while !order.is_empty() {
+            let (width, share) = shards::width(room, order.len(), is_first, BATCH);
+            let (asked, rest) = order.split_at(width);
+            let claims = futures_util::future::join_all(asked.iter().map(|shard| self.claim_shard(shard, share, sleep)));
+            let mut jobs = Vec::new();
+            for (shard, claimed) in asked.iter().zip(claims.await) {
+                match claimed {
+                    Ok(Claimed::Jobs(more)) => {
+                        jobs.extend(more);
+                        self.turns.served(shard);
+                    }
+                    Ok(Claimed::Nothing { next: due }) => {
+                        answered = true;
+                        next = next.into_iter().chain(due).min();
+                    }
+                    Err(error) => failed = Some(error),
+                }
+            }
+            if !jobs.is_empty() {
+                return Ok(Claimed::Jobs(jobs));
+            }
+            (order, is_first) = (rest, false);
+        }
+        match failed {
+            Some(error) if !answered || error.code() == ErrorCode::NotFound => Err(error),
+            Some(_) => Ok(Claimed::Nothing { next: next.into_iter().chain([shards::AWAY]).min() }),
+            None => Ok(Claimed::Nothing { next }),
+        }
+    }
+
+    /// The same as `claim_once`, but a server that did not answer the last time is given little time to show that it is there.
+    async fn claim_shard(&self, shard: &Known, most: usize, sleep: Duration) -> Result<Claimed> {
+        const PROBE: Duration = Duration::from_millis(100);
+        let away = || Error::new(ErrorCode::Unavailable, "a shard's server is away").at("fetch").by(SCHEME);
+        match self.turns.is_away(shard) {
+            None => {}
+            Some(false) => return Err(away().on(&shard.spec.name)),
+            Some(true) => {
+                let probe = redis::cmd("HGET").arg(format!("{}n", shard.base)).arg("born").take();
+                let probe = tokio::time::timeout(PROBE, self.shared.link.ask(&probe)).await;
+                if !matches!(probe, Ok(Ok(_))) {
+                    self.turns.went(shard);
+                    return Err(away().on(&shard.spec.name));
+                }
+            }
+        }
+        let claimed = self.claim_once(shard, most, sleep).await;
+        match &claimed {
+            Err(error) if matches!(error.code(), ErrorCode::Unavailable | ErrorCode::Timeout) => {
+                if !self.turns.went(shard) {
+                    return claimed;
+                }
+                tracing::warn!(queue = %shard.spec.name, shard = shard.place, %error, "a shard does not answer");
+            }
+            _ => self.turns.came_back(shard),
+        }
+        claimed
+    }
+
+    fn claim_arguments(&self, known: &Known, most: usize, sleep: Duration) -> [String; 6] {
         [
             most.to_string(),
             record::millis(self.lease).to_string(),
             self.worker.chars().take(60).collect(),
-            self.known.tracked().to_owned(),
+            known.tracked().to_owned(),
             record::millis(sleep).to_string(),
+            known.born.to_string(),
         ]
     }
 
-    async fn claim_once(&self, most: usize, sleep: Duration) -> Result<Claimed> {
+    async fn claim_once(&self, known: &Known, most: usize, sleep: Duration) -> Result<Claimed> {
         let asked = Instant::now();
-        let arguments = self.claim_arguments(most, sleep);
-        let answer = self.shared.link.run(&scripts::CLAIM, &self.known.base, &arguments).await;
-        let answer = answer.map_err(|error| fault::of(&error, "fetch").on(&self.known.spec.name))?;
-        self.claimed(answer, asked)
+        let arguments = self.claim_arguments(known, most, sleep);
+        let answer = self.shared.link.run(&scripts::CLAIM, &known.base, &arguments).await;
+        if answer.as_ref().is_err_and(fault::is_stale) {
+            self.shared.specs.forget_stale(known);
+        }
+        let answer = answer.map_err(|error| fault::of(&error, "fetch").on(&known.spec.name))?;
+        self.claimed(known, answer, asked)
     }
 
     /// Reads what a claim found that was made no earlier than `asked`.
-    fn claimed(&self, answer: Value, asked: Instant) -> Result<Claimed> {
-        let broken = |what| fault::broken(what, "fetch").on(&self.known.spec.name);
+    fn claimed(&self, known: &Known, answer: Value, asked: Instant) -> Result<Claimed> {
+        let broken = |what| fault::broken(what, "fetch").on(&known.spec.name);
         let mut answer = link::items(answer).map_err(broken)?.into_iter();
         let next = link::number(&answer.next().unwrap_or_default()).map_err(broken)?;
         let paused = answer.next() == Some(Value::Int(1));
         let mut epoch = link::number(&answer.next().unwrap_or_default()).map_err(broken)?.unsigned_abs();
-        let mut jobs = Vec::with_capacity(answer.len() / 2);
-        while let (Some(claim), Some(row)) = (answer.next(), answer.next()) {
+        let claims = answer.next().map_or_else(|| Ok(Bytes::new()), link::bytes).map_err(broken)?;
+        let mut claims = record::Reader(claims);
+        let mut jobs = Vec::with_capacity(answer.len());
+        for row in answer {
             epoch += 1;
-            let claim = link::bytes(claim).and_then(|claim| record::read_claim(claim, epoch)).map_err(broken)?;
+            let claim = record::read_claim(&mut claims, epoch).map_err(broken)?;
             let row = link::bytes(row).map_err(broken)?;
             let size = row.len();
             match record::read(claim.id, row) {
-                Ok(submitted) => jobs.push(self.delivery(claim, submitted.envelope, asked, size)),
+                Ok(submitted) => jobs.push(self.delivery(known.place, claim, submitted.envelope, asked, size)),
                 Err(what) => {
                     tracing::error!(job = %claim.id, what, "a record cannot be read; it is looked at again in a minute")
                 }
@@ -209,14 +287,14 @@ impl RedisConsumer {
         Ok(Claimed::Nothing { next })
     }
 
-    fn delivery(&self, claim: record::Claim, envelope: Envelope, asked: Instant, size: usize) -> Delivery {
+    fn delivery(&self, place: u16, claim: record::Claim, envelope: Envelope, asked: Instant, size: usize) -> Delivery {
         let size = u32::try_from(size).unwrap_or(0);
         self.out().insert((claim.id, claim.epoch), Out { end: asked + self.lease, size });
         let first = || record::Past { attempt: envelope.attempt, started: envelope.deliveries, redelivered: false };
         let past = claim.past.unwrap_or_else(first);
         Delivery {
-            place: 0,
-            receipt: Receipt { id: claim.id, slot: 0, epoch: claim.epoch },
+            place,
+            receipt: Receipt { id: claim.id, slot: u64::from(place), epoch: claim.epoch },
             lease: Lease { remaining: Some(self.lease), cancel: None },
             attempt: past.attempt,
             started_before: past.started,
@@ -225,12 +303,43 @@ impl RedisConsumer {
         }
     }
 
-    async fn settle_part(&self, part: &[Settlement]) -> Vec<SettleOutcome> {
+    async fn settle_all(&self, shard: &Known, batch: &[Settlement]) -> Vec<SettleOutcome> {
+        // Sent one behind the other: the server has the next while the answer of one is on its way.
+        let parts = batch.chunks(BATCH).map(|part| self.settle_part(shard, part));
+        futures_util::future::join_all(parts).await.concat()
+    }
+
+    async fn beat_all(&self, shard: &Known, beats: &[Beat]) -> Vec<BeatOutcome> {
+        let mut outcomes = Vec::with_capacity(beats.len());
+        for part in beats.chunks(BATCH) {
+            outcomes.extend(self.beat_part(shard, part).await);
+        }
+        outcomes
+    }
+
+    async fn settle_part(&self, shard: &Known, part: &[Settlement]) -> Vec<SettleOutcome> {
+        // Boxed, so that the compiler need not look through all of it.
+        match Box::pin(self.settle_once(shard, part, false)).await {
+            Some(outcomes) => outcomes,
+            // With the queues of the follow-ups as they are now.
+            None => Box::pin(self.settle_once(shard, part, true)).await.unwrap_or_default(),
+        }
+    }
+
+    /// Nothing where the queue of a follow-up was dropped since it was known, unless it is the last try.
+    async fn settle_once(&self, shard: &Known, part: &[Settlement], last: bool) -> Option<Vec<SettleOutcome>> {
         let mut outcomes: Vec<Option<SettleOutcome>> = vec![None; part.len()];
         let mut arguments = vec![self.known.tracked().as_bytes().to_vec(), Vec::new()];
         let mut follow_ups = 0;
         let mut sent = Vec::with_capacity(part.len());
-        for (index, settlement) in part.iter().enumerate() {
+        let all_completed = self.completed_arguments(part);
+        let is_usual = all_completed.is_some();
+        if let Some(packed) = all_completed {
+            arguments.push(packed);
+            sent.extend(0..part.len());
+        }
+        let others = if is_usual { &[][..] } else { part };
+        for (index, settlement) in others.iter().enumerate() {
             match self.settle_arguments(settlement).await {
                 Ok((more, with)) => {
                     arguments.extend(more);
@@ -241,9 +350,18 @@ impl RedisConsumer {
             }
         }
         if !sent.is_empty() {
-            arguments[1] = follow_ups.to_string().into_bytes();
+            if !is_usual {
+                arguments[1] = follow_ups.to_string().into_bytes();
+            }
             let durability = self.known.spec.durability;
-            let answer = self.shared.link.run_assured(&scripts::SETTLE, &self.known.base, &arguments, durability).await;
+            let answer = self.shared.link.run_assured(&scripts::SETTLE, &shard.base, &arguments, durability).await;
+            let stale = answer.as_ref().is_err_and(fault::is_stale);
+            if stale && !last {
+                part.iter()
+                    .flat_map(|settlement| &settlement.then)
+                    .for_each(|next| self.shared.specs.forget(&next.queue));
+                return None;
+            }
             match answer.map_err(|error| fault::of(&error, "settle").on(&self.known.spec.name)) {
                 // All of them.
                 Ok(Value::Int(_)) => {
@@ -259,14 +377,18 @@ impl RedisConsumer {
                     }
                 }
                 Err(error) => {
+                    let outcome = match stale {
+                        true => SettleOutcome::NotSettled { then_index: None, error },
+                        false => SettleOutcome::Unknown(error),
+                    };
                     for index in &sent {
-                        outcomes[*index] = Some(SettleOutcome::Unknown(error.clone()));
+                        outcomes[*index] = Some(outcome.clone());
                     }
                 }
             }
         }
         let missing = || SettleOutcome::Unknown(fault::broken("an answer is missing", "settle"));
-        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(missing)).collect()
+        Some(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(missing)).collect())
     }
 
     fn settled(&self, receipt: Receipt, answer: Value) -> SettleOutcome {
@@ -279,6 +401,31 @@ impl RedisConsumer {
         };
         self.ended(receipt);
         outcome
+    }
+
+    /// As `settle.lua` takes them where all are completed without follow-ups; nothing where one is not.
+    fn completed_arguments(&self, part: &[Settlement]) -> Option<Vec<u8>> {
+        let is_usual = |one: &Settlement| one.then.is_empty() && matches!(one.disposition, Disposition::Complete { .. });
+        if !part.iter().all(is_usual) {
+            return None;
+        }
+        let mut packed = Vec::with_capacity(part.len() * 40);
+        let mut without_result = None;
+        let out = self.out();
+        for Settlement { receipt, disposition, .. } in part {
+            let (code, after, value) = written(disposition);
+            let print = match value.is_empty() {
+                true => *without_result.get_or_insert_with(|| print(code, after, &value, disposition)),
+                false => print(code, after, &value, disposition),
+            };
+            packed.put_slice(receipt.id.as_bytes());
+            packed.put_u64_le(receipt.epoch);
+            packed.put_slice(&print);
+            packed.put_u32_le(out.get(&(receipt.id, receipt.epoch)).map_or(0, |out| out.size));
+            packed.put_u32_le(u32::try_from(value.len()).ok()?);
+            packed.put_slice(&value);
+        }
+        Some(packed)
     }
 
     /// As `settle.lua` takes it, and how many follow-ups are in it, or why one cannot be published.
@@ -301,7 +448,7 @@ impl RedisConsumer {
             }
             let named = known.spec.check_partition(follow_up.envelope.partition().as_deref());
             named.map_err(|error| not_settled(error.by(SCHEME)))?;
-            queues.push(known);
+            queues.push(known.shard_of(&follow_up.envelope).clone());
         }
         let ahead = self.send_ahead(settlement, &queues).await?;
         let with = ahead.iter().filter(|sent| !**sent).count();
@@ -312,13 +459,13 @@ impl RedisConsumer {
         for ((follow_up, known), sent) in settlement.then.iter().zip(queues).zip(ahead) {
             if !sent {
                 let (head, body) = record::to_publish(&follow_up.envelope);
-                arguments.extend([known.base.into_bytes(), head, body]);
+                arguments.extend([known.base.into_bytes(), known.born.as_bytes().to_vec(), head, body]);
             }
         }
         Ok((arguments, with))
     }
 
-    async fn beat_part(&self, part: &[Beat]) -> Vec<BeatOutcome> {
+    async fn beat_part(&self, shard: &Known, part: &[Beat]) -> Vec<BeatOutcome> {
         let asked = Instant::now();
         let mut arguments: Vec<Bytes> = Vec::with_capacity(2 * part.len());
         for beat in part {
@@ -334,7 +481,7 @@ impl RedisConsumer {
             arguments.extend([head.into(), beat.progress.clone().unwrap_or_default()]);
             arguments.extend(lines.iter().map(|line| line.slice(..line.len().min(JobRecord::MAX_LOG_LINE))));
         }
-        let answer = self.shared.link.run(&scripts::BEAT, &self.known.base, &arguments).await;
+        let answer = self.shared.link.run(&scripts::BEAT, &shard.base, &arguments).await;
         let answers = match answer {
             Ok(answer) => link::items(answer).unwrap_or_default(),
             Err(error) => {
@@ -411,19 +558,21 @@ impl Consumer for RedisConsumer {
     }
 
     async fn settle(&self, batch: &[Settlement]) -> Vec<SettleOutcome> {
-        let mut outcomes = Vec::with_capacity(batch.len());
-        for part in batch.chunks(BATCH) {
-            outcomes.extend(self.settle_part(part).await);
+        if self.known.count() > 1 {
+            let missing = || SettleOutcome::Unknown(fault::broken("an answer is missing", "settle"));
+            let run = async |shard, items: Vec<Settlement>| self.settle_all(shard, &items).await;
+            return shards::in_order(&self.known, batch.to_vec(), |one| one.receipt.slot as u16, run, missing).await;
         }
-        outcomes
+        self.settle_all(&self.known, batch).await
     }
 
     async fn heartbeat(&self, beats: &[Beat]) -> Vec<BeatOutcome> {
-        let mut outcomes = Vec::with_capacity(beats.len());
-        for part in beats.chunks(BATCH) {
-            outcomes.extend(self.beat_part(part).await);
+        if self.known.count() > 1 {
+            let missing = || BeatOutcome::Unknown(fault::broken("an answer is missing", "heartbeat"));
+            let run = async |shard, items: Vec<Beat>| self.beat_all(shard, &items).await;
+            return shards::in_order(&self.known, beats.to_vec(), |one| one.receipt.slot as u16, run, missing).await;
         }
-        outcomes
+        self.beat_all(&self.known, beats).await
     }
 
     async fn demand(&self, outstanding: usize) -> Result<()> {

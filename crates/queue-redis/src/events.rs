@@ -50,7 +50,27 @@ pub(crate) async fn watch(
     store: Arc<dyn JobStore>,
     what: Watch,
 ) -> Result<BoxStream<'static, Watched>> {
-    let mut watcher = Watcher { shared, store, what, last: HashMap::new(), begun: false };
+    if let (Watch::Queue(queue) | Watch::Commands(queue), true) = (&what, shared.link.is_cluster()) {
+        let known = shared.whole(queue).await?;
+        if known.count() > 1 && !known.text.is_empty() {
+            // One wait is for one slot: each shard is waited for by itself.
+            let mut streams = Vec::with_capacity(known.count());
+            for shard in known.parts() {
+                streams.push(follow(Arc::clone(&shared), Arc::clone(&store), what.clone(), Some(shard.place)).await?);
+            }
+            return Ok(Box::pin(futures_util::stream::select_all(streams)));
+        }
+    }
+    follow(shared, store, what, None).await
+}
+
+async fn follow(
+    shared: Arc<Shared>,
+    store: Arc<dyn JobStore>,
+    what: Watch,
+    only: Option<u16>,
+) -> Result<BoxStream<'static, Watched>> {
+    let mut watcher = Watcher { shared, store, what, only, last: HashMap::new(), begun: false, declared: false };
     watcher.listen().await?;
     let (sender, receiver) = mpsc::channel(BEHIND);
     // It ends when the stream is dropped.
@@ -60,13 +80,20 @@ pub(crate) async fn watch(
     })))
 }
 
+/// A queue, a shard of it, and what its keys begin with.
+type Stream = (QueueName, u16, String);
+
 struct Watcher {
     shared: Arc<Shared>,
     store: Arc<dyn JobStore>,
     what: Watch,
-    /// The last entry that was read of each queue's stream.
-    last: HashMap<QueueName, String>,
+    /// Of several shards this one alone.
+    only: Option<u16>,
+    /// The last entry that was read of each stream, of which a queue has one for each shard.
+    last: HashMap<Stream, String>,
     begun: bool,
+    /// All queues were there; before that it is not known where they tell their events.
+    declared: bool,
 }
 
 impl Watcher {
@@ -83,12 +110,24 @@ impl Watcher {
         }
     }
 
+    async fn streams(&mut self) -> Result<Vec<Stream>> {
+        let mut streams = Vec::new();
+        self.declared = true;
+        for queue in self.queues().await? {
+            let known = self.shared.whole(&queue).await?;
+            self.declared &= !known.text.is_empty();
+            let shards = known.parts().iter().filter(|shard| self.only.is_none_or(|only| only == shard.place));
+            streams.extend(shards.map(|shard| (queue.clone(), shard.place, shard.base.clone())));
+        }
+        Ok(streams)
+    }
+
     /// Says that somebody listens, and finds out where a stream that is new here stands.
     async fn listen(&mut self) -> Result<()> {
         let fail = |error: redis::RedisError| fault::of(&error, "watch");
         let broken = |what| fault::broken(what, "watch");
         // Requests to stop are told in any case: who listens for them alone says nothing.
-        if matches!(self.what, Watch::Commands(_)) && self.begun {
+        if matches!(self.what, Watch::Commands(_)) && self.declared {
             return Ok(());
         }
         let clock = items(self.shared.link.ask(&redis::cmd("TIME")).await.map_err(fail)?).map_err(broken)?;
@@ -100,23 +139,23 @@ impl Watcher {
                 redis::cmd("SET").arg(self.shared.layout.watched()).arg(until).arg("EX").arg(LISTEN.as_secs()).take();
             self.shared.link.ask(&say).await.map_err(fail)?;
         }
-        for queue in self.queues().await? {
-            let base = self.shared.layout.base(&queue);
+        for stream in self.streams().await? {
+            let base = &stream.2;
             // Requests to stop are told in any case.
             if !matches!(self.what, Watch::Commands(_)) {
                 let say = redis::cmd("HSET").arg(format!("{base}n")).arg("watched").arg(until).take();
                 self.shared.link.ask(&say).await.map_err(fail)?;
             }
-            if self.begun && !self.last.contains_key(&queue) {
+            if self.begun && !self.last.contains_key(&stream) {
                 // It is new: whatever it told is news.
-                self.last.insert(queue, "0".to_owned());
-            } else if !self.last.contains_key(&queue) {
+                self.last.insert(stream, "0".to_owned());
+            } else if !self.last.contains_key(&stream) {
                 let newest =
                     redis::cmd("XREVRANGE").arg(format!("{base}e")).arg("+").arg("-").arg("COUNT").arg(1).take();
                 let newest = items(self.shared.link.ask(&newest).await.map_err(fail)?).map_err(broken)?;
                 let newest = newest.into_iter().next().map(items).transpose().map_err(broken)?;
                 let id = newest.and_then(|entry| text(entry.into_iter().next()?).ok());
-                self.last.insert(queue, id.unwrap_or_else(|| "0".to_owned()));
+                self.last.insert(stream, id.unwrap_or_else(|| "0".to_owned()));
             }
         }
         self.begun = true;
@@ -161,13 +200,14 @@ impl Watcher {
         match &self.what {
             Watch::All | Watch::Queue(_) => true,
             Watch::Commands(_) => event.what == JobEventKind::CancelRequested,
-            Watch::Jobs(jobs) => jobs.contains(&event.job),
+            // Who named a job by its queue and id alone need not know its shard.
+            Watch::Jobs(jobs) => jobs.iter().any(|job| (&job.queue, job.id) == (&event.job.queue, event.job.id)),
         }
     }
 
     /// What comes within a while.
     async fn read(&mut self, connection: &mut Option<Waiting>) -> Result<Vec<JobEvent>, redis::RedisError> {
-        let mut queues: Vec<(QueueName, String)> = self.last.clone().into_iter().collect();
+        let mut queues: Vec<(Stream, String)> = self.last.clone().into_iter().collect();
         queues.sort();
         if queues.is_empty() {
             tokio::time::sleep(NEW).await;
@@ -177,7 +217,7 @@ impl Watcher {
         let is_one = queues.len() == 1 || !self.shared.link.is_cluster();
         let waiting = match connection.take() {
             Some(waiting) if is_one => Some(waiting),
-            None if is_one => self.shared.link.watching(&self.stream(&queues[0].0)).await?,
+            None if is_one => self.shared.link.watching(&key(&queues[0].0)).await?,
             _ => None,
         };
         let Some(mut waiting) = waiting else {
@@ -193,7 +233,7 @@ impl Watcher {
             // New queues join within that time.
             Watch::All => NEW,
             // It need not say again that it listens.
-            Watch::Commands(_) => 2 * LISTEN,
+            Watch::Commands(_) if self.declared => 2 * LISTEN,
             _ => LISTEN / 3,
         };
         let answer = waiting.ask(&self.command(&queues, Some(waits)), waits).await?;
@@ -201,11 +241,7 @@ impl Watcher {
         Ok(self.events(answer, &queues).await)
     }
 
-    fn stream(&self, queue: &QueueName) -> String {
-        format!("{}e", self.shared.layout.base(queue))
-    }
-
-    fn command(&self, queues: &[(QueueName, String)], waits: Option<Duration>) -> redis::Cmd {
+    fn command(&self, queues: &[(Stream, String)], waits: Option<Duration>) -> redis::Cmd {
         let mut command = redis::cmd("XREAD");
         command.arg("COUNT").arg(500);
         if let Some(waits) = waits {
@@ -213,7 +249,7 @@ impl Watcher {
         }
         command.arg("STREAMS");
         for (queue, _) in queues {
-            command.arg(self.stream(queue));
+            command.arg(key(queue));
         }
         for (_, last) in queues {
             command.arg(last);
@@ -221,13 +257,12 @@ impl Watcher {
         command
     }
 
-    async fn events(&mut self, answer: Value, queues: &[(QueueName, String)]) -> Vec<JobEvent> {
+    async fn events(&mut self, answer: Value, queues: &[(Stream, String)]) -> Vec<JobEvent> {
         let mut events = Vec::new();
         for stream in items(answer).unwrap_or_default() {
             let mut stream = items(stream).unwrap_or_default().into_iter();
-            let key = text(stream.next().unwrap_or_default()).unwrap_or_default();
-            let is_it = |(queue, _): &&(QueueName, String)| format!("{}e", self.shared.layout.base(queue)) == key;
-            let Some((queue, _)) = queues.iter().find(is_it) else { continue };
+            let name = text(stream.next().unwrap_or_default()).unwrap_or_default();
+            let Some((queue, _)) = queues.iter().find(|(queue, _)| key(queue) == name) else { continue };
             for entry in items(stream.next().unwrap_or_default()).unwrap_or_default() {
                 let mut entry = items(entry).unwrap_or_default().into_iter();
                 if let Ok(id) = text(entry.next().unwrap_or_default()) {
@@ -258,7 +293,11 @@ impl Watcher {
     }
 }
 
-fn event(queue: &QueueName, fields: Vec<Value>) -> Option<JobEvent> {
+fn key((_, _, base): &Stream) -> String {
+    format!("{base}e")
+}
+
+fn event((queue, place, _): &Stream, fields: Vec<Value>) -> Option<JobEvent> {
     let mut fields = fields.into_iter();
     let (mut id, mut what, mut attempt, mut kind, mut at) = (None, None, 1, None, 0);
     while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
@@ -274,6 +313,6 @@ fn event(queue: &QueueName, fields: Vec<Value>) -> Option<JobEvent> {
             _ => {}
         }
     }
-    let job = JobRef::new(queue.clone(), id?);
+    let job = JobRef { queue: queue.clone(), id: id?, place: *place };
     Some(JobEvent::new(Timestamp::from_millis(at), job, kind?, what?, attempt))
 }

@@ -10,6 +10,20 @@ pub(crate) fn is_refusal(error: &RedisError) -> bool {
     error.code().is_some_and(|code| code != UNCONFIRMED) || error.is_connection_refusal()
 }
 
+/// Said by a script of a queue that was dropped since it was known: nothing was done.
+const STALE: &str = "STALE";
+
+pub(crate) fn is_stale(error: &RedisError) -> bool {
+    error.code() == Some(STALE)
+}
+
+/// Whether Redis could not be asked, or takes no writes for now. One that is full, or has no connection to spare, is there.
+pub(crate) fn is_away(error: &Error) -> bool {
+    let said = std::error::Error::source(error).and_then(|source| source.downcast_ref::<RedisError>());
+    let is_there = said.and_then(RedisError::code).is_some_and(|code| code == "OOM" || code == POOL_FULL);
+    matches!(error.code(), ErrorCode::Unavailable | ErrorCode::Timeout) && !is_there
+}
+
 /// Never repeats what the server said of arguments, which may be anybody's.
 pub(crate) fn of(error: &RedisError, operation: &'static str) -> Error {
     let code = error.code().unwrap_or_default();
@@ -22,6 +36,7 @@ pub(crate) fn of(error: &RedisError, operation: &'static str) -> Error {
             (ErrorCode::Unavailable, "Redis has reached its `maxmemory`: raise it, or let jobs be finished".into())
         }
         "READONLY" => (ErrorCode::Unavailable, "this Redis is a read-only replica: connect to the primary".into()),
+        STALE => (ErrorCode::NotFound, "the queue was dropped: consume it anew once it is there again".into()),
         UNCONFIRMED => (
             ErrorCode::Unavailable,
             "it was done, but too few replicas confirmed it in time: a failover may lose it".into(),

@@ -23,7 +23,7 @@ impl RedisConsumer {
         settlement: &Settlement,
         queues: &[Known],
     ) -> Result<Vec<bool>, SettleOutcome> {
-        let own = slot_of(self.known().base.as_bytes());
+        let own = slot_of(self.shard(settlement).base.as_bytes());
         let is_apart = |known: &Known| self.shared().link.is_cluster() && slot_of(known.base.as_bytes()) != own;
         let apart: Vec<bool> = queues.iter().map(is_apart).collect();
         // A worker whose lease is over publishes nothing; what its settlement is, the script says.
@@ -31,10 +31,12 @@ impl RedisConsumer {
             return Ok(apart);
         }
         for (index, known) in queues.iter().enumerate().filter(|(index, _)| apart[*index]) {
+            let shared = self.shared();
             let durability = known.spec.durability.or(self.known().spec.durability);
             let line = Line { known: known.clone(), exceeds: true, durability };
             let batch = [settlement.then[index].envelope.clone()];
-            let error = match publish_once(&self.shared().link, &line, &batch).await.pop() {
+            let published = publish_once(&shared.link, &shared.layout, &shared.specs, line, &batch);
+            let error = match Box::pin(published).await.pop() {
                 Some(PublishOutcome::Accepted { .. } | PublishOutcome::Duplicate { .. }) => continue,
                 Some(PublishOutcome::Rejected(rejection)) => rejection.into(),
                 Some(PublishOutcome::Unknown(error)) => error,
@@ -43,6 +45,11 @@ impl RedisConsumer {
             return Err(SettleOutcome::NotSettled { then_index: Some(index), error });
         }
         Ok(apart)
+    }
+
+    /// Where the job is.
+    fn shard(&self, settlement: &Settlement) -> &Known {
+        self.known().part(settlement.receipt.slot as u16)
     }
 
     /// Whether the lease stands: a beat that changes nothing.
@@ -54,7 +61,7 @@ impl RedisConsumer {
         record::put_six(&mut head, 0);
         head.put_u16_le(0);
         let unknown = |error| SettleOutcome::NotSettled { then_index: None, error };
-        let answer = self.shared().link.run(&scripts::BEAT, &self.known().base, &[head, Vec::new()]).await;
+        let answer = self.shared().link.run(&scripts::BEAT, &self.shard(settlement).base, &[head, Vec::new()]).await;
         let answer = answer.map_err(|error| unknown(fault::of(&error, "settle").on(&self.known().spec.name)))?;
         let broken = |what| unknown(fault::broken(what, "settle"));
         let left = items(answer).map_err(broken)?.into_iter().next().unwrap_or_default();

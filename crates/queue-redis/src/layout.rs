@@ -20,6 +20,16 @@ impl Layout {
         format!("{}:{{{name}}}:", self.prefix)
     }
 
+    /// The same of one of several shards of a queue. The first has the queue's own base, so that a queue of one is as it always was; the tag
+    /// of another can be of no queue, for in a name `%` is written as `%25`.
+    pub(crate) fn shard(&self, queue: &QueueName, place: u16) -> String {
+        let base = self.base(queue);
+        match place {
+            0 => base,
+            place => format!("{}%s{place}}}:", base.trim_end_matches("}:")),
+        }
+    }
+
     /// A sorted set of the names of all queues.
     pub(crate) fn queues(&self) -> String {
         format!("{}:queues", self.prefix)
@@ -65,5 +75,23 @@ mod tests {
         let base = |name: &'static str| layout.base(&QueueName::from_static(name));
         assert_eq!(base("mail"), "queue:{mail}:");
         assert_eq!(base("a}b{c%7D"), "queue:{a%7Db%7Bc%257D}:");
+        let shard = |name: &'static str, place| layout.shard(&QueueName::from_static(name), place);
+        assert_eq!((shard("mail", 0), shard("mail", 25)), (base("mail"), "queue:{mail%s25}:".to_owned()));
+        assert_eq!(shard("a}:", 1), "queue:{a%7D:%s1}:");
+        assert_ne!(shard("mail", 25), base("mail%s25"));
+    }
+
+    #[test]
+    fn neighbours_lie_in_different_quarters_of_a_cluster() {
+        let layout = Layout::new("queue");
+        for name in ["mail", "reports", "x"] {
+            let quarter = |place| {
+                let base = layout.shard(&QueueName::from_static(name), place);
+                crate::client::slot_of(base.as_bytes()) / 4_096
+            };
+            let mut quarters: Vec<u16> = (4..8).map(quarter).collect();
+            quarters.sort_unstable();
+            assert_eq!(quarters, [0, 1, 2, 3], "{name}");
+        }
     }
 }

@@ -19,7 +19,9 @@ mod print;
 mod provider;
 mod record;
 mod scripts;
+mod shards;
 mod specs;
+mod spool;
 mod store;
 mod tracking;
 mod wake;
@@ -30,6 +32,7 @@ pub use client::{
 };
 pub use factory::register;
 pub use provider::{RedisOptions, RedisProvider};
+pub use spool::SpoolStatus;
 pub use tracking::RedisTracking;
 
 pub(crate) const SCHEME: &str = "redis";

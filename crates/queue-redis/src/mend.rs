@@ -14,7 +14,7 @@ use crate::{
     fault,
     link::{items, number},
     provider::Shared,
-    scripts,
+    scripts, shards,
     specs::Known,
 };
 
@@ -32,8 +32,8 @@ pub(crate) struct Rounds(Mutex<HashMap<QueueName, Round>>);
 #[derive(Debug)]
 struct Round {
     known: Known,
-    /// When it is looked through again.
-    next: Instant,
+    /// When each of its shards is looked through again.
+    next: Vec<Instant>,
 }
 
 impl Rounds {
@@ -53,7 +53,7 @@ impl Rounds {
     }
 
     pub(crate) fn remember(&self, known: &Known) {
-        let round = Round { known: known.clone(), next: Instant::now() };
+        let round = Round { known: known.clone(), next: vec![Instant::now(); known.count()] };
         self.lock().insert(known.spec.name.clone(), round);
     }
 
@@ -61,23 +61,47 @@ impl Rounds {
         self.lock().remove(queue);
     }
 
-    fn pause(&self, queue: &QueueName) -> Duration {
-        let next = self.lock().get(queue).map(|round| round.next);
+    fn pause(&self, shard: &Known) -> Duration {
+        let place = usize::from(shard.place);
+        let next = self.lock().get(&shard.spec.name).and_then(|round| round.next.get(place).copied());
         next.map_or(Duration::ZERO, |next| next.saturating_duration_since(Instant::now()))
     }
 
-    fn done(&self, queue: &QueueName) {
-        if let Some(round) = self.lock().get_mut(queue) {
-            round.next = Instant::now() + ROUND;
+    fn done(&self, shard: &Known) {
+        let mut rounds = self.lock();
+        let next = rounds.get_mut(&shard.spec.name).and_then(|round| round.next.get_mut(usize::from(shard.place)));
+        if let Some(next) = next {
+            *next = Instant::now() + ROUND;
         }
     }
 }
 
 impl Shared {
-    /// Goes on looking through a queue, unless it was looked through lately; answers when it is worth going on.
+    /// Goes on looking through the shards of a queue, each unless it was looked through lately; answers when it is worth going on. What stops
+    /// one stops no other.
+    pub(crate) async fn mend_all(&self, known: &Known) -> Result<Duration> {
+        if known.count() > 1 && self.rounds.pause(known).is_zero() {
+            self.switch_all(known).await?;
+        }
+        let mended = futures_util::future::join_all(known.parts().iter().map(|shard| self.mend(shard))).await;
+        mended.into_iter().try_fold(ROUND, |next, mended| Ok(next.min(mended?)))
+    }
+
+    /// Has all shards held back, or none, should whoever said so have died in between.
+    async fn switch_all(&self, known: &Known) -> Result<()> {
+        let fail = |error: redis::RedisError| fault::of(&error, "maintain").on(&known.spec.name);
+        let ask = redis::cmd("HMGET").arg(format!("{}n", known.base)).arg("version").arg("paused").take();
+        let broken = |what| fault::broken(what, "maintain").on(&known.spec.name);
+        let switches = items(self.link.ask(&ask).await.map_err(fail)?).map_err(broken)?;
+        let [version, paused] = &switches[..] else { return Err(broken("two values are missing")) };
+        let version = u64::try_from(number(version).map_err(broken)?).unwrap_or(0);
+        shards::switch(&self.link, known, version, number(paused).map_err(broken)? == 1).await.map_err(fail)
+    }
+
+    /// Goes on looking through a shard, unless it was looked through lately; answers when it is worth going on.
     pub(crate) async fn mend(&self, known: &Known) -> Result<Duration> {
         let queue = &known.spec.name;
-        let pause = self.rounds.pause(queue);
+        let pause = self.rounds.pause(known);
         if !pause.is_zero() {
             return Ok(pause);
         }
@@ -92,7 +116,7 @@ impl Shared {
             repairs += number(made).map_err(broken)?;
             done = *round == Value::Int(1);
             if done {
-                self.rounds.done(queue);
+                self.rounds.done(known);
                 break;
             }
         }

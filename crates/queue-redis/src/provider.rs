@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use queue_core::{
     Env, Error, ErrorCode, QueueName, QueueProvider, QueueSpec, Result,
     job::{Envelope, JobRef, StoreId},
@@ -21,7 +21,7 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     SCHEME,
     admin::RedisAdmin,
-    client::{ClientOptions, RedisClusterClient},
+    client::{ClientOptions, FailoverMode, RedisClusterClient},
     coalesce::{CALL_BYTES, Coalescer},
     consumer::RedisConsumer,
     fault,
@@ -30,7 +30,9 @@ use crate::{
     link::{self, Link},
     mend::Rounds,
     record, scripts,
+    shards::{self, Dropped},
     specs::{Known, Specs},
+    spool::{Spool, SpoolStatus},
     store::RedisStore,
     wake::Wakes,
 };
@@ -44,6 +46,15 @@ pub struct RedisOptions {
     pub client: Option<ClientOptions>,
     /// What every key begins with; installations with different ones do not see each other.
     pub prefix: String,
+    /// Over how many shards a new queue is spread whose declaration does not say, 1 to 64; fewer where each would bound less than 1,000
+    /// waiting jobs. 1 unless said otherwise.
+    pub shards: u16,
+    /// Where [`FailoverMode::AirgapSafe`](crate::FailoverMode::AirgapSafe) keeps what is published while Redis is away: a provider that keeps
+    /// jobs on this machine, which is this one's alone and is closed with it. Best one with a journal, so that they outlive the process.
+    pub spool: Option<Arc<dyn QueueProvider>>,
+    /// What a [`RedisTracking`](crate::RedisTracking) promises of what it stages, settles and takes back; relaxed unless said otherwise. The
+    /// queues of a provider declare theirs each, and it refuses to connect with one.
+    pub durability: Option<Durability>,
 }
 
 impl std::fmt::Debug for RedisOptions {
@@ -60,17 +71,22 @@ impl RedisOptions {
 
     /// A URL, with the default prefix.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), client: None, prefix: Self::PREFIX.into() }
+        Self { url: url.into(), client: None, prefix: Self::PREFIX.into(), shards: 1, spool: None, durability: None }
     }
 
     /// Without a URL, with the default prefix.
     #[must_use]
     pub fn with_client(client: ClientOptions) -> Self {
-        Self { url: String::new(), client: Some(client), prefix: Self::PREFIX.into() }
+        Self { url: String::new(), client: Some(client), prefix: Self::PREFIX.into(), shards: 1, spool: None, durability: None }
     }
 
     fn client(&self) -> Result<ClientOptions> {
-        self.client.clone().map_or_else(|| ClientOptions::from_url(&self.url), Ok)
+        let client = self.client.clone().map_or_else(|| ClientOptions::from_url(&self.url), Ok)?;
+        if (client.failover == FailoverMode::AirgapSafe) != self.spool.is_some() {
+            let message = "`failover=airgap-safe` and a spool go together: say where it is, as in `spool=DIR`";
+            return Err(Error::new(ErrorCode::Config, message).at("connect").by(SCHEME));
+        }
+        Ok(client)
     }
 }
 
@@ -78,13 +94,14 @@ impl RedisOptions {
 #[derive(Debug, Clone)]
 pub struct RedisProvider {
     pub(crate) shared: Arc<Shared>,
+    spool: Option<Arc<Spool>>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) link: Link,
     pub(crate) layout: Layout,
-    pub(crate) specs: Specs,
+    pub(crate) specs: Arc<Specs>,
     pub(crate) wakes: Wakes,
     pub(crate) store: StoreId,
     pub(crate) rounds: Rounds,
@@ -110,8 +127,28 @@ impl RedisProvider {
     /// `CONFIG` for a URL that is none, and as [`RedisClusterClient::connect`].
     pub async fn connect(options: &RedisOptions, env: &Env) -> Result<Self> {
         // Boxed, so that the compiler of a caller need not look through all of it.
-        let shared = Box::pin(Shared::connect(options, Layout::new(&options.prefix), env)).await?;
-        Ok(Self { shared: Arc::new(shared) })
+        if options.durability.is_some() {
+            let message = "a durability for all is a tracking store's: declare it for each queue";
+            return Err(Error::new(ErrorCode::Config, message).at("connect").by(SCHEME));
+        }
+        let shared = Arc::new(Box::pin(Shared::connect(options, Layout::new(&options.prefix), env)).await?);
+        let is_safe = options.client()?.failover == FailoverMode::AirgapSafe;
+        let spool = match &options.spool {
+            Some(kept) if is_safe => Some(Arc::new(Spool::open(Arc::clone(kept), &shared).await?)),
+            _ => None,
+        };
+        Ok(Self { shared, spool })
+    }
+
+    /// What the spool holds; nothing where there is none.
+    ///
+    /// # Errors
+    /// As the spool's own.
+    pub async fn spool(&self) -> Result<Option<SpoolStatus>> {
+        match &self.spool {
+            Some(spool) => spool.status().await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The connections, for their numbers and events, and to switch by hand.
@@ -124,11 +161,11 @@ impl RedisProvider {
     async fn keep_up(&self, queue: &QueueName) -> Result<Option<Duration>> {
         match self.tick(queue).await {
             Ok(None) => Ok(None),
-            Ok(Some((known, ticked))) => Ok(Some(ticked.min(self.shared.mend(&known).await?))),
+            Ok(Some((known, ticked))) => Ok(Some(ticked.min(self.shared.mend_all(&known).await?))),
             Err(error) => {
                 // Where time cannot do its work, what is broken may be why.
                 if let Some(known) = self.shared.rounds.known(queue) {
-                    self.shared.mend(&known).await?;
+                    self.shared.mend_all(&known).await?;
                 }
                 Err(error)
             }
@@ -153,70 +190,17 @@ impl RedisProvider {
                     known
                 }
             };
-            let Some(answer) = shared.tick_as_declared(&known, BATCH).await? else {
+            let Some(answer) = shared.tick_all(&known, BATCH).await? else {
                 shared.rounds.forget(queue);
                 continue;
             };
-            ticked = answer.next;
+            ticked = answer;
             remembered = Some(known);
             if !ticked.is_zero() {
                 break;
             }
         }
         Ok(remembered.map(|known| (known, ticked)))
-    }
-
-    async fn publish_all(&self, known: &Known, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
-        let limit = known.spec.max_encoded_len;
-        let check = |envelope: &Envelope| -> Option<PublishOutcome> {
-            let actual = envelope.encoded_len();
-            if actual > limit {
-                return Some(PublishOutcome::Rejected(Rejection::TooLarge { limit, actual }));
-            }
-            let named = known.spec.check_partition(envelope.partition().as_deref());
-            named.err().map(|error| PublishOutcome::Rejected(Rejection::Denied(error.by(SCHEME))))
-        };
-        let mut outcomes: Vec<Option<PublishOutcome>> = batch.iter().map(check).collect();
-        let mut waiting: Vec<usize> = (0..batch.len()).filter(|index| outcomes[*index].is_none()).collect();
-        let deadline = Instant::now() + options.deadline.min(LONGEST_DEADLINE);
-        let late = || {
-            let late = Error::new(ErrorCode::Timeout, "Redis did not answer before the deadline");
-            PublishOutcome::Unknown(late.at("publish").by(SCHEME).on(&known.spec.name))
-        };
-        let durability = options.durability.or(known.spec.durability);
-        let line = Line { known: known.clone(), exceeds: options.on_full == OnFull::Exceed, durability };
-        let unknown = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
-        loop {
-            let begun = Instant::now();
-            let mut full = Vec::new();
-            for part in parts(&batch, &waiting) {
-                let jobs: Vec<Envelope> = part.iter().map(|index| batch[*index].clone()).collect();
-                let published = tokio::time::timeout_at(deadline, self.shared.lines.send(&line, jobs)).await;
-                let mut published = match published {
-                    Ok(Some(published)) => published,
-                    Ok(None) => vec![PublishOutcome::Rejected(Rejection::Unavailable(closed("publish"))); part.len()],
-                    Err(_) => vec![late(); part.len()],
-                };
-                published.resize_with(part.len(), unknown);
-                for (index, outcome) in part.iter().zip(published) {
-                    if matches!(outcome, PublishOutcome::Rejected(Rejection::Full)) {
-                        full.push(*index);
-                    }
-                    outcomes[*index] = Some(outcome);
-                }
-            }
-            if full.is_empty() || options.on_full != OnFull::Wait {
-                break;
-            }
-            // Another try that is not answered in time would make a plain refusal an unknown one.
-            if Instant::now() + ROOM + 2 * begun.elapsed() > deadline {
-                tokio::time::sleep_until(deadline).await;
-                break;
-            }
-            waiting = full;
-            tokio::time::sleep(ROOM).await;
-        }
-        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unknown)).collect()
     }
 }
 
@@ -252,7 +236,8 @@ pub(crate) struct Line {
 
 impl PartialEq for Line {
     fn eq(&self, other: &Self) -> bool {
-        (&self.known.base, self.exceeds, self.durability) == (&other.known.base, other.exceeds, other.durability)
+        let this = (&self.known.base, &self.known.born, self.exceeds, self.durability);
+        this == (&other.known.base, &other.known.born, other.exceeds, other.durability)
     }
 }
 
@@ -264,10 +249,95 @@ impl std::hash::Hash for Line {
     }
 }
 
-/// One script call's worth of jobs, and what became of each.
-pub(crate) async fn publish_once(link: &Link, line: &Line, batch: &[Envelope]) -> Vec<PublishOutcome> {
+/// How often a queue that is dropped and declared anew all the time is looked at for one call.
+const LOOKS: usize = 3;
+
+/// One script call's worth of jobs, and what became of each. A queue that was dropped since it was known is what it is now.
+pub(crate) async fn publish_once(
+    link: &Link,
+    layout: &Layout,
+    specs: &Specs,
+    line: Line,
+    batch: &[Envelope],
+) -> Vec<PublishOutcome> {
+    publish_looking(link, layout, specs, line, batch, LOOKS).await
+}
+
+/// To the shards that the queue has now.
+fn publish_anew<'a>(
+    link: &'a Link,
+    layout: &'a Layout,
+    specs: &'a Specs,
+    line: Line,
+    batch: &'a [Envelope],
+    left: usize,
+) -> BoxFuture<'a, Vec<PublishOutcome>> {
+    async move {
+        let missing = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
+        let run = async |shard: &Known, jobs: Vec<Envelope>| {
+            let line = Line { known: shard.clone(), ..line.clone() };
+            publish_looking(link, layout, specs, line, &jobs, left).await
+        };
+        let place = |job: &Envelope| line.known.shard_of(job).place;
+        shards::in_order(&line.known, batch.to_vec(), place, run, missing).await
+    }
+    .boxed()
+}
+
+async fn publish_looking(
+    link: &Link,
+    layout: &Layout,
+    specs: &Specs,
+    mut line: Line,
+    batch: &[Envelope],
+    mut left: usize,
+) -> Vec<PublishOutcome> {
+    let mut limit = usize::MAX;
+    loop {
+        let too_large = |job: &Envelope| job.encoded_len() > limit;
+        let done = match batch.iter().any(too_large) {
+            false => publish_to(link, &line, batch).await,
+            true => {
+                let fits: Vec<Envelope> = batch.iter().filter(|job| !too_large(job)).cloned().collect();
+                publish_to(link, &line, &fits).await.map(|done| {
+                    let mut done = done.into_iter();
+                    let refuse = |actual| PublishOutcome::Rejected(Rejection::TooLarge { limit, actual });
+                    let missing = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
+                    let outcome = |job: &Envelope| match too_large(job) {
+                        true => refuse(job.encoded_len()),
+                        false => done.next().unwrap_or_else(missing),
+                    };
+                    batch.iter().map(outcome).collect()
+                })
+            }
+        };
+        if let Some(outcomes) = done {
+            return outcomes;
+        }
+        left -= 1;
+        let known = match specs.anew(link, layout, &line.known).await {
+            Ok(known) if left > 0 => known,
+            Ok(_) => {
+                let again = Error::new(ErrorCode::Unavailable, "the queue is dropped and declared anew all the time");
+                let again = again.at("publish").by(SCHEME).on(&line.known.spec.name);
+                return vec![PublishOutcome::Rejected(Rejection::Unavailable(again)); batch.len()];
+            }
+            Err(error) => return vec![PublishOutcome::Rejected(Rejection::Unavailable(error)); batch.len()],
+        };
+        limit = known.spec.max_encoded_len;
+        line.durability = line.durability.or(known.spec.durability);
+        if known.spec.shards != line.known.spec.shards {
+            line.known = known;
+            return publish_anew(link, layout, specs, line, batch, left).await;
+        }
+        line.known = known.part(line.known.place).clone();
+    }
+}
+
+/// Nothing where the queue is not the one that is known.
+async fn publish_to(link: &Link, line: &Line, batch: &[Envelope]) -> Option<Vec<PublishOutcome>> {
     let known = &line.known;
-    let mut arguments = Vec::with_capacity(2 + 2 * batch.len());
+    let mut arguments = Vec::with_capacity(3 + 2 * batch.len());
     let room = if line.exceeds { u64::from(u32::MAX) } else { known.max_len() };
     arguments.push(room.to_string().into_bytes());
     let mut jobs: Vec<_> = batch.iter().map(record::to_publish).collect();
@@ -278,9 +348,11 @@ pub(crate) async fn publish_once(link: &Link, line: &Line, batch: &[Envelope]) -
     }
     arguments.push(shared);
     arguments.extend(jobs.into_iter().flat_map(|(head, body)| [head, body]));
+    arguments.push(known.born.as_bytes().to_vec());
     let answers = match link.run_assured(&scripts::PUBLISH, &known.base, &arguments, line.durability).await {
-        Ok(Value::Int(_)) => return vec![PublishOutcome::Accepted { place: 0 }; batch.len()],
+        Ok(Value::Int(_)) => return Some(vec![PublishOutcome::Accepted { place: known.place }; batch.len()]),
         Ok(answer) => link::items(answer).unwrap_or_default(),
+        Err(error) if fault::is_stale(&error) => return None,
         Err(error) => {
             let refused = fault::is_refusal(&error);
             let error = fault::of(&error, "publish").on(&known.spec.name);
@@ -288,21 +360,22 @@ pub(crate) async fn publish_once(link: &Link, line: &Line, batch: &[Envelope]) -
                 true => PublishOutcome::Rejected(Rejection::Unavailable(error)),
                 false => PublishOutcome::Unknown(error),
             };
-            return vec![outcome; batch.len()];
+            return Some(vec![outcome; batch.len()]);
         }
     };
-    answers.into_iter().map(|answer| outcome(answer, &known.spec.name)).collect()
+    Some(answers.into_iter().map(|answer| outcome(answer, known)).collect())
 }
 
-fn outcome(answer: Value, queue: &QueueName) -> PublishOutcome {
+fn outcome(answer: Value, known: &Known) -> PublishOutcome {
+    let (queue, place) = (&known.spec.name, known.place);
     let unknown = |what| PublishOutcome::Unknown(fault::broken(what, "publish").on(queue));
     match link::bytes(answer) {
         Err(what) => unknown(what),
         Ok(answer) => match answer.split_first() {
-            Some((b'A', _)) => PublishOutcome::Accepted { place: 0 },
+            Some((b'A', _)) => PublishOutcome::Accepted { place },
             Some((b'F', _)) => PublishOutcome::Rejected(Rejection::Full),
             Some((b'D', id)) => match record::read_id(id) {
-                Ok(id) => PublishOutcome::Duplicate { existing: JobRef::new(queue.clone(), id) },
+                Ok(id) => PublishOutcome::Duplicate { existing: JobRef { queue: queue.clone(), id, place } },
                 Err(what) => unknown(what),
             },
             _ => unknown("an unknown answer"),
@@ -335,13 +408,14 @@ impl Shared {
         let store = identity(&link, &layout, env).await?;
         let process = format!("{:016x}{:016x}", env.random.next_u64(), env.random.next_u64());
         let wakes = Wakes::new(link.clone(), &layout, &process);
-        let publisher = link.clone();
+        let specs = Arc::new(Specs::new(options.shards));
+        let publisher = (link.clone(), layout.clone(), Arc::clone(&specs));
         let lines = Coalescer::new(BATCH, Envelope::encoded_len, move |line: Line, batch: Vec<Envelope>| {
-            let link = publisher.clone();
-            async move { publish_once(&link, &line, &batch).await }.boxed()
+            let (link, layout, specs) = publisher.clone();
+            async move { publish_once(&link, &layout, &specs, line, &batch).await }.boxed()
         });
         let closed = watch::Sender::new(false);
-        Ok(Self { link, layout, specs: Specs::default(), wakes, store, rounds: Rounds::default(), lines, closed })
+        Ok(Self { link, layout, specs, wakes, store, rounds: Rounds::default(), lines, closed })
     }
 
     pub(crate) fn open(&self, operation: &'static str) -> Result<()> {
@@ -356,7 +430,7 @@ impl Shared {
     }
 
     /// Refuses what cannot be kept.
-    fn assure(&self, durability: Option<Durability>) -> Result<()> {
+    pub(crate) fn assure(&self, durability: Option<Durability>) -> Result<()> {
         let instead = match durability {
             None | Some(Durability::Relaxed) => return Ok(()),
             Some(Durability::Replicated { timeout, .. }) if timeout.is_zero() => "give the replicas some time",
@@ -373,8 +447,98 @@ impl Shared {
         let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
+    /// Tells Redis, and nobody else.
+    pub(crate) async fn publish(
+        &self,
+        queue: &QueueName,
+        batch: Vec<Envelope>,
+        options: &PublishOptions,
+    ) -> Vec<PublishOutcome> {
+        let refuse = |rejection: Rejection| vec![PublishOutcome::Rejected(rejection); batch.len()];
+        if let Err(error) = self.open("publish") {
+            return refuse(Rejection::Unavailable(error));
+        }
+        if let Err(error) = self.assure(options.durability) {
+            return refuse(Rejection::Denied(error));
+        }
+        let known = match self.known(queue).await {
+            Ok(known) => known,
+            Err(error) => return refuse(Rejection::Unavailable(error)),
+        };
+        let unknown = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
+        let run = |shard, jobs| self.publish_all(shard, jobs, options);
+        shards::in_order(&known, batch, |job| known.shard_of(job).place, run, unknown).await
+    }
+
+    async fn publish_all(&self, known: &Known, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
+        let limit = known.spec.max_encoded_len;
+        let check = |envelope: &Envelope| -> Option<PublishOutcome> {
+            let actual = envelope.encoded_len();
+            if actual > limit {
+                return Some(PublishOutcome::Rejected(Rejection::TooLarge { limit, actual }));
+            }
+            let named = known.spec.check_partition(envelope.partition().as_deref());
+            named.err().map(|error| PublishOutcome::Rejected(Rejection::Denied(error.by(SCHEME))))
+        };
+        let mut outcomes: Vec<Option<PublishOutcome>> = batch.iter().map(check).collect();
+        let mut waiting: Vec<usize> = (0..batch.len()).filter(|index| outcomes[*index].is_none()).collect();
+        let deadline = Instant::now() + options.deadline.min(LONGEST_DEADLINE);
+        let late = || {
+            let late = Error::new(ErrorCode::Timeout, "Redis did not answer before the deadline");
+            PublishOutcome::Unknown(late.at("publish").by(SCHEME).on(&known.spec.name))
+        };
+        let durability = options.durability.or(known.spec.durability);
+        let line = Line { known: known.clone(), exceeds: options.on_full == OnFull::Exceed, durability };
+        let unknown = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
+        loop {
+            let begun = Instant::now();
+            let mut full = Vec::new();
+            for part in parts(&batch, &waiting) {
+                let jobs: Vec<Envelope> = part.iter().map(|index| batch[*index].clone()).collect();
+                let published = tokio::time::timeout_at(deadline, self.lines.send(&line, jobs)).await;
+                let mut published = match published {
+                    Ok(Some(published)) => published,
+                    Ok(None) => vec![PublishOutcome::Rejected(Rejection::Unavailable(closed("publish"))); part.len()],
+                    Err(_) => vec![late(); part.len()],
+                };
+                published.resize_with(part.len(), unknown);
+                for (index, outcome) in part.iter().zip(published) {
+                    if matches!(outcome, PublishOutcome::Rejected(Rejection::Full)) {
+                        full.push(*index);
+                    }
+                    outcomes[*index] = Some(outcome);
+                }
+            }
+            if full.is_empty() || options.on_full != OnFull::Wait {
+                break;
+            }
+            // Another try that is not answered in time would make a plain refusal an unknown one.
+            if Instant::now() + ROOM + 2 * begun.elapsed() > deadline {
+                tokio::time::sleep_until(deadline).await;
+                break;
+            }
+            waiting = full;
+            tokio::time::sleep(ROOM).await;
+        }
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unknown)).collect()
+    }
+
     pub(crate) async fn known(&self, queue: &QueueName) -> Result<Known> {
         self.specs.known(&self.link, &self.layout, queue).await
+    }
+
+    /// The queue with all its shards. Where nobody declared it, or its declaration cannot be read, it is as it would be declared by its first
+    /// use, and without a text.
+    pub(crate) async fn whole(&self, queue: &QueueName) -> Result<Known> {
+        let undeclared = || {
+            let spec = shards::settled(&QueueSpec::new(queue.clone()), self.specs.shards);
+            Known::new(&self.layout, spec, Arc::default(), Arc::default())
+        };
+        match self.specs.seen(&self.link, &self.layout, queue).await {
+            Ok(known) => Ok(known.unwrap_or_else(undeclared)),
+            Err(error) if error.code() == ErrorCode::Undecodable => Ok(undeclared()),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -410,39 +574,40 @@ impl QueueProvider for RedisProvider {
         self.shared.assure(spec.durability).map_err(|error| error.on(&spec.name))?;
         let shared = &self.shared;
         let known = shared.specs.declare(&shared.link, &shared.layout, spec).await?;
-        known.spec.conflict(spec).map_or(Ok(()), |conflict| Err(conflict.by(SCHEME)))
+        shards::conflict(&known, spec).map_or(Ok(()), |conflict| Err(conflict.by(SCHEME)))
     }
 
     async fn drop_queue(&self, queue: &QueueName, only_if_empty: bool) -> Result<()> {
         self.shared.open("drop_queue")?;
         let shared = &self.shared;
         let fail = |error: redis::RedisError| fault::of(&error, "drop_queue").on(queue);
-        let base = shared.layout.base(queue);
-        let flag = if only_if_empty { "1" } else { "0" };
-        let dropped = shared.link.run(&scripts::DROP, &base, &[flag]).await.map_err(fail)?;
-        if dropped == Value::Int(0) {
-            let message = "jobs wait or run in it: purge it first, or drop it with everything in it";
-            return Err(Error::new(ErrorCode::Conflict, message).at("drop_queue").by(SCHEME).on(queue));
+        // As it stands, or else as it was when it was dropped in part.
+        let known = match shared.specs.find(&shared.link, &shared.layout, queue).await {
+            Ok(Some(known)) => known,
+            _ => shared.whole(queue).await?,
+        };
+        match shards::drop_all(&shared.link, &known, only_if_empty).await.map_err(fail)? {
+            Dropped::All => {}
+            Dropped::Nothing => {
+                let message = "jobs wait or run in it: purge it first, or drop it with everything in it";
+                return Err(Error::new(ErrorCode::Conflict, message).at("drop_queue").by(SCHEME).on(queue));
+            }
+            Dropped::Some => {
+                shared.specs.declare(&shared.link, &shared.layout, &known.spec).await?;
+                return Err(shards::came_meanwhile().on(queue));
+            }
         }
         shared.link.ask(redis::cmd("ZREM").arg(shared.layout.queues()).arg(queue.as_str())).await.map_err(fail)?;
         shared.specs.forget(queue);
-        shared.wakes.wake_all(&format!("{base}m"));
+        known.parts().iter().for_each(|shard| shared.wakes.wake_all(&format!("{}m", shard.base)));
         Ok(())
     }
 
     async fn publish(&self, queue: &QueueName, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
-        let refuse = |rejection: Rejection| vec![PublishOutcome::Rejected(rejection); batch.len()];
-        if let Err(error) = self.shared.open("publish") {
-            return refuse(Rejection::Unavailable(error));
+        match &self.spool {
+            None => self.shared.publish(queue, batch, options).await,
+            Some(spool) => spool.publish(&self.shared, queue, batch, options).await,
         }
-        if let Err(error) = self.shared.assure(options.durability) {
-            return refuse(Rejection::Denied(error));
-        }
-        let known = match self.shared.known(queue).await {
-            Ok(known) => known,
-            Err(error) => return refuse(Rejection::Unavailable(error)),
-        };
-        self.publish_all(&known, batch, options).await
     }
 
     async fn consumer(&self, queue: &QueueName, options: ConsumeOptions) -> Result<Arc<dyn Consumer>> {
@@ -473,18 +638,20 @@ impl QueueProvider for RedisProvider {
 
     async fn unpark(&self, queue: &QueueName, key: &ParkKey, n: usize) -> Result<usize> {
         self.shared.open("unpark")?;
-        let base = self.shared.layout.base(queue);
+        let known = self.shared.whole(queue).await?;
         let mut unparked = 0;
-        while unparked < n {
-            let part = BATCH.min(n - unparked);
-            let arguments = [key.0.to_string(), part.to_string()];
-            let answer = self.shared.link.run(&scripts::UNPARK, &base, &arguments).await;
-            let answer = answer.map_err(|error| fault::of(&error, "unpark").on(queue))?;
-            let done = link::number(&answer).map_err(|what| fault::broken(what, "unpark"))?;
-            let done = usize::try_from(done).unwrap_or(0);
-            unparked += done;
-            if done < part {
-                break;
+        for shard in known.parts() {
+            while unparked < n {
+                let part = BATCH.min(n - unparked);
+                let arguments = [key.0.to_string(), part.to_string()];
+                let answer = self.shared.link.run(&scripts::UNPARK, &shard.base, &arguments).await;
+                let answer = answer.map_err(|error| fault::of(&error, "unpark").on(queue))?;
+                let done = link::number(&answer).map_err(|what| fault::broken(what, "unpark"))?;
+                let done = usize::try_from(done).unwrap_or(0);
+                unparked += done;
+                if done < part {
+                    break;
+                }
             }
         }
         Ok(unparked)
@@ -521,7 +688,10 @@ impl QueueProvider for RedisProvider {
         self.shared.closed.send_replace(true);
         self.shared.lines.close();
         self.shared.wakes.close().await;
-        Ok(())
+        match &self.spool {
+            Some(spool) => spool.close().await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -548,6 +718,13 @@ pub(crate) fn capabilities(spec: Option<&QueueSpec>) -> Capabilities {
     can.order_by_key = Support::Unsupported { instead: "give each key a queue of its own, or a concurrency key" };
     can.aged_order = Support::Unsupported { instead: "declare `strict`" };
     can.partitions = Support::Unsupported { instead: "give each part a queue of its own" };
+    can.shards = Support::Native;
+    if spec.and_then(|spec| spec.shards).is_some_and(|shards| shards > 1) {
+        can.max_len = Support::Emulated {
+            how: "each shard has its share of it",
+            caveat: "a job is refused where its own shard is full, though others may have room",
+        };
+    }
     can.started_count = Support::Native;
     can.max_encoded_len = spec.map_or(512 << 20, |spec| spec.max_encoded_len);
     can.max_batch = BATCH;

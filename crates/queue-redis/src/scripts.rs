@@ -35,9 +35,16 @@ scripts! {
     BURY = flags "allow-oom", "bury.lua";
     PURGE = flags "allow-oom", "purge.lua";
     CONTROL = flags "allow-oom", "control.lua";
+    SWITCH = flags "allow-oom", "switch.lua";
     DROP = flags "allow-oom", "drop.lua";
     MEND = flags "allow-oom", "mend.lua";
 }
+
+/// The one that makes a queue.
+pub(crate) static DECLARE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/declare.lua")));
+
+/// The one that makes another shard of it.
+pub(crate) static COPY: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/copy.lua")));
 
 /// The one that needs no queue.
 pub(crate) static LEAD: LazyLock<Script> =

@@ -8,7 +8,12 @@ use std::{
 use queue_core::{Error, ErrorCode, QueueName, QueueSpec, Result, config::defaults};
 use redis::Value;
 
-use crate::{SCHEME, fault, layout::Layout, link, link::Link};
+use crate::{
+    SCHEME, fault,
+    layout::Layout,
+    link::{self, Link, items},
+    scripts, shards,
+};
 
 /// A queue as its declaration made it. Declarations never change, so they are read once.
 #[derive(Debug, Clone)]
@@ -17,9 +22,27 @@ pub(crate) struct Known {
     pub(crate) base: String,
     /// The declaration as it stands in Redis.
     pub(crate) text: Arc<[u8]>,
+    /// Which of the queues of this name it is, should it be dropped and declared anew; see `declare.lua`. Empty where an older version
+    /// declared it and nobody has since.
+    pub(crate) born: Arc<str>,
+    /// Which shard this is, of a queue that has several.
+    pub(crate) place: u16,
+    /// The shards of a queue that has several: the first has the queue's own base. Each bounds what is its share.
+    pub(crate) shards: Arc<[Known]>,
 }
 
 impl Known {
+    pub(crate) fn new(layout: &Layout, spec: QueueSpec, text: Arc<[u8]>, born: Arc<str>) -> Self {
+        let count = spec.shards.unwrap_or(1);
+        let one = |place| {
+            let base = layout.shard(&spec.name, place);
+            let (text, born, spec) = (Arc::clone(&text), Arc::clone(&born), shards::share(&spec, place));
+            Self { spec, base, text, born, place, shards: Arc::default() }
+        };
+        let shards = if count > 1 { (0..count).map(one).collect() } else { Arc::default() };
+        Self { base: layout.base(&spec.name), spec, text, born, place: 0, shards }
+    }
+
     pub(crate) fn max_len(&self) -> u64 {
         self.spec.max_len.unwrap_or(defaults::MEMORY_MAX_LEN)
     }
@@ -30,16 +53,47 @@ impl Known {
     }
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Specs(Mutex<HashMap<QueueName, Known>>);
+#[derive(Debug)]
+pub(crate) struct Specs {
+    known: Mutex<HashMap<QueueName, Known>>,
+    /// Over how many shards a queue is spread whose declaration says nothing of it.
+    pub(crate) shards: u16,
+}
+
+/// How often a queue that somebody declares anew all the time is looked at.
+const LOOKS: usize = 3;
 
 impl Specs {
+    pub(crate) fn new(shards: u16) -> Self {
+        Self { known: Mutex::default(), shards }
+    }
+
     pub(crate) fn forget(&self, queue: &QueueName) {
         self.lock().remove(queue);
     }
 
+    /// As it was known last.
+    pub(crate) fn cached(&self, queue: &QueueName) -> Option<Known> {
+        self.lock().get(queue).cloned()
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<QueueName, Known>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The queue as it is now, where `stale` is not the one that stands any more.
+    pub(crate) async fn anew(&self, link: &Link, layout: &Layout, stale: &Known) -> Result<Known> {
+        let queue = &stale.spec.name;
+        self.forget_stale(stale);
+        self.known(link, layout, queue).await
+    }
+
+    /// Forgets the queue, unless somebody has read another declaration since.
+    pub(crate) fn forget_stale(&self, stale: &Known) {
+        let mut known = self.lock();
+        if known.get(&stale.spec.name).is_some_and(|known| known.born == stale.born) {
+            known.remove(&stale.spec.name);
+        }
     }
 
     /// The queue, declared with the defaults if nobody declared it.
@@ -51,57 +105,84 @@ impl Specs {
         }
     }
 
+    /// The queue if it is declared, as it was when it was last read, or else as it is.
+    pub(crate) async fn seen(&self, link: &Link, layout: &Layout, queue: &QueueName) -> Result<Option<Known>> {
+        let cached = self.lock().get(queue).cloned();
+        if cached.is_some() {
+            return Ok(cached);
+        }
+        let found = self.find(link, layout, queue).await?;
+        // One of several shards is remembered by whoever makes sure that they all are there.
+        if let Some(known) = found.as_ref().filter(|known| known.count() == 1) {
+            self.lock().insert(queue.clone(), known.clone());
+        }
+        Ok(found)
+    }
+
     /// Declares a queue, unless it is; answers how it is.
     pub(crate) async fn declare(&self, link: &Link, layout: &Layout, spec: &QueueSpec) -> Result<Known> {
+        let spec = shards::settled(spec, self.shards);
+        for _ in 0..LOOKS {
+            let (known, is_new) = self.declare_first(link, layout, &spec).await?;
+            if shards::copy(link, layout, &known, is_new).await? {
+                self.lock().insert(known.spec.name.clone(), known.clone());
+                return Ok(known);
+            }
+        }
+        let again = Error::new(ErrorCode::Unavailable, "the queue is dropped and declared anew all the time");
+        Err(again.at("declare").by(SCHEME).on(&spec.name))
+    }
+
+    /// The same for what stands with the queue's own keys; and whether it is new.
+    async fn declare_first(&self, link: &Link, layout: &Layout, spec: &QueueSpec) -> Result<(Known, bool)> {
         let base = layout.base(&spec.name);
         let text = serde_json::to_string(spec).map_err(|error| {
             Error::new(ErrorCode::Internal, "the declaration cannot be written").by(SCHEME).caused_by(error)
         })?;
         let fail = |error: redis::RedisError| fault::of(&error, "declare").on(&spec.name);
-        if let Some(known) = self.find(link, layout, &spec.name).await? {
+        if let Some(known) = self.find(link, layout, &spec.name).await?.filter(|known| !known.born.is_empty()) {
             // Whoever declared it may have died before it was in the list; a server that is full takes nothing more.
             let index = redis::cmd("ZADD").arg(layout.queues()).arg(0).arg(spec.name.as_str()).take();
             match link.ask(&index).await {
                 Err(error) if error.code() == Some("OOM") => {}
                 other => other.map(drop).map_err(fail)?,
             }
-            self.lock().insert(known.spec.name.clone(), known.clone());
-            return Ok(known);
+            return Ok((known, false));
         }
-        let key = format!("{base}spec");
-        let set = redis::cmd("SET").arg(&key).arg(&text).arg("NX").arg("GET").take();
-        let before = link.ask(&set).await.map_err(fail)?;
+        let answer = link.run(&scripts::DECLARE, &base, &[&text]).await.map_err(fail)?;
+        let broken = |what| fault::broken(what, "declare").on(&spec.name);
+        let answer = items(answer).map_err(broken)?;
+        let [stands, born, is_new] = <[Value; 3]>::try_from(answer).map_err(|_| broken("three values are missing"))?;
         let index = redis::cmd("ZADD").arg(layout.queues()).arg(0).arg(spec.name.as_str()).take();
         link.ask(&index).await.map_err(fail)?;
-        let watched = link.ask(redis::cmd("GET").arg(layout.watched())).await.map_err(fail)?;
-        if before == Value::Nil && watched != Value::Nil {
-            let until = link::text(watched).unwrap_or_default();
-            let tell = redis::cmd("HSETNX").arg(format!("{base}n")).arg("watched").arg(until).take();
-            link.ask(&tell).await.map_err(fail)?;
+        let is_new = is_new == Value::Int(1);
+        if is_new {
+            shards::tell_watched(link, layout, &base).await.map_err(fail)?;
         }
-        let known = match before {
-            Value::Nil => Known { spec: spec.clone(), base, text: text.into_bytes().into() },
-            other => read(other, &spec.name, base)?,
-        };
-        self.lock().insert(known.spec.name.clone(), known.clone());
-        Ok(known)
+        Ok((read(layout, stands, &born, &spec.name)?, is_new))
     }
 
     /// The queue if it is declared, by whomever.
     pub(crate) async fn find(&self, link: &Link, layout: &Layout, queue: &QueueName) -> Result<Option<Known>> {
         let base = layout.base(queue);
-        let answer = link.ask(redis::cmd("GET").arg(format!("{base}spec"))).await;
-        match answer.map_err(|error| fault::of(&error, "spec").on(queue))? {
+        let fail = |error: redis::RedisError| fault::of(&error, "spec").on(queue);
+        // In this order: what is dropped and declared anew in between is of a newer incarnation than the one that is taken for it.
+        let born = link.ask(redis::cmd("HGET").arg(format!("{base}n")).arg("born")).await.map_err(fail)?;
+        match link.ask(redis::cmd("GET").arg(format!("{base}spec"))).await.map_err(fail)? {
             Value::Nil => Ok(None),
-            other => read(other, queue, base).map(Some),
+            other => read(layout, other, &born, queue).map(Some),
         }
     }
 }
 
-fn read(value: Value, queue: &QueueName, base: String) -> Result<Known> {
+fn read(layout: &Layout, value: Value, born: &Value, queue: &QueueName) -> Result<Known> {
     let broken = |what| fault::broken(what, "declare").on(queue);
     let text = link::bytes(value).map_err(broken)?;
-    let spec = serde_json::from_slice(&text)
+    let spec: QueueSpec = serde_json::from_slice(&text)
         .map_err(|_| broken("its declaration cannot be read: was it written by a newer version?"))?;
-    Ok(Known { spec, base, text: text.to_vec().into() })
+    let born = match born {
+        Value::BulkString(born) => String::from_utf8_lossy(born).into(),
+        _ => Arc::default(),
+    };
+    Ok(Known::new(layout, spec, text.to_vec().into(), born))
 }

@@ -20,6 +20,7 @@ use crate::{
     provider::{BATCH, Shared},
     record::{self, Kept},
     scripts,
+    shards::{self, Found},
     specs::Known,
 };
 
@@ -85,6 +86,15 @@ impl Shared {
             .ok_or_else(|| fault::broken("an answer is missing", "maintain").on(&known.spec.name))
     }
 
+    /// All shards by the queue's own declaration: when it is worth going on; `None` where another stands now, or none.
+    pub(crate) async fn tick_all(&self, known: &Known, most: usize) -> Result<Option<Duration>> {
+        // What one suffers from stops no other.
+        let parts = known.parts().iter().map(|shard| self.tick_as_declared(shard, most));
+        let ticked = futures_util::future::join_all(parts).await.into_iter();
+        let ticked: Option<Vec<Ticked>> = ticked.collect::<Result<_>>()?;
+        Ok(ticked.and_then(|ticked| ticked.iter().map(|ticked| ticked.next).min()))
+    }
+
     /// By the queue's own declaration; `None` where another stands now, or none.
     pub(crate) async fn tick_as_declared(&self, known: &Known, most: usize) -> Result<Option<Ticked>> {
         let mut arguments = tick_arguments(known, &known.spec.retention, most);
@@ -124,27 +134,31 @@ impl RedisStore {
         Self { shared }
     }
 
-    /// One answer each: what cannot be read is its own job's trouble.
-    async fn look_up(&self, queue: &QueueName, ids: &[JobId]) -> Result<Vec<Result<Lookup>>> {
-        let base = self.shared.layout.base(queue);
-        let (_, seen) = self.shared.look(&base, ids).await?;
-        let lookup = |(id, seen): (&JobId, Seen)| match seen {
-            Seen::Kept(kept) => {
-                let record = kept.into_record(JobRef::new(queue.clone(), *id));
-                record
-                    .map(|record| Lookup::Found(Box::new(record)))
-                    .map_err(|what| fault::broken(what, "get").on(queue))
+    /// One answer each, wherever they are: what cannot be read is its own job's trouble.
+    async fn look_up(&self, queue: &QueueName, jobs: &[(JobId, u16)]) -> Result<Vec<Result<Lookup>>> {
+        let shared = &self.shared;
+        let known = shared.whole(queue).await?;
+        let mut found = shared.seek(&known, jobs).await;
+        let is_missing = |found: &Result<Found>| found.as_ref().is_ok_and(|found| matches!(found.seen, Seen::Nothing));
+        if found.iter().any(is_missing) {
+            // Perhaps it was declared anew, with other shards, since it was known.
+            let now = shared.specs.find(&shared.link, &shared.layout, queue).await.ok().flatten();
+            if let Some(now) = now.filter(|now| now.spec.shards != known.spec.shards) {
+                shared.specs.forget_stale(&known);
+                found = shared.seek(&now, jobs).await;
             }
-            Seen::Gone => Ok(Lookup::Gone),
-            Seen::Nothing => Ok(Lookup::NotFound),
-        };
-        Ok(ids.iter().zip(seen).map(lookup).collect())
+        }
+        let lookup = |((id, _), found): (&(JobId, u16), Result<Found>)| found.and_then(|found| {
+            let job = JobRef { queue: queue.clone(), id: *id, place: found.place };
+            lookup(job, found.seen)
+        });
+        Ok(jobs.iter().zip(found).map(lookup).collect())
     }
 
     /// One part of a walk over all records of a queue: what matches, and where the walk goes on.
-    async fn walk(&self, queue: &QueueName, query: &JobQuery, from: u64) -> Result<(Vec<JobRecord>, u64)> {
-        let base = self.shared.layout.base(queue);
-        let scan = redis::cmd("HSCAN").arg(format!("{base}j")).arg(from).arg("COUNT").arg(BATCH).take();
+    async fn walk(&self, shard: &Known, query: &JobQuery, from: u64) -> Result<(Vec<JobRecord>, u64)> {
+        let queue = &shard.spec.name;
+        let scan = redis::cmd("HSCAN").arg(format!("{}j", shard.base)).arg(from).arg("COUNT").arg(BATCH).take();
         let answer = self.shared.link.ask(&scan).await.map_err(|error| fault::of(&error, "list").on(queue))?;
         let broken = |what| fault::broken(what, "list").on(queue);
         let mut answer = items(answer).map_err(broken)?.into_iter();
@@ -155,8 +169,9 @@ impl RedisStore {
         let ids: Vec<JobId> = ids.collect::<Result<_, _>>().map_err(broken)?;
         let mut found = Vec::new();
         for part in ids.chunks(BATCH) {
-            for lookup in self.look_up(queue, part).await? {
-                match lookup {
+            let (_, seen) = self.shared.look(&shard.base, part).await?;
+            for (id, seen) in part.iter().zip(seen) {
+                match lookup(JobRef { queue: queue.clone(), id: *id, place: shard.place }, seen) {
                     Ok(Lookup::Found(record)) if query.matches(&record) => found.push(*record),
                     Err(error) => tracing::warn!(%error, "a job is left out of a list"),
                     Ok(_) => {}
@@ -165,6 +180,18 @@ impl RedisStore {
         }
         found.sort_by_key(|record| record.job.id);
         Ok((found, next))
+    }
+}
+
+fn lookup(job: JobRef, seen: Seen) -> Result<Lookup> {
+    let broken = |what| fault::broken(what, "get").on(&job.queue);
+    match seen {
+        Seen::Kept(kept) => match kept.into_record(job.clone()) {
+            Ok(record) => Ok(Lookup::Found(Box::new(record))),
+            Err(what) => Err(broken(what)),
+        },
+        Seen::Gone => Ok(Lookup::Gone),
+        Seen::Nothing => Ok(Lookup::NotFound),
     }
 }
 
@@ -183,7 +210,7 @@ impl JobStore for RedisStore {
         let mut rest = jobs;
         while let Some(first) = rest.first() {
             let same = rest.iter().take(BATCH).take_while(|job| job.queue == first.queue).count();
-            let ids: Vec<JobId> = rest[..same].iter().map(|job| job.id).collect();
+            let ids: Vec<(JobId, u16)> = rest[..same].iter().map(|job| (job.id, job.place)).collect();
             match self.look_up(&first.queue, &ids).await {
                 Ok(found) => answers.extend(found),
                 Err(error) => answers.extend(std::iter::repeat_n(Err(error), same)),
@@ -201,33 +228,42 @@ impl JobStore for RedisStore {
             Some(queue) => vec![queue.clone()],
             None => self.shared.all_queues("list").await?,
         };
-        let (mut at, mut skip) = (0, 0);
+        let (mut at, mut skip, mut first) = (0, 0, 0);
         if let Some(cursor) = cursor {
             let (place, name) = cursor.0.split_once('@').ok_or_else(bad)?;
             let (walk, passed) = place.split_once('.').ok_or_else(bad)?;
+            let (passed, shard) = passed.split_once('/').unwrap_or((passed, "0"));
             (at, skip) = (walk.parse().map_err(|_| bad())?, passed.parse().map_err(|_| bad())?);
             queues.retain(|queue| queue.as_str() >= name);
+            if queues.first().is_some_and(|queue| queue.as_str() == name) {
+                first = shard.parse().map_err(|_| bad())?;
+            }
         }
         let mut items: Vec<JobRecord> = Vec::new();
         let mut parts = 0;
         for queue in queues {
-            loop {
-                if parts == MOST_PARTS {
-                    let next = Some(Cursor(format!("{at}.{skip}@{queue}").into()));
-                    return Ok(Page { items, next });
-                }
-                parts += 1;
-                let (found, next) = self.walk(&queue, query, at).await?;
-                for (index, record) in found.into_iter().enumerate().skip(std::mem::take(&mut skip)) {
-                    if items.len() == limit {
-                        let next = Some(Cursor(format!("{at}.{index}@{queue}").into()));
-                        return Ok(Page { items, next });
+            let known = self.shared.whole(&queue).await?;
+            for shard in known.parts().iter().skip(std::mem::take(&mut first)) {
+                let here = |at: u64, skip: usize| {
+                    let place = if known.count() > 1 { format!("/{}", shard.place) } else { String::new() };
+                    Some(Cursor(format!("{at}.{skip}{place}@{queue}").into()))
+                };
+                loop {
+                    if parts == MOST_PARTS {
+                        return Ok(Page { items, next: here(at, skip) });
                     }
-                    items.push(record);
-                }
-                at = next;
-                if at == 0 {
-                    break;
+                    parts += 1;
+                    let (found, next) = self.walk(shard, query, at).await?;
+                    for (index, record) in found.into_iter().enumerate().skip(std::mem::take(&mut skip)) {
+                        if items.len() == limit {
+                            return Ok(Page { items, next: here(at, index) });
+                        }
+                        items.push(record);
+                    }
+                    at = next;
+                    if at == 0 {
+                        break;
+                    }
                 }
             }
         }
@@ -260,30 +296,33 @@ impl JobStore for RedisStore {
 
     async fn set_queue_control(&self, queue: &QueueName, control: &QueueControl) -> Result<()> {
         let shared = &self.shared;
-        if shared.specs.find(&shared.link, &shared.layout, queue).await?.is_none() {
+        let Some(known) = shared.specs.find(&shared.link, &shared.layout, queue).await? else {
             let message = "there is no such queue";
             return Err(Error::new(ErrorCode::NotFound, message).at("set_queue_control").by(SCHEME).on(queue));
-        }
+        };
         let arguments = [control.version.to_string(), u8::from(control.paused).to_string()];
-        let answer = shared.link.run(&scripts::CONTROL, shared.layout.base(queue), &arguments).await;
-        let answer = answer.map_err(|error| fault::of(&error, "set_queue_control").on(queue))?;
+        let fail = |error: redis::RedisError| fault::of(&error, "set_queue_control").on(queue);
+        let answer = shared.link.run(&scripts::CONTROL, &known.base, &arguments).await.map_err(fail)?;
         if answer == Value::Int(-1) {
             let message = "somebody changed the queue's switches in the meantime: read them again";
             return Err(Error::new(ErrorCode::Conflict, message).at("set_queue_control").by(SCHEME).on(queue));
         }
-        Ok(())
+        shards::switch(&shared.link, &known, control.version + 1, control.paused).await.map_err(fail)
     }
 
     async fn evict(&self, queue: &QueueName, retention: &Retention, limit: usize) -> Result<usize> {
         let shared = &self.shared;
         let Some(known) = shared.specs.find(&shared.link, &shared.layout, queue).await? else { return Ok(0) };
         let mut forgotten = 0;
-        while forgotten < limit {
-            let part = BATCH.min(limit - forgotten);
-            let done = shared.tick(&known, retention, part).await?.forgotten;
-            forgotten += done;
-            if done < part {
-                break;
+        for shard in known.parts() {
+            let retention = shards::share_of(retention, known.count());
+            while forgotten < limit {
+                let part = BATCH.min(limit - forgotten);
+                let done = shared.tick(shard, &retention, part).await?.forgotten;
+                forgotten += done;
+                if done < part {
+                    break;
+                }
             }
         }
         Ok(forgotten)
@@ -305,6 +344,22 @@ impl RedisStore {
         let Some(known) = shared.specs.find(&shared.link, &shared.layout, &job.queue).await? else {
             return Ok(CancelOutcome::NotFound);
         };
+        // Where it should be, and then wherever else it may be.
+        let guess = known.guess(job.id, job.place);
+        let others = known.parts().iter().filter(|shard| shard.place != guess);
+        let mut failed = None;
+        for shard in std::iter::once(known.part(guess)).chain(others) {
+            match self.cancel_in(shard, job, cancel).await {
+                Ok(CancelOutcome::NotFound) => {}
+                Err(error) if error.code() != ErrorCode::Undecodable => failed = Some(error),
+                other => return other,
+            }
+        }
+        failed.map_or(Ok(CancelOutcome::NotFound), Err)
+    }
+
+    async fn cancel_in(&self, known: &Known, job: &JobRef, cancel: &Cancel) -> Result<CancelOutcome> {
+        let shared = &self.shared;
         let arguments: [Bytes; 3] = [
             Bytes::from_static(known.tracked().as_bytes()),
             record::write_cancel(cancel).into(),

@@ -43,6 +43,12 @@ impl Rig {
         Self { provider, redis, queue, consumer, server }
     }
 
+    /// Consumes what has the queue's name now.
+    async fn consume_anew(&mut self) {
+        let options = ConsumeOptions { lease: LEASE, ..ConsumeOptions::new("worker", 10_000) };
+        self.consumer = self.provider.consumer(&self.queue, options).await.unwrap();
+    }
+
     async fn publish(&self, job: &Envelope) -> PublishOutcome {
         self.provider.publish(&self.queue, vec![job.clone()], &PublishOptions::default()).await.pop().unwrap()
     }
@@ -59,10 +65,13 @@ impl Rig {
 
     async fn take_all(&self) -> Vec<JobId> {
         let mut found = Vec::new();
-        while let Some(delivery) = self.take().await {
-            found.push(delivery.envelope.id);
+        loop {
+            let some = self.consumer.fetch(100, Duration::ZERO).await.unwrap();
+            if some.is_empty() {
+                return found;
+            }
+            found.extend(some.iter().map(|delivery| delivery.envelope.id));
         }
-        found
     }
 
     async fn settle(&self, delivery: &Delivery, disposition: Disposition) -> SettleOutcome {
@@ -288,6 +297,9 @@ async fn parks_agree_with_the_parked() {
     rig.by_hand::<i64>(&[b"ZADD", b"q:k", b"9", b"key", b"4", b"orphan"]).await;
     rig.maintain().await;
     assert_eq!(rig.provider.admin().parked(&rig.queue, 9).await.unwrap(), [(key.clone(), 2)]);
+    rig.by_hand::<i64>(&[b"DEL", b"q:k", b"q:k:key"]).await;
+    rig.maintain().await;
+    assert_eq!(rig.provider.admin().parked(&rig.queue, 9).await.unwrap(), [(key.clone(), 2)]);
     assert_eq!(rig.provider.unpark(&rig.queue, &key, 9).await.unwrap(), 2);
     assert_eq!(rig.take_all().await, parked);
 }
@@ -383,7 +395,7 @@ async fn a_fence_is_never_given_out_twice() {
 
 #[tokio::test]
 async fn a_dropped_queue_gives_out_no_fence_again() {
-    let rig = rig!();
+    let mut rig = rig!();
     let job = rig.published().await;
     let before = rig.take().await.unwrap();
     // It gave more tickets than the clock had room for.
@@ -394,6 +406,7 @@ async fn a_dropped_queue_gives_out_no_fence_again() {
         }
         rig.provider.drop_queue(&rig.queue, false).await.unwrap();
         rig.publish(&job).await;
+        rig.consume_anew().await;
         let after = rig.take().await.unwrap();
         assert!(after.receipt.epoch > counter.unwrap_or(before.receipt.epoch), "{after:?}");
         assert!(matches!(rig.settle(&before, complete()).await, SettleOutcome::LeaseLost));
@@ -447,8 +460,36 @@ async fn a_queue_whose_upkeep_fails_stops_no_other() {
 }
 
 #[tokio::test]
+async fn a_finished_or_parked_job_that_cannot_be_read_stays_where_it_is() {
+    let mut rig = rig!();
+    let mut spec = QueueSpec::new(rig.queue.clone());
+    spec.retention.count = 0;
+    rig.provider.drop_queue(&rig.queue, false).await.unwrap();
+    rig.provider.declare(&spec).await.unwrap();
+    rig.consume_anew().await;
+    let key = ParkKey("key".into());
+    let jobs = [rig.published().await, rig.published().await, rig.published().await, rig.published().await];
+    for disposition in [complete(), complete(), park(&key), park(&key)] {
+        let delivery = rig.take().await.unwrap();
+        assert!(rig.settle(&delivery, disposition).await.is_settled());
+    }
+    for job in [&jobs[0], &jobs[2]] {
+        rig.by_hand::<i64>(&[b"HSET", b"q:s", job.id.as_bytes(), STRANGE]).await;
+    }
+    rig.maintain().await;
+    assert_eq!(rig.by_hand::<Vec<Vec<u8>>>(&[b"LRANGE", b"q:c", b"0", b"-1"]).await, [jobs[0].id.as_bytes().to_vec()]);
+    assert_eq!(rig.by_hand::<i64>(&[b"HEXISTS", b"q:j", jobs[0].id.as_bytes()]).await, 1, "it is kept");
+    assert_eq!(rig.by_hand::<i64>(&[b"HEXISTS", b"q:j", jobs[1].id.as_bytes()]).await, 0, "the other was forgotten");
+
+    assert_eq!(rig.provider.unpark(&rig.queue, &key, 9).await.unwrap(), 1, "the one that can be read");
+    assert_eq!(rig.take_all().await, [jobs[3].id]);
+    let parked = rig.by_hand::<Vec<Vec<u8>>>(&[b"ZRANGE", b"q:k:key", b"0", b"-1"]).await;
+    assert_eq!(parked, [jobs[2].id.as_bytes().to_vec()]);
+}
+
+#[tokio::test]
 async fn a_queue_that_another_declared_anew_is_kept_as_it_says_now() {
-    let rig = rig!();
+    let mut rig = rig!();
     rig.provider.declare(&QueueSpec::new(rig.queue.clone())).await.unwrap();
     rig.provider.maintain(true).await.unwrap();
     let other = RedisProvider::connect(&RedisOptions::new(rig.server.url()), &Env::system()).await.unwrap();
@@ -458,6 +499,9 @@ async fn a_queue_that_another_declared_anew_is_kept_as_it_says_now() {
     other.declare(&spec).await.unwrap();
     for _ in 0..3 {
         rig.published().await;
+    }
+    rig.consume_anew().await;
+    for _ in 0..3 {
         let delivery = rig.take().await.unwrap();
         assert!(rig.settle(&delivery, complete()).await.is_settled());
     }

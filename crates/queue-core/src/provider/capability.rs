@@ -94,6 +94,8 @@ pub struct Capabilities {
     pub aged_order: Support,
     /// Weighted parts of a queue, with a concurrency of their own.
     pub partitions: Support,
+    /// One queue spread over several parts of the broker.
+    pub shards: Support,
     /// Jobs of one ordering key one after the other.
     pub order_by_key: Support,
     /// Crashes while a job runs are counted.
@@ -138,6 +140,7 @@ impl Capabilities {
             topics: no(instead),
             aged_order: no(instead),
             partitions: no(instead),
+            shards: no("leave it out"),
             order_by_key: no(instead),
             started_count: no(instead),
             max_encoded_len: usize::MAX,
@@ -149,7 +152,7 @@ impl Capabilities {
 
     /// The features by name, in the order of the documentation's table.
     #[must_use]
-    pub fn features(&self) -> [(&'static str, Support); 19] {
+    pub fn features(&self) -> [(&'static str, Support); 20] {
         [
             ("priority", self.priority),
             ("delay", self.delay),
@@ -168,6 +171,7 @@ impl Capabilities {
             ("topics", self.topics),
             ("aged order", self.aged_order),
             ("partitions", self.partitions),
+            ("shards", self.shards),
             ("order by key", self.order_by_key),
             ("crash count", self.started_count),
         ]

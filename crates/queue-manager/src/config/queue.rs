@@ -44,6 +44,10 @@ section! {
         tracking: Tracking = Tracking::Full,
         /// The SLA class of a job that names none: how long it may take from its submission to its completion.
         sla: Option<SlaClass> = None,
+        /// Over how many parts of the broker the queue is spread, where one is too small for it (Redis). Order holds within each;
+        /// `none` leaves it to the provider.
+        #[validate(range(min = 1, max = 64, message = "between 1 and 64"))]
+        shards: Option<u32> = None,
     }
     sections {
         /// When failed jobs run again.
@@ -118,6 +122,7 @@ impl QueueConfig {
             durability,
             tracking,
             sla,
+            shards,
             retry,
             retention,
             partitions,
@@ -134,6 +139,7 @@ impl QueueConfig {
         spec.durability = *durability;
         spec.tracking = *tracking;
         spec.sla = *sla;
+        spec.shards = shards.map(|shards| u16::try_from(shards).unwrap_or(u16::MAX));
         let part = |(name, part): (&Arc<str>, &PartitionConfig)| {
             let PartitionConfig { weight, max_concurrency } = *part;
             (Arc::clone(name), Partition { weight, max_concurrency })

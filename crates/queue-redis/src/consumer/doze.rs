@@ -15,7 +15,7 @@ use queue_core::{
 use tokio::time::Instant;
 
 use super::{Claimed, RedisConsumer};
-use crate::{link, provider::BATCH, scripts};
+use crate::{link, provider::BATCH, scripts, shards};
 
 /// For so long after a look whatever becomes ready sets the marker.
 pub(super) const HEEDED: Duration = Duration::from_secs(61);
@@ -73,13 +73,16 @@ impl RedisConsumer {
 
     /// Sleeps until there may be jobs, and answers what was claimed then; `None` where somebody has to look.
     pub(super) async fn doze(&self, room: usize, due: Option<Instant>, give_up: Instant) -> Result<Option<Claimed>> {
+        if self.known.count() > 1 {
+            return self.doze_over(due, give_up).await;
+        }
         let begun = Instant::now();
         let most = room.min(BATCH);
         let (marker, claims) = (format!("{}m", self.known.base), self.lease / 2 >= SHORTEST);
         let within = due.map_or(give_up, |due| due.min(give_up)).saturating_duration_since(begun).min(LONGEST);
         let (mut sleeper, end) = if claims {
             let within = within.min(self.lease / 2);
-            let claim = link::script_call(&scripts::CLAIM, &self.known.base, &self.claim_arguments(most, HEEDED));
+            let claim = link::script_call(&scripts::CLAIM, &self.known.base, &self.claim_arguments(&self.known, most, HEEDED));
             (self.shared.wakes.sleeper_that_claims(marker, claim, within), begun + within + LATE)
         } else {
             (self.shared.wakes.sleeper(marker), begun + within)
@@ -106,7 +109,7 @@ impl RedisConsumer {
             self.looked.forget();
             return Ok(None);
         };
-        let mut claimed = self.claimed(answer, Instant::now())?;
+        let mut claimed = self.claimed(&self.known, answer, Instant::now())?;
         self.looked.note(begun, &claimed);
         if let Claimed::Jobs(jobs) = &mut claimed {
             self.plenty.store(jobs.len() == most, Ordering::Relaxed);
@@ -120,10 +123,33 @@ impl RedisConsumer {
         Ok(Some(claimed))
     }
 
+    /// The same over several shards: a claim for one of them would not be made by the marker of another, so he is only woken.
+    async fn doze_over(&self, due: Option<Instant>, give_up: Instant) -> Result<Option<Claimed>> {
+        let changed = self.changed.notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        if self.closed.load(Ordering::Acquire) || self.shared.is_closed() {
+            return Ok(None);
+        }
+        let markers = self.known.parts().iter().map(|shard| format!("{}m", shard.base));
+        let mut sleepers: Vec<_> = markers.map(|marker| self.shared.wakes.sleeper(marker)).collect();
+        let end = due.map_or(give_up, |due| due.min(give_up)).min(Instant::now() + LONGEST);
+        tokio::select! {
+            biased;
+            // What is new is in that one, as far as is known.
+            place = shards::woken(&mut sleepers) => self.turns.begin_at(place),
+            // What was found holds on.
+            () = &mut changed => return Ok(None),
+            () = tokio::time::sleep_until(end) => {}
+        }
+        self.looked.forget();
+        Ok(None)
+    }
+
     /// Those whose lease stands, and a whole one again.
     async fn still_held(&self, jobs: Vec<Delivery>) -> Vec<Delivery> {
         let beats: Vec<Beat> = jobs.iter().map(|job| Beat::extend(job.receipt, self.lease)).collect();
-        let outcomes = self.beat_part(&beats).await;
+        let outcomes = self.beat_part(&self.known, &beats).await;
         let held = jobs.into_iter().zip(outcomes).filter(|(_, outcome)| matches!(outcome, BeatOutcome::Held(_)));
         held.map(|(job, _)| job).collect()
     }

@@ -10,7 +10,7 @@
 -- u  HASH  unique key -> id .. until (0: until it is finished)                    w  ZSET  unique keys by the end of their window
 -- d  ZSET  dead ids by death            c  LIST  other finished ids by end
 -- a, b  HASH  ids forgotten by retention, lately and before -> note: epoch .. print of the last settlement
--- y, z  HASH  the same of ids that are not kept (untracked), lately and before
+-- y, z  HASH  the same of ids that are not kept (untracked), lately and before   l  LIST of id .. note of many at once, in one string
 -- k  ZSET  park keys by how many        k:KEY  ZSET  parked ids by rank
 -- n  HASH  counters                     m  ZSET  a marker that wakes one sleeper  e  STREAM  events
 --
@@ -98,7 +98,7 @@ local ONLY_RESULT = 2 ^ 40
 local TICKETS = 64
 
 local delta, rows, dropped, timers, untimed, lanes, told, over, bare, unending, gone, notes
-local watched, sleeping, paused, ticket
+local watched, sleeping, paused, ticket, born
 local ready
 
 -- Turns to a queue. Whatever was changed of another must be flushed before.
@@ -106,15 +106,19 @@ local function turn_to(base)
   B = base
   delta, rows, dropped, timers, untimed, lanes, told, ready = {}, {}, {}, {}, {}, {}, {}, 0
   over, bare, unending, gone, notes = {}, {}, {}, {}, {}
-  local switches = call('HMGET', B .. 'n', 'watched', 'sleeping', 'paused', 'ticket')
+  local switches = call('HMGET', B .. 'n', 'watched', 'sleeping', 'paused', 'ticket', 'born')
   watched = tonumber(switches[1] or 0) > now
   sleeping = tonumber(switches[2] or 0) > now
   paused = switches[3] == '1'
+  born = switches[5]
   -- Given once, and never again even where a failover lost the last of them: tickets keep up with the clock, 64 a millisecond, and so outrun all
   -- that were given before it by a queue that gave no more than these. As ranks they fit 48 bits until the year 2109.
   ticket = math.max(tonumber(switches[4] or 0), now * TICKETS)
 end
 turn_to(KEYS[1])
+
+-- Said before anything was done to whoever knows a queue by a declaration that does not stand any more.
+local STALE = redis.error_reply('STALE the queue was dropped since')
 
 local function count(name, by) delta[name] = (delta[name] or 0) + by end
 

@@ -5,12 +5,12 @@
 -- O(1) a job: seven to ten commands a call, whatever the number of jobs.
 local shared = ARGV[2]
 if shared ~= '' then
-  local call, base, total = redis.call, KEYS[1], (#ARGV - 2) / 2
+  local call, base, total = redis.call, KEYS[1], (#ARGV - 3) / 2
   local clock = call('TIME')
   local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-  local n = call('HMGET', base .. 'n', 'watched', 'sleeping', 'paused', 'p', 's', 't', 'submitted')
+  local n = call('HMGET', base .. 'n', 'watched', 'sleeping', 'paused', 'p', 's', 't', 'submitted', 'born')
   local watched, sleeping, paused, pending = tonumber(n[1] or 0) > now, tonumber(n[2] or 0) > now, n[3] == '1', n[4] or 0
-  local plain = not watched and pending + (n[5] or 0) + (n[6] or 0) + total <= tonumber(ARGV[1])
+  local plain = n[8] == ARGV[#ARGV] and not watched and pending + (n[5] or 0) + (n[6] or 0) + total <= tonumber(ARGV[1])
   if plain then
     -- A record's head: version, flags, priority, time, rank (given by the claim), attempt and started.
     local priority = shared:byte(2)

@@ -32,11 +32,14 @@ local left, held = call('LLEN', B .. 'c'), tonumber(call('HGET', B .. 'n', 'fbyt
 if first and (left > kept or held > bytes or not ended or ended + age <= now) then
   local ids, gone_from_line = call('LRANGE', B .. 'c', 0, most - 1), 0
   local states = call('HMGET', B .. 's', unpack(ids))
-  local freed, finished = 0, 0
+  local freed, finished, strange = 0, 0, {}
   for n = 1, #ids do
     local id, state = ids[n], states[n]
     local was, flags = (state and #state >= 60 and state or '\0\0'):byte(1, 2)
-    if was > RUNNING and was ~= DEAD then
+    if state and (#state < 60 or not COUNTER[was]) then
+      -- It stays, behind the others, for who can read it.
+      strange[#strange + 1] = id
+    elseif was > RUNNING and was ~= DEAD then
       -- As `read_status` would have them: changed, and turn, where what it holds stands.
       local changed, size = unpick('<I6', state, 26), unpick('<I6', state, 38)
       if left <= kept and held <= bytes and changed + age > now then break end
@@ -60,6 +63,7 @@ if first and (left > kept or held > bytes or not ended or ended + age <= now) th
   count('c', -finished)
   forgotten = finished
   if gone_from_line > 0 then call('LPOP', B .. 'c', gone_from_line) end
+  if #strange > 0 then call('RPUSH', B .. 'c', unpack(strange)) end
 end
 
 local dead = call('ZRANGEBYSCORE', B .. 'd', '-inf', now - dead_age, 'LIMIT', 0, math.max(0, most - forgotten))

@@ -168,7 +168,7 @@ impl Inner {
         for part in by_queue(jobs.iter().map(|job| Some(&job.queue))) {
             let mut arguments: Vec<&[u8]> = vec![b"0", &request];
             arguments.extend(part.items.iter().map(|item| jobs[*item].id.as_bytes().as_slice()));
-            match self.run(&scripts::CANCEL, &part.queue, &arguments, "cancel").await {
+            match self.promise(&scripts::CANCEL, &part.queue, &arguments, "cancel").await {
                 Err(error) => answers.put(&part, vec![Err(error); part.items.len()]),
                 Ok(letters) => answers.put(&part, letters.into_iter().map(|letter| cancelled(letter, &part.queue))),
             }

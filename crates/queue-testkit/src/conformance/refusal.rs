@@ -132,6 +132,11 @@ async fn unsupported_admin(ctx: &Ctx) -> Outcome {
         spec.partitions = [("bulk".into(), Partition::default())].into();
         refused(ctx, "declaring partitions", ctx.provider().declare(&spec).await)?;
     }
+    if lacks(caps.shards) {
+        let mut spec = QueueSpec::new(ctx.queue("refuse"));
+        spec.shards = Some(2);
+        refused(ctx, "declaring shards", ctx.provider().declare(&spec).await)?;
+    }
     if lacks(caps.max_len) {
         let mut spec = QueueSpec::new(ctx.queue("refuse"));
         spec.max_len = Some(2);

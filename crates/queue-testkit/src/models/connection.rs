@@ -173,6 +173,9 @@ impl QueueProvider for Connection {
                 Error::unsupported(self.scheme(), "declare", "declare a queue for each partition").on(&spec.name)
             );
         }
+        if spec.shards.is_some_and(|shards| shards > 1) {
+            return Err(Error::unsupported(self.scheme(), "declare", "leave the shards out").on(&spec.name));
+        }
         if let Some(max) = self.0.broker.shape.max_hold().filter(|max| spec.timeout > *max) {
             return Err(Error::from(Rejection::ExceedsMaxHold { max }).at("declare").on(&spec.name));
         }
