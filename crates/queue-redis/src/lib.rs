@@ -12,6 +12,7 @@ mod factory;
 mod fault;
 mod follow_ups;
 mod layout;
+mod lead;
 mod limiter;
 mod link;
 mod mend;
@@ -24,6 +25,7 @@ mod specs;
 mod spool;
 mod store;
 mod tracking;
+mod upkeep;
 mod wake;
 
 pub use client::{

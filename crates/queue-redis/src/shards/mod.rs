@@ -48,7 +48,8 @@ impl Known {
 
 /// A declaration as it is kept: it says how many shards the queue has where these are several.
 pub(crate) fn settled(spec: &QueueSpec, usual: u16) -> QueueSpec {
-    let worth = spec.max_len.map_or(usual, |max_len| u16::try_from(max_len / WORTH_A_SHARD).unwrap_or(usual).min(usual));
+    let worth =
+        spec.max_len.map_or(usual, |max_len| u16::try_from(max_len / WORTH_A_SHARD).unwrap_or(usual).min(usual));
     let shards = spec.shards.unwrap_or(worth);
     let mut spec = spec.clone();
     spec.shards = (shards > 1).then_some(shards);

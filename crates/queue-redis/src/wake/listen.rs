@@ -57,6 +57,10 @@ impl Shared {
                 // Whoever brought these looks now, and brings others.
                 entry.claims.clear();
                 entry.wake.notify_waiters();
+                if entry.plain > 0 {
+                    // Also who asks only now and then whether he was woken.
+                    entry.wake.notify_one();
+                }
             }
         }
     }
