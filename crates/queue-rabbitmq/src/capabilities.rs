@@ -4,12 +4,10 @@ use std::time::Duration;
 
 use queue_core::{
     QueueSpec,
-    provider::{Capabilities, LeaseModel, Support},
+    provider::{ADD_STORE, Capabilities, LeaseModel, Support},
 };
 
 use crate::delay;
-
-const STORE: &str = "name a store with `store=`, so that the tracking layer does it";
 
 /// The largest message that RabbitMQ takes by default, with room for its headers: 4.x takes 16 MiB.
 pub(crate) const MAX_ENCODED_LEN: usize = 16 << 20;
@@ -20,7 +18,7 @@ pub(crate) fn of(max_hold: Duration, spec: Option<&QueueSpec>) -> Capabilities {
         how: "a copy is published and confirmed, then the original acknowledged",
         caveat: "a crash between the two makes it two",
     };
-    let mut can = Capabilities::none(LeaseModel::Session { max_hold }, STORE);
+    let mut can = Capabilities::none(LeaseModel::Session { max_hold }, ADD_STORE);
     can.priority_levels = crate::layout::BANDS;
     can.priority = Support::Emulated {
         how: "a quorum queue for each of the bands 1-4, 5-9, 10-14 and 15",
@@ -37,7 +35,7 @@ pub(crate) fn of(max_hold: Duration, spec: Option<&QueueSpec>) -> Capabilities {
         caveat: "a crash between the two makes it two; delays above 8 s are rounded up to their three highest bits",
     };
     can.dead_letters = COPY;
-    can.dedup_by_id = Support::Unsupported { instead: STORE };
+    can.dedup_by_id = Support::Unsupported { instead: ADD_STORE };
     can.atomic_then = Support::Emulated {
         how: "follow-ups are published and confirmed, then the original acknowledged",
         caveat: "a crash between the two, or a refusal of a later one, publishes them again under the same ids",
@@ -46,6 +44,10 @@ pub(crate) fn of(max_hold: Duration, spec: Option<&QueueSpec>) -> Capabilities {
         how: "released for a second, again and again",
         caveat: "unpark is refused: a parked job looks again by itself",
     };
+    // No store gives these.
+    can.order_by_key = Support::Unsupported { instead: "give each key a queue of its own, or a concurrency key" };
+    can.aged_order = Support::Unsupported { instead: "declare `strict`" };
+    can.partitions = Support::Unsupported { instead: "give each part a queue of its own" };
     can.started_count = Support::Emulated {
         how: "the broker's count of deliveries that were not acknowledged",
         caveat: "a job that was buffered and never started is counted too",

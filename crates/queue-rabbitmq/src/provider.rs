@@ -14,7 +14,7 @@ use queue_core::{
     config::defaults,
     limit::Limiter,
     provider::{
-        Capabilities, ConsumeOptions, Durability, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Rejection,
+        Capabilities, ConsumeOptions, Durability, PairedStore, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Rejection,
         Topics,
     },
     queue_spec::Order,
@@ -229,6 +229,10 @@ impl QueueProvider for RabbitProvider {
     }
 
     fn job_store(&self) -> Option<Arc<dyn JobStore>> {
+        None
+    }
+
+    fn paired(&self) -> Option<PairedStore> {
         None
     }
 

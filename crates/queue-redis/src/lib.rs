@@ -13,6 +13,7 @@ mod fault;
 mod follow_ups;
 mod indexes;
 mod layout;
+mod lead;
 mod limiter;
 mod link;
 mod mend;
@@ -25,6 +26,7 @@ mod specs;
 mod spool;
 mod store;
 mod tracking;
+mod upkeep;
 mod wake;
 
 pub use client::{

@@ -27,6 +27,7 @@ use crate::{
     fault,
     indexes::{self, Index},
     layout::Layout,
+    lead::Leads,
     limiter::RedisLimiter,
     link::{self, Link},
     mend::Rounds,
@@ -34,7 +35,8 @@ use crate::{
     shards::{self, Dropped},
     specs::{Known, Specs},
     spool::{Spool, SpoolStatus},
-    store::RedisStore,
+    store::{RedisStore, Ticked},
+    upkeep::Upkeep,
     wake::Wakes,
 };
 
@@ -125,6 +127,8 @@ pub(crate) struct Shared {
     pub(crate) wakes: Wakes,
     pub(crate) store: StoreId,
     pub(crate) rounds: Rounds,
+    pub(crate) upkeep: Upkeep,
+    pub(crate) leads: Leads,
     lines: Coalescer<Line, Envelope, PublishOutcome>,
     closed: watch::Sender<bool>,
 }
@@ -181,7 +185,13 @@ impl RedisProvider {
     async fn keep_up(&self, queue: &QueueName) -> Result<Option<Duration>> {
         match self.tick(queue).await {
             Ok(None) => Ok(None),
-            Ok(Some((known, ticked))) => Ok(Some(ticked.min(self.shared.mend_all(&known).await?))),
+            Ok(Some((known, ticked))) => {
+                let next = ticked.next.min(self.shared.mend_all(&known).await?);
+                if ticked.rests {
+                    self.shared.rest(&known, next);
+                }
+                Ok(Some(next))
+            }
             Err(error) => {
                 // Where time cannot do its work, what is broken may be why.
                 if let Some(known) = self.shared.rounds.known(queue) {
@@ -194,10 +204,10 @@ impl RedisProvider {
 
     /// Lets time and retention do their work on a queue; answers how it is declared, and when it is worth going on. Its declaration is
     /// read only where it is not the one that was ticked last.
-    async fn tick(&self, queue: &QueueName) -> Result<Option<(Known, Duration)>> {
+    async fn tick(&self, queue: &QueueName) -> Result<Option<(Known, Ticked)>> {
         let shared = &self.shared;
         let mut remembered = shared.rounds.known(queue);
-        let mut ticked = Duration::ZERO;
+        let mut ticked = None;
         // Others want a turn, too.
         for _ in 0..TICKS {
             let known = match remembered.take() {
@@ -214,13 +224,14 @@ impl RedisProvider {
                 shared.rounds.forget(queue);
                 continue;
             };
-            ticked = answer;
+            let more = answer.next.is_zero();
+            ticked = Some(answer);
             remembered = Some(known);
-            if !ticked.is_zero() {
+            if !more {
                 break;
             }
         }
-        Ok(remembered.map(|known| (known, ticked)))
+        Ok(remembered.zip(ticked))
     }
 }
 
@@ -435,7 +446,18 @@ impl Shared {
             async move { publish_once(&link, &layout, &specs, line, &batch).await }.boxed()
         });
         let closed = watch::Sender::new(false);
-        Ok(Self { link, layout, specs, wakes, store, rounds: Rounds::default(), lines, closed })
+        Ok(Self {
+            link,
+            layout,
+            specs,
+            wakes,
+            store,
+            rounds: Rounds::default(),
+            upkeep: Upkeep::default(),
+            leads: Leads::default(),
+            lines,
+            closed,
+        })
     }
 
     pub(crate) fn open(&self, operation: &'static str) -> Result<()> {
@@ -465,6 +487,7 @@ impl Shared {
     pub(crate) async fn close(&self) {
         self.closed.send_replace(true);
         self.lines.close();
+        self.upkeep.ends();
         self.wakes.close().await;
     }
 
@@ -692,12 +715,17 @@ impl QueueProvider for RedisProvider {
         const IDLE: Duration = Duration::from_secs(60);
         self.shared.open("maintain")?;
         if !leading {
+            self.shared.upkeep.ends();
             return Ok(IDLE);
         }
         let (mut next, mut first) = (IDLE, None);
-        let queues = self.shared.all_queues("maintain").await?;
+        let queues = self.shared.kept_queues().await?;
         self.shared.rounds.keep(&queues);
         for queue in queues {
+            if let Some(left) = self.shared.upkeep.rests(&queue) {
+                next = next.min(left);
+                continue;
+            }
             // What one queue suffers from must not stop the upkeep of the others.
             match self.keep_up(&queue).await {
                 Ok(due) => next = next.min(due.unwrap_or(IDLE)),

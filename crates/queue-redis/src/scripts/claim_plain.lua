@@ -20,7 +20,7 @@ do
   local call, base, most = redis.call, KEYS[1], tonumber(ARGV[1])
   local clock = call('TIME')
   local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-  local n = call('HMGET', base .. 'n', 'watched', 'paused', 'sleeping', 'p', 'r', 'ticket', 'born')
+  local n = call('HMGET', base .. 'n', 'watched', 'paused', 'sleeping', 'p', 'r', 'ticket', 'born', 'tick')
   if n[2] == '1' then return { -1, 1, 0 } end
   local pending, running = tonumber(n[4] or 0), tonumber(n[5] or 0)
   -- As `tickets` gives them.
@@ -135,6 +135,11 @@ do
       give_back(ids, beyond, lines)
       -- What it left is for somebody else.
       if (taken == most or beyond <= #ids) and tonumber(n[3] or 0) > now then call('ZADD', base .. 'm', 0, '0') end
+      -- Who maintains the queue is called: it rests no more.
+      if tonumber(n[8] or 0) > now then
+        call('ZADD', base .. 'v', 0, '0')
+        call('HDEL', base .. 'n', 'tick')
+      end
       answer[4] = table.concat(claims)
       return answer
     end

@@ -1,7 +1,5 @@
 //! Records, as everyone may read and command them.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use queue_core::{
     Error, ErrorCode, QueueName, Result,
@@ -219,12 +217,6 @@ impl Inner {
             }
         }
         Ok(evicted)
-    }
-
-    pub(super) async fn lead(&self, role: &str, candidate: &str, term: Duration) -> Result<i64> {
-        let arguments = [candidate.to_owned(), millis(term).to_string()];
-        let answer = self.shared.link.run(&crate::scripts::LEAD, self.shared.layout.role(role), &arguments).await;
-        link::number(&answer.map_err(|error| fault::of(&error, "lead"))?).map_err(|what| fault::broken(what, "lead"))
     }
 }
 
