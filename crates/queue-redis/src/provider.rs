@@ -35,6 +35,7 @@ use crate::{
     specs::{Known, Specs},
     spool::{Spool, SpoolStatus},
     store::{RedisStore, Ticked},
+    tasks::Tasks,
     upkeep::Upkeep,
     wake::Wakes,
 };
@@ -116,6 +117,7 @@ pub(crate) struct Shared {
     pub(crate) rounds: Rounds,
     pub(crate) upkeep: Upkeep,
     pub(crate) leads: Leads,
+    pub(crate) tasks: Tasks,
     lines: Coalescer<Line, Envelope, PublishOutcome>,
     closed: watch::Sender<bool>,
 }
@@ -442,6 +444,7 @@ impl Shared {
             rounds: Rounds::default(),
             upkeep: Upkeep::default(),
             leads: Leads::default(),
+            tasks: Tasks::default(),
             lines,
             closed,
         })
@@ -723,6 +726,8 @@ impl QueueProvider for RedisProvider {
         self.shared.lines.close();
         self.shared.upkeep.ends();
         self.shared.wakes.close().await;
+        self.shared.tasks.end().await;
+        self.shared.link.client().rest().await;
         match &self.spool {
             Some(spool) => spool.close().await,
             None => Ok(()),
