@@ -25,6 +25,7 @@ mod shards;
 mod specs;
 mod spool;
 mod store;
+mod tasks;
 mod tracking;
 mod upkeep;
 mod wake;

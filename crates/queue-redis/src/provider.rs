@@ -36,6 +36,7 @@ use crate::{
     specs::{Known, Specs},
     spool::{Spool, SpoolStatus},
     store::{RedisStore, Ticked},
+    tasks::Tasks,
     upkeep::Upkeep,
     wake::Wakes,
 };
@@ -129,6 +130,7 @@ pub(crate) struct Shared {
     pub(crate) rounds: Rounds,
     pub(crate) upkeep: Upkeep,
     pub(crate) leads: Leads,
+    pub(crate) tasks: Tasks,
     lines: Coalescer<Line, Envelope, PublishOutcome>,
     closed: watch::Sender<bool>,
 }
@@ -455,6 +457,7 @@ impl Shared {
             rounds: Rounds::default(),
             upkeep: Upkeep::default(),
             leads: Leads::default(),
+            tasks: Tasks::default(),
             lines,
             closed,
         })
@@ -489,6 +492,8 @@ impl Shared {
         self.lines.close();
         self.upkeep.ends();
         self.wakes.close().await;
+        self.tasks.end().await;
+        self.link.client().rest().await;
     }
 
     /// Ends when the connection is closed.
