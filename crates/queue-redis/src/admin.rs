@@ -57,8 +57,10 @@ impl RedisAdmin {
         });
         let mut stats = QueueStats::empty(queue.clone());
         for (place, part) in join_all(parts).await.into_iter().enumerate() {
-            let ([paused, pending, parked, scheduled, retrying, running, dead, finished, submitted, completed, failed], oldest) =
-                part?;
+            let (
+                [paused, pending, parked, scheduled, retrying, running, dead, finished, submitted, completed, failed],
+                oldest,
+            ) = part?;
             // The first has the switches.
             stats.paused |= place == 0 && paused == 1;
             stats.pending += pending;
@@ -363,7 +365,8 @@ impl QueueAdmin for RedisAdmin {
         let last = if known.count() > 1 { -1 } else { i64::try_from(limit - 1).unwrap_or(-1) };
         let mut keys: HashMap<ParkKey, u64> = HashMap::new();
         for shard in known.parts() {
-            let range = redis::cmd("ZREVRANGE").arg(format!("{}k", shard.base)).arg(0).arg(last).arg("WITHSCORES").take();
+            let range =
+                redis::cmd("ZREVRANGE").arg(format!("{}k", shard.base)).arg(0).arg(last).arg("WITHSCORES").take();
             let answer = self.shared.link.ask(&range).await.map_err(|error| fault::of(&error, "parked").on(queue))?;
             let mut answer = items(answer).map_err(broken)?.into_iter();
             while let (Some(key), Some(count)) = (answer.next(), answer.next()) {
@@ -387,7 +390,9 @@ impl QueueAdmin for RedisAdmin {
             return Ok(None);
         }
         let shard = known.part(found.place);
-        let Some(ahead) = self.ahead_of(shard, job.id, record.envelope.priority.level()).await? else { return Ok(None) };
+        let Some(ahead) = self.ahead_of(shard, job.id, record.envelope.priority.level()).await? else {
+            return Ok(None);
+        };
         let mut all = ahead;
         // Each other shard has as many turns before it is this one's.
         for other in known.shards.iter().filter(|other| other.place != found.place) {

@@ -180,7 +180,8 @@ impl RedisConsumer {
         while !order.is_empty() {
             let (width, share) = shards::width(room, order.len(), is_first, BATCH);
             let (asked, rest) = order.split_at(width);
-            let claims = futures_util::future::join_all(asked.iter().map(|shard| self.claim_shard(shard, share, sleep)));
+            let claims =
+                futures_util::future::join_all(asked.iter().map(|shard| self.claim_shard(shard, share, sleep)));
             let mut jobs = Vec::new();
             for (shard, claimed) in asked.iter().zip(claims.await) {
                 match claimed {
@@ -405,7 +406,8 @@ impl RedisConsumer {
 
     /// As `settle.lua` takes them where all are completed without follow-ups; nothing where one is not.
     fn completed_arguments(&self, part: &[Settlement]) -> Option<Vec<u8>> {
-        let is_usual = |one: &Settlement| one.then.is_empty() && matches!(one.disposition, Disposition::Complete { .. });
+        let is_usual =
+            |one: &Settlement| one.then.is_empty() && matches!(one.disposition, Disposition::Complete { .. });
         if !part.iter().all(is_usual) {
             return None;
         }

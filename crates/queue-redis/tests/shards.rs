@@ -218,7 +218,8 @@ async fn no_shard_starves_while_another_is_full() {
         // Few are left in all but one, and that one is fed all the time.
         let consumer = rig.consumer(1).await;
         let full = refs[0].place;
-        let mut left: BTreeSet<JobId> = refs.iter().filter(|job| job.place != full).map(|job| job.id).take(12).collect();
+        let mut left: BTreeSet<JobId> =
+            refs.iter().filter(|job| job.place != full).map(|job| job.id).take(12).collect();
         let away: Vec<_> = refs.iter().filter(|job| job.place != full && !left.contains(&job.id)).cloned().collect();
         rig.store().cancel(&away, &Cancel::by("test")).await;
         let mut claims = 0;
@@ -276,7 +277,8 @@ async fn who_sleeps_is_woken_by_every_shard() {
                 tokio::time::sleep(Duration::from_millis(30)).await;
                 (rig.published(vec![job()]).await.remove(0), tokio::time::Instant::now())
             };
-            let (taken, (job, at)) = tokio::join!(async { (fetch.await.unwrap(), tokio::time::Instant::now()) }, published);
+            let (taken, (job, at)) =
+                tokio::join!(async { (fetch.await.unwrap(), tokio::time::Instant::now()) }, published);
             let (taken, heard) = taken;
             assert_eq!(taken[0].envelope.id, job.id);
             let took = heard.saturating_duration_since(at);

@@ -82,7 +82,8 @@ impl RedisConsumer {
         let within = due.map_or(give_up, |due| due.min(give_up)).saturating_duration_since(begun).min(LONGEST);
         let (mut sleeper, end) = if claims {
             let within = within.min(self.lease / 2);
-            let claim = link::script_call(&scripts::CLAIM, &self.known.base, &self.claim_arguments(&self.known, most, HEEDED));
+            let claim =
+                link::script_call(&scripts::CLAIM, &self.known.base, &self.claim_arguments(&self.known, most, HEEDED));
             (self.shared.wakes.sleeper_that_claims(marker, claim, within), begun + within + LATE)
         } else {
             (self.shared.wakes.sleeper(marker), begun + within)

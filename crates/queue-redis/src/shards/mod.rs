@@ -48,7 +48,8 @@ impl Known {
 
 /// A declaration as it is kept: it says how many shards the queue has where these are several.
 pub(crate) fn settled(spec: &QueueSpec, usual: u16) -> QueueSpec {
-    let worth = spec.max_len.map_or(usual, |max_len| u16::try_from(max_len / WORTH_A_SHARD).unwrap_or(usual).min(usual));
+    let worth =
+        spec.max_len.map_or(usual, |max_len| u16::try_from(max_len / WORTH_A_SHARD).unwrap_or(usual).min(usual));
     let shards = spec.shards.unwrap_or(worth);
     let mut spec = spec.clone();
     spec.shards = (shards > 1).then_some(shards);
@@ -78,7 +79,7 @@ pub(crate) fn share(spec: &QueueSpec, place: u16) -> QueueSpec {
 /// What one of so many shards remembers: rounded up, so that none forgets at once what is to be remembered.
 pub(crate) fn share_of(retention: &Retention, count: usize) -> Retention {
     let share = |whole: u64| whole.div_ceil(count.max(1) as u64);
-    Retention { count: share(retention.count), bytes: share(retention.bytes), ..retention.clone() }
+    Retention { count: share(retention.count), bytes: share(retention.bytes), ..*retention }
 }
 
 /// Makes the other shards known to be what they are. False where they are of a later declaration.
