@@ -79,7 +79,7 @@ pub(crate) fn share(spec: &QueueSpec, place: u16) -> QueueSpec {
 /// What one of so many shards remembers: rounded up, so that none forgets at once what is to be remembered.
 pub(crate) fn share_of(retention: &Retention, count: usize) -> Retention {
     let share = |whole: u64| whole.div_ceil(count.max(1) as u64);
-    Retention { count: share(retention.count), bytes: share(retention.bytes), ..retention.clone() }
+    Retention { count: share(retention.count), bytes: share(retention.bytes), ..*retention }
 }
 
 /// Makes the other shards known to be what they are. False where they are of a later declaration.
