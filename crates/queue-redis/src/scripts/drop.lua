@@ -18,4 +18,6 @@ if sleeping then
   for n = 0, 31 do call('ZADD', B .. 'm', 0, n) end
   call('EXPIRE', B .. 'm', 60)
 end
+-- Who maintains it believes that it rests.
+if resting then call('ZADD', B .. 'v', 0, '0') end
 return 1
