@@ -121,7 +121,7 @@ do
     if plain and taken > 0 then
       call('HSET', unpack(rows))
       -- A set that is new and small would be kept as one string, through which Redis goes for each entry. It is not where the first is long.
-      if first then
+      if first or taken < 16 then
         -- To where it ends: with nothing in its first places the length of a table is anything.
         leases[3] = base .. 't'
         call('ZADD', unpack(leases, 3, 2 * taken + 3))
