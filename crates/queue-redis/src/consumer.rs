@@ -15,8 +15,8 @@ use queue_core::{
     Error, ErrorCode, Result,
     job::{Envelope, JobId},
     provider::{
-        Beat, BeatOutcome, CloseReport, ConsumeOptions, Consumer, Delivery, Lease, Receipt, Rejection, SettleOutcome,
-        Settlement,
+        Beat, BeatOutcome, CloseReport, ConsumeOptions, Consumer, Delivery, Disposition, Lease, Receipt, Rejection,
+        SettleOutcome, Settlement,
     },
     store::JobRecord,
 };
@@ -266,10 +266,12 @@ impl RedisConsumer {
         let next = link::number(&answer.next().unwrap_or_default()).map_err(broken)?;
         let paused = answer.next() == Some(Value::Int(1));
         let mut epoch = link::number(&answer.next().unwrap_or_default()).map_err(broken)?.unsigned_abs();
-        let mut jobs = Vec::with_capacity(answer.len() / 2);
-        while let (Some(claim), Some(row)) = (answer.next(), answer.next()) {
+        let claims = answer.next().map_or_else(|| Ok(Bytes::new()), link::bytes).map_err(broken)?;
+        let mut claims = record::Reader(claims);
+        let mut jobs = Vec::with_capacity(answer.len());
+        for row in answer {
             epoch += 1;
-            let claim = link::bytes(claim).and_then(|claim| record::read_claim(claim, epoch)).map_err(broken)?;
+            let claim = record::read_claim(&mut claims, epoch).map_err(broken)?;
             let row = link::bytes(row).map_err(broken)?;
             let size = row.len();
             match record::read(claim.id, row) {
@@ -303,11 +305,9 @@ impl RedisConsumer {
     }
 
     async fn settle_all(&self, shard: &Known, batch: &[Settlement]) -> Vec<SettleOutcome> {
-        let mut outcomes = Vec::with_capacity(batch.len());
-        for part in batch.chunks(BATCH) {
-            outcomes.extend(self.settle_part(shard, part).await);
-        }
-        outcomes
+        // Sent one behind the other: the server has the next while the answer of one is on its way.
+        let parts = batch.chunks(BATCH).map(|part| self.settle_part(shard, part));
+        futures_util::future::join_all(parts).await.concat()
     }
 
     async fn beat_all(&self, shard: &Known, beats: &[Beat]) -> Vec<BeatOutcome> {
@@ -333,7 +333,14 @@ impl RedisConsumer {
         let mut arguments = vec![self.known.tracked().as_bytes().to_vec(), Vec::new()];
         let mut follow_ups = 0;
         let mut sent = Vec::with_capacity(part.len());
-        for (index, settlement) in part.iter().enumerate() {
+        let all_completed = self.completed_arguments(part);
+        let is_usual = all_completed.is_some();
+        if let Some(packed) = all_completed {
+            arguments.push(packed);
+            sent.extend(0..part.len());
+        }
+        let others = if is_usual { &[][..] } else { part };
+        for (index, settlement) in others.iter().enumerate() {
             match self.settle_arguments(settlement).await {
                 Ok((more, with)) => {
                     arguments.extend(more);
@@ -344,7 +351,9 @@ impl RedisConsumer {
             }
         }
         if !sent.is_empty() {
-            arguments[1] = follow_ups.to_string().into_bytes();
+            if !is_usual {
+                arguments[1] = follow_ups.to_string().into_bytes();
+            }
             let durability = self.known.spec.durability;
             let answer = self.shared.link.run_assured(&scripts::SETTLE, &shard.base, &arguments, durability).await;
             let stale = answer.as_ref().is_err_and(fault::is_stale);
@@ -393,6 +402,32 @@ impl RedisConsumer {
         };
         self.ended(receipt);
         outcome
+    }
+
+    /// As `settle.lua` takes them where all are completed without follow-ups; nothing where one is not.
+    fn completed_arguments(&self, part: &[Settlement]) -> Option<Vec<u8>> {
+        let is_usual =
+            |one: &Settlement| one.then.is_empty() && matches!(one.disposition, Disposition::Complete { .. });
+        if !part.iter().all(is_usual) {
+            return None;
+        }
+        let mut packed = Vec::with_capacity(part.len() * 40);
+        let mut without_result = None;
+        let out = self.out();
+        for Settlement { receipt, disposition, .. } in part {
+            let (code, after, value) = written(disposition);
+            let print = match value.is_empty() {
+                true => *without_result.get_or_insert_with(|| print(code, after, &value, disposition)),
+                false => print(code, after, &value, disposition),
+            };
+            packed.put_slice(receipt.id.as_bytes());
+            packed.put_u64_le(receipt.epoch);
+            packed.put_slice(&print);
+            packed.put_u32_le(out.get(&(receipt.id, receipt.epoch)).map_or(0, |out| out.size));
+            packed.put_u32_le(u32::try_from(value.len()).ok()?);
+            packed.put_slice(&value);
+        }
+        Some(packed)
     }
 
     /// As `settle.lua` takes it, and how many follow-ups are in it, or why one cannot be published.

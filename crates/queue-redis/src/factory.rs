@@ -1,15 +1,15 @@
 //! `redis:` as a URL.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use queue_core::{
     Env, Error, ErrorCode, QueueProvider, QueueSpec, Result,
-    provider::{ProviderFactory, ProviderInfo, ProviderUrl, Registry, StoreFactory, StoreInfo},
+    provider::{Durability, ProviderFactory, ProviderInfo, ProviderUrl, Registry, StoreFactory, StoreInfo},
     store::TrackingStore,
 };
 
-use crate::{ClientOptions, RedisOptions, RedisProvider, RedisTracking, provider::capabilities};
+use crate::{ClientOptions, RedisOptions, RedisProvider, RedisTracking, SCHEME, provider::capabilities};
 
 /// Adds the schemes of Redis to a program.
 pub fn register(registry: &mut Registry) {
@@ -35,7 +35,11 @@ impl ProviderFactory for RedisFactory {
     }
 
     async fn connect(&self, url: &ProviderUrl, env: &Env) -> Result<Arc<dyn QueueProvider>> {
-        Ok(Arc::new(RedisProvider::connect(&options(url)?, env).await?))
+        let mut options = options(url, &["prefix", "shards", "spool"])?;
+        if let Some((_, dir)) = url.query().find(|(name, _)| *name == "spool") {
+            options.spool = Some(spool(dir, env).await?);
+        }
+        Ok(Arc::new(RedisProvider::connect(&options, env).await?))
     }
 }
 
@@ -54,12 +58,43 @@ impl StoreFactory for RedisStores {
     }
 
     async fn open(&self, url: &ProviderUrl, env: &Env) -> Result<Arc<dyn TrackingStore>> {
-        Ok(Arc::new(RedisTracking::connect(&options(url)?, env).await?))
+        let mut options = options(url, &["prefix", "shards", "durability"])?;
+        if let Some((_, text)) = url.query().find(|(name, _)| *name == "durability") {
+            options.durability = Some(durability(text).ok_or_else(|| {
+                let message = "`durability` is `relaxed` or `replicated:COUNT:MILLISECONDS`, as in `replicated:1:500`";
+                Error::new(ErrorCode::Config, message).at("connect").by(SCHEME)
+            })?);
+        }
+        Ok(Arc::new(RedisTracking::connect(&options, env).await?))
     }
 }
 
-fn options(url: &ProviderUrl) -> Result<RedisOptions> {
-    let mut options = RedisOptions::with_client(ClientOptions::read(url, &["prefix", "shards"])?);
+fn durability(text: &str) -> Option<Durability> {
+    if text == "relaxed" {
+        return Some(Durability::Relaxed);
+    }
+    let (replicas, millis) = text.strip_prefix("replicated:")?.split_once(':')?;
+    let millis: u64 = millis.strip_suffix("ms").unwrap_or(millis).parse().ok()?;
+    Some(Durability::Replicated { replicas: replicas.parse().ok()?, timeout: Duration::from_millis(millis) })
+}
+
+/// Jobs in a journal.
+#[cfg(feature = "spool")]
+async fn spool(dir: &str, env: &Env) -> Result<Arc<dyn QueueProvider>> {
+    let mut registry = Registry::new();
+    queue_memory::register(&mut registry);
+    registry.connect(&ProviderUrl::parse(format!("memory:?journal={dir}"))?, env).await
+}
+
+#[cfg(not(feature = "spool"))]
+#[allow(clippy::unused_async, reason = "as where there is a journal")]
+async fn spool(_: &str, _: &Env) -> Result<Arc<dyn QueueProvider>> {
+    let message = "this program was built without the journal that a spool needs: build it with the feature `journal`";
+    Err(Error::new(ErrorCode::Config, message).at("connect").by(SCHEME))
+}
+
+fn options(url: &ProviderUrl, more: &[&str]) -> Result<RedisOptions> {
+    let mut options = RedisOptions::with_client(ClientOptions::read(url, more)?);
     if let Some((_, prefix)) = url.query().find(|(name, _)| *name == "prefix") {
         options.prefix = prefix.to_owned();
     }

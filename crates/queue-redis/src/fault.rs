@@ -17,6 +17,13 @@ pub(crate) fn is_stale(error: &RedisError) -> bool {
     error.code() == Some(STALE)
 }
 
+/// Whether Redis could not be asked, or takes no writes for now. One that is full, or has no connection to spare, is there.
+pub(crate) fn is_away(error: &Error) -> bool {
+    let said = std::error::Error::source(error).and_then(|source| source.downcast_ref::<RedisError>());
+    let is_there = said.and_then(RedisError::code).is_some_and(|code| code == "OOM" || code == POOL_FULL);
+    matches!(error.code(), ErrorCode::Unavailable | ErrorCode::Timeout) && !is_there
+}
+
 /// Never repeats what the server said of arguments, which may be anybody's.
 pub(crate) fn of(error: &RedisError, operation: &'static str) -> Error {
     let code = error.code().unwrap_or_default();

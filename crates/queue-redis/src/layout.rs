@@ -35,6 +35,11 @@ impl Layout {
         format!("{}:queues", self.prefix)
     }
 
+    /// A marker that tells who leads that there is a queue more, or less.
+    pub(crate) fn declared(&self) -> String {
+        format!("{}:declared", self.prefix)
+    }
+
     /// Until when somebody watches all queues: new ones tell their events at once.
     pub(crate) fn watched(&self) -> String {
         format!("{}:watched", self.prefix)

@@ -12,6 +12,7 @@ mod factory;
 mod fault;
 mod follow_ups;
 mod layout;
+mod lead;
 mod limiter;
 mod link;
 mod mend;
@@ -21,8 +22,10 @@ mod record;
 mod scripts;
 mod shards;
 mod specs;
+mod spool;
 mod store;
 mod tracking;
+mod upkeep;
 mod wake;
 
 pub use client::{
@@ -31,6 +34,7 @@ pub use client::{
 };
 pub use factory::register;
 pub use provider::{RedisOptions, RedisProvider};
+pub use spool::SpoolStatus;
 pub use tracking::RedisTracking;
 
 pub(crate) const SCHEME: &str = "redis";

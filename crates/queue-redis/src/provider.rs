@@ -21,18 +21,21 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     SCHEME,
     admin::RedisAdmin,
-    client::{ClientOptions, RedisClusterClient},
+    client::{ClientOptions, FailoverMode, RedisClusterClient},
     coalesce::{CALL_BYTES, Coalescer},
     consumer::RedisConsumer,
     fault,
     layout::Layout,
+    lead::Leads,
     limiter::RedisLimiter,
     link::{self, Link},
     mend::Rounds,
     record, scripts,
     shards::{self, Dropped},
     specs::{Known, Specs},
-    store::RedisStore,
+    spool::{Spool, SpoolStatus},
+    store::{RedisStore, Ticked},
+    upkeep::Upkeep,
     wake::Wakes,
 };
 
@@ -48,6 +51,12 @@ pub struct RedisOptions {
     /// Over how many shards a new queue is spread whose declaration does not say, 1 to 64; fewer where each would bound less than 1,000
     /// waiting jobs. 1 unless said otherwise.
     pub shards: u16,
+    /// Where [`FailoverMode::AirgapSafe`](crate::FailoverMode::AirgapSafe) keeps what is published while Redis is away: a provider that keeps
+    /// jobs on this machine, which is this one's alone and is closed with it. Best one with a journal, so that they outlive the process.
+    pub spool: Option<Arc<dyn QueueProvider>>,
+    /// What a [`RedisTracking`](crate::RedisTracking) promises of what it stages, settles and takes back; relaxed unless said otherwise. The
+    /// queues of a provider declare theirs each, and it refuses to connect with one.
+    pub durability: Option<Durability>,
 }
 
 impl std::fmt::Debug for RedisOptions {
@@ -64,17 +73,29 @@ impl RedisOptions {
 
     /// A URL, with the default prefix.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), client: None, prefix: Self::PREFIX.into(), shards: 1 }
+        Self { url: url.into(), client: None, prefix: Self::PREFIX.into(), shards: 1, spool: None, durability: None }
     }
 
     /// Without a URL, with the default prefix.
     #[must_use]
     pub fn with_client(client: ClientOptions) -> Self {
-        Self { url: String::new(), client: Some(client), prefix: Self::PREFIX.into(), shards: 1 }
+        Self {
+            url: String::new(),
+            client: Some(client),
+            prefix: Self::PREFIX.into(),
+            shards: 1,
+            spool: None,
+            durability: None,
+        }
     }
 
     fn client(&self) -> Result<ClientOptions> {
-        self.client.clone().map_or_else(|| ClientOptions::from_url(&self.url), Ok)
+        let client = self.client.clone().map_or_else(|| ClientOptions::from_url(&self.url), Ok)?;
+        if (client.failover == FailoverMode::AirgapSafe) != self.spool.is_some() {
+            let message = "`failover=airgap-safe` and a spool go together: say where it is, as in `spool=DIR`";
+            return Err(Error::new(ErrorCode::Config, message).at("connect").by(SCHEME));
+        }
+        Ok(client)
     }
 }
 
@@ -82,6 +103,7 @@ impl RedisOptions {
 #[derive(Debug, Clone)]
 pub struct RedisProvider {
     pub(crate) shared: Arc<Shared>,
+    spool: Option<Arc<Spool>>,
 }
 
 #[derive(Debug)]
@@ -92,6 +114,8 @@ pub(crate) struct Shared {
     pub(crate) wakes: Wakes,
     pub(crate) store: StoreId,
     pub(crate) rounds: Rounds,
+    pub(crate) upkeep: Upkeep,
+    pub(crate) leads: Leads,
     lines: Coalescer<Line, Envelope, PublishOutcome>,
     closed: watch::Sender<bool>,
 }
@@ -114,8 +138,28 @@ impl RedisProvider {
     /// `CONFIG` for a URL that is none, and as [`RedisClusterClient::connect`].
     pub async fn connect(options: &RedisOptions, env: &Env) -> Result<Self> {
         // Boxed, so that the compiler of a caller need not look through all of it.
-        let shared = Box::pin(Shared::connect(options, Layout::new(&options.prefix), env)).await?;
-        Ok(Self { shared: Arc::new(shared) })
+        if options.durability.is_some() {
+            let message = "a durability for all is a tracking store's: declare it for each queue";
+            return Err(Error::new(ErrorCode::Config, message).at("connect").by(SCHEME));
+        }
+        let shared = Arc::new(Box::pin(Shared::connect(options, Layout::new(&options.prefix), env)).await?);
+        let is_safe = options.client()?.failover == FailoverMode::AirgapSafe;
+        let spool = match &options.spool {
+            Some(kept) if is_safe => Some(Arc::new(Spool::open(Arc::clone(kept), &shared).await?)),
+            _ => None,
+        };
+        Ok(Self { shared, spool })
+    }
+
+    /// What the spool holds; nothing where there is none.
+    ///
+    /// # Errors
+    /// As the spool's own.
+    pub async fn spool(&self) -> Result<Option<SpoolStatus>> {
+        match &self.spool {
+            Some(spool) => spool.status().await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The connections, for their numbers and events, and to switch by hand.
@@ -128,7 +172,13 @@ impl RedisProvider {
     async fn keep_up(&self, queue: &QueueName) -> Result<Option<Duration>> {
         match self.tick(queue).await {
             Ok(None) => Ok(None),
-            Ok(Some((known, ticked))) => Ok(Some(ticked.min(self.shared.mend_all(&known).await?))),
+            Ok(Some((known, ticked))) => {
+                let next = ticked.next.min(self.shared.mend_all(&known).await?);
+                if ticked.rests {
+                    self.shared.rest(&known, next);
+                }
+                Ok(Some(next))
+            }
             Err(error) => {
                 // Where time cannot do its work, what is broken may be why.
                 if let Some(known) = self.shared.rounds.known(queue) {
@@ -141,10 +191,10 @@ impl RedisProvider {
 
     /// Lets time and retention do their work on a queue; answers how it is declared, and when it is worth going on. Its declaration is
     /// read only where it is not the one that was ticked last.
-    async fn tick(&self, queue: &QueueName) -> Result<Option<(Known, Duration)>> {
+    async fn tick(&self, queue: &QueueName) -> Result<Option<(Known, Ticked)>> {
         let shared = &self.shared;
         let mut remembered = shared.rounds.known(queue);
-        let mut ticked = Duration::ZERO;
+        let mut ticked = None;
         // Others want a turn, too.
         for _ in 0..TICKS {
             let known = match remembered.take() {
@@ -161,66 +211,14 @@ impl RedisProvider {
                 shared.rounds.forget(queue);
                 continue;
             };
-            ticked = answer;
+            let more = answer.next.is_zero();
+            ticked = Some(answer);
             remembered = Some(known);
-            if !ticked.is_zero() {
+            if !more {
                 break;
             }
         }
-        Ok(remembered.map(|known| (known, ticked)))
-    }
-
-    async fn publish_all(&self, known: &Known, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
-        let limit = known.spec.max_encoded_len;
-        let check = |envelope: &Envelope| -> Option<PublishOutcome> {
-            let actual = envelope.encoded_len();
-            if actual > limit {
-                return Some(PublishOutcome::Rejected(Rejection::TooLarge { limit, actual }));
-            }
-            let named = known.spec.check_partition(envelope.partition().as_deref());
-            named.err().map(|error| PublishOutcome::Rejected(Rejection::Denied(error.by(SCHEME))))
-        };
-        let mut outcomes: Vec<Option<PublishOutcome>> = batch.iter().map(check).collect();
-        let mut waiting: Vec<usize> = (0..batch.len()).filter(|index| outcomes[*index].is_none()).collect();
-        let deadline = Instant::now() + options.deadline.min(LONGEST_DEADLINE);
-        let late = || {
-            let late = Error::new(ErrorCode::Timeout, "Redis did not answer before the deadline");
-            PublishOutcome::Unknown(late.at("publish").by(SCHEME).on(&known.spec.name))
-        };
-        let durability = options.durability.or(known.spec.durability);
-        let line = Line { known: known.clone(), exceeds: options.on_full == OnFull::Exceed, durability };
-        let unknown = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
-        loop {
-            let begun = Instant::now();
-            let mut full = Vec::new();
-            for part in parts(&batch, &waiting) {
-                let jobs: Vec<Envelope> = part.iter().map(|index| batch[*index].clone()).collect();
-                let published = tokio::time::timeout_at(deadline, self.shared.lines.send(&line, jobs)).await;
-                let mut published = match published {
-                    Ok(Some(published)) => published,
-                    Ok(None) => vec![PublishOutcome::Rejected(Rejection::Unavailable(closed("publish"))); part.len()],
-                    Err(_) => vec![late(); part.len()],
-                };
-                published.resize_with(part.len(), unknown);
-                for (index, outcome) in part.iter().zip(published) {
-                    if matches!(outcome, PublishOutcome::Rejected(Rejection::Full)) {
-                        full.push(*index);
-                    }
-                    outcomes[*index] = Some(outcome);
-                }
-            }
-            if full.is_empty() || options.on_full != OnFull::Wait {
-                break;
-            }
-            // Another try that is not answered in time would make a plain refusal an unknown one.
-            if Instant::now() + ROOM + 2 * begun.elapsed() > deadline {
-                tokio::time::sleep_until(deadline).await;
-                break;
-            }
-            waiting = full;
-            tokio::time::sleep(ROOM).await;
-        }
-        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unknown)).collect()
+        Ok(remembered.zip(ticked))
     }
 }
 
@@ -435,7 +433,18 @@ impl Shared {
             async move { publish_once(&link, &layout, &specs, line, &batch).await }.boxed()
         });
         let closed = watch::Sender::new(false);
-        Ok(Self { link, layout, specs, wakes, store, rounds: Rounds::default(), lines, closed })
+        Ok(Self {
+            link,
+            layout,
+            specs,
+            wakes,
+            store,
+            rounds: Rounds::default(),
+            upkeep: Upkeep::default(),
+            leads: Leads::default(),
+            lines,
+            closed,
+        })
     }
 
     pub(crate) fn open(&self, operation: &'static str) -> Result<()> {
@@ -450,7 +459,7 @@ impl Shared {
     }
 
     /// Refuses what cannot be kept.
-    fn assure(&self, durability: Option<Durability>) -> Result<()> {
+    pub(crate) fn assure(&self, durability: Option<Durability>) -> Result<()> {
         let instead = match durability {
             None | Some(Durability::Relaxed) => return Ok(()),
             Some(Durability::Replicated { timeout, .. }) if timeout.is_zero() => "give the replicas some time",
@@ -465,6 +474,82 @@ impl Shared {
     pub(crate) async fn closing(&self) {
         // It ends also where nobody could close it any more.
         let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
+    }
+
+    /// Tells Redis, and nobody else.
+    pub(crate) async fn publish(
+        &self,
+        queue: &QueueName,
+        batch: Vec<Envelope>,
+        options: &PublishOptions,
+    ) -> Vec<PublishOutcome> {
+        let refuse = |rejection: Rejection| vec![PublishOutcome::Rejected(rejection); batch.len()];
+        if let Err(error) = self.open("publish") {
+            return refuse(Rejection::Unavailable(error));
+        }
+        if let Err(error) = self.assure(options.durability) {
+            return refuse(Rejection::Denied(error));
+        }
+        let known = match self.known(queue).await {
+            Ok(known) => known,
+            Err(error) => return refuse(Rejection::Unavailable(error)),
+        };
+        let unknown = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
+        let run = |shard, jobs| self.publish_all(shard, jobs, options);
+        shards::in_order(&known, batch, |job| known.shard_of(job).place, run, unknown).await
+    }
+
+    async fn publish_all(&self, known: &Known, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
+        let limit = known.spec.max_encoded_len;
+        let check = |envelope: &Envelope| -> Option<PublishOutcome> {
+            let actual = envelope.encoded_len();
+            if actual > limit {
+                return Some(PublishOutcome::Rejected(Rejection::TooLarge { limit, actual }));
+            }
+            let named = known.spec.check_partition(envelope.partition().as_deref());
+            named.err().map(|error| PublishOutcome::Rejected(Rejection::Denied(error.by(SCHEME))))
+        };
+        let mut outcomes: Vec<Option<PublishOutcome>> = batch.iter().map(check).collect();
+        let mut waiting: Vec<usize> = (0..batch.len()).filter(|index| outcomes[*index].is_none()).collect();
+        let deadline = Instant::now() + options.deadline.min(LONGEST_DEADLINE);
+        let late = || {
+            let late = Error::new(ErrorCode::Timeout, "Redis did not answer before the deadline");
+            PublishOutcome::Unknown(late.at("publish").by(SCHEME).on(&known.spec.name))
+        };
+        let durability = options.durability.or(known.spec.durability);
+        let line = Line { known: known.clone(), exceeds: options.on_full == OnFull::Exceed, durability };
+        let unknown = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
+        loop {
+            let begun = Instant::now();
+            let mut full = Vec::new();
+            for part in parts(&batch, &waiting) {
+                let jobs: Vec<Envelope> = part.iter().map(|index| batch[*index].clone()).collect();
+                let published = tokio::time::timeout_at(deadline, self.lines.send(&line, jobs)).await;
+                let mut published = match published {
+                    Ok(Some(published)) => published,
+                    Ok(None) => vec![PublishOutcome::Rejected(Rejection::Unavailable(closed("publish"))); part.len()],
+                    Err(_) => vec![late(); part.len()],
+                };
+                published.resize_with(part.len(), unknown);
+                for (index, outcome) in part.iter().zip(published) {
+                    if matches!(outcome, PublishOutcome::Rejected(Rejection::Full)) {
+                        full.push(*index);
+                    }
+                    outcomes[*index] = Some(outcome);
+                }
+            }
+            if full.is_empty() || options.on_full != OnFull::Wait {
+                break;
+            }
+            // Another try that is not answered in time would make a plain refusal an unknown one.
+            if Instant::now() + ROOM + 2 * begun.elapsed() > deadline {
+                tokio::time::sleep_until(deadline).await;
+                break;
+            }
+            waiting = full;
+            tokio::time::sleep(ROOM).await;
+        }
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unknown)).collect()
     }
 
     pub(crate) async fn known(&self, queue: &QueueName) -> Result<Known> {
@@ -548,20 +633,10 @@ impl QueueProvider for RedisProvider {
     }
 
     async fn publish(&self, queue: &QueueName, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
-        let refuse = |rejection: Rejection| vec![PublishOutcome::Rejected(rejection); batch.len()];
-        if let Err(error) = self.shared.open("publish") {
-            return refuse(Rejection::Unavailable(error));
+        match &self.spool {
+            None => self.shared.publish(queue, batch, options).await,
+            Some(spool) => spool.publish(&self.shared, queue, batch, options).await,
         }
-        if let Err(error) = self.shared.assure(options.durability) {
-            return refuse(Rejection::Denied(error));
-        }
-        let known = match self.shared.known(queue).await {
-            Ok(known) => known,
-            Err(error) => return refuse(Rejection::Unavailable(error)),
-        };
-        let unknown = || PublishOutcome::Unknown(fault::broken("an answer is missing", "publish"));
-        let run = |shard, jobs| self.publish_all(shard, jobs, options);
-        shards::in_order(&known, batch, |job| known.shard_of(job).place, run, unknown).await
     }
 
     async fn consumer(&self, queue: &QueueName, options: ConsumeOptions) -> Result<Arc<dyn Consumer>> {
@@ -615,12 +690,17 @@ impl QueueProvider for RedisProvider {
         const IDLE: Duration = Duration::from_secs(60);
         self.shared.open("maintain")?;
         if !leading {
+            self.shared.upkeep.ends();
             return Ok(IDLE);
         }
         let (mut next, mut first) = (IDLE, None);
-        let queues = self.shared.all_queues("maintain").await?;
+        let queues = self.shared.kept_queues().await?;
         self.shared.rounds.keep(&queues);
         for queue in queues {
+            if let Some(left) = self.shared.upkeep.rests(&queue) {
+                next = next.min(left);
+                continue;
+            }
             // What one queue suffers from must not stop the upkeep of the others.
             match self.keep_up(&queue).await {
                 Ok(due) => next = next.min(due.unwrap_or(IDLE)),
@@ -641,8 +721,12 @@ impl QueueProvider for RedisProvider {
     async fn close(&self) -> Result<()> {
         self.shared.closed.send_replace(true);
         self.shared.lines.close();
+        self.shared.upkeep.ends();
         self.shared.wakes.close().await;
-        Ok(())
+        match &self.spool {
+            Some(spool) => spool.close().await,
+            None => Ok(()),
+        }
     }
 }
 

@@ -301,10 +301,9 @@ pub(crate) struct Past {
 }
 
 /// `next` is the epoch of a job to which nothing has happened.
-pub(crate) fn read_claim(bytes: Bytes, next: u64) -> Result<Claim, Broken> {
-    let mut row = Reader(bytes);
+pub(crate) fn read_claim(row: &mut Reader, next: u64) -> Result<Claim, Broken> {
     let id = row.id()?;
-    if row.0.is_empty() {
+    if row.u8()? == 0 {
         return Ok(Claim { id, epoch: next, past: None });
     }
     let epoch = row.u64()?;

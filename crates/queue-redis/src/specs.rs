@@ -6,7 +6,7 @@ use std::{
 };
 
 use queue_core::{Error, ErrorCode, QueueName, QueueSpec, Result, config::defaults};
-use redis::Value;
+use redis::{RedisResult, Value};
 
 use crate::{
     SCHEME, fault,
@@ -70,6 +70,11 @@ impl Specs {
 
     pub(crate) fn forget(&self, queue: &QueueName) {
         self.lock().remove(queue);
+    }
+
+    /// As it was known last.
+    pub(crate) fn cached(&self, queue: &QueueName) -> Option<Known> {
+        self.lock().get(queue).cloned()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<QueueName, Known>> {
@@ -137,10 +142,9 @@ impl Specs {
         let fail = |error: redis::RedisError| fault::of(&error, "declare").on(&spec.name);
         if let Some(known) = self.find(link, layout, &spec.name).await?.filter(|known| !known.born.is_empty()) {
             // Whoever declared it may have died before it was in the list; a server that is full takes nothing more.
-            let index = redis::cmd("ZADD").arg(layout.queues()).arg(0).arg(spec.name.as_str()).take();
-            match link.ask(&index).await {
+            match list(link, layout, &spec.name).await {
                 Err(error) if error.code() == Some("OOM") => {}
-                other => other.map(drop).map_err(fail)?,
+                other => other.map_err(fail)?,
             }
             return Ok((known, false));
         }
@@ -148,8 +152,7 @@ impl Specs {
         let broken = |what| fault::broken(what, "declare").on(&spec.name);
         let answer = items(answer).map_err(broken)?;
         let [stands, born, is_new] = <[Value; 3]>::try_from(answer).map_err(|_| broken("three values are missing"))?;
-        let index = redis::cmd("ZADD").arg(layout.queues()).arg(0).arg(spec.name.as_str()).take();
-        link.ask(&index).await.map_err(fail)?;
+        list(link, layout, &spec.name).await.map_err(fail)?;
         let is_new = is_new == Value::Int(1);
         if is_new {
             shards::tell_watched(link, layout, &base).await.map_err(fail)?;
@@ -180,4 +183,13 @@ fn read(layout: &Layout, value: Value, born: &Value, queue: &QueueName) -> Resul
         _ => Arc::default(),
     };
     Ok(Known::new(layout, spec, text.to_vec().into(), born))
+}
+
+/// Puts it into the list of queues. Who leads is called where it is new there, as his own list may be half a minute old.
+async fn list(link: &Link, layout: &Layout, queue: &QueueName) -> RedisResult<()> {
+    let listed = link.ask(redis::cmd("ZADD").arg(layout.queues()).arg(0).arg(queue.as_str())).await?;
+    if listed == Value::Int(1) && !link.is_cluster() {
+        link.ask(redis::cmd("ZADD").arg(layout.declared()).arg(0).arg("0")).await?;
+    }
+    Ok(())
 }

@@ -22,6 +22,7 @@ use crate::{
     scripts,
     shards::{self, Found},
     specs::Known,
+    upkeep::CALLABLE,
 };
 
 /// Parts of a walk that one question takes at most.
@@ -37,6 +38,8 @@ pub(crate) struct RedisStore {
 pub(crate) struct Ticked {
     pub(crate) forgotten: usize,
     pub(crate) next: Duration,
+    /// Nothing runs, and whatever begins calls.
+    pub(crate) rests: bool,
 }
 
 fn tick_arguments(known: &Known, retention: &Retention, most: usize) -> Vec<Vec<u8>> {
@@ -86,19 +89,27 @@ impl Shared {
             .ok_or_else(|| fault::broken("an answer is missing", "maintain").on(&known.spec.name))
     }
 
-    /// All shards by the queue's own declaration: when it is worth going on; `None` where another stands now, or none.
-    pub(crate) async fn tick_all(&self, known: &Known, most: usize) -> Result<Option<Duration>> {
+    /// All shards by the queue's own declaration: what came of it altogether; `None` where another stands now, or none.
+    pub(crate) async fn tick_all(&self, known: &Known, most: usize) -> Result<Option<Ticked>> {
         // What one suffers from stops no other.
         let parts = known.parts().iter().map(|shard| self.tick_as_declared(shard, most));
         let ticked = futures_util::future::join_all(parts).await.into_iter();
         let ticked: Option<Vec<Ticked>> = ticked.collect::<Result<_>>()?;
-        Ok(ticked.and_then(|ticked| ticked.iter().map(|ticked| ticked.next).min()))
+        let both = |one: Ticked, other: Ticked| Ticked {
+            forgotten: one.forgotten + other.forgotten,
+            next: one.next.min(other.next),
+            rests: one.rests && other.rests,
+        };
+        Ok(ticked.and_then(|ticked| ticked.into_iter().reduce(both)))
     }
 
     /// By the queue's own declaration; `None` where another stands now, or none.
     pub(crate) async fn tick_as_declared(&self, known: &Known, most: usize) -> Result<Option<Ticked>> {
         let mut arguments = tick_arguments(known, &known.spec.retention, most);
         arguments.push(known.text.to_vec());
+        if !self.link.is_cluster() {
+            arguments.push(record::millis(CALLABLE).to_string().into_bytes());
+        }
         self.tick_with(known, arguments).await
     }
 
@@ -118,7 +129,8 @@ impl Shared {
             (false, Ok(next)) => Duration::from_millis(next).min(idle),
             (false, Err(_)) => idle,
         };
-        Ok(Some(Ticked { forgotten: usize::try_from(forgotten).unwrap_or(0), next }))
+        let rests = *more == Value::Int(2);
+        Ok(Some(Ticked { forgotten: usize::try_from(forgotten).unwrap_or(0), next, rests }))
     }
 
     pub(crate) async fn all_queues(&self, operation: &'static str) -> Result<Vec<QueueName>> {
@@ -331,12 +343,7 @@ impl JobStore for RedisStore {
     }
 
     async fn lead(&self, role: &str, candidate: &str, term: Duration) -> Result<Option<Leadership>> {
-        let arguments = [candidate.to_owned(), record::millis(term).to_string()];
-        let answer = self.shared.link.run(&scripts::LEAD, self.shared.layout.role(role), &arguments).await;
-        let answer = answer.map_err(|error| fault::of(&error, "lead"))?;
-        let epoch = number(&answer).map_err(|what| fault::broken(what, "lead"))?;
-        let epoch = u64::try_from(epoch).ok().filter(|epoch| *epoch > 0);
-        Ok(epoch.map(|epoch| Leadership { epoch, remaining: term }))
+        self.shared.lead(role, candidate, term).await
     }
 }
 

@@ -297,6 +297,9 @@ async fn parks_agree_with_the_parked() {
     rig.by_hand::<i64>(&[b"ZADD", b"q:k", b"9", b"key", b"4", b"orphan"]).await;
     rig.maintain().await;
     assert_eq!(rig.provider.admin().parked(&rig.queue, 9).await.unwrap(), [(key.clone(), 2)]);
+    rig.by_hand::<i64>(&[b"DEL", b"q:k", b"q:k:key"]).await;
+    rig.maintain().await;
+    assert_eq!(rig.provider.admin().parked(&rig.queue, 9).await.unwrap(), [(key.clone(), 2)]);
     assert_eq!(rig.provider.unpark(&rig.queue, &key, 9).await.unwrap(), 2);
     assert_eq!(rig.take_all().await, parked);
 }
@@ -454,6 +457,34 @@ async fn a_queue_whose_upkeep_fails_stops_no_other() {
     }
     rig.maintain().await;
     assert_eq!(rig.stats().await, right);
+}
+
+#[tokio::test]
+async fn a_finished_or_parked_job_that_cannot_be_read_stays_where_it_is() {
+    let mut rig = rig!();
+    let mut spec = QueueSpec::new(rig.queue.clone());
+    spec.retention.count = 0;
+    rig.provider.drop_queue(&rig.queue, false).await.unwrap();
+    rig.provider.declare(&spec).await.unwrap();
+    rig.consume_anew().await;
+    let key = ParkKey("key".into());
+    let jobs = [rig.published().await, rig.published().await, rig.published().await, rig.published().await];
+    for disposition in [complete(), complete(), park(&key), park(&key)] {
+        let delivery = rig.take().await.unwrap();
+        assert!(rig.settle(&delivery, disposition).await.is_settled());
+    }
+    for job in [&jobs[0], &jobs[2]] {
+        rig.by_hand::<i64>(&[b"HSET", b"q:s", job.id.as_bytes(), STRANGE]).await;
+    }
+    rig.maintain().await;
+    assert_eq!(rig.by_hand::<Vec<Vec<u8>>>(&[b"LRANGE", b"q:c", b"0", b"-1"]).await, [jobs[0].id.as_bytes().to_vec()]);
+    assert_eq!(rig.by_hand::<i64>(&[b"HEXISTS", b"q:j", jobs[0].id.as_bytes()]).await, 1, "it is kept");
+    assert_eq!(rig.by_hand::<i64>(&[b"HEXISTS", b"q:j", jobs[1].id.as_bytes()]).await, 0, "the other was forgotten");
+
+    assert_eq!(rig.provider.unpark(&rig.queue, &key, 9).await.unwrap(), 1, "the one that can be read");
+    assert_eq!(rig.take_all().await, [jobs[3].id]);
+    let parked = rig.by_hand::<Vec<Vec<u8>>>(&[b"ZRANGE", b"q:k:key", b"0", b"-1"]).await;
+    assert_eq!(parked, [jobs[2].id.as_bytes().to_vec()]);
 }
 
 #[tokio::test]

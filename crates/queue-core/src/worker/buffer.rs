@@ -40,7 +40,8 @@ impl Buffer {
     pub(super) fn fill(&self, jobs: impl IntoIterator<Item = Arc<Held>>) {
         let mut waiting = self.lock();
         waiting.jobs.extend(jobs);
-        let idle = waiting.idle;
+        // One job needs one slot: a second one would be woken on another thread, and for nothing.
+        let idle = waiting.idle.min(waiting.jobs.len());
         drop(waiting);
         self.wake(idle);
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::join_all};
 
 use super::{held::Held, pool::Pool, run::panic_text};
 use crate::{
@@ -59,13 +59,16 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Thirty seconds of asking; then the job is left to its lease, so that a settlement which never succeeds holds it not for ever.
 const TRIES: u32 = 300;
 
+/// So many batches are settled at the same time: the provider has another while the answer to one is on its way.
+const AT_ONCE: usize = 3;
+
 /// Settles until every slot is gone and everything is settled. A batch is what came while the last one was under way: alone at
 /// low load, full at high load, and never waiting for company.
 pub(super) async fn complete(pool: Arc<Pool>) {
     let mut batch = Vec::with_capacity(defaults::SETTLE_BATCH);
     let mut open: Vec<Finished> = Vec::new();
     loop {
-        let room = defaults::SETTLE_BATCH;
+        let room = AT_ONCE * defaults::SETTLE_BATCH;
         if open.is_empty() {
             if !pool.buffer.wait_and_drain(&mut batch, room).await {
                 return;
@@ -78,8 +81,12 @@ pub(super) async fn complete(pool: Arc<Pool>) {
         open.append(&mut batch);
         let mut again = Vec::new();
         while !open.is_empty() {
-            let next = open.split_off(open.len().min(defaults::SETTLE_BATCH));
-            again.append(&mut settle(&pool, std::mem::replace(&mut open, next)).await);
+            let mut parts = Vec::with_capacity(AT_ONCE);
+            while parts.len() < AT_ONCE && !open.is_empty() {
+                let next = open.split_off(open.len().min(defaults::SETTLE_BATCH));
+                parts.push(settle(&pool, std::mem::replace(&mut open, next)));
+            }
+            again.extend(join_all(parts).await.into_iter().flatten());
         }
         open = again;
     }

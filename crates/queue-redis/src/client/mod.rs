@@ -76,8 +76,17 @@ impl RedisClusterClient {
     /// # Errors
     /// `CONFIG` for options that contradict each other, a version before 7.0, a read-only replica, and with
     /// [`strict`](ClientOptions::strict) for whatever would only be warned of; `UNSUPPORTED` for
-    /// [`FailoverMode::AirgapSafe`]; `AUTHENTICATION`, `UNAVAILABLE`, `TIMEOUT`.
+    /// [`FailoverMode::AirgapSafe`], which needs jobs and not commands: connect a [`RedisProvider`](crate::RedisProvider);
+    /// `AUTHENTICATION`, `UNAVAILABLE`, `TIMEOUT`.
     pub async fn connect(options: ClientOptions, env: &Env) -> Result<Self> {
+        if options.failover == FailoverMode::AirgapSafe {
+            let instead = "a command cannot be kept for later: connect a provider with a `spool`, which keeps jobs";
+            return Err(Error::unsupported(SCHEME, "failover `airgap-safe`", instead));
+        }
+        Self::connect_for_jobs(options, env).await
+    }
+
+    pub(crate) async fn connect_for_jobs(options: ClientOptions, env: &Env) -> Result<Self> {
         check(&options)?;
         let topology = Topology::new(options, Told::new());
         let random = Arc::clone(&env.random);
@@ -123,6 +132,10 @@ impl RedisClusterClient {
         self.inner().topology.told.listen()
     }
 
+    pub(crate) fn tell(&self, event: ClientEvent) {
+        self.inner().topology.told.tell(event);
+    }
+
     /// Numbers of this moment.
     #[must_use]
     pub fn stats(&self) -> ClientStats {
@@ -153,10 +166,6 @@ impl RedisClusterClient {
 fn check(options: &ClientOptions) -> Result<()> {
     let refuse = |message: &'static str| Err(Error::new(ErrorCode::Config, message).at("connect").by(SCHEME));
     let (cluster, pool) = (matches!(options.servers, Servers::Cluster(_)), &options.pool);
-    if options.failover == FailoverMode::AirgapSafe {
-        let instead = "the spool that would keep writes meanwhile is not built yet: use `automatic` or `manual`";
-        return Err(Error::unsupported(SCHEME, "failover `airgap-safe`", instead));
-    }
     if cluster && options.failover == FailoverMode::Manual {
         return refuse("a cluster fails over by itself: `manual` is for Sentinel and for a list of nodes");
     }

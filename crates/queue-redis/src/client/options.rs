@@ -128,7 +128,8 @@ pub enum FailoverMode {
     Automatic,
     /// Stay, and wait for [`switch`](super::RedisClusterClient::switch): a person decides.
     Manual,
-    /// Keep writes here meanwhile. Refused until the spool is built.
+    /// As automatic, and what is published while no server takes writes is kept in a [`spool`](crate::RedisOptions::spool) on this
+    /// machine, accepted, and handed on later.
     AirgapSafe,
 }
 

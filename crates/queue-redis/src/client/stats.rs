@@ -32,6 +32,16 @@ pub enum ClientEvent {
         /// Which.
         server: Address,
     },
+    /// What is published to a queue is kept in the spool from now on.
+    Spooling {
+        /// Which queue.
+        queue: Box<str>,
+    },
+    /// It goes to Redis again; what was kept of it follows.
+    Connected {
+        /// Which queue.
+        queue: Box<str>,
+    },
     /// The primary is another one, and the mode is manual: somebody has to switch.
     SwitchNeeded {
         /// Where the Sentinels say that it is.
@@ -89,6 +99,10 @@ impl Told {
                 tracing::warn!(%server, "a Redis server was lost");
             }
             ClientEvent::SwitchNeeded { to } => tracing::warn!(%to, "the primary is another one: switch to it"),
+            ClientEvent::Spooling { queue } => {
+                tracing::warn!(%queue, "Redis is away: the spool keeps what is published")
+            }
+            ClientEvent::Connected { queue } => tracing::info!(%queue, "Redis is there again"),
             event => tracing::debug!(?event, "Redis"),
         }
         // Nobody listens: that is no error.

@@ -39,7 +39,7 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) async fn connect(options: ClientOptions, env: &Env) -> Result<Self> {
-        Ok(Self { client: RedisClusterClient::connect(options, env).await? })
+        Ok(Self { client: RedisClusterClient::connect_for_jobs(options, env).await? })
     }
 
     pub(crate) fn client(&self) -> &RedisClusterClient {

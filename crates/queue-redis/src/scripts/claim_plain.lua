@@ -2,12 +2,25 @@
 -- KEYS, ARGV and answer as there. Nothing is special where no time has come (delay, lease, expiry), no job went back to the head of its line,
 -- nobody watches, and no job among those taken has expired in the line or cannot be read.
 -- O(1) a job, O(log n) for its lease; n jobs are leased or wait for a time. Ten commands a call or a few more, whatever the number of jobs.
-local popped
+
+-- Bytes of records in one answer, unless its first job has more: a longer one would keep everybody else waiting.
+local BYTES = 4194304
+-- Ids taken from their lines, and which: { up to which of the ids, the line }.
+local popped, lines
+
+-- Puts those from the given one on back to the front of their lines, in their order.
+local function give_back(ids, from, lines)
+  for line = #lines, 1, -1 do
+    local before = line > 1 and lines[line - 1][1] or 0
+    for n = lines[line][1], math.max(before + 1, from), -1 do redis.call('LPUSH', lines[line][2], ids[n]) end
+  end
+end
+
 do
   local call, base, most = redis.call, KEYS[1], tonumber(ARGV[1])
   local clock = call('TIME')
   local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-  local n = call('HMGET', base .. 'n', 'watched', 'paused', 'sleeping', 'p', 'r', 'ticket', 'born')
+  local n = call('HMGET', base .. 'n', 'watched', 'paused', 'sleeping', 'p', 'r', 'ticket', 'born', 'tick')
   if n[2] == '1' then return { -1, 1, 0 } end
   local pending, running = tonumber(n[4] or 0), tonumber(n[5] or 0)
   -- As `tickets` gives them.
@@ -17,6 +30,7 @@ do
     and (call('EXISTS', base .. 'h', base .. 'x') == 0 or call('EXISTS', base .. 'h') == 0 and call('ZCOUNT', base .. 'x', '-inf', now) == 0)
   if plain then
     local r, ids = base .. 'r', nil
+    lines = {}
     repeat
       local lane = call('LMPOP', 15, r .. 15, r .. 14, r .. 13, r .. 12, r .. 11, r .. 10, r .. 9, r .. 8, r .. 7, r .. 6, r .. 5, r .. 4,
         r .. 3, r .. 2, r .. 1, 'LEFT', 'COUNT', most - (ids and #ids or 0))
@@ -25,6 +39,7 @@ do
       elseif lane then
         ids = lane[2]
       end
+      if lane then lines[#lines + 1] = { #ids, lane[1] } end
       -- Another lane is asked only where there is more; of those counted as pending some may be parked.
     until not lane or #ids >= math.min(most, pending)
     if not ids then
@@ -38,14 +53,22 @@ do
     local times, who = pack('<I6I6I6', now, now, ends), pack('<Bc0', #worker, worker)
     local tail = times .. pack('<I8I8', 0, 0) .. who
     local once, first_attempt = pack('<I2I2', 1, 0), pack('<I4I4', 1, 0)
-    local answer, rows, leases, taken, seen, heads = { -1, 0, epoch }, { base .. 's' }, { base .. 't' }, 0, {}, {}
+    -- A number would be written out anew for each.
+    ends = string.format('%.0f', ends)
+    local rows, leases, claims, answer, taken, seen, heads = { base .. 's' }, {}, {}, { -1, 0, epoch, '' }, 0, {}, {}
+    local bytes, beyond = 0, #ids + 1
     for n = 1, #ids do
       local id, record, state = ids[n], records[n], states[n]
       -- What was cancelled, purged or forgotten since it lined up is passed over.
       if record and not seen[id] then
+        local size = #record
         -- The shortest record and status there are; what is shorter nobody wrote here.
-        if #record < 26 or byte(record) ~= 1 or state and #state < 60 then
+        if size < 26 or byte(record) ~= 1 or state and #state < 60 then
           plain = false
+          break
+        end
+        if taken > 0 and bytes + size > BYTES then
+          beyond = n
           break
         end
         local _, flags, priority = byte(record, 1, 3)
@@ -53,7 +76,7 @@ do
           plain = false
           break
         end
-        local fence, head, claim, tail = epoch + taken + 1, nil, id, tail
+        local fence, head, claim, tail = epoch + taken + 1, nil, '\0', tail
         if not state then
           local attempts = sub(record, 16, 19)
           if flags >= 4 then
@@ -80,24 +103,43 @@ do
             head = char(4, flags - flags % 2, priority) .. attempts
             -- Whoever lost the answer to the last settlement may ask for it again.
             tail = times .. sub(state, 44, 59) .. who
-            claim = id .. pack('<I8', fence) .. attempts .. char(flags % 4 >= 2 and 1 or 0)
+            claim = pack('<BI8', 1, fence) .. attempts .. char(flags % 4 >= 2 and 1 or 0)
           end
         end
         if head then
           seen[id] = true
           taken = taken + 1
-          rows[2 * taken], rows[2 * taken + 1] = id, head .. pack('<I8I6', fence, fence) .. tail
-          leases[2 * taken], leases[2 * taken + 1] = ends, id
-          answer[2 * taken + 2], answer[2 * taken + 3] = claim, record
+          bytes = bytes + size
+          local two = 2 * taken
+          rows[two], rows[two + 1] = id, head .. pack('<I8I6', fence, fence) .. tail
+          leases[two + 2], leases[two + 3] = ends, id
+          claims[two - 1], claims[two] = id, claim
+          answer[taken + 4] = record
         end
       end
     end
     if plain and taken > 0 then
       call('HSET', unpack(rows))
-      call('ZADD', unpack(leases))
+      -- A set that is new and small would be kept as one string, through which Redis goes for each entry. It is not where the first is long.
+      if first then
+        leases[3] = base .. 't'
+        call('ZADD', unpack(leases, 3))
+      else
+        local long = string.rep('-', 65)
+        leases[1], leases[2], leases[3] = base .. 't', ends, long
+        call('ZADD', unpack(leases))
+        call('ZREM', base .. 't', long)
+      end
       call('HSET', base .. 'n', 'p', pending - taken, 'r', running + taken, 'ticket', epoch + taken)
+      give_back(ids, beyond, lines)
       -- What it left is for somebody else.
-      if taken == most and tonumber(n[3] or 0) > now then call('ZADD', base .. 'm', 0, '0') end
+      if (taken == most or beyond <= #ids) and tonumber(n[3] or 0) > now then call('ZADD', base .. 'm', 0, '0') end
+      -- Who maintains the queue is called: it rests no more.
+      if tonumber(n[8] or 0) > now then
+        call('ZADD', base .. 'v', 0, '0')
+        call('HDEL', base .. 'n', 'tick')
+      end
+      answer[4] = table.concat(claims)
       return answer
     end
     popped = ids

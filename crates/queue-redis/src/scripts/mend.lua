@@ -112,6 +112,8 @@ local function look(id, s, row, timed, heads)
       call('ZADD', B .. 'k:' .. key, s.rank, id)
       repaired()
     end
+    -- Counted when the keys have their turn.
+    if key then call('ZADD', B .. 'k', 'NX', 0, key) end
   end
 end
 

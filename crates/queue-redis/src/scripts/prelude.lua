@@ -10,9 +10,10 @@
 -- u  HASH  unique key -> id .. until (0: until it is finished)                    w  ZSET  unique keys by the end of their window
 -- d  ZSET  dead ids by death            c  LIST  other finished ids by end
 -- a, b  HASH  ids forgotten by retention, lately and before -> note: epoch .. print of the last settlement
--- y, z  HASH  the same of ids that are not kept (untracked), lately and before
+-- y, z  HASH  the same of ids that are not kept (untracked), lately and before   l  LIST of id .. note of many at once, in one string
 -- k  ZSET  park keys by how many        k:KEY  ZSET  parked ids by rank
 -- n  HASH  counters                     m  ZSET  a marker that wakes one sleeper  e  STREAM  events
+-- v  ZSET  the same for who maintains the queue
 --
 -- A script reads and checks first and writes last: what it changes gathers in tables and is written by `flush`.
 local call, pack, unpick = redis.call, struct.pack, struct.unpack
@@ -98,7 +99,9 @@ local ONLY_RESULT = 2 ^ 40
 local TICKETS = 64
 
 local delta, rows, dropped, timers, untimed, lanes, told, over, bare, unending, gone, notes
-local watched, sleeping, paused, ticket, born
+local watched, sleeping, paused, ticket, born, resting
+-- Jobs came in that expire.
+local expiring
 local ready
 
 -- Turns to a queue. Whatever was changed of another must be flushed before.
@@ -106,9 +109,10 @@ local function turn_to(base)
   B = base
   delta, rows, dropped, timers, untimed, lanes, told, ready = {}, {}, {}, {}, {}, {}, {}, 0
   over, bare, unending, gone, notes = {}, {}, {}, {}, {}
-  local switches = call('HMGET', B .. 'n', 'watched', 'sleeping', 'paused', 'ticket', 'born')
+  local switches = call('HMGET', B .. 'n', 'watched', 'sleeping', 'paused', 'ticket', 'born', 'tick')
   watched = tonumber(switches[1] or 0) > now
   sleeping = tonumber(switches[2] or 0) > now
+  resting, expiring = tonumber(switches[6] or 0) > now, false
   paused = switches[3] == '1'
   born = switches[5]
   -- Given once, and never again even where a failover lost the last of them: tickets keep up with the clock, 64 a millisecond, and so outrun all
@@ -307,6 +311,7 @@ local function admit(new, max_len, follows)
   end
   if #records > 0 then call('HSET', B .. 'j', unpack(records)) end
   if #ending > 0 then call('ZADD', B .. 'x', unpack(ending)) end
+  expiring = expiring or #ending > 0
   return answers
 end
 
@@ -355,6 +360,12 @@ local function flush()
   end
   for _, event in ipairs(told) do
     call('XADD', B .. 'e', 'MAXLEN', '~', 4096, '*', 'j', event[1], 'w', event[2], 'a', event[3], 'k', event[4], 't', now)
+  end
+  -- Who maintains the queue has something to do in it from now on.
+  if resting and (#rows > 0 or #timers > 0 or #over > 0 or expiring) then
+    call('ZADD', B .. 'v', 0, '0')
+    call('HDEL', B .. 'n', 'tick')
+    resting = false
   end
   -- Who sleeps until a timer must know of an earlier one.
   if sleeping and (ready > 0 or #timers > 0) and not paused then call('ZADD', B .. 'm', 0, '0') end

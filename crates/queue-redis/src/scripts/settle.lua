@@ -1,12 +1,24 @@
 -- Ends claims.
 -- ARGV: tracked (1 or 0); how many follow-ups there are; then for each settlement: id, packed head with value after it (result, error or park
--- key), and for each of its follow-ups the base of its queue's keys, the queue's incarnation, packed head, body.
+-- key), and for each of its follow-ups the base of its queue's keys, the queue's incarnation, packed head, body. Where all are completed, without
+-- follow-ups: nothing for their number, then one argument, for each id, epoch, print, size and result with its length before it.
 -- Answers one letter each: S settled, A the same was settled before, C another was, L the lease was lost.
 -- O(1) each, O(log n) for what waits for a time.
 local COMPLETE, RETRY, RELEASE, PARK, BURY, CANCEL, EXPIRE = 1, 2, 3, 4, 5, 6, 7
 local tracked = ARGV[1] == '1'
 
 local items, at = {}, 3
+if ARGV[2] == '' then
+  local all, place = ARGV[3], 1
+  while place <= #all do
+    local item, size, length = { how = COMPLETE, after = 0, follow_ups = {} }, nil, nil
+    item.id, item.epoch, item.print, size, length, place = unpick('<c16I8c8I4I4', all, place)
+    item.value = all:sub(place, place + length - 1)
+    place = place + length
+    items[#items + 1] = item
+  end
+  at = 4
+end
 while at <= #ARGV do
   local item = { id = ARGV[at], follow_ups = {} }
   local follow_ups, size, value
@@ -21,11 +33,20 @@ while at <= #ARGV do
   items[#items + 1] = item
 end
 
+-- What is remembered of an untracked job that was settled with many others.
+local function noted_with_others(id)
+  for _, notes in ipairs(call('LRANGE', B .. 'l', 0, -1)) do
+    for place = 1, #notes, 32 do
+      if notes:sub(place, place + 15) == id then return notes:sub(place + 16, place + 31) end
+    end
+  end
+end
+
 local function stale(item, s)
   -- None was ever settled under epoch 0: that stands where nothing was.
   if s and item.epoch > 0 and s.settled == item.epoch then return s.print == item.print and 'A' or 'C' end
   if s then return 'L' end
-  local noted = call('HGET', B .. 'y', item.id) or call('HGET', B .. 'z', item.id) or forgotten_of({ item.id })[1]
+  local noted = call('HGET', B .. 'y', item.id) or call('HGET', B .. 'z', item.id) or forgotten_of({ item.id })[1] or noted_with_others(item.id)
   if not noted or unpick('<I8', noted) ~= item.epoch then return 'L' end
   return noted:sub(9) == item.print and 'A' or 'C'
 end

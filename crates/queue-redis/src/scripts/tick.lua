@@ -1,10 +1,12 @@
 -- What time and retention owe the queue, a part of it.
 -- ARGV: tracked (1 or 0), how many at most; retention: age in ms, count, bytes, age of the dead in ms;
--- and the declaration from which these follow, if it is to be made sure that it still stands.
--- Answers nothing where it does not; else { how many were forgotten, ms until it is worth coming again or -1, 1 if there is more to do now }.
+-- and the declaration from which these follow, if it is to be made sure that it still stands; for how long a queue that rests calls, in ms.
+-- Answers nothing where it does not; else { how many were forgotten, ms until it is worth coming again or -1, 1 if there is more to do now, 2 if
+-- nothing runs and whatever begins will call }.
 if ARGV[7] and call('GET', B .. 'spec') ~= ARGV[7] then return {} end
 local tracked, most = ARGV[1] == '1', tonumber(ARGV[2])
 local age, kept, bytes, dead_age = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+resting = false
 local more = advance(most, tracked)
 
 for _, key in ipairs(call('ZRANGEBYSCORE', B .. 'w', '-inf', now, 'LIMIT', 0, most)) do
@@ -32,11 +34,14 @@ local left, held = call('LLEN', B .. 'c'), tonumber(call('HGET', B .. 'n', 'fbyt
 if first and (left > kept or held > bytes or not ended or ended + age <= now) then
   local ids, gone_from_line = call('LRANGE', B .. 'c', 0, most - 1), 0
   local states = call('HMGET', B .. 's', unpack(ids))
-  local freed, finished = 0, 0
+  local freed, finished, strange = 0, 0, {}
   for n = 1, #ids do
     local id, state = ids[n], states[n]
     local was, flags = (state and #state >= 60 and state or '\0\0'):byte(1, 2)
-    if was > RUNNING and was ~= DEAD then
+    if state and (#state < 60 or not COUNTER[was]) then
+      -- It stays, behind the others, for who can read it.
+      strange[#strange + 1] = id
+    elseif was > RUNNING and was ~= DEAD then
       -- As `read_status` would have them: changed, and turn, where what it holds stands.
       local changed, size = unpick('<I6', state, 26), unpick('<I6', state, 38)
       if left <= kept and held <= bytes and changed + age > now then break end
@@ -60,6 +65,7 @@ if first and (left > kept or held > bytes or not ended or ended + age <= now) th
   count('c', -finished)
   forgotten = finished
   if gone_from_line > 0 then call('LPOP', B .. 'c', gone_from_line) end
+  if #strange > 0 then call('RPUSH', B .. 'c', unpack(strange)) end
 end
 
 local dead = call('ZRANGEBYSCORE', B .. 'd', '-inf', now - dead_age, 'LIMIT', 0, math.max(0, most - forgotten))
@@ -85,4 +91,13 @@ ended = first_end()
 consider(ended and ended + age)
 local first_dead = call('ZRANGE', B .. 'd', 0, 0, 'WITHSCORES')[2]
 consider(first_dead and first_dead + dead_age)
-return { forgotten, soonest, (more or forgotten >= most) and 1 or 0 }
+-- Not where something is due within the second in which who maintains comes again anyway.
+local state = (more or forgotten >= most) and 1 or 0
+local callable = tonumber(ARGV[8] or 0)
+if state == 0 and callable > 0 and (soonest < 0 or soonest >= 1000) and tonumber(call('HGET', B .. 'n', 'r') or 0) <= 0 then
+  state = 2
+  call('HSET', B .. 'n', 'tick', now + callable)
+else
+  call('HDEL', B .. 'n', 'tick')
+end
+return { forgotten, soonest, state }

@@ -196,7 +196,7 @@ impl Inner {
             if asked.is_empty() {
                 break;
             }
-            let answers = self.run(&scripts::REDRIVE, &part.queue, &arguments, "redrive").await?;
+            let answers = self.promise(&scripts::REDRIVE, &part.queue, &arguments, "redrive").await?;
             for ((at, staged), answer) in asked.into_iter().zip(answers) {
                 let answer = link::bytes(answer).map_err(broken)?;
                 match answer.split_first() {

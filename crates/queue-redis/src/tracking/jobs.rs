@@ -1,7 +1,5 @@
 //! Records, as everyone may read and command them.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use queue_core::{
     Error, ErrorCode, QueueName, Result,
@@ -168,7 +166,7 @@ impl Inner {
         for part in by_queue(jobs.iter().map(|job| Some(&job.queue))) {
             let mut arguments: Vec<&[u8]> = vec![b"0", &request];
             arguments.extend(part.items.iter().map(|item| jobs[*item].id.as_bytes().as_slice()));
-            match self.run(&scripts::CANCEL, &part.queue, &arguments, "cancel").await {
+            match self.promise(&scripts::CANCEL, &part.queue, &arguments, "cancel").await {
                 Err(error) => answers.put(&part, vec![Err(error); part.items.len()]),
                 Ok(letters) => answers.put(&part, letters.into_iter().map(|letter| cancelled(letter, &part.queue))),
             }
@@ -219,12 +217,6 @@ impl Inner {
             }
         }
         Ok(evicted)
-    }
-
-    pub(super) async fn lead(&self, role: &str, candidate: &str, term: Duration) -> Result<i64> {
-        let arguments = [candidate.to_owned(), millis(term).to_string()];
-        let answer = self.shared.link.run(&crate::scripts::LEAD, self.shared.layout.role(role), &arguments).await;
-        link::number(&answer.map_err(|error| fault::of(&error, "lead"))?).map_err(|what| fault::broken(what, "lead"))
     }
 }
 

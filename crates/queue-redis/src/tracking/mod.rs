@@ -3,6 +3,7 @@
 mod admin;
 mod claim;
 mod jobs;
+mod mend;
 mod numbers;
 mod parts;
 mod scripts;
@@ -14,7 +15,7 @@ mod wire;
 
 use std::sync::Arc;
 
-use queue_core::{Env, QueueName, Result, job::JobId};
+use queue_core::{Env, QueueName, Result, job::JobId, provider::Durability};
 use redis::{Script, Value};
 
 use crate::{
@@ -35,18 +36,30 @@ pub struct RedisTracking {
 struct Inner {
     shared: Arc<Shared>,
     numbers: Numbers,
+    rounds: mend::Rounds,
+    silent: sweep::Walks,
+    durability: Option<Durability>,
 }
 
 impl RedisTracking {
     /// Opens the store of this prefix; whoever else opens it has the same one.
     ///
     /// # Errors
-    /// `CONFIG` for a URL that is none, `AUTHENTICATION`, `UNAVAILABLE`.
+    /// `CONFIG` for a URL that is none, `UNSUPPORTED` for a [`durability`](RedisOptions::durability) that this Redis cannot give,
+    /// `AUTHENTICATION`, `UNAVAILABLE`.
     pub async fn connect(options: &RedisOptions, env: &Env) -> Result<Self> {
         // Apart from the queues of a provider that has the same prefix.
         let layout = Layout::new(&format!("{}:track", options.prefix));
         let shared = Box::pin(Shared::connect(options, layout, env)).await?;
-        Ok(Self { inner: Arc::new(Inner { shared: Arc::new(shared), numbers: Numbers::default() }) })
+        shared.assure(options.durability)?;
+        let inner = Inner {
+            shared: Arc::new(shared),
+            numbers: Numbers::default(),
+            rounds: mend::Rounds::default(),
+            silent: sweep::Walks::default(),
+            durability: options.durability,
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 }
 
@@ -64,6 +77,19 @@ impl Inner {
         operation: &'static str,
     ) -> Result<Vec<Value>> {
         let answer = self.shared.link.run(script, self.base(queue), arguments).await;
+        let answer = answer.map_err(|error| fault::of(&error, operation).on(queue))?;
+        items(answer).map_err(|what| fault::broken(what, operation).on(queue))
+    }
+
+    /// The same of a change that is promised to somebody: as safe as the store is to be.
+    async fn promise(
+        &self,
+        script: &Script,
+        queue: &QueueName,
+        arguments: &[impl AsRef<[u8]>],
+        operation: &'static str,
+    ) -> Result<Vec<Value>> {
+        let answer = self.shared.link.run_assured(script, self.base(queue), arguments, self.durability).await;
         let answer = answer.map_err(|error| fault::of(&error, operation).on(queue))?;
         items(answer).map_err(|what| fault::broken(what, operation).on(queue))
     }
@@ -87,8 +113,11 @@ impl Inner {
         let mut picked = Vec::new();
         while let (Some(id), Some(row)) = (pairs.next(), pairs.next()) {
             let id = link::bytes(id).and_then(|id| crate::record::read_id(&id)).map_err(broken)?;
-            let row = link::bytes(row).and_then(wire::Row::read).map_err(broken)?;
-            picked.extend(row.and_then(|row| pick(id, row)));
+            match link::bytes(row).and_then(wire::Row::read) {
+                Ok(row) => picked.extend(row.and_then(|row| pick(id, row))),
+                // It stays for who can.
+                Err(what) => tracing::warn!(%queue, job = %id, what, operation, "a row cannot be read"),
+            }
         }
         Ok((picked, next))
     }

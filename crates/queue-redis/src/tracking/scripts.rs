@@ -35,6 +35,7 @@ scripts! {
     STATS = "stats.lua";
     CONTROL = "control.lua";
     DROP = "drop.lua";
+    MEND = "mend.lua";
 }
 
 /// The one that needs no queue.

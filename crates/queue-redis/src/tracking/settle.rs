@@ -47,7 +47,7 @@ impl Inner {
         let mut elsewhere = Vec::new();
         for part in by_queue(queues.iter().map(Option::as_ref)) {
             let answers =
-                self.run(&scripts::SETTLE, &part.queue, &settle_arguments(&part, batch, lease), "settle").await;
+                self.promise(&scripts::SETTLE, &part.queue, &settle_arguments(&part, batch, lease), "settle").await;
             match answers {
                 Err(error) => outcomes.put(&part, part.items.iter().map(|_| unknown(error.clone()))),
                 Ok(answers) => {
@@ -116,7 +116,7 @@ impl Inner {
     /// Takes follow-ups in; answers which of them are to be published.
     async fn follow(&self, queue: &QueueName, arguments: &[Vec<u8>]) -> Result<Vec<bool>> {
         self.number(queue, "settle").await?;
-        let answers = self.run(&scripts::FOLLOW, queue, arguments, "settle").await?;
+        let answers = self.promise(&scripts::FOLLOW, queue, arguments, "settle").await?;
         Ok(answers.into_iter().map(|answer| answer == Value::Int(1)).collect())
     }
 

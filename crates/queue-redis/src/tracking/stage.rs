@@ -60,7 +60,8 @@ impl Inner {
             put_six(&mut head, staged.max_len.unwrap_or(UNBOUNDED).min(UNBOUNDED));
             arguments.extend([head, wire::record(&staged.envelope)]);
         }
-        let answer = self.shared.link.run(&scripts::STAGE, self.base(&part.queue), &arguments).await;
+        let base = self.base(&part.queue);
+        let answer = self.shared.link.run_assured(&scripts::STAGE, base, &arguments, self.durability).await;
         match answer {
             Ok(answer) => {
                 let answers = link::items(answer).unwrap_or_default();
@@ -100,7 +101,7 @@ impl Inner {
         for part in by_queue(jobs.iter().map(|(job, _)| Some(&job.queue))) {
             let copy = |item: &usize| edition(&jobs[*item].0, jobs[*item].1);
             let arguments: Vec<_> = part.items.iter().map(copy).collect();
-            match self.run(&scripts::UNSTAGE, &part.queue, &arguments, "unstage").await {
+            match self.promise(&scripts::UNSTAGE, &part.queue, &arguments, "unstage").await {
                 Ok(taken) => answers.put(&part, taken.into_iter().map(|taken| Ok(taken == Value::Int(1)))),
                 Err(error) => answers.put(&part, vec![Err(error); part.items.len()]),
             }

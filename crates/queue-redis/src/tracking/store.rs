@@ -59,8 +59,7 @@ impl JobStore for RedisTracking {
     }
 
     async fn lead(&self, role: &str, candidate: &str, term: Duration) -> Result<Option<Leadership>> {
-        let epoch = u64::try_from(self.inner.lead(role, candidate, term).await?).ok().filter(|epoch| *epoch > 0);
-        Ok(epoch.map(|epoch| Leadership { epoch, remaining: term }))
+        self.inner.shared.lead(role, candidate, term).await
     }
 }
 

@@ -1,6 +1,10 @@
 //! What somebody must publish because its publisher has not.
 
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use queue_core::{
     QueueName, Result,
@@ -11,7 +15,21 @@ use queue_core::{
 use redis::Value;
 
 use super::{Inner, scripts, wire};
-use crate::{link, provider::BATCH, record::millis};
+use crate::{link, provider::BATCH, record::millis, store::MOST_PARTS};
+
+/// Where walks over long queues go on.
+#[derive(Debug, Default)]
+pub(super) struct Walks(Mutex<HashMap<QueueName, u64>>);
+
+impl Walks {
+    fn begin(&self, queue: &QueueName) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(queue).unwrap_or(0)
+    }
+
+    fn go_on(&self, queue: &QueueName, from: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(queue.clone(), from);
+    }
+}
 
 impl Inner {
     async fn queues_in(&self, scope: &Scope, operation: &'static str) -> Result<Vec<QueueName>> {
@@ -30,6 +48,9 @@ impl Inner {
     ) -> Result<Vec<StagedJob>> {
         let mut found = Vec::new();
         for queue in self.queues_in(scope, "due").await? {
+            if let Err(error) = self.mend(&queue).await {
+                tracing::warn!(%queue, %error, "a tracked queue was not looked through");
+            }
             while found.len() < limit {
                 let part = BATCH.min(limit - found.len());
                 match self.due_part(scope, &queue, dead_leases, part, lease).await {
@@ -74,7 +95,7 @@ impl Inner {
         Ok(copies)
     }
 
-    /// Looks through the whole queue, a part at a time.
+    /// Looks through the whole queue, a part at a time; of a long one so many parts at one call, and goes on there at the next.
     pub(super) async fn silent(
         &self,
         scope: &Scope,
@@ -85,20 +106,25 @@ impl Inner {
         let mut found = Vec::new();
         let since = self.now("silent").await?.saturating_sub(millis(at_least));
         for queue in self.queues_in(scope, "silent").await? {
-            let mut from = 0;
-            loop {
+            let mut from = self.silent.begin(&queue);
+            for parts in 0.. {
+                if parts == MOST_PARTS {
+                    self.silent.go_on(&queue, from);
+                    break;
+                }
                 let pick = |id: JobId, row: wire::Row| row.is_silent(since).then_some(id);
                 let (ids, next) = self.walk(&queue, from, "silent", pick).await?;
                 for part in ids.chunks(BATCH) {
                     // Never more than were asked for: what is staged is handed out.
                     let part = &part[..part.len().min(limit - found.len())];
                     if part.is_empty() {
+                        self.silent.go_on(&queue, from);
                         return Ok(found);
                     }
                     found.extend(self.silent_part(scope, &queue, part, at_least, lease).await?);
                 }
                 from = next;
-                if from == 0 || found.len() >= limit {
+                if from == 0 {
                     break;
                 }
             }

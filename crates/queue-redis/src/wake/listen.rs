@@ -8,7 +8,7 @@ use std::{
 use redis::{Cmd, RedisResult, Value};
 use tokio::time::Instant;
 
-use super::{Claim, Shared, WAITS};
+use super::{Claim, Shared, Sleepers, WAITS};
 use crate::link::Waiting;
 
 /// How long one wait in the server lasts at most, and how long a connection is kept for the next who sleeps.
@@ -36,6 +36,16 @@ impl Shared {
         markers
     }
 
+    /// Those to wait for. Who brought a claim that was sent has been answered, or is about to be.
+    fn awaited(&self, waits_for: &str) -> Vec<String> {
+        let state = self.lock();
+        let is_awaited = |entry: &Sleepers| entry.plain > 0 || !entry.claims.is_empty();
+        let awaited = state.sleepers.iter().filter(|(_, entry)| entry.waits_for == waits_for && is_awaited(entry));
+        let mut markers: Vec<_> = awaited.map(|(marker, _)| marker.clone()).collect();
+        markers.sort();
+        markers
+    }
+
     fn is_closed(&self) -> bool {
         self.lock().closed
     }
@@ -47,6 +57,10 @@ impl Shared {
                 // Whoever brought these looks now, and brings others.
                 entry.claims.clear();
                 entry.wake.notify_waiters();
+                if entry.plain > 0 {
+                    // Also who asks only now and then whether he was woken.
+                    entry.wake.notify_one();
+                }
             }
         }
     }
@@ -149,7 +163,7 @@ impl Shared {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let markers = self.markers(waits_for);
+            let markers = self.awaited(waits_for);
             if markers.is_empty() {
                 self.pay(waits_for).await?;
                 if self.is_closed() || tokio::time::timeout(LONGEST, changed).await.is_err() {
@@ -230,7 +244,7 @@ impl Shared {
         match claim {
             Some(claim) => claim.withdrawn.load(Ordering::Acquire) || self.is_closed(),
             None if self.is_closed() => true,
-            None if waits_for.is_empty() => self.markers("").iter().any(|marker| !markers.contains(marker)),
+            None if waits_for.is_empty() => self.awaited("").iter().any(|marker| !markers.contains(marker)),
             // Somebody has brought one since.
             None => self.lock().sleepers.get(waits_for).is_some_and(|entry| !entry.claims.is_empty()),
         }

@@ -68,6 +68,8 @@ struct Wait {
 #[derive(Debug, Default)]
 struct Sleepers {
     count: usize,
+    /// Of these, how many brought no claim.
+    plain: usize,
     wake: Arc<Notify>,
     waits_for: String,
     /// Not sent yet.
@@ -93,8 +95,8 @@ impl Wakes {
 
     /// Somebody sleeps until a marker is set. It is not lost where that was before: it stands until it is taken.
     pub(crate) fn sleeper(&self, marker: String) -> Sleeper {
-        let wake = self.shared.enter(&marker, None);
-        Sleeper { shared: Arc::clone(&self.shared), marker, wake, claim: None }
+        let (wake, _) = self.shared.enter(&marker, None);
+        Sleeper { shared: Arc::clone(&self.shared), marker, wake, is_plain: true, claim: None }
     }
 
     /// The same, and brings a claim, which is made then or after so long.
@@ -102,8 +104,9 @@ impl Wakes {
         let (answer, answered) = oneshot::channel();
         let withdrawn = Arc::<AtomicBool>::default();
         let claim = Claim { command, until: Instant::now() + within, withdrawn: Arc::clone(&withdrawn), answer };
-        let wake = self.shared.enter(&marker, Some(claim));
-        Sleeper { shared: Arc::clone(&self.shared), marker, wake, claim: Some((withdrawn, answered)) }
+        let (wake, is_plain) = self.shared.enter(&marker, Some(claim));
+        let claim = (!is_plain).then_some((withdrawn, answered));
+        Sleeper { shared: Arc::clone(&self.shared), marker, wake, is_plain, claim }
     }
 
     /// Ends the waits, and wakes everybody.
@@ -169,6 +172,7 @@ pub(crate) struct Sleeper {
     shared: Arc<Shared>,
     marker: String,
     wake: Arc<Notify>,
+    is_plain: bool,
     claim: Option<(Arc<AtomicBool>, oneshot::Receiver<Value>)>,
 }
 
@@ -216,6 +220,7 @@ impl Drop for Sleeper {
         let mut state = self.shared.lock();
         if let Some(entry) = state.sleepers.get_mut(&self.marker) {
             entry.count -= 1;
+            entry.plain -= usize::from(self.is_plain);
             entry.claims.retain(|claim| !claim.answer.is_closed());
             if entry.count == 0 {
                 state.sleepers.remove(&self.marker);
@@ -239,28 +244,29 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(self: &Arc<Self>, marker: &str, claim: Option<Claim>) -> Arc<Notify> {
-        let wake = {
+    /// What wakes him, and whether he is only woken: the wait for all makes no claims.
+    fn enter(self: &Arc<Self>, marker: &str, claim: Option<Claim>) -> (Arc<Notify>, bool) {
+        let entered = {
             let mut state = self.lock();
             let waits_for = self.place(&state, marker, claim.is_some());
             let entry = state.sleepers.entry(marker.to_owned()).or_default();
             entry.count += 1;
             entry.waits_for.clone_from(&waits_for);
             let wake = Arc::clone(&entry.wake);
-            // The wait for all makes no claims: who sleeps there is only woken.
-            if let Some(claim) = claim.filter(|_| !waits_for.is_empty()) {
-                entry.claims.push_back(claim);
-            }
+            let claim = claim.filter(|_| !waits_for.is_empty());
+            let is_plain = claim.is_none();
+            entry.plain += usize::from(is_plain);
+            entry.claims.extend(claim);
             // One whose runtime has ended is finished, and could not say so.
             if !state.closed && state.waits.get(&waits_for).is_none_or(|wait| wait.task.is_finished()) {
                 state.waits.retain(|_, wait| !wait.task.is_finished());
                 let task = tokio::spawn(Arc::clone(self).listen(waits_for.clone()));
                 state.waits.insert(waits_for, Wait { task, has_place: false });
             }
-            wake
+            (wake, is_plain)
         };
         self.changed.notify_waiters();
-        wake
+        entered
     }
 
     /// Which wait is for a marker: its own, or the one for all.

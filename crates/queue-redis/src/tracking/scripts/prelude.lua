@@ -31,6 +31,9 @@ local STAGED, PROMISED, REDRIVEN = 32, 64, 128
 -- Its submission was told; its time to live passed while it ran; it has a unique key.
 local ANNOUNCED, OUTLIVED, KEYED = 256, 512, 1024
 
+-- The sets in which a row may stand.
+local INDEXES = { 'a', 'l', 't', 'x', 'd', 'f' }
+
 local function has(flags, bit) return flags % (2 * bit) >= bit end
 local function with(flags, bit) return has(flags, bit) and flags or flags + bit end
 local function without(flags, bit) return has(flags, bit) and flags - bit or flags end
@@ -85,15 +88,18 @@ local function places(s)
   return p
 end
 
--- A row of a newer version is `newer`, and nothing else can be said of it.
-local function read_row(id, row)
-  local s = { id = id }
-  if row:byte() ~= VERSION then return { id = id, newer = true, state = 0, flags = 0 } end
+local function parse_row(s, row)
   s.version, s.state, s.flags, s.priority, s.attempt, s.started, s.ticket, s.generation, s.copy_attempt, s.copy_deliveries, s.claimed,
     s.place, s.submitted, s.born, s.changed, s.started_at, s.turn, s.due, s.stage_end, s.expires, s.settled, s.print, s.worker,
     s.provider = unpick(ROW, row)
   s.was, s.was_state = places(s), s.state
-  return s
+end
+
+-- A row of a newer version is `newer`, and nothing else can be said of it; nor of one that cannot be read.
+local function read_row(id, row)
+  local s = { id = id }
+  if row:byte() == VERSION and pcall(parse_row, s, row) and COUNTER[s.state] then return s end
+  return { id = id, newer = true, state = 0, flags = 0 }
 end
 
 local function write_row(s)
@@ -337,7 +343,7 @@ local function flush()
   for _, s in ipairs(dirty) do
     s.dirty = nil
     local to = s.gone and {} or places(s)
-    for _, index in ipairs({ 'a', 'l', 't', 'x', 'd', 'f' }) do
+    for _, index in ipairs(INDEXES) do
       if to[index] and to[index] ~= s.was[index] then
         adds[index] = adds[index] or {}
         adds[index][#adds[index] + 1] = to[index]
