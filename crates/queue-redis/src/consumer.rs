@@ -212,7 +212,7 @@ impl RedisConsumer {
     async fn claim_shard(&self, shard: &Known, most: usize, sleep: Duration) -> Result<Claimed> {
         const PROBE: Duration = Duration::from_millis(100);
         let away = || Error::new(ErrorCode::Unavailable, "a shard's server is away").at("fetch").by(SCHEME);
-        match self.turns.is_away(shard) {
+        match self.turns.may_be_away(shard) {
             None => {}
             Some(false) => return Err(away().on(&shard.spec.name)),
             Some(true) => {

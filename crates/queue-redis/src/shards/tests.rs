@@ -119,7 +119,7 @@ fn no_more_is_asked_for_than_there_is_room_for() {
         for left in 1..=64 {
             for is_first in [true, false] {
                 let (width, each) = width(room, left, is_first, 100);
-                assert!(width >= 1 && width <= left && each >= 1 && each <= 100, "{room} {left}");
+                assert!(width >= 1 && width <= left && (1..=100).contains(&each), "{room} {left}");
                 assert!(width * each <= room, "{width} of {each} into {room}");
             }
         }

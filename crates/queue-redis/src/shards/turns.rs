@@ -58,9 +58,12 @@ impl Turns {
         self.away().remove(&shard.place);
     }
 
-    /// Whether its server did not answer the last time; and whether it is worth asking again.
-    pub(crate) fn is_away(&self, shard: &Known) -> Option<bool> {
-        self.away().get(&shard.place).map(|again| *again <= Instant::now())
+    /// Whether it may be away, so that it is worth a look first: where another is, it may be on the same server. False while it is too soon to
+    /// look again.
+    pub(crate) fn may_be_away(&self, shard: &Known) -> Option<bool> {
+        let away = self.away();
+        let again = away.get(&shard.place);
+        (!away.is_empty()).then(|| again.is_none_or(|again| *again <= Instant::now()))
     }
 }
 
