@@ -48,7 +48,7 @@ pub(crate) fn queue() -> QueueName {
 
 /// A provider with an empty queue.
 pub(crate) async fn provider(server: &Server) -> Arc<dyn QueueProvider> {
-    let options = RabbitOptions::read(&ProviderUrl::parse(&server.url()).unwrap()).unwrap();
+    let options = RabbitOptions::read(&ProviderUrl::parse(server.url()).unwrap()).unwrap();
     let provider = RabbitProvider::connect(options, &Env::system()).await.unwrap();
     provider.drop_queue(&queue(), false).await.unwrap();
     Arc::new(provider)

@@ -1,0 +1,181 @@
+//! What a consumer lives through: lost connections, lost queues, and a broker that sends what it was allowed to.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
+mod broker;
+
+use std::{sync::Arc, time::Duration};
+
+use broker::{Plain, job};
+use queue_core::{
+    Consumer, Envelope, ErrorCode, QueueName, QueueProvider as _, QueueSpec,
+    job::Priority,
+    provider::{Beat, BeatOutcome, ConsumeOptions, Delivery, Disposition, PublishOptions, SettleOutcome, Settlement},
+};
+use queue_rabbitmq::RabbitProvider;
+use tokio::time::{Instant, sleep};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Rig {
+    provider: RabbitProvider,
+    queue: QueueName,
+}
+
+impl Rig {
+    async fn new(name: &str) -> Option<Self> {
+        let provider = broker::connect(name).await?;
+        let queue = broker::queue(name);
+        provider.declare(&QueueSpec::new(queue.clone())).await.unwrap();
+        Some(Self { provider, queue })
+    }
+
+    async fn publish(&self, jobs: Vec<Envelope>) {
+        let outcomes = self.provider.publish(&self.queue, jobs, &PublishOptions::default()).await;
+        assert!(outcomes.iter().all(|outcome| outcome.is_accepted()), "{outcomes:?}");
+    }
+
+    async fn consumer(&self, outstanding: usize) -> Arc<dyn Consumer> {
+        self.provider.consumer(&self.queue, ConsumeOptions::new("test", outstanding)).await.unwrap()
+    }
+
+    async fn end(self) {
+        self.provider.drop_queue(&self.queue, false).await.unwrap();
+        self.provider.close().await.unwrap();
+    }
+}
+
+async fn take(consumer: &Arc<dyn Consumer>, count: usize) -> Vec<Delivery> {
+    let (mut got, end) = (Vec::new(), Instant::now() + PATIENCE);
+    while got.len() < count {
+        assert!(Instant::now() < end, "{} of {count} came", got.len());
+        match consumer.fetch(count - got.len(), Duration::from_secs(1)).await {
+            Ok(more) => got.extend(more),
+            Err(error) => {
+                assert!(error.is_retryable(), "{error}");
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    got
+}
+
+fn complete(delivery: &Delivery) -> Settlement {
+    Settlement::new(delivery.receipt, Disposition::Complete { result: None })
+}
+
+fn text(delivery: &Delivery) -> String {
+    String::from_utf8_lossy(&delivery.envelope.payload).into_owned()
+}
+
+async fn settled(consumer: &Arc<dyn Consumer>, deliveries: &[Delivery]) {
+    let all: Vec<Settlement> = deliveries.iter().map(complete).collect();
+    let outcomes = consumer.settle(&all).await;
+    assert!(outcomes.iter().all(SettleOutcome::is_settled), "{outcomes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_outlives_its_connection_and_old_receipts_do_nothing() {
+    let Some(rig) = Rig::new("outlives").await else { return };
+    rig.publish(vec![job("a"), job("b")]).await;
+    let consumer = rig.consumer(5).await;
+    let before = take(&consumer, 2).await;
+    settled(&consumer, &before[..1]).await;
+    let repeated = consumer.settle(&[complete(&before[0])]).await;
+    assert!(matches!(repeated[..], [SettleOutcome::AlreadySettled]), "{repeated:?}");
+    rig.provider.cut();
+    let after = take(&consumer, 1).await;
+    assert_eq!((text(&after[0]), after[0].redelivered, after[0].started_before), (text(&before[1]), true, 1));
+    assert_ne!(after[0].receipt, before[1].receipt);
+    // Of the session before nobody knows anything any more, also not what was settled in it.
+    let stale = consumer.settle(&[complete(&before[0]), complete(&before[1])]).await;
+    assert!(matches!(stale[..], [SettleOutcome::LeaseLost, SettleOutcome::LeaseLost]), "{stale:?}");
+    let beats = consumer.heartbeat(&[before[1].receipt, after[0].receipt].map(|one| Beat::extend(one, PATIENCE))).await;
+    assert!(matches!(beats[..], [BeatOutcome::Lost, BeatOutcome::Held(_)]), "{beats:?}");
+    settled(&consumer, &after).await;
+    rig.publish(vec![job("c")]).await;
+    let last = take(&consumer, 1).await;
+    assert_eq!(text(&last[0]), "c");
+    settled(&consumer, &last).await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_band_whose_queue_is_gone_silences_no_other() {
+    let Some(rig) = Rig::new("band").await else { return };
+    let consumer = rig.consumer(5).await;
+    let plain = Plain::open().await;
+    plain.delete(&plain.ready(&rig.queue, 3)).await;
+    for n in 0..3 {
+        rig.publish(vec![job(n.to_string())]).await;
+        let end = Instant::now() + PATIENCE;
+        let got = loop {
+            assert!(Instant::now() < end, "nothing came");
+            match consumer.fetch(1, Duration::from_secs(1)).await {
+                Ok(got) if !got.is_empty() => break got,
+                Ok(_) => {}
+                Err(error) => {
+                    assert_eq!(error.code(), ErrorCode::NotFound, "{error}");
+                    sleep(Duration::from_millis(50)).await;
+                }
+            }
+        };
+        assert_eq!(text(&got[0]), n.to_string());
+        settled(&consumer, &got).await;
+    }
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_out_stays_within_twice_the_demand_over_all_bands() {
+    let Some(rig) = Rig::new("bounded").await else { return };
+    let ranked = |level: u8| job("x").edit(|parts| parts.priority = Priority::new(level).unwrap());
+    rig.publish([2, 6, 11, 15].into_iter().flat_map(|level| (0..50).map(move |_| level)).map(ranked).collect()).await;
+    let plain = Plain::open().await;
+    let consumer = rig.consumer(10).await;
+    for (demand, most) in [(10, 20), (4, 8), (30, 60)] {
+        // What the subscriptions before brought is given back first.
+        consumer.demand(0).await.unwrap();
+        consumer.demand(demand).await.unwrap();
+        sleep(Duration::from_millis(500)).await;
+        let mut ready = 0;
+        for band in 0..4 {
+            ready += plain.depth(&plain.ready(&rig.queue, band)).await.unwrap();
+        }
+        let out = 200 - ready;
+        assert!((demand as u32..=most).contains(&out), "{out} are out for a demand of {demand}");
+    }
+    consumer.demand(0).await.unwrap();
+    sleep(Duration::from_millis(500)).await;
+    let mut ready = 0;
+    for band in 0..4 {
+        ready += plain.depth(&plain.ready(&rig.queue, band)).await.unwrap();
+    }
+    assert_eq!(ready, 200, "without demand nothing is kept");
+    consumer.close(Duration::ZERO).await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settled_in_any_order_every_one_is_acknowledged_once() {
+    let Some(rig) = Rig::new("order").await else { return };
+    rig.publish((0..500).map(|n| job(n.to_string())).collect()).await;
+    let consumer = rig.consumer(500).await;
+    let mut got = take(&consumer, 500).await;
+    // A fixed shuffle: neither order nor reverse order.
+    got.sort_by_key(|delivery| delivery.receipt.slot * 7_919 % 503);
+    let mut tasks = tokio::task::JoinSet::new();
+    for part in got.chunks(37) {
+        let (consumer, part) = (Arc::clone(&consumer), part.to_vec());
+        tasks.spawn(async move { settled(&consumer, &part).await });
+    }
+    tasks.join_all().await;
+    // A tag named twice would have ended the channel, and brought some of them again.
+    let more = consumer.fetch(1, Duration::from_millis(500)).await.unwrap();
+    assert!(more.is_empty(), "{:?}", more.iter().map(text).collect::<Vec<_>>());
+    let report = consumer.close(Duration::from_secs(5)).await;
+    assert_eq!((report.returned, report.still_open), (0, 0));
+    let next = rig.consumer(1).await;
+    assert!(next.fetch(1, Duration::from_millis(500)).await.unwrap().is_empty());
+    rig.end().await;
+}
