@@ -14,8 +14,8 @@ use queue_core::{
     config::defaults,
     limit::Limiter,
     provider::{
-        Capabilities, ConsumeOptions, Durability, PairedStore, ParkKey, PublishOptions, PublishOutcome, QueueAdmin, Rejection,
-        Topics,
+        Capabilities, ConsumeOptions, Durability, PairedStore, ParkKey, PublishOptions, PublishOutcome, QueueAdmin,
+        Rejection, Topics,
     },
     queue_spec::Order,
 };
