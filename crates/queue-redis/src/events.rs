@@ -74,7 +74,8 @@ async fn follow(
     watcher.listen().await?;
     let (sender, receiver) = mpsc::channel(BEHIND);
     // It ends when the stream is dropped.
-    tokio::spawn(watcher.run(sender));
+    let tasks = Arc::clone(&watcher.shared);
+    tasks.tasks.begin(watcher.run(sender));
     Ok(Box::pin(futures_util::stream::unfold(receiver, async |mut receiver| {
         receiver.recv().await.map(|event| (event, receiver))
     })))

@@ -9,7 +9,7 @@ use queue_core::{
     store::TrackingStore,
 };
 
-use crate::{ClientOptions, RedisOptions, RedisProvider, RedisTracking, SCHEME, provider::capabilities};
+use crate::{ClientOptions, RedisOptions, RedisProvider, RedisTracking, SCHEME, indexes, provider::capabilities};
 
 /// Adds the schemes of Redis to a program.
 pub fn register(registry: &mut Registry) {
@@ -35,7 +35,10 @@ impl ProviderFactory for RedisFactory {
     }
 
     async fn connect(&self, url: &ProviderUrl, env: &Env) -> Result<Arc<dyn QueueProvider>> {
-        let mut options = options(url, &["prefix", "shards", "spool"])?;
+        let mut options = options(url, &["prefix", "shards", "indexes", "spool"])?;
+        if let Some((_, text)) = url.query().find(|(name, _)| *name == "indexes") {
+            options.indexes = Some(indexes::read(text)?);
+        }
         if let Some((_, dir)) = url.query().find(|(name, _)| *name == "spool") {
             options.spool = Some(spool(dir, env).await?);
         }

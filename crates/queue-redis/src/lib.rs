@@ -11,6 +11,7 @@ mod events;
 mod factory;
 mod fault;
 mod follow_ups;
+mod indexes;
 mod layout;
 mod lead;
 mod limiter;
@@ -24,6 +25,7 @@ mod shards;
 mod specs;
 mod spool;
 mod store;
+mod tasks;
 mod tracking;
 mod upkeep;
 mod wake;
@@ -33,6 +35,7 @@ pub use client::{
     Role, Servers, Severity, Tls,
 };
 pub use factory::register;
+pub use indexes::Index;
 pub use provider::{RedisOptions, RedisProvider};
 pub use spool::SpoolStatus;
 pub use tracking::RedisTracking;

@@ -25,6 +25,7 @@ use crate::{
     coalesce::{CALL_BYTES, Coalescer},
     consumer::RedisConsumer,
     fault,
+    indexes::{self, Index},
     layout::Layout,
     lead::Leads,
     limiter::RedisLimiter,
@@ -35,6 +36,7 @@ use crate::{
     specs::{Known, Specs},
     spool::{Spool, SpoolStatus},
     store::{RedisStore, Ticked},
+    tasks::Tasks,
     upkeep::Upkeep,
     wake::Wakes,
 };
@@ -51,6 +53,9 @@ pub struct RedisOptions {
     /// Over how many shards a new queue is spread whose declaration does not say, 1 to 64; fewer where each would bound less than 1,000
     /// waiting jobs. 1 unless said otherwise.
     pub shards: u16,
+    /// By what the queues that it declares or publishes to are to keep indexes, for all processes, so that a listing by it looks at no other
+    /// jobs: about 80 bytes a job and index. None for no more of them; `None` leaves that as it is.
+    pub indexes: Option<Vec<Index>>,
     /// Where [`FailoverMode::AirgapSafe`](crate::FailoverMode::AirgapSafe) keeps what is published while Redis is away: a provider that keeps
     /// jobs on this machine, which is this one's alone and is closed with it. Best one with a journal, so that they outlive the process.
     pub spool: Option<Arc<dyn QueueProvider>>,
@@ -73,7 +78,15 @@ impl RedisOptions {
 
     /// A URL, with the default prefix.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), client: None, prefix: Self::PREFIX.into(), shards: 1, spool: None, durability: None }
+        Self {
+            url: url.into(),
+            client: None,
+            prefix: Self::PREFIX.into(),
+            shards: 1,
+            indexes: None,
+            spool: None,
+            durability: None,
+        }
     }
 
     /// Without a URL, with the default prefix.
@@ -84,6 +97,7 @@ impl RedisOptions {
             client: Some(client),
             prefix: Self::PREFIX.into(),
             shards: 1,
+            indexes: None,
             spool: None,
             durability: None,
         }
@@ -116,6 +130,7 @@ pub(crate) struct Shared {
     pub(crate) rounds: Rounds,
     pub(crate) upkeep: Upkeep,
     pub(crate) leads: Leads,
+    pub(crate) tasks: Tasks,
     lines: Coalescer<Line, Envelope, PublishOutcome>,
     closed: watch::Sender<bool>,
 }
@@ -426,7 +441,7 @@ impl Shared {
         let store = identity(&link, &layout, env).await?;
         let process = format!("{:016x}{:016x}", env.random.next_u64(), env.random.next_u64());
         let wakes = Wakes::new(link.clone(), &layout, &process);
-        let specs = Arc::new(Specs::new(options.shards));
+        let specs = Arc::new(Specs::new(options.shards, options.indexes.as_deref().map(indexes::letters)));
         let publisher = (link.clone(), layout.clone(), Arc::clone(&specs));
         let lines = Coalescer::new(BATCH, Envelope::encoded_len, move |line: Line, batch: Vec<Envelope>| {
             let (link, layout, specs) = publisher.clone();
@@ -442,6 +457,7 @@ impl Shared {
             rounds: Rounds::default(),
             upkeep: Upkeep::default(),
             leads: Leads::default(),
+            tasks: Tasks::default(),
             lines,
             closed,
         })
@@ -723,6 +739,8 @@ impl QueueProvider for RedisProvider {
         self.shared.lines.close();
         self.shared.upkeep.ends();
         self.shared.wakes.close().await;
+        self.shared.tasks.end().await;
+        self.shared.link.client().rest().await;
         match &self.spool {
             Some(spool) => spool.close().await,
             None => Ok(()),

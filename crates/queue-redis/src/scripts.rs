@@ -37,6 +37,7 @@ scripts! {
     CONTROL = flags "allow-oom", "control.lua";
     SWITCH = flags "allow-oom", "switch.lua";
     DROP = flags "allow-oom", "drop.lua";
+    INDEX = flags "allow-oom", "index.lua";
     MEND = flags "allow-oom", "mend.lua";
 }
 

@@ -58,14 +58,16 @@ pub(crate) struct Specs {
     known: Mutex<HashMap<QueueName, Known>>,
     /// Over how many shards a queue is spread whose declaration says nothing of it.
     pub(crate) shards: u16,
+    /// Which indexes queues are to keep, in the scripts' letters; nothing where that is left as it is.
+    indexes: Option<Arc<str>>,
 }
 
 /// How often a queue that somebody declares anew all the time is looked at.
 const LOOKS: usize = 3;
 
 impl Specs {
-    pub(crate) fn new(shards: u16) -> Self {
-        Self { known: Mutex::default(), shards }
+    pub(crate) fn new(shards: u16, indexes: Option<Arc<str>>) -> Self {
+        Self { known: Mutex::default(), shards, indexes }
     }
 
     pub(crate) fn forget(&self, queue: &QueueName) {
@@ -113,7 +115,7 @@ impl Specs {
         }
         let found = self.find(link, layout, queue).await?;
         // One of several shards is remembered by whoever makes sure that they all are there.
-        if let Some(known) = found.as_ref().filter(|known| known.count() == 1) {
+        if let Some(known) = found.as_ref().filter(|known| known.count() == 1 && self.indexes.is_none()) {
             self.lock().insert(queue.clone(), known.clone());
         }
         Ok(found)
@@ -125,12 +127,22 @@ impl Specs {
         for _ in 0..LOOKS {
             let (known, is_new) = self.declare_first(link, layout, &spec).await?;
             if shards::copy(link, layout, &known, is_new).await? {
+                self.keep_indexes(link, &known).await?;
                 self.lock().insert(known.spec.name.clone(), known.clone());
                 return Ok(known);
             }
         }
         let again = Error::new(ErrorCode::Unavailable, "the queue is dropped and declared anew all the time");
         Err(again.at("declare").by(SCHEME).on(&spec.name))
+    }
+
+    async fn keep_indexes(&self, link: &Link, known: &Known) -> Result<()> {
+        let Some(letters) = &self.indexes else { return Ok(()) };
+        for shard in known.parts() {
+            let answer = link.run(&scripts::INDEX, &shard.base, &[&**letters]).await;
+            answer.map_err(|error| fault::of(&error, "declare").on(&known.spec.name))?;
+        }
+        Ok(())
     }
 
     /// The same for what stands with the queue's own keys; and whether it is new.

@@ -15,7 +15,7 @@ use queue_core::{
 use redis::Value;
 
 use crate::{
-    SCHEME, events, fault,
+    SCHEME, events, fault, indexes,
     link::{self, items, number},
     provider::{BATCH, Shared},
     record::{self, Kept},
@@ -169,17 +169,41 @@ impl RedisStore {
         Ok(jobs.iter().zip(found).map(lookup).collect())
     }
 
+    /// By which index a query is answered best.
+    async fn way(&self, shard: &Known, query: &JobQuery) -> Result<Way> {
+        if query.kind.is_none() && query.tag.is_none() && query.tenant.is_none() {
+            return Ok(None);
+        }
+        let ask = redis::cmd("HMGET").arg(format!("{}n", shard.base)).arg("indexes").arg("indexed").take();
+        let answer = self.shared.link.ask(&ask).await;
+        let answer = answer.map_err(|error| fault::of(&error, "list").on(&shard.spec.name))?;
+        let answer = items(answer).map_err(|what| fault::broken(what, "list").on(&shard.spec.name))?;
+        // One that is being filled is no good yet.
+        let complete = match &answer[..] {
+            [Value::BulkString(kept), Value::BulkString(complete)] if kept == complete => {
+                String::from_utf8_lossy(complete).into_owned()
+            }
+            _ => String::new(),
+        };
+        Ok(indexes::best(query, &complete))
+    }
+
     /// One part of a walk over all records of a queue: what matches, and where the walk goes on.
-    async fn walk(&self, shard: &Known, query: &JobQuery, from: u64) -> Result<(Vec<JobRecord>, u64)> {
+    async fn walk(&self, shard: &Known, query: &JobQuery, way: Way, from: u64) -> Result<(Vec<JobRecord>, u64)> {
         let queue = &shard.spec.name;
-        let scan = redis::cmd("HSCAN").arg(format!("{}j", shard.base)).arg(from).arg("COUNT").arg(BATCH).take();
+        let set = way.and_then(|letter| indexes::set_of(query, letter));
+        let (scan, key, width) = match &set {
+            Some(set) => ("SSCAN", &**set, 1),
+            None => ("HSCAN", "j", 2),
+        };
+        let scan = redis::cmd(scan).arg(format!("{}{key}", shard.base)).arg(from).arg("COUNT").arg(BATCH).take();
         let answer = self.shared.link.ask(&scan).await.map_err(|error| fault::of(&error, "list").on(queue))?;
         let broken = |what| fault::broken(what, "list").on(queue);
         let mut answer = items(answer).map_err(broken)?.into_iter();
         let next = link::text(answer.next().unwrap_or_default()).map_err(broken)?;
         let next = next.parse().map_err(|_| broken("not a cursor"))?;
         let rows = items(answer.next().unwrap_or_default()).map_err(broken)?;
-        let ids = rows.into_iter().step_by(2).map(|id| record::read_id(&link::bytes(id)?));
+        let ids = rows.into_iter().step_by(width).map(|id| record::read_id(&link::bytes(id)?));
         let ids: Vec<JobId> = ids.collect::<Result<_, _>>().map_err(broken)?;
         let mut found = Vec::new();
         for part in ids.chunks(BATCH) {
@@ -196,6 +220,9 @@ impl RedisStore {
         Ok((found, next))
     }
 }
+
+/// By which index a walk goes, if by any.
+type Way = Option<char>;
 
 fn lookup(job: JobRef, seen: Seen) -> Result<Lookup> {
     let broken = |what| fault::broken(what, "get").on(&job.queue);
@@ -242,15 +269,20 @@ impl JobStore for RedisStore {
             Some(queue) => vec![queue.clone()],
             None => self.shared.all_queues("list").await?,
         };
-        let (mut at, mut skip, mut first) = (0, 0, 0);
+        let (mut at, mut skip, mut first, mut begun) = (0, 0, 0, None);
         if let Some(cursor) = cursor {
             let (place, name) = cursor.0.split_once('@').ok_or_else(bad)?;
             let (walk, passed) = place.split_once('.').ok_or_else(bad)?;
             let (passed, shard) = passed.split_once('/').unwrap_or((passed, "0"));
+            let letter = walk.chars().next().filter(char::is_ascii_lowercase);
+            let walk = &walk[letter.map_or(0, char::len_utf8)..];
             (at, skip) = (walk.parse().map_err(|_| bad())?, passed.parse().map_err(|_| bad())?);
             queues.retain(|queue| queue.as_str() >= name);
             if queues.first().is_some_and(|queue| queue.as_str() == name) {
                 first = shard.parse().map_err(|_| bad())?;
+                begun = Some(letter);
+            } else {
+                (at, skip) = (0, 0);
             }
         }
         let mut items: Vec<JobRecord> = Vec::new();
@@ -258,16 +290,25 @@ impl JobStore for RedisStore {
         for queue in queues {
             let known = self.shared.whole(&queue).await?;
             for shard in known.parts().iter().skip(std::mem::take(&mut first)) {
+                // A walk goes on as it began, whatever indexes there are now.
+                let way = match begun.take() {
+                    Some(None) => None,
+                    // Its set may have gone meanwhile.
+                    Some(way) if self.way(shard, query).await? != way => return Err(bad()),
+                    Some(way) => way,
+                    None => self.way(shard, query).await?,
+                };
+                let letter = way.map_or(String::new(), String::from);
                 let here = |at: u64, skip: usize| {
                     let place = if known.count() > 1 { format!("/{}", shard.place) } else { String::new() };
-                    Some(Cursor(format!("{at}.{skip}{place}@{queue}").into()))
+                    Some(Cursor(format!("{letter}{at}.{skip}{place}@{queue}").into()))
                 };
                 loop {
                     if parts == MOST_PARTS {
                         return Ok(Page { items, next: here(at, skip) });
                     }
                     parts += 1;
-                    let (found, next) = self.walk(shard, query, at).await?;
+                    let (found, next) = self.walk(shard, query, way, at).await?;
                     for (index, record) in found.into_iter().enumerate().skip(std::mem::take(&mut skip)) {
                         if items.len() == limit {
                             return Ok(Page { items, next: here(at, index) });

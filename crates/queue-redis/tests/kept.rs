@@ -426,3 +426,42 @@ async fn a_settlement_is_known_again_while_the_next_claim_runs() {
     let other = rig.consumer.settle(std::slice::from_ref(&other)).await.pop().unwrap();
     assert!(matches!(other, SettleOutcome::Conflict), "{other:?}");
 }
+
+/// Both the usual way and the one of jobs that are special in something, here in that they expire.
+#[tokio::test]
+async fn a_claim_answers_no_more_than_a_few_mebibytes_and_loses_nothing_of_the_rest() {
+    if !server::is_installed() {
+        return eprintln!("LEFT OUT: no redis-server on the path");
+    }
+    for is_special in [false, true] {
+        let rig = Rig::new(Retention::default(), LONG).await;
+        let env = Env::system();
+        let job = |n: u8| {
+            let mut job =
+                Envelope::builder(JobId::fresh(&env), JobKind::from_static("large"), vec![7; 900_000], env.now());
+            job.priority = queue_core::Priority::new(1 + n % 3).unwrap();
+            if is_special && n == 0 {
+                // It has expired by the time of the claim, so that the claim cannot go the usual way.
+                job.expires_at = Some(env.now() + Duration::from_millis(1));
+            }
+            job.seal()
+        };
+        let mut jobs: Vec<_> = (0..15).map(job).collect();
+        for part in jobs.chunks(4) {
+            rig.publish(part).await;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        if is_special {
+            jobs.remove(0);
+        }
+        jobs.sort_by_key(|job| std::cmp::Reverse(job.priority));
+        let mut claimed = Vec::new();
+        while claimed.len() < jobs.len() {
+            let some = rig.consumer.fetch(100, Duration::ZERO).await.unwrap();
+            assert!((1..=4).contains(&some.len()), "{} at once", some.len());
+            claimed.extend(some.iter().map(|delivery| delivery.envelope.id));
+        }
+        assert_eq!(claimed, jobs.iter().map(|job| job.id).collect::<Vec<_>>(), "in their order");
+        assert!(rig.consumer.fetch(100, Duration::ZERO).await.unwrap().is_empty());
+    }
+}

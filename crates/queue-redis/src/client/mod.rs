@@ -5,7 +5,7 @@
 //! is: nothing has to be restarted.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -52,12 +52,14 @@ pub struct RedisClusterClient {
 #[derive(Debug)]
 struct Handle {
     inner: Arc<Inner>,
-    health: JoinHandle<()>,
+    health: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.health.abort();
+        if let Some(health) = self.health.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            health.abort();
+        }
         self.inner.topology.close();
     }
 }
@@ -93,7 +95,7 @@ impl RedisClusterClient {
         let mut inner = Inner { topology, random, findings: Vec::new(), replicas: 0 };
         (inner.findings, inner.replicas) = start_up::look(&inner).await?;
         let inner = Arc::new(inner);
-        let health = tokio::spawn(health::watch(Arc::clone(&inner)));
+        let health = Mutex::new(Some(tokio::spawn(health::watch(Arc::clone(&inner)))));
         Ok(Self { handle: Arc::new(Handle { inner, health }) })
     }
 
@@ -155,6 +157,16 @@ impl RedisClusterClient {
     pub async fn primaries(&self) -> Result<Vec<Address>> {
         let nodes = self.inner().topology.primaries().await.map_err(|error| fault::of(&error, "primaries"))?;
         Ok(nodes.iter().map(|node| node.address.clone()).collect())
+    }
+
+    /// Looks after the servers no more. What is under way goes on, and connections stay as long as somebody has them.
+    pub(crate) async fn rest(&self) {
+        let health = self.handle.health.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(health) = health {
+            health.abort();
+            // It was cancelled.
+            let _ = health.await;
+        }
     }
 
     /// Breaks all connections. Whoever asks later connects anew.

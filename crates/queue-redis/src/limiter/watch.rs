@@ -25,7 +25,8 @@ const RETRY: Duration = Duration::from_millis(200);
 pub(super) fn watch(shared: Arc<Shared>, stream: String) -> BoxStream<'static, Watched<BreakerEvent>> {
     let (sender, receiver) = mpsc::channel(BEHIND);
     // It ends when the stream is dropped.
-    tokio::spawn(Follower { shared, stream, last: None }.run(sender));
+    let tasks = Arc::clone(&shared);
+    tasks.tasks.begin(Follower { shared, stream, last: None }.run(sender));
     Box::pin(futures_util::stream::unfold(receiver, async |mut receiver| {
         receiver.recv().await.map(|event| (event, receiver))
     }))

@@ -21,6 +21,7 @@ const READS: &[&str] = &[
     "LLEN",
     "PING",
     "SMEMBERS",
+    "SSCAN",
     "TIME",
     "XRANGE",
     "XREAD",

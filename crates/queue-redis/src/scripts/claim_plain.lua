@@ -122,12 +122,13 @@ do
       call('HSET', unpack(rows))
       -- A set that is new and small would be kept as one string, through which Redis goes for each entry. It is not where the first is long.
       if first then
+        -- To where it ends: with nothing in its first places the length of a table is anything.
         leases[3] = base .. 't'
-        call('ZADD', unpack(leases, 3))
+        call('ZADD', unpack(leases, 3, 2 * taken + 3))
       else
         local long = string.rep('-', 65)
         leases[1], leases[2], leases[3] = base .. 't', ends, long
-        call('ZADD', unpack(leases))
+        call('ZADD', unpack(leases, 1, 2 * taken + 3))
         call('ZREM', base .. 't', long)
       end
       call('HSET', base .. 'n', 'p', pending - taken, 'r', running + taken, 'ticket', epoch + taken)

@@ -6,8 +6,9 @@ local left = 0
 for _, jobs in ipairs(call('HMGET', B .. 'n', 'p', 's', 't', 'r')) do left = left + (jobs or 0) end
 if ARGV[1] == '1' and left > 0 then return 0 end
 local keys = {}
+for _, term in ipairs(call('SMEMBERS', B .. 'ix')) do call('UNLINK', B .. term) end
 for _, key in ipairs(call('ZRANGE', B .. 'k', 0, -1)) do call('UNLINK', B .. 'k:' .. key) end
-for _, name in ipairs({ 'j', 's', 'i', 'h', 't', 'x', 'u', 'w', 'd', 'c', 'a', 'b', 'k', 'y', 'z', 'l', 'n', 'm', 'v', 'e', 'spec', 'f', 'g', 'o' }) do keys[#keys + 1] = B .. name end
+for _, name in ipairs({ 'j', 's', 'i', 'h', 't', 'x', 'u', 'w', 'd', 'c', 'a', 'b', 'k', 'y', 'z', 'l', 'n', 'm', 'v', 'e', 'spec', 'ix', 'f', 'g', 'o' }) do keys[#keys + 1] = B .. name end
 for priority = 1, 15 do keys[#keys + 1] = B .. 'r' .. priority end
 local last = tonumber(call('HGET', B .. 'n', 'ticket') or 0)
 call('UNLINK', unpack(keys))
@@ -17,4 +18,6 @@ if sleeping then
   for n = 0, 31 do call('ZADD', B .. 'm', 0, n) end
   call('EXPIRE', B .. 'm', 60)
 end
+-- Who maintains it believes that it rests.
+if resting then call('ZADD', B .. 'v', 0, '0') end
 return 1

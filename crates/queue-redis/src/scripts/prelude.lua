@@ -12,6 +12,7 @@
 -- a, b  HASH  ids forgotten by retention, lately and before -> note: epoch .. print of the last settlement
 -- y, z  HASH  the same of ids that are not kept (untracked), lately and before   l  LIST of id .. note of many at once, in one string
 -- k  ZSET  park keys by how many        k:KEY  ZSET  parked ids by rank
+-- ix  SET  what jobs are indexed by     ik:KIND, it:TAG, io:TENANT  SET of ids, where the queue keeps indexes
 -- n  HASH  counters                     m  ZSET  a marker that wakes one sleeper  e  STREAM  events
 -- v  ZSET  the same for who maintains the queue
 --
@@ -99,7 +100,7 @@ local ONLY_RESULT = 2 ^ 40
 local TICKETS = 64
 
 local delta, rows, dropped, timers, untimed, lanes, told, over, bare, unending, gone, notes
-local watched, sleeping, paused, ticket, born, resting
+local watched, sleeping, paused, ticket, born, indexes, indexed, resting
 -- Jobs came in that expire.
 local expiring
 local ready
@@ -109,12 +110,12 @@ local function turn_to(base)
   B = base
   delta, rows, dropped, timers, untimed, lanes, told, ready = {}, {}, {}, {}, {}, {}, {}, 0
   over, bare, unending, gone, notes = {}, {}, {}, {}, {}
-  local switches = call('HMGET', B .. 'n', 'watched', 'sleeping', 'paused', 'ticket', 'born', 'tick')
+  local switches = call('HMGET', B .. 'n', 'watched', 'sleeping', 'paused', 'ticket', 'born', 'indexes', 'indexed', 'tick')
   watched = tonumber(switches[1] or 0) > now
   sleeping = tonumber(switches[2] or 0) > now
-  resting, expiring = tonumber(switches[6] or 0) > now, false
+  resting, expiring = tonumber(switches[8] or 0) > now, false
   paused = switches[3] == '1'
-  born = switches[5]
+  born, indexes, indexed = switches[5], switches[6], switches[7]
   -- Given once, and never again even where a failover lost the last of them: tickets keep up with the clock, 64 a millisecond, and so outrun all
   -- that were given before it by a queue that gave no more than these. As ranks they fit 48 bits until the year 2109.
   ticket = math.max(tonumber(switches[4] or 0), now * TICKETS)
@@ -188,6 +189,55 @@ end
 local function detail(id, s, letter, value)
   s.flags = with(s.flags, DETAILED)
   call('HSET', B .. 'i', id .. letter, value)
+end
+
+-- What a job is indexed by, as its record says.
+local terms_of = readable(function(row)
+  local terms, flags, at, kind = {}, row:byte(2), 20, nil
+  if has(flags, EXPIRES) then at = at + 6 end
+  if has(flags, UNIQUE) then at = at + 8 + unpick('<H', row, at + 6) end
+  kind, at = unpick('<Bc0', row, at)
+  if indexes:find('k') then terms[1] = 'ik:' .. kind end
+  if not indexes:find('[ot]') then return terms end
+  local function varint()
+    local value, scale = 0, 1
+    repeat
+      local byte = row:byte(at)
+      value, scale, at = value + byte % 128 * scale, scale * 128, at + 1
+    until byte < 128
+    return value
+  end
+  local options = row:byte(at)
+  at = at + 2 + row:byte(at + 1) + 6
+  varint()
+  varint()
+  if has(options, 1) then at = at + 6 end
+  if has(options, 2) then at = at + 8 end
+  if has(options, 4) then
+    varint()
+    at = at + 26
+  end
+  local length = varint()
+  if length == 0 then return terms end
+  local headers = cjson.decode(row:sub(at, at + length - 1))
+  if indexes:find('o') and headers.keys and headers.keys.tenant then terms[#terms + 1] = 'io:' .. headers.keys.tenant end
+  if indexes:find('t') then
+    for _, tag in ipairs(headers.tags or {}) do terms[#terms + 1] = 'it:' .. tag end
+  end
+  return terms
+end)
+
+local function enter(id, row)
+  for _, term in ipairs(terms_of(row) or {}) do
+    if call('SADD', B .. term, id) == 1 then call('SADD', B .. 'ix', term) end
+  end
+end
+
+local function strike(id, row)
+  for _, term in ipairs(row and terms_of(row) or {}) do
+    call('SREM', B .. term, id)
+    if call('EXISTS', B .. term) == 0 then call('SREM', B .. 'ix', term) end
+  end
 end
 
 -- What it holds, as retention counts it.
@@ -310,6 +360,9 @@ local function admit(new, max_len, follows)
     end
   end
   if #records > 0 then call('HSET', B .. 'j', unpack(records)) end
+  if indexes then
+    for n = 1, #records, 2 do enter(records[n], records[n + 1]) end
+  end
   if #ending > 0 then call('ZADD', B .. 'x', unpack(ending)) end
   expiring = expiring or #ending > 0
   return answers
@@ -346,6 +399,9 @@ local function flush()
   if #untimed > 0 then call('ZREM', B .. 't', unpack(untimed)) end
   if #timers > 0 then call('ZADD', B .. 't', unpack(timers)) end
   if #dropped > 0 then
+    if indexes then
+      for n, row in ipairs(call('HMGET', B .. 'j', unpack(dropped))) do strike(dropped[n], row) end
+    end
     call('HDEL', B .. 'j', unpack(dropped))
     call('HDEL', B .. 's', unpack(dropped))
   end

@@ -1,6 +1,6 @@
 -- Takes jobs in, where nothing is special; where something is, `publish.lua` goes on from the same start.
 -- KEYS and ARGV as there. Nothing is special where all jobs share their heads (so that none has a delay, an expiry or a unique key), all are
--- new, there is room for all, and nobody watches.
+-- new, there is room for all, nobody watches, and the queue keeps no indexes.
 -- Answers how many: all are accepted.
 -- O(1) a job: seven to ten commands a call, whatever the number of jobs.
 local shared = ARGV[2]
@@ -8,9 +8,9 @@ if shared ~= '' then
   local call, base, total = redis.call, KEYS[1], (#ARGV - 3) / 2
   local clock = call('TIME')
   local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-  local n = call('HMGET', base .. 'n', 'watched', 'sleeping', 'paused', 'p', 's', 't', 'submitted', 'born')
+  local n = call('HMGET', base .. 'n', 'watched', 'sleeping', 'paused', 'p', 's', 't', 'submitted', 'born', 'indexes')
   local watched, sleeping, paused, pending = tonumber(n[1] or 0) > now, tonumber(n[2] or 0) > now, n[3] == '1', n[4] or 0
-  local plain = n[8] == ARGV[#ARGV] and not watched and pending + (n[5] or 0) + (n[6] or 0) + total <= tonumber(ARGV[1])
+  local plain = n[8] == ARGV[#ARGV] and not n[9] and not watched and pending + (n[5] or 0) + (n[6] or 0) + total <= tonumber(ARGV[1])
   if plain then
     -- A record's head: version, flags, priority, time, rank (given by the claim), attempt and started.
     local priority = shared:byte(2)

@@ -8,7 +8,7 @@ if ARGV[2] == '' then
   local byte, sub, char, pack = string.byte, string.sub, string.char, struct.pack
   local clock = call('TIME')
   local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-  local n = call('HMGET', base .. 'n', 'watched', 'r', 'c', 'completed', 'fbytes')
+  local n = call('HMGET', base .. 'n', 'watched', 'r', 'c', 'completed', 'fbytes', 'indexes')
   local ids, places, total, at, length = {}, {}, 0, 1, #all
   while at <= length do
     total = total + 1
@@ -17,7 +17,7 @@ if ARGV[2] == '' then
     at = at + 40 + a + b * 256 + c * 65536 + d * 16777216
   end
   places[total + 1] = at
-  local plain, running, completed = tonumber(n[1] or 0) <= now, (n[2] or 0) - total, (n[4] or 0) + total
+  local plain, running, completed = tonumber(n[1] or 0) <= now and (tracked or not n[6]), (n[2] or 0) - total, (n[4] or 0) + total
   local states = call('HMGET', base .. 's', unpack(ids))
   local rows, results, notes = { base .. 's' }, { base .. 'i' }, {}
   local seen, bytes, changed, sizes = {}, 0, pack('<I6', now), {}

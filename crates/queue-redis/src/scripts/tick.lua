@@ -82,6 +82,19 @@ if #dead > 0 then
 end
 flush()
 
+-- What was there before its indexes were asked for, a part of it; it comes with its payload.
+if indexes and indexed ~= indexes then
+  local part = call('HSCAN', B .. 'j', call('HGET', B .. 'n', 'fill') or '0', 'COUNT', 25)
+  for n = 1, #part[2], 2 do enter(part[2][n], part[2][n + 1]) end
+  if part[1] == '0' then
+    call('HDEL', B .. 'n', 'fill')
+    call('HSET', B .. 'n', 'indexed', indexes)
+  else
+    call('HSET', B .. 'n', 'fill', part[1])
+    more = true
+  end
+end
+
 local soonest = next_due()
 local function consider(at)
   if at and (soonest < 0 or at - now < soonest) then soonest = math.max(0, at - now) end
