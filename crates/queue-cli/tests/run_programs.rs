@@ -49,6 +49,19 @@ fn at_the_timeout_nothing_is_left() {
     assert!(eventually(|| pids.split_whitespace().all(is_gone)), "{pids}");
 }
 
+/// The end of a program wakes none of the command's threads, and the program knows nothing of that.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_signal_of_a_programs_end_is_blocked_in_the_command_alone() {
+    let bench = Bench::new();
+    let script =
+        "cat /proc/$PPID/task/*/status /proc/$$/status | sed -n 's/^SigBlk:.*\\(.\\)....$/\\1/p' | tr -d '\\n'";
+    let rows = bench.rows_of(payloads(1), &["--shell", "--exec", script]);
+    let digits = rows[0]["result"].to_string();
+    let (command, program) = digits.split_at(digits.len() - 1);
+    assert!(command.len() > 2 && command.chars().all(|digit| digit == '1') && program == "0", "{rows:?}");
+}
+
 #[test]
 fn what_a_program_leaves_behind_dies_with_it() {
     let bench = Bench::new();

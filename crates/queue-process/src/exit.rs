@@ -1,19 +1,23 @@
 //! Knows when the leader has exited, and leaves it unreaped: until it is reaped its number belongs to it, so its group
 //! can be killed without meeting a stranger.
 
-use std::io;
+use std::{io, time::Duration};
 
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 #[cfg(target_os = "linux")]
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// How late an exit is seen at most without a descriptor of the process, and with SIGCHLD blocked.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 #[derive(Debug)]
 pub(crate) enum Watch {
     /// Wakes this run alone.
     #[cfg(target_os = "linux")]
     Descriptor(AsyncFd<std::os::fd::OwnedFd>),
-    /// Every SIGCHLD wakes every run, each of which looks for itself: other systems, and kernels before 5.3.
+    /// Every SIGCHLD wakes every run, each of which looks for itself: other systems, kernels before 5.3, and where descriptors
+    /// have run out.
     Signal(Signal, Pid),
 }
 
@@ -52,7 +56,12 @@ impl Watch {
             // An error means that nobody will ever tell; the reaper then waits by its own means.
             #[cfg(target_os = "linux")]
             Self::Descriptor(descriptor) => drop(descriptor.readable().await),
-            Self::Signal(signal, leader) => while !has_exited(*leader) && signal.recv().await.is_some() {},
+            Self::Signal(signal, leader) => {
+                // Where it is blocked nobody hears it.
+                while !has_exited(*leader) && !matches!(tokio::time::timeout(LOOK_EVERY, signal.recv()).await, Ok(None))
+                {
+                }
+            }
         }
     }
 }
@@ -74,8 +83,6 @@ pub(crate) fn cpu_seconds(leader: Pid) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::{group::Group, program::Program};
 
@@ -100,6 +107,12 @@ mod tests {
     #[tokio::test]
     async fn by_signal() {
         sees_the_exit(Watch::by_signal).await;
+    }
+
+    /// As where SIGCHLD is blocked.
+    #[tokio::test]
+    async fn by_looking_where_no_signal_comes() {
+        sees_the_exit(|leader| Ok(Watch::Signal(signal(SignalKind::user_defined2())?, leader))).await;
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use std::{io, process::ExitStatus};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::process::{Child, Command};
 
-use crate::bare::Bare;
+use crate::{bare::Bare, sigchld::unblocked};
 
 /// Of a child that was started by tokio, or of one of which no more than its number is kept.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(crate) struct Group<C = Child> {
 
 impl Group {
     pub(crate) fn spawn(command: &mut Command) -> io::Result<Self> {
-        let child = command.spawn()?;
+        let child = unblocked(|| command.spawn())?;
         let leader = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         match leader {
             Some(leader) => Ok(Self { child, leader, reaped: false }),

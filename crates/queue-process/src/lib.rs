@@ -54,6 +54,7 @@ mod group;
 mod output;
 mod pipes;
 mod run;
+mod sigchld;
 
 // What the run means for the job.
 mod handler;
@@ -71,3 +72,4 @@ pub use pool::{Asking, PoolOptions, PoolStats, ProcessPool};
 pub use program::{Environment, Program};
 pub use result::result_json;
 pub use run::{End, Execution, Finished};
+pub use sigchld::block_sigchld;

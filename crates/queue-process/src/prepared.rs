@@ -18,7 +18,7 @@ use nix::{
 };
 use rustix::process::Pid;
 
-use crate::pipes::Theirs;
+use crate::{pipes::Theirs, sigchld};
 
 /// A command line and its environment as the system takes them.
 #[derive(Debug)]
@@ -44,14 +44,20 @@ impl Prepared {
 
     /// Starts it as the leader of a process group of its own, with these variables over its own.
     ///
-    /// As with the standard library: it takes SIGPIPE as a program expects, and the mask of signals of this thread.
+    /// As with the standard library: it takes SIGPIPE as a program expects, and the mask of signals of this thread, but for
+    /// a SIGCHLD that this crate blocked.
     pub(crate) fn spawn(&self, variables: &[(&str, String)], ends: &Theirs) -> io::Result<Pid> {
         let mut files = PosixSpawnFileActions::init()?;
         for (end, number) in [(&ends.stdin, 0), (&ends.stdout, 1), (&ends.stderr, 2)] {
             files.add_dup2(end.as_raw_fd(), number)?;
         }
         let mut attributes = PosixSpawnAttr::init()?;
-        attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETPGROUP | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF)?;
+        let mut flags = PosixSpawnFlags::POSIX_SPAWN_SETPGROUP | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF;
+        if let Some(mask) = sigchld::mask() {
+            flags |= PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK;
+            attributes.set_sigmask(&mask)?;
+        }
+        attributes.set_flags(flags)?;
         attributes.set_pgroup(nix::unistd::Pid::from_raw(0))?;
         attributes.set_sigdefault(&SigSet::from(Signal::SIGPIPE))?;
         let own = own(variables)?;

@@ -24,6 +24,7 @@ use crate::{
     pipes::Theirs,
     resolve,
     run::{self, Execution, Finished},
+    sigchld::unblocked,
 };
 
 /// A program with its arguments, surroundings and limits. It can be run any number of times at once.
@@ -270,7 +271,7 @@ impl Program {
         let mut command = self.to_command(shim).into_std();
         command.stdin(ends.stdin).stdout(ends.stdout).stderr(ends.stderr);
         command.envs(variables.iter().map(|(name, value)| (name, value)));
-        let pid = command.spawn()?.id();
+        let pid = unblocked(|| command.spawn())?.id();
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
         pid.ok_or_else(|| io::Error::other("the child has no process id"))
     }

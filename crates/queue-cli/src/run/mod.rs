@@ -23,7 +23,13 @@ use std::{
 use queue_core::JobScheduler;
 use tokio::{sync::watch, time::Instant};
 
-use crate::{args::RunArgs, exit, plan::Plan, resume::start, summary::Summary};
+use crate::{
+    args::{ExecMode, RunArgs},
+    exit,
+    plan::Plan,
+    resume::start,
+    summary::Summary,
+};
 use conductor::{Conductor, Outcome};
 use signals::Asked;
 
@@ -33,6 +39,10 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Runs the jobs and says how the process is to exit. Everything it started has ended by then.
 #[must_use]
 pub fn run(args: RunArgs) -> u8 {
+    if args.exec_mode == ExecMode::Oneshot {
+        // Before the first thread, so that none is woken by it.
+        queue_process::block_sigchld();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return refuse(format_args!("cannot start: {error}")),
