@@ -34,7 +34,7 @@ async fn main() -> queue_core::Result<()> {
     let (sent, mut outbox) = mpsc::channel(8);
     let send_email = move |email: SendEmail| {
         let sent = sent.clone();
-        async move { sent.send(email.to).await.map_err(|_| Failure::retry("nobody reads what was sent")) }
+        async move { sent.send(email.to).await.map_err(|_| Failure::never("nobody reads what was sent")) }
     };
     let worker = queues.worker().queue("mail", 8).register(send_email).start().await?;
 
