@@ -268,7 +268,7 @@ impl RedisConsumer {
         let mut epoch = link::number(&answer.next().unwrap_or_default()).map_err(broken)?.unsigned_abs();
         let claims = answer.next().map_or_else(|| Ok(Bytes::new()), link::bytes).map_err(broken)?;
         let mut claims = record::Reader(claims);
-        let mut jobs = Vec::with_capacity(answer.len());
+        let (mut jobs, found) = (Vec::with_capacity(answer.len()), answer.len() > 0);
         for row in answer {
             epoch += 1;
             let claim = record::read_claim(&mut claims, epoch).map_err(broken)?;
@@ -284,7 +284,9 @@ impl RedisConsumer {
         if !jobs.is_empty() {
             return Ok(Claimed::Jobs(jobs));
         }
-        let next = u64::try_from(next).ok().filter(|_| !paused).map(Duration::from_millis);
+        // Behind what cannot be read there may be more, and nobody was told that this one sleeps.
+        let next = if found { Some(0) } else { u64::try_from(next).ok().filter(|_| !paused) };
+        let next = next.map(Duration::from_millis);
         Ok(Claimed::Nothing { next })
     }
 

@@ -175,3 +175,26 @@ async fn one_lost_lease_in_a_batch_is_its_own_matter() {
     }
     assert!(matches!(outcomes[120], SettleOutcome::LeaseLost));
 }
+
+#[tokio::test]
+async fn the_last_of_several_settlements_of_an_id_is_known_again() {
+    let Some(rig) = Rig::new(Tracking::Off).await else { return };
+    let job = |n| {
+        let id = JobId::derive(b"twice", n);
+        Envelope::builder(id, JobKind::from_static("k"), "{}", rig.env.now()).seal()
+    };
+    // Once by themselves, and twice with others: what has ended is forgotten, and its id is free again.
+    let mut last = Vec::new();
+    for count in [1, 20, 20] {
+        let outcomes =
+            rig.provider.publish(&rig.queue, (0..count).map(job).collect(), &PublishOptions::default()).await;
+        assert!(outcomes.iter().all(|outcome| outcome.is_accepted()));
+        last = receipts(&rig.fetch().await);
+        assert_eq!(last.len(), usize::try_from(count).unwrap());
+        assert!(rig.settle(&last, done(None)).await.iter().all(|outcome| outcome.is_settled()));
+    }
+    let again = rig.settle(&last, done(None)).await;
+    assert!(again.iter().all(|outcome| matches!(outcome, SettleOutcome::AlreadySettled)), "{again:?}");
+    let other = rig.settle(&last, done(Some("7"))).await;
+    assert!(other.iter().all(|outcome| matches!(outcome, SettleOutcome::Conflict)), "{other:?}");
+}

@@ -172,6 +172,17 @@ async fn who_leads_anew_trusts_nothing_that_he_knew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn indexes_of_a_resting_queue_are_filled_at_once() {
+    let Some(rig) = Rig::new().await else { return };
+    rig.publish(envelope(5)).await;
+    let mut options = RedisOptions::new(rig.server.url());
+    options.indexes = Some(vec![queue_redis::Index::Kind]);
+    let indexing = RedisProvider::connect(&options, &Env::system()).await.unwrap();
+    indexing.declare(&QueueSpec::new(rig.queue.clone())).await.unwrap();
+    rig.called("an index").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn closing_leaves_no_task() {
     let Some(rig) = Rig::new().await else { return };
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();

@@ -10,7 +10,7 @@ use std::{
 
 use queue_core::{
     Result,
-    provider::{Beat, BeatOutcome, Delivery},
+    provider::{Beat, BeatOutcome, Delivery, Disposition, ReleaseReason, Settlement},
 };
 use tokio::time::Instant;
 
@@ -110,9 +110,11 @@ impl RedisConsumer {
             self.looked.forget();
             return Ok(None);
         };
+        let wanted = if self.closed.load(Ordering::Acquire) || self.shared.is_closed() { 0 } else { self.room(most) };
         let mut claimed = self.claimed(&self.known, answer, Instant::now())?;
         self.looked.note(begun, &claimed);
         if let Claimed::Jobs(jobs) = &mut claimed {
+            self.give_back(jobs.split_off(jobs.len().min(wanted))).await;
             self.plenty.store(jobs.len() == most, Ordering::Relaxed);
             if begun.elapsed() > self.lease * 2 / 3 {
                 *jobs = self.still_held(std::mem::take(jobs)).await;
@@ -145,6 +147,19 @@ impl RedisConsumer {
         }
         self.looked.forget();
         Ok(None)
+    }
+
+    /// What was claimed for who wanted it no more when it was: it is ready again, where it stood.
+    async fn give_back(&self, jobs: Vec<Delivery>) {
+        if jobs.is_empty() {
+            return;
+        }
+        let release = Disposition::Release { after: Duration::ZERO, reason: ReleaseReason::Shutdown };
+        let batch: Vec<_> = jobs.iter().map(|job| Settlement::new(job.receipt, release.clone())).collect();
+        // What is not settled comes back when its lease ends.
+        for outcome in self.settle_part(&self.known, &batch).await.iter().filter(|outcome| !outcome.is_settled()) {
+            tracing::debug!(queue = %self.known.spec.name, ?outcome, "what nobody wants any more was not given back");
+        }
     }
 
     /// Those whose lease stands, and a whole one again.

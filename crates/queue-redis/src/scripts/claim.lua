@@ -5,7 +5,6 @@
 -- O(1) a job, O(log n) for its lease; n jobs are leased or wait for a time.
 local most, lease, worker, tracked, sleep = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4] == '1', tonumber(ARGV[5])
 if born ~= ARGV[6] then return STALE end
-if paused then return { -1, 1, 0 } end
 advance(200, tracked)
 
 local LMPOP = { 'LMPOP', 15 }

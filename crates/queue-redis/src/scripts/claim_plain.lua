@@ -21,7 +21,11 @@ do
   local clock = call('TIME')
   local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
   local n = call('HMGET', base .. 'n', 'watched', 'paused', 'sleeping', 'p', 'r', 'ticket', 'born', 'tick')
-  if n[2] == '1' then return { -1, 1, 0 } end
+  if n[2] == '1' then
+    -- However long the pause lasts: of those that sleep each is woken when it ends.
+    if tonumber(ARGV[5]) > 0 then call('HSET', base .. 'n', 'sleeping', now + ARGV[5]) end
+    return { -1, 1, 0 }
+  end
   local pending, running = tonumber(n[4] or 0), tonumber(n[5] or 0)
   -- As `tickets` gives them.
   local epoch = math.max(tonumber(n[6] or 0), now * 64)

@@ -19,5 +19,8 @@ if sleeping then
   call('EXPIRE', B .. 'm', 60)
 end
 -- Who maintains it believes that it rests.
-if resting then call('ZADD', B .. 'v', 0, '0') end
+if resting then
+  call('ZADD', B .. 'v', 0, '0')
+  call('EXPIRE', B .. 'v', 60)
+end
 return 1

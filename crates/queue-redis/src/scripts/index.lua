@@ -7,4 +7,9 @@ call('HDEL', B .. 'n', 'indexes', 'indexed', 'fill')
 for _, term in ipairs(call('SMEMBERS', B .. 'ix')) do call('UNLINK', B .. term) end
 call('UNLINK', B .. 'ix')
 if ARGV[1] ~= '' then call('HSET', B .. 'n', 'indexes', ARGV[1], 'fill', 0) end
+-- Who maintains the queue fills them.
+if resting then
+  call('ZADD', B .. 'v', 0, '0')
+  call('HDEL', B .. 'n', 'tick')
+end
 return 1

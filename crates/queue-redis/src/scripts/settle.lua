@@ -33,22 +33,30 @@ while at <= #ARGV do
   items[#items + 1] = item
 end
 
--- What is remembered of an untracked job that was settled with many others.
+-- What is remembered of untracked jobs that were settled with many others, the newest of each; read once for all that ask.
+local noted
 local function noted_with_others(id)
-  for _, notes in ipairs(call('LRANGE', B .. 'l', 0, -1)) do
-    for place = 1, #notes, 32 do
-      if notes:sub(place, place + 15) == id then return notes:sub(place + 16, place + 31) end
+  if not noted then
+    noted = {}
+    for _, notes in ipairs(call('LRANGE', B .. 'l', 0, -1)) do
+      for place = 1, #notes, 32 do noted[notes:sub(place, place + 15)] = notes:sub(place + 16, place + 31) end
     end
   end
+  return noted[id]
 end
 
 local function stale(item, s)
   -- None was ever settled under epoch 0: that stands where nothing was.
   if s and item.epoch > 0 and s.settled == item.epoch then return s.print == item.print and 'A' or 'C' end
   if s then return 'L' end
-  local noted = call('HGET', B .. 'y', item.id) or call('HGET', B .. 'z', item.id) or forgotten_of({ item.id })[1] or noted_with_others(item.id)
-  if not noted or unpick('<I8', noted) ~= item.epoch then return 'L' end
-  return noted:sub(9) == item.print and 'A' or 'C'
+  -- An id that is free again may have been settled several times, alone and with others.
+  local notes = {}
+  for _, generation in ipairs({ 'y', 'z', 'a', 'b' }) do notes[#notes + 1] = call('HGET', B .. generation, item.id) end
+  notes[#notes + 1] = noted_with_others(item.id) or false
+  for _, note in ipairs(notes) do
+    if note and unpick('<I8', note) == item.epoch then return note:sub(9) == item.print and 'A' or 'C' end
+  end
+  return 'L'
 end
 
 -- Keeps the last failure, and those before it within bounds.

@@ -1,0 +1,136 @@
+//! Whose next claim is laid down in the server while he sleeps.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
+mod server;
+
+use std::{sync::Arc, time::Duration};
+
+use queue_core::{
+    Consumer, Env, Envelope, JobId, QueueName, QueueProvider, QueueSpec, Timestamp,
+    job::{JobKind, Priority},
+    provider::{ConsumeOptions, Delivery, PublishOptions},
+};
+use queue_redis::{RedisOptions, RedisProvider};
+use redis::aio::MultiplexedConnection;
+use server::Server;
+use tokio::{task::JoinHandle, time::Instant};
+
+struct Rig {
+    provider: RedisProvider,
+    redis: MultiplexedConnection,
+    queue: QueueName,
+    server: Server,
+}
+
+/// Longer than any wake-up takes, and far shorter than a sleep.
+const SOON: Duration = Duration::from_secs(3);
+
+impl Rig {
+    async fn new() -> Option<Self> {
+        if !server::is_installed() {
+            server::require();
+            return None;
+        }
+        let server = Server::start().unwrap();
+        let provider = RedisProvider::connect(&RedisOptions::new(server.url()), &Env::system()).await.unwrap();
+        let queue = QueueName::from_static("q");
+        provider.declare(&QueueSpec::new(queue.clone())).await.unwrap();
+        let client = redis::Client::open(server.url()).unwrap();
+        let redis = client.get_multiplexed_async_connection().await.unwrap();
+        Some(Self { provider, redis, queue, server })
+    }
+
+    /// Of a process of its own.
+    async fn consumer(&self, outstanding: usize) -> Arc<dyn Consumer> {
+        let provider = RedisProvider::connect(&RedisOptions::new(self.server.url()), &Env::system()).await.unwrap();
+        provider.consumer(&self.queue, ConsumeOptions::new("worker", outstanding)).await.unwrap()
+    }
+
+    async fn publish(&self, priority: u8, jobs: std::ops::Range<u64>) {
+        let job = |n| {
+            let id = JobId::derive(b"doze", n);
+            let mut parts = Envelope::builder(id, JobKind::from_static("k"), "{}", Timestamp::from_millis(1));
+            parts.priority = Priority::new(priority).unwrap();
+            parts.seal()
+        };
+        let outcomes = self.provider.publish(&self.queue, jobs.map(job).collect(), &PublishOptions::default()).await;
+        assert!(outcomes.iter().all(|outcome| outcome.is_accepted()), "{outcomes:?}");
+    }
+
+    /// Those that sleep do not hear of what comes next.
+    async fn be_quiet(&mut self) {
+        let _: i64 = redis::cmd("HDEL").arg("queue:{q}:n").arg("sleeping").query_async(&mut self.redis).await.unwrap();
+    }
+}
+
+/// Sleeps, as soon as this returns.
+async fn sleeps(consumer: &Arc<dyn Consumer>, max: usize) -> JoinHandle<Vec<Delivery>> {
+    let consumer = Arc::clone(consumer);
+    let asleep = tokio::spawn(async move { consumer.fetch(max, Duration::from_secs(30)).await.unwrap() });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    asleep
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_claimed_for_who_closes_goes_back_at_once() {
+    let Some(mut rig) = Rig::new().await else { return };
+    let (one, other) = (rig.consumer(10).await, rig.consumer(10).await);
+    let asleep = sleeps(&one, 10).await;
+    rig.be_quiet().await;
+    rig.publish(5, 0..10).await;
+    let closed = one.close(SOON).await;
+    assert_eq!(closed.still_open, 0);
+    assert_eq!(tokio::time::timeout(SOON, asleep).await.unwrap().unwrap().len(), 0, "after it was closed");
+    let jobs = other.fetch(10, SOON).await.unwrap();
+    let expected: Vec<_> = (0..10).map(|n| JobId::derive(b"doze", n)).collect();
+    assert_eq!(jobs.iter().map(|job| job.receipt.id).collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_is_claimed_than_is_asked_for_by_now() {
+    let Some(mut rig) = Rig::new().await else { return };
+    let (one, other) = (rig.consumer(10).await, rig.consumer(10).await);
+    let asleep = sleeps(&one, 10).await;
+    rig.be_quiet().await;
+    rig.publish(5, 0..10).await;
+    one.demand(3).await.unwrap();
+    assert_eq!(tokio::time::timeout(SOON, asleep).await.unwrap().unwrap().len(), 3);
+    assert_eq!(other.fetch(10, SOON).await.unwrap().len(), 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_who_sleep_wake_when_a_long_pause_ends() {
+    let Some(rig) = Rig::new().await else { return };
+    let admin = rig.provider.admin();
+    // Nobody has looked while it was not paused, or that is long ago.
+    admin.pause(&rig.queue, true).await.unwrap();
+    rig.publish(5, 0..3).await;
+    let mut asleep = Vec::new();
+    for _ in 0..3 {
+        asleep.push(sleeps(&rig.consumer(1).await, 1).await);
+    }
+    assert!(asleep.iter().all(|asleep| !asleep.is_finished()));
+    admin.pause(&rig.queue, false).await.unwrap();
+    for asleep in asleep {
+        let jobs = tokio::time::timeout(SOON, asleep).await;
+        assert_eq!(jobs.expect("one sleeps on, and a job waits").unwrap().len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_sleeps_behind_a_record_that_he_cannot_read() {
+    let Some(mut rig) = Rig::new().await else { return };
+    rig.publish(9, 0..1).await;
+    rig.publish(5, 1..2).await;
+    let (key, id) = ("queue:{q}:j", JobId::derive(b"doze", 0));
+    let mut row: Vec<u8> = redis::cmd("HGET").arg(key).arg(id.as_bytes()).query_async(&mut rig.redis).await.unwrap();
+    // What a newer version says behind head and kind.
+    row[19 + 2] = 0x80;
+    let _: i64 = redis::cmd("HSET").arg(key).arg(id.as_bytes()).arg(&row).query_async(&mut rig.redis).await.unwrap();
+    let consumer = rig.consumer(1).await;
+    let begun = Instant::now();
+    let jobs = consumer.fetch(1, Duration::from_secs(30)).await.unwrap();
+    assert_eq!(jobs[0].receipt.id, JobId::derive(b"doze", 1));
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+}
