@@ -1,7 +1,7 @@
 //! Keeping what is published while Redis is away, on this machine, and handing it on when Redis is there again.
 //!
 //! A spool is any provider that keeps jobs here; in it one queue, whose jobs are what was published and where. What cannot be said to Redis
-//! is published there instead, under its own id, and is accepted. A task consumes that queue: it publishes to Redis, and settles what Redis
+//! is published there instead, under an id that follows from its queue and its own, and is accepted. A task consumes that queue: it publishes to Redis, and settles what Redis
 //! took. Should the process die in between, the job is published again under the same id, which makes it one.
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
 
 use bytes::{BufMut as _, Bytes};
 use queue_core::{
-    Consumer, Envelope, Error, ErrorCode, JobError, QueueName, QueueProvider, QueueSpec, Result,
+    Consumer, Envelope, Error, ErrorCode, JobError, JobId, QueueName, QueueProvider, QueueSpec, Result,
     job::JobKind,
     provider::{
         ConsumeOptions, Delivery, Disposition, OnFull, PublishOptions, PublishOutcome, Rejection, ReleaseReason,
@@ -36,6 +36,8 @@ const LEASE: Duration = Duration::from_secs(60);
 const TRY: Duration = Duration::from_secs(6);
 const AGAIN: Duration = Duration::from_secs(1);
 const WAIT: Duration = Duration::from_secs(30);
+/// How soon a job comes again for which Redis is there, and which it does not take for now: others must not wait behind it.
+const LATER: Duration = Duration::from_secs(10);
 
 /// What a spool holds, and whether it is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,7 +179,10 @@ fn wrap(queue: &QueueName, job: &Envelope) -> Envelope {
     payload.put_u16_le(u16::try_from(queue.as_str().len()).unwrap_or(0));
     payload.put_slice(queue.as_str().as_bytes());
     job.encode_into(&mut payload);
-    Envelope::builder(job.id, JobKind::from_static("redis.spooled"), payload, job.created_at).seal()
+    // All queues share the spool, and an id is known again in its own queue only. What comes first has a length of its own.
+    let length = 2 + queue.as_str().len();
+    let id = JobId::derive(&[&payload[..length], job.id.as_bytes()].concat(), 0);
+    Envelope::builder(id, JobKind::from_static("redis.spooled"), payload, job.created_at).seal()
 }
 
 fn unwrap(payload: Bytes) -> Result<(QueueName, Envelope), fault::Broken> {
@@ -223,19 +228,33 @@ impl Inner {
         settlements
     }
 
-    fn ended(&self, shared: &Shared, queue: &QueueName, outcome: PublishOutcome) -> Disposition {
-        let error = match outcome {
-            PublishOutcome::Accepted { .. } | PublishOutcome::Duplicate { .. } => None,
-            PublishOutcome::Rejected(Rejection::Unavailable(_)) | PublishOutcome::Unknown(_) => {
-                // On a cluster another server may be there for what comes after it.
-                let after = if shared.link.is_cluster() { AGAIN } else { Duration::ZERO };
-                return Disposition::Release { after, reason: ReleaseReason::Busy };
-            }
-            PublishOutcome::Rejected(rejection) => Some(Error::from(rejection)),
-        };
+    /// What is published to the queue goes to Redis again.
+    fn is_there(&self, shared: &Shared, queue: &QueueName) {
         if self.away().remove(queue) {
             shared.link.client().tell(ClientEvent::Connected { queue: queue.as_str().into() });
         }
+    }
+
+    fn ended(&self, shared: &Shared, queue: &QueueName, outcome: PublishOutcome) -> Disposition {
+        let again = |after| Disposition::Release { after, reason: ReleaseReason::Busy };
+        let error = match outcome {
+            PublishOutcome::Accepted { .. } | PublishOutcome::Duplicate { .. } => None,
+            PublishOutcome::Rejected(Rejection::Unavailable(error)) | PublishOutcome::Unknown(error) => {
+                if error.code() == ErrorCode::Closed {
+                    return again(Duration::ZERO);
+                }
+                if fault::is_away(&error) {
+                    // On a cluster another server may be there for what comes after it.
+                    return again(if shared.link.is_cluster() { AGAIN } else { Duration::ZERO });
+                }
+                tracing::warn!(%queue, %error, "Redis is there, and does not take a job that was accepted while it was away: it is tried again");
+                // Whoever publishes to it now is to hear why.
+                self.is_there(shared, queue);
+                return again(LATER);
+            }
+            PublishOutcome::Rejected(rejection) => Some(Error::from(rejection)),
+        };
+        self.is_there(shared, queue);
         match error {
             None => Disposition::Complete { result: None },
             Some(error) => {

@@ -269,20 +269,21 @@ impl JobStore for RedisStore {
             Some(queue) => vec![queue.clone()],
             None => self.shared.all_queues("list").await?,
         };
-        let (mut at, mut skip, mut first, mut begun) = (0, 0, 0, None);
+        let (mut at, mut after, mut first, mut begun) = (0, None, 0, None);
         if let Some(cursor) = cursor {
             let (place, name) = cursor.0.split_once('@').ok_or_else(bad)?;
-            let (walk, passed) = place.split_once('.').ok_or_else(bad)?;
-            let (passed, shard) = passed.split_once('/').unwrap_or((passed, "0"));
+            let (walk, last) = place.split_once('.').ok_or_else(bad)?;
+            let (last, shard) = last.split_once('/').unwrap_or((last, "0"));
             let letter = walk.chars().next().filter(char::is_ascii_lowercase);
             let walk = &walk[letter.map_or(0, char::len_utf8)..];
-            (at, skip) = (walk.parse().map_err(|_| bad())?, passed.parse().map_err(|_| bad())?);
+            at = walk.parse().map_err(|_| bad())?;
+            after = if last.is_empty() { None } else { Some(last.parse().map_err(|_| bad())?) };
             queues.retain(|queue| queue.as_str() >= name);
             if queues.first().is_some_and(|queue| queue.as_str() == name) {
                 first = shard.parse().map_err(|_| bad())?;
                 begun = Some(letter);
             } else {
-                (at, skip) = (0, 0);
+                (at, after) = (0, None);
             }
         }
         let mut items: Vec<JobRecord> = Vec::new();
@@ -299,20 +300,25 @@ impl JobStore for RedisStore {
                     None => self.way(shard, query).await?,
                 };
                 let letter = way.map_or(String::new(), String::from);
-                let here = |at: u64, skip: usize| {
+                // Behind the last job that was listed of a part, not so many jobs on: of these some may have gone by then.
+                let here = |at: u64, last: Option<JobId>| {
+                    let last = last.map_or(String::new(), |last| last.to_string());
                     let place = if known.count() > 1 { format!("/{}", shard.place) } else { String::new() };
-                    Some(Cursor(format!("{letter}{at}.{skip}{place}@{queue}").into()))
+                    Some(Cursor(format!("{letter}{at}.{last}{place}@{queue}").into()))
                 };
                 loop {
                     if parts == MOST_PARTS {
-                        return Ok(Page { items, next: here(at, skip) });
+                        return Ok(Page { items, next: here(at, after) });
                     }
                     parts += 1;
                     let (found, next) = self.walk(shard, query, way, at).await?;
-                    for (index, record) in found.into_iter().enumerate().skip(std::mem::take(&mut skip)) {
+                    let passed = after.take();
+                    let mut last = passed;
+                    for record in found.into_iter().skip_while(|record| Some(record.job.id) <= passed) {
                         if items.len() == limit {
-                            return Ok(Page { items, next: here(at, index) });
+                            return Ok(Page { items, next: here(at, last) });
                         }
+                        last = Some(record.job.id);
                         items.push(record);
                     }
                     at = next;

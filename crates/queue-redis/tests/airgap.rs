@@ -152,6 +152,49 @@ async fn an_answer_that_was_lost_makes_no_second_job() {
     assert_eq!(ran, all);
 }
 
+/// An id is one job in one queue, and another one in another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_id_in_two_queues_is_two_jobs() {
+    let Some(server) = start() else { return };
+    let provider = connect(&server, MemoryProvider::new()).await;
+    let other = QueueName::from_static("other");
+    provider.declare(&QueueSpec::new(other.clone())).await.unwrap();
+    server.kill();
+    let one = job(10);
+    accept(&provider, &[one.clone(), one.clone()]).await;
+    let outcomes = provider.publish(&other, vec![one.clone()], &PublishOptions::default()).await;
+    assert!(outcomes[0].is_accepted(), "{outcomes:?}");
+    server.restart_after_kill();
+    drained(&provider).await;
+    for stats in provider.admin().stats(&[QUEUE.clone(), other]).await {
+        let stats = stats.unwrap();
+        assert_eq!(stats.pending, 1, "{}", stats.queue);
+    }
+    assert_eq!(run(&provider, 1).await, [one.id]);
+}
+
+/// Its declaration cannot be read, by this version: it is for another to take its jobs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_cannot_be_published_to_holds_up_no_other() {
+    let Some(server) = start() else { return };
+    let provider = connect(&server, MemoryProvider::new()).await;
+    let newer = QueueName::from_static("newer");
+    server.tell(&["SET", "queue:{newer}:spec", "?"]);
+    server.kill();
+    for _ in 0..2 {
+        let batch = (0..75).map(|_| job(10)).collect();
+        let outcomes = provider.publish(&newer, batch, &PublishOptions::default()).await;
+        assert!(outcomes.iter().all(PublishOutcome::is_accepted), "{outcomes:?}");
+    }
+    let jobs: Vec<_> = (0..5).map(|_| job(10)).collect();
+    accept(&provider, &jobs).await;
+    server.restart_after_kill();
+    assert_eq!(run(&provider, 5).await, ids(&jobs));
+    assert_eq!(provider.spool().await.unwrap().unwrap().waiting, 150, "they wait for a version that can");
+    let outcomes = provider.publish(&newer, vec![job(10)], &PublishOptions::default()).await;
+    assert!(!outcomes[0].is_accepted(), "who publishes hears of it: {outcomes:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_journal_keeps_them_for_the_next_process() {
     let Some(server) = start() else { return };

@@ -2,6 +2,7 @@
 //! minutes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+#![allow(clippy::disallowed_methods, reason = "real servers live in real time")]
 
 mod server;
 

@@ -135,14 +135,13 @@ fn jobs(count: u32) -> Vec<Envelope> {
     let job = |n: u32| {
         let kind = JobKind::new(format!("kind.{}", n % 2)).unwrap();
         let mut job = Envelope::builder(JobId::fresh(&env), kind, "{\"tags\":[\"not this\"]}", env.now());
-        let mut headers = Headers::default();
-        headers.tags = vec![format!("tag \"{}\" ä", n % 3)];
-        if n % 2 == 0 {
+        let mut headers = Headers { tags: vec![format!("tag \"{}\" ä", n % 3)], ..Headers::default() };
+        if n.is_multiple_of(2) {
             headers.tags.push("even".into());
         }
         headers.keys =
             LimitKeys { tenant: (n % 4 != 3).then(|| format!("tenant.{}", n % 2).into()), ..LimitKeys::default() };
-        if n % 5 == 0 {
+        if n.is_multiple_of(5) {
             let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned();
             headers.trace = Some(TraceContext { traceparent, tracestate: None });
         }
@@ -269,8 +268,7 @@ async fn what_an_index_costs() {
             line.split("usec=").nth(1).unwrap().split(',').next().unwrap().parse().unwrap()
         };
         let env = Env::system();
-        let mut headers = Headers::default();
-        headers.tags = vec!["one".into()];
+        let mut headers = Headers { tags: vec!["one".into()], ..Headers::default() };
         headers.keys.tenant = Some("two".into());
         let job = || {
             let mut job = Envelope::builder(JobId::fresh(&env), JobKind::from_static("k"), vec![7; 100], env.now());
@@ -288,4 +286,29 @@ async fn what_an_index_costs() {
     for (indexes, bytes, micros) in costs {
         println!("{indexes:?}: {bytes} bytes and {micros:.1} µs a job");
     }
+}
+
+#[tokio::test]
+async fn a_page_begins_behind_the_last_job_of_the_one_before_also_where_that_is_gone() {
+    let Some(rig) = Rig::new(ALL, |spec| spec.tracking = Tracking::Off).await else { return };
+    rig.maintain().await;
+    let env = Env::system();
+    let job = || Envelope::builder(JobId::fresh(&env), JobKind::from_static("kind"), "{}", env.now()).seal();
+    let mut jobs: Vec<Envelope> = std::iter::repeat_with(job).take(40).collect();
+    jobs.sort_by_key(|job| job.id);
+    rig.publish(&jobs).await;
+    let mut query = JobQuery::queue(rig.queue.clone());
+    query.kind = Some(JobKind::from_static("kind"));
+    let store = rig.provider.job_store().unwrap();
+    let first = store.list(&query, None, 10).await.unwrap();
+    let listed: Vec<JobId> = first.items.iter().map(|record| record.job.id).collect();
+    assert_eq!(listed, jobs[..10].iter().map(|job| job.id).collect::<Vec<_>>());
+    rig.end(10, Disposition::Complete { result: None }).await;
+    let rest = store.list(&query, first.next, 100).await.unwrap();
+    let rest: Vec<JobId> = rest.items.iter().map(|record| record.job.id).collect();
+    assert_eq!(
+        rest,
+        jobs[10..].iter().map(|job| job.id).collect::<Vec<_>>(),
+        "none that was there all the time is left out"
+    );
 }
