@@ -298,7 +298,7 @@ impl RedisConsumer {
         Delivery {
             place,
             receipt: Receipt { id: claim.id, slot: u64::from(place), epoch: claim.epoch },
-            lease: Lease { remaining: Some(self.lease), cancel: None },
+            lease: Lease { remaining: Some(self.lease.saturating_sub(asked.elapsed())), cancel: None },
             attempt: past.attempt,
             started_before: past.started,
             redelivered: past.redelivered,

@@ -26,6 +26,13 @@ struct Rig {
 /// Longer than any wake-up takes, and far shorter than a sleep.
 const SOON: Duration = Duration::from_secs(3);
 
+fn job(priority: u8, n: u64) -> Envelope {
+    let id = JobId::derive(b"doze", n);
+    let mut parts = Envelope::builder(id, JobKind::from_static("k"), "{}", Timestamp::from_millis(1));
+    parts.priority = Priority::new(priority).unwrap();
+    parts.seal()
+}
+
 impl Rig {
     async fn new() -> Option<Self> {
         if !server::is_installed() {
@@ -48,13 +55,8 @@ impl Rig {
     }
 
     async fn publish(&self, priority: u8, jobs: std::ops::Range<u64>) {
-        let job = |n| {
-            let id = JobId::derive(b"doze", n);
-            let mut parts = Envelope::builder(id, JobKind::from_static("k"), "{}", Timestamp::from_millis(1));
-            parts.priority = Priority::new(priority).unwrap();
-            parts.seal()
-        };
-        let outcomes = self.provider.publish(&self.queue, jobs.map(job).collect(), &PublishOptions::default()).await;
+        let jobs = jobs.map(|n| job(priority, n)).collect();
+        let outcomes = self.provider.publish(&self.queue, jobs, &PublishOptions::default()).await;
         assert!(outcomes.iter().all(|outcome| outcome.is_accepted()), "{outcomes:?}");
     }
 
@@ -133,4 +135,30 @@ async fn nobody_sleeps_behind_a_record_that_he_cannot_read() {
     let jobs = consumer.fetch(1, Duration::from_secs(30)).await.unwrap();
     assert_eq!(jobs[0].receipt.id, JobId::derive(b"doze", 1));
     assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_lease_counts_from_before_its_claim_however_late_the_answer_is_read() {
+    let Some(rig) = Rig::new().await else { return };
+    const STOOD: Duration = Duration::from_secs(3);
+    let mut options = ConsumeOptions::new("worker", 1);
+    options.lease = Duration::from_secs(10);
+    let consumer = rig.provider.consumer(&rig.queue, options).await.unwrap();
+    let asleep = sleeps(&consumer, 1).await;
+    let (url, queue) = (rig.server.url(), rig.queue.clone());
+    let elsewhere = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let provider = RedisProvider::connect(&RedisOptions::new(url), &Env::system()).await.unwrap();
+            let outcomes = provider.publish(&queue, vec![job(5, 0)], &PublishOptions::default()).await;
+            assert!(outcomes[0].is_accepted(), "{outcomes:?}");
+        });
+    });
+    // This process stands still, while its claim is made.
+    std::thread::sleep(STOOD);
+    elsewhere.join().unwrap();
+    let jobs = tokio::time::timeout(SOON, asleep).await.unwrap().unwrap();
+    let left = jobs[0].lease.remaining.unwrap();
+    assert!(left <= Duration::from_secs(10) - STOOD, "{left:?}");
+    assert!(left >= Duration::from_secs(5), "{left:?}");
 }

@@ -1,7 +1,8 @@
 //! How a consumer sleeps: with its next claim laid down in the server, to be made when there is something to claim.
 //!
-//! It waits for half a lease at most. So jobs that come with an answer have at least that long left, unless this process stood still in
-//! the meantime: what comes later than that is made sure of before it is given out.
+//! It waits for half a lease at most. When in that time a claim was made nobody here knows, as its answer may have been long on its way: so
+//! leases count from when the wait began, and jobs that come with an answer have at least half of theirs left, unless this process stood still
+//! in the meantime. What comes later than that is made sure of before it is given out.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering},
@@ -111,7 +112,7 @@ impl RedisConsumer {
             return Ok(None);
         };
         let wanted = if self.closed.load(Ordering::Acquire) || self.shared.is_closed() { 0 } else { self.room(most) };
-        let mut claimed = self.claimed(&self.known, answer, Instant::now())?;
+        let mut claimed = self.claimed(&self.known, answer, begun)?;
         self.looked.note(begun, &claimed);
         if let Claimed::Jobs(jobs) = &mut claimed {
             self.give_back(jobs.split_off(jobs.len().min(wanted))).await;
@@ -166,7 +167,10 @@ impl RedisConsumer {
     async fn still_held(&self, jobs: Vec<Delivery>) -> Vec<Delivery> {
         let beats: Vec<Beat> = jobs.iter().map(|job| Beat::extend(job.receipt, self.lease)).collect();
         let outcomes = self.beat_part(&self.known, &beats).await;
-        let held = jobs.into_iter().zip(outcomes).filter(|(_, outcome)| matches!(outcome, BeatOutcome::Held(_)));
-        held.map(|(job, _)| job).collect()
+        let held = |(job, outcome)| match outcome {
+            BeatOutcome::Held(lease) => Some(Delivery { lease, ..job }),
+            _ => None,
+        };
+        jobs.into_iter().zip(outcomes).filter_map(held).collect()
     }
 }
