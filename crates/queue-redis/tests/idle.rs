@@ -43,7 +43,7 @@ impl Monitor {
     /// What was sent in so long, by command and key.
     fn listen(&mut self, so_long: Duration) -> BTreeMap<String, u32> {
         let mut sent = BTreeMap::new();
-        let begun = std::time::Instant::now();
+        let begun = tokio::time::Instant::now();
         let mut line = String::new();
         while begun.elapsed() < so_long {
             match self.0.read_line(&mut line) {
