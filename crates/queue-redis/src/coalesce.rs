@@ -160,10 +160,10 @@ impl<K: Clone + Eq + Hash + Send + 'static, J: Send + 'static, O: Send + 'static
     fn drop(&mut self) {
         let lines = &self.coalescer.lines;
         let Some(first) = lines.next(self.line) else { return };
-        let flight = Flight { lines: Arc::clone(lines), line: self.line.clone(), landed: false };
+        let flight = Flight { lines: Arc::clone(lines), line: self.line.clone(), boarded: Some(first), landed: false };
         // Without a runtime the flight ends here, and the line with it.
         let Ok(runtime) = Handle::try_current() else { return };
-        let flight = fly(flight, first);
+        let flight = fly(flight);
         let mut flights = self.coalescer.flights.lock().unwrap_or_else(PoisonError::into_inner);
         while flights.try_join_next().is_some() {}
         flights.spawn_on(flight, &runtime);
@@ -174,6 +174,8 @@ impl<K: Clone + Eq + Hash + Send + 'static, J: Send + 'static, O: Send + 'static
 struct Flight<K: Clone + Eq + Hash, J, O> {
     lines: Arc<Lines<K, J, O>>,
     line: K,
+    /// Those with whom it has not begun yet.
+    boarded: Option<Vec<Passenger<J, O>>>,
     landed: bool,
 }
 
@@ -182,12 +184,21 @@ impl<K: Clone + Eq + Hash, J, O> Drop for Flight<K, J, O> {
         if !self.landed {
             self.lines.break_off(&self.line);
         }
+        // A runtime that ends drops what it never began.
+        send_back(self.boarded.take().into_iter().flatten());
     }
 }
 
-async fn fly<K: Clone + Eq + Hash, J, O>(mut flight: Flight<K, J, O>, first: Vec<Passenger<J, O>>) {
+/// They were not carried, and board anew. Who has gone away hears nothing.
+fn send_back<J, O>(passengers: impl Iterator<Item = Passenger<J, O>>) {
+    for passenger in passengers {
+        let _ = passenger.answer.send(Answer::Again(passenger.jobs));
+    }
+}
+
+async fn fly<K: Clone + Eq + Hash, J, O>(mut flight: Flight<K, J, O>) {
     let lines = Arc::clone(&flight.lines);
-    let mut next = Some(first);
+    let mut next = flight.boarded.take();
     while let Some(passengers) = next {
         let mut jobs = Vec::with_capacity(lines.seats);
         let mut answers = Vec::with_capacity(passengers.len());
@@ -248,10 +259,7 @@ impl<K: Clone + Eq + Hash, J, O> Lines<K, J, O> {
             state.lines.remove(line);
         }
         drop(state);
-        for passenger in waiting {
-            // Who has gone away hears nothing.
-            let _ = passenger.answer.send(Answer::Again(passenger.jobs));
-        }
+        send_back(waiting.into_iter());
     }
 }
 

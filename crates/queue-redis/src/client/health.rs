@@ -71,10 +71,11 @@ mod tests {
             let quiet = Arc::clone(&quiet);
             connections.spawn(async move {
                 let mut buffer = [0; 4_096];
+                let mut owed = 0;
                 while let Ok(read @ 1..) = socket.read(&mut buffer).await {
-                    let asked = buffer[..read].iter().filter(|byte| **byte == b'*').count();
+                    owed += buffer[..read].iter().filter(|byte| **byte == b'*').count();
                     if number >= quiet.load(Ordering::Relaxed) {
-                        socket.write_all("+OK\r\n".repeat(asked).as_bytes()).await.unwrap();
+                        socket.write_all("+OK\r\n".repeat(std::mem::take(&mut owed)).as_bytes()).await.unwrap();
                     }
                 }
             });
@@ -108,6 +109,28 @@ mod tests {
         other.ping(within).await.unwrap();
         quiet.store(usize::MAX, Ordering::Relaxed);
         assert!(other.ping(within).await.is_err(), "it says nothing to anybody");
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_answered_in_between_is_silent_anew() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::new("127.0.0.1", listener.local_addr().unwrap().port());
+        let quiet = Arc::new(AtomicUsize::new(0));
+        let server = tokio::spawn(answer(listener, Arc::clone(&quiet)));
+        let mut options = ClientOptions::new(Servers::One(address.clone()));
+        options.answer_timeout = Duration::from_millis(800);
+        let client = redis::Client::open(format!("redis://{address}/")).unwrap();
+        let node = Node::new(address.clone(), Opener::new(client, false, &options), &options).unwrap();
+        let within = Duration::from_millis(400);
+        node.ping(within).await.unwrap();
+        quiet.store(1, Ordering::Relaxed);
+        node.ping(within).await.expect("it has only begun to be silent");
+        quiet.store(0, Ordering::Relaxed);
+        node.ping(within).await.unwrap();
+        tokio::time::sleep(options.answer_timeout).await;
+        quiet.store(1, Ordering::Relaxed);
+        node.ping(within).await.expect("it answered since it was silent first");
         server.abort();
     }
 }

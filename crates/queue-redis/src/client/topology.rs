@@ -334,10 +334,11 @@ fn client(address: &Address, options: &ClientOptions, sentinel: bool) -> RedisRe
     if let Some(password) = &login.password {
         greeting = greeting.set_password(password);
     }
-    // Where the other machine has lost its power nobody closes the connection.
+    // Where the other machine has lost its power nobody closes the connection. The system counts whole seconds, and refuses none.
+    const SECOND: std::time::Duration = std::time::Duration::from_secs(1);
     let keepalive = redis::io::tcp::socket2::TcpKeepalive::new()
-        .with_time(options.health_interval)
-        .with_interval(options.connect_timeout)
+        .with_time(options.health_interval.max(SECOND))
+        .with_interval(options.connect_timeout.max(SECOND))
         .with_retries(3);
     let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
     let info = addr.into_connection_info()?.set_redis_settings(greeting).set_tcp_settings(tcp);

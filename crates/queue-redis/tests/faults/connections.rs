@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use queue_core::Env;
+use queue_redis::{ClientEvent, ClientOptions, RedisClusterClient};
+
 use crate::rig::{Pair, Rig, accepted, envelope, load, publish};
 
 /// Does something again and again until the load has gone through.
@@ -61,6 +64,21 @@ async fn whoever_sleeps_when_connections_are_cut_is_woken_all_the_same() {
         let woken = tokio::time::timeout(Duration::from_secs(5), sleeping).await;
         assert_eq!(woken.expect("it sleeps on").unwrap(), 1, "round {round}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_says_nothing_is_found_out_before_anybody_needs_it() {
+    let Some(rig) = Rig::new() else { return };
+    let mut options = ClientOptions::from_url(&rig.server.url()).unwrap();
+    options.health_interval = Duration::from_millis(300);
+    let client = RedisClusterClient::connect(options, &Env::system()).await.unwrap();
+    let mut events = client.events();
+    let silence = tokio::time::timeout(Duration::from_secs(1), events.recv()).await;
+    assert!(silence.is_err(), "it is there: {silence:?}");
+    rig.server.hang();
+    let lost = tokio::time::timeout(Duration::from_secs(8), events.recv()).await;
+    assert!(matches!(lost, Ok(Ok(ClientEvent::Lost { .. }))), "{lost:?}");
+    rig.server.go_on();
 }
 
 #[tokio::test(flavor = "multi_thread")]
