@@ -162,7 +162,7 @@ fn check(spec: &QueueSpec, max_hold: Duration) -> Result<()> {
         return refuse("partitions", "give each part a queue of its own");
     }
     if spec.shards.is_some_and(|shards| shards > 1) {
-        return refuse("shards", "leave it out");
+        return refuse("shards", "leave it out, or declare as many queues");
     }
     if spec.max_len.is_some() {
         return refuse("max_len", "leave it out: RabbitMQ would refuse retries too");

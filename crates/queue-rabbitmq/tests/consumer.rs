@@ -7,10 +7,16 @@ mod broker;
 use std::{sync::Arc, time::Duration};
 
 use broker::{Plain, job};
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable},
+};
 use queue_core::{
     Consumer, Envelope, ErrorCode, QueueName, QueueProvider as _, QueueSpec,
     job::Priority,
-    provider::{Beat, BeatOutcome, ConsumeOptions, Delivery, Disposition, PublishOptions, SettleOutcome, Settlement},
+    provider::{
+        Beat, BeatOutcome, ConsumeOptions, DeadFilter, Delivery, Disposition, PublishOptions, SettleOutcome, Settlement,
+    },
 };
 use queue_rabbitmq::RabbitProvider;
 use tokio::time::{Instant, sleep};
@@ -177,5 +183,34 @@ async fn settled_in_any_order_every_one_is_acknowledged_once() {
     assert_eq!((report.returned, report.still_open), (0, 0));
     let next = rig.consumer(1).await;
     assert!(next.fetch(1, Duration::from_millis(500)).await.unwrap().is_empty());
+    rig.end().await;
+}
+
+/// Such a message would take up its band's only place, and the band would hear nothing any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_can_be_neither_run_nor_named_nor_marked_is_buried_and_in_nobodys_way() {
+    let Some(provider) = broker::connect("poison").await else { return };
+    let rig = Rig { provider, queue: broker::queue("poison") };
+    let mut spec = QueueSpec::new(rig.queue.clone());
+    spec.max_encoded_len = 2_000;
+    rig.provider.declare(&spec).await.unwrap();
+    let plain = Plain::open().await;
+    let ready = plain.ready(&rig.queue, 1);
+    // Too large to be published anew with an id.
+    plain.publish(&ready, BasicProperties::default(), &[b'x'; 5_000]).await;
+    // It says that it is ours and is not, and fills its frame, so that nothing can be noted beside what it has.
+    let mut headers = FieldTable::default();
+    headers.insert("queue-version".into(), AMQPValue::LongString("x".into()));
+    headers.insert("much".into(), AMQPValue::LongString("m".repeat(130_900).into()));
+    plain.publish(&ready, BasicProperties::default().with_headers(headers), b"bytes").await;
+    rig.publish(vec![job("after")]).await;
+    let consumer = rig.consumer(1).await;
+    let got = take(&consumer, 1).await;
+    assert_eq!(text(&got[0]), "after");
+    settled(&consumer, &got).await;
+    assert_eq!(plain.depth(&plain.dead(&rig.queue)).await, Some(2));
+    let page = rig.provider.admin().dead(&rig.queue, &DeadFilter::default(), None, 10).await.unwrap();
+    assert_eq!(page.items.len(), 2);
+    consumer.close(Duration::ZERO).await;
     rig.end().await;
 }

@@ -281,3 +281,31 @@ async fn denied(server: &Server) {
     assert!(error.message().contains("permissions"), "{error}");
     provider.close().await.unwrap();
 }
+
+/// Those that gave up wait for nothing any more, and neither does the close.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_close_waits_for_no_broker_that_is_away() {
+    if !server::is_installed() {
+        return;
+    }
+    let mut server = tokio::task::spawn_blocking(Server::start).await.unwrap();
+    let provider = Arc::new(connect_once_up(&server).await);
+    let queue = queue("away");
+    assert!(within(&provider, &queue, "first", 10 * SECOND).await.is_accepted());
+    server.kill();
+    while provider.ping().await.is_ok() {
+        sleep(Duration::from_millis(20)).await;
+    }
+    for _ in 0..5 {
+        let outcome = within(&provider, &queue, "late", Duration::from_millis(100)).await;
+        assert!(!outcome.is_accepted(), "{outcome:?}");
+    }
+    let patient = {
+        let (provider, queue) = (provider.clone(), queue.clone());
+        tokio::spawn(async move { within(&provider, &queue, "patient", 600 * SECOND).await })
+    };
+    sleep(Duration::from_millis(200)).await;
+    tokio::time::timeout(8 * SECOND, provider.close()).await.expect("it closes").unwrap();
+    let outcome = tokio::time::timeout(SECOND, patient).await.expect("it is told").unwrap();
+    assert!(matches!(outcome, PublishOutcome::Rejected(Rejection::Unavailable(_))), "{outcome:?}");
+}

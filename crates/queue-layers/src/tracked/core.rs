@@ -124,6 +124,11 @@ impl Core {
         self.remember(spec.clone(), None);
     }
 
+    /// As it is known for good, which a queue that was only used is not.
+    pub(super) fn declared(&self, queue: &QueueName) -> Option<Arc<QueueSpec>> {
+        self.specs().get(queue).filter(|known| known.until.is_none()).map(|known| Arc::clone(&known.spec))
+    }
+
     fn remember(&self, spec: QueueSpec, until: Option<Duration>) -> Arc<QueueSpec> {
         let spec = Arc::new(spec);
         let mut specs = self.specs();

@@ -97,7 +97,21 @@ impl QueueProvider for Tracked {
     }
 
     async fn declare(&self, spec: &QueueSpec) -> Result<()> {
-        self.core.transport.declare(spec).await?;
+        let known = self.core.declared(&spec.name);
+        if let Some(conflict) =
+            known.filter(|known| known.max_len != spec.max_len).and_then(|known| known.conflict(spec))
+        {
+            return Err(conflict.by(self.core.scheme()));
+        }
+        if spec.max_len.is_some() && spec.tracking != Tracking::Off {
+            // It is the store that counts: a transport that cannot is not asked to.
+            spec.validate()?;
+            let mut uncounted = spec.clone();
+            uncounted.max_len = None;
+            self.core.transport.declare(&uncounted).await?;
+        } else {
+            self.core.transport.declare(spec).await?;
+        }
         self.core.learn(spec);
         Ok(())
     }

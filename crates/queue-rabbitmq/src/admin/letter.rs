@@ -9,10 +9,12 @@
 //! A message without them was put there by the broker, which notes in `x-first-death-reason` why: its count of deliveries reached
 //! the backstop, or the time to live that another client gave it passed.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use lapin::{
     BasicProperties,
-    types::{AMQPValue, FieldTable, LongString},
+    types::{AMQPValue, FieldTable, LongString, ShortString},
 };
 use queue_core::{
     ErrorCode, JobError, JobId, QueueSpec, Timestamp,
@@ -26,7 +28,12 @@ const ERROR: &str = "queue-error";
 const BROKERS_REASON: &str = "x-first-death-reason";
 const BROKERS_NOTES: &str = "x-death";
 
-/// Notes on a message why and when it died.
+/// All headers of a message are one frame, and one that is larger than the broker takes costs the connection. RabbitMQ takes
+/// 128 KiB unless it is told otherwise; beside the headers there are the other properties, a few KiB at most.
+const MOST_HEADERS: usize = 120_000;
+
+/// Notes on a message why and when it died. What another client sent along may fill its frame: then the longest headers that are
+/// not needed go first.
 pub(crate) fn mark(properties: BasicProperties, error: &JobError, died_at: Timestamp) -> BasicProperties {
     let mut headers = properties.headers().clone().unwrap_or_default();
     let millis = i64::try_from(died_at.as_millis()).unwrap_or(i64::MAX);
@@ -34,7 +41,49 @@ pub(crate) fn mark(properties: BasicProperties, error: &JobError, died_at: Times
     // An error is strings and numbers: there is nothing in it that JSON could not say.
     let error = serde_json::to_vec(error).unwrap_or_default();
     headers.insert(ERROR.into(), AMQPValue::LongString(LongString::from(error)));
+    fit(&mut headers);
     properties.with_headers(headers).with_delivery_mode(2)
+}
+
+fn fit(headers: &mut FieldTable) {
+    let mut total = table_size(headers);
+    if total <= MOST_HEADERS {
+        return;
+    }
+    let size = |(name, value): (&ShortString, &AMQPValue)| (name.as_str().len() + value_size(value), name.clone());
+    let mut all: Vec<_> = headers.inner().iter().map(size).collect();
+    all.retain(|(_, name)| name.as_str() != DIED && name.as_str() != ERROR);
+    all.sort_unstable_by(|one, other| other.0.cmp(&one.0));
+    let mut gone = HashSet::new();
+    for (size, name) in all {
+        if total <= MOST_HEADERS {
+            break;
+        }
+        total -= size;
+        gone.insert(name);
+    }
+    let mut kept = FieldTable::default();
+    for (name, value) in headers.inner().iter().filter(|(name, _)| !gone.contains(*name)) {
+        kept.insert(name.clone(), value.clone());
+    }
+    *headers = kept;
+}
+
+fn table_size(table: &FieldTable) -> usize {
+    table.inner().iter().map(|(name, value)| name.as_str().len() + value_size(value)).sum()
+}
+
+/// At least what it takes up in its frame.
+fn value_size(value: &AMQPValue) -> usize {
+    // A byte for the type, and one before the name; four for a length.
+    let inner = match value {
+        AMQPValue::LongString(text) => 4 + text.as_bytes().len(),
+        AMQPValue::ByteArray(bytes) => 4 + bytes.as_slice().len(),
+        AMQPValue::FieldArray(values) => 4 + values.as_slice().iter().map(value_size).sum::<usize>(),
+        AMQPValue::FieldTable(table) => 4 + table_size(table),
+        _ => 8,
+    };
+    2 + inner
 }
 
 /// Takes the notes off again: for another life.

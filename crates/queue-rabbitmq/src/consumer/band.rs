@@ -30,7 +30,7 @@ use crate::{
 
 /// Deliveries that are taken in at once: others must have their turn.
 const AT_ONCE: usize = 256;
-/// How long a delivery waits here for somebody to fetch it.
+/// How long a delivery waits here for somebody to fetch it, the first time.
 const BUFFER_AGE: Duration = Duration::from_secs(10);
 /// After a failure it is tried again this soon at first, and this late at last.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -177,7 +177,7 @@ impl<'a> Open<'a> {
                     taken.push((tag, self.held(envelope, returns, delivery.redelivered, Stage::Buffered)));
                     continue;
                 }
-                Reading::Job { envelope, nameless: true } => Odd::Nameless(envelope),
+                Reading::Job { envelope, nameless: true } => Odd::Nameless { job: envelope, properties, body },
                 Reading::Newer => Odd::Newer { properties, body },
                 Reading::Broken(why) => Odd::Broken { properties, body, why },
             };

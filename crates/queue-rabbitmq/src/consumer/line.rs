@@ -98,9 +98,14 @@ impl Line {
         self.unacked.len()
     }
 
-    /// How long the one that waits longest has waited.
-    pub(super) fn waits_since(&self) -> Option<Instant> {
-        self.buffered.front().and_then(|tag| self.unacked.get(tag)).map(|held| held.since)
+    /// When the one that waits longest has waited too long: each time that it comes back it may wait twice as long.
+    ///
+    /// Up to 4.2 the broker counts what is given back as if it had been started. A job that is behind more urgent ones for long
+    /// would else be given back, and come back, until it were taken for one that kills its workers.
+    pub(super) fn stale_at(&self, age: Duration, most: Duration) -> Option<Instant> {
+        let held = self.buffered.front().and_then(|tag| self.unacked.get(tag))?;
+        let doubled = age.saturating_mul(1_u32.checked_shl(held.returns).unwrap_or(u32::MAX));
+        Some(held.since + doubled.min(most.max(age)))
     }
 
     /// The next that waits, to be handed to a worker.
@@ -250,6 +255,23 @@ mod tests {
         line.hand();
         line.end(&[4]);
         assert!(line.owed_until(Duration::ZERO).is_none(), "it had room for two and sent one: there was no more");
+    }
+
+    #[test]
+    fn what_comes_back_again_and_again_waits_longer_each_time() {
+        let (age, most) = (Duration::from_secs(10), Duration::from_secs(900));
+        let patience = |returns| {
+            let mut line = Line::default();
+            let held = Held { returns, ..held(Stage::Buffered) };
+            let since = held.since;
+            line.put(1, held);
+            line.stale_at(age, most).map(|at| at - since)
+        };
+        for (returns, seconds) in [(0, 10), (1, 20), (3, 80), (6, 640), (7, 900), (32, 900), (u32::MAX, 900)] {
+            assert_eq!(patience(returns), Some(Duration::from_secs(seconds)), "{returns}");
+        }
+        // Where the broker lets nobody hold anything for long it is as it was.
+        assert_eq!(Line::default().stale_at(age, most), None);
     }
 
     #[test]

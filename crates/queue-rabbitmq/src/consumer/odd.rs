@@ -24,14 +24,23 @@ pub(super) type Done = (u64, End);
 pub(super) enum Odd {
     Broken { properties: BasicProperties, body: Bytes, why: &'static str },
     Newer { properties: BasicProperties, body: Bytes },
-    Nameless(Envelope),
+    Nameless { job: Envelope, properties: BasicProperties, body: Bytes },
 }
 
 /// Publishes what becomes of it, and says how to end the original. Where that fails it stays out, and is tried again.
-pub(super) async fn deal_with(base: Arc<Shared>, queue: QueueName, band: u8, tag: u64, odd: Odd) -> Done {
+pub(super) async fn deal_with(base: Arc<Shared>, queue: QueueName, band: u8, tag: u64, mut odd: Odd) -> Done {
     while let Err(error) = publish(&base, &queue, band, odd.clone()).await {
         tracing::warn!(%queue, %error, "a message that cannot be run cannot be dealt with yet");
-        tokio::time::sleep(AGAIN).await;
+        odd = match odd {
+            // As a job it will never be taken, and would be in the band's way for ever.
+            Odd::Nameless { properties, body, .. } if !error.is_retryable() => {
+                Odd::Broken { properties, body, why: "it has no id, and cannot be published anew to get one" }
+            }
+            odd => {
+                tokio::time::sleep(AGAIN).await;
+                odd
+            }
+        };
     }
     (tag, End::Acknowledge)
 }
@@ -44,7 +53,7 @@ async fn publish(base: &Shared, queue: &QueueName, band: u8, odd: Odd) -> Result
         Odd::Newer { properties, body } => {
             base.publish_message(queue, band, properties, body, defaults::NEWER_FORMAT_DELAY).await
         }
-        Odd::Nameless(job) => base.publish_copy(queue, job, Duration::ZERO, false).await,
+        Odd::Nameless { job, .. } => base.publish_copy(queue, job, Duration::ZERO, false).await,
     }
 }
 

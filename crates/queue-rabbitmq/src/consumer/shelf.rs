@@ -161,7 +161,7 @@ impl Shelf {
 
     /// When the oldest that waits in a band has waited too long.
     pub(super) fn stale_at(&self, band: usize, age: Duration) -> Option<Instant> {
-        self.lines[band].waits_since().map(|since| since + age)
+        self.lines[band].stale_at(age, self.max_hold / 2)
     }
 
     /// Gives back what nobody fetches, and takes no more of this band before somebody does.

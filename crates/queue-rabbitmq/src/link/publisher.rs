@@ -65,15 +65,18 @@ pub(crate) enum Sent {
 #[derive(Debug)]
 pub(crate) struct Publisher {
     calls: Mutex<Option<mpsc::Sender<Call>>>,
+    closing: watch::Sender<bool>,
     pump: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Publisher {
     pub(crate) fn new(link: Arc<Link>) -> Self {
         let (calls, inbox) = mpsc::channel(CALLS);
+        let (closing, closed) = watch::channel(false);
         let pump = Pump {
             states: link.watch(),
             inbox,
+            closing: closed,
             channel: None,
             loading: VecDeque::new(),
             flying: FuturesUnordered::new(),
@@ -81,7 +84,7 @@ impl Publisher {
             returned: HashMap::new(),
             reopen_at: None,
         };
-        Self { calls: Mutex::new(Some(calls)), pump: Mutex::new(Some(tokio::spawn(pump.run()))) }
+        Self { calls: Mutex::new(Some(calls)), closing, pump: Mutex::new(Some(tokio::spawn(pump.run()))) }
     }
 
     /// Publishes, and awaits the confirms: one outcome per letter, in order, by the deadline at the latest. The letters of one
@@ -111,6 +114,8 @@ impl Publisher {
     /// Takes nothing more, waits a little for what is under way, and ends.
     pub(crate) async fn close(&self) {
         lock(&self.calls).take();
+        // Who waits in `send` has the inbox open, and a broker that is away lets nobody go.
+        self.closing.send_replace(true);
         let pump = lock(&self.pump).take();
         if let Some(pump) = pump {
             let _ = pump.await;
@@ -164,6 +169,10 @@ impl Ledger {
     fn new(count: usize) -> Self {
         let slots = std::iter::repeat_with(|| Slot::Waiting).take(count).collect();
         Self { slots: Mutex::new((slots, count)), done: Notify::new() }
+    }
+
+    fn waits(&self, index: usize) -> bool {
+        matches!(lock(&self.slots).0.get(index), Some(Slot::Waiting))
     }
 
     /// Whether the letter may still be written; from now on it is.
@@ -235,6 +244,7 @@ struct Address {
 struct Pump {
     states: watch::Receiver<State>,
     inbox: mpsc::Receiver<Call>,
+    closing: watch::Receiver<bool>,
     channel: Option<Open>,
     loading: VecDeque<Call>,
     flying: FuturesUnordered<BoxFuture<'static, Flight>>,
@@ -270,7 +280,7 @@ impl Pump {
     async fn run(mut self) {
         loop {
             self.load().await;
-            let Self { inbox, states, flying, channel, loading, reopen_at, .. } = &mut self;
+            let Self { inbox, closing, states, flying, channel, loading, reopen_at, .. } = &mut self;
             let waits = !loading.is_empty();
             let blocked = channel.as_mut().filter(|_| waits).map(|open| &mut open.blocked);
             tokio::select! {
@@ -283,6 +293,7 @@ impl Pump {
                     Some(call) => loading.push_back(call),
                     None => break,
                 },
+                () = told(closing) => break,
                 // Only while something waits for it: a connection, an end of the blockade, another try.
                 changed = states.changed(), if waits => {
                     if changed.is_err() || matches!(*states.borrow_and_update(), State::Closed) {
@@ -314,6 +325,11 @@ impl Pump {
                 continue;
             };
             let index = call.next;
+            if !call.ledger.waits(index) {
+                // Whoever gave up while the broker is away is in nobody's way.
+                call.next += 1;
+                continue;
+            }
             match self.channel.as_ref().filter(|open| open.is_usable()) {
                 Some(open) if !open.is_blocked() => {
                     call.next += 1;
@@ -431,6 +447,11 @@ impl Pump {
             }
         }
     }
+}
+
+/// Until the publisher is closed.
+async fn told(closing: &mut watch::Receiver<bool>) {
+    let _ = closing.wait_for(|closing| *closing).await;
 }
 
 async fn unblocked(blocked: Option<&mut watch::Receiver<Option<Arc<str>>>>) {
