@@ -53,7 +53,7 @@ fn fit(headers: &mut FieldTable) {
     let size = |(name, value): (&ShortString, &AMQPValue)| (name.as_str().len() + value_size(value), name.clone());
     let mut all: Vec<_> = headers.inner().iter().map(size).collect();
     all.retain(|(_, name)| name.as_str() != DIED && name.as_str() != ERROR);
-    all.sort_unstable_by(|one, other| other.0.cmp(&one.0));
+    all.sort_unstable_by_key(|(size, _)| std::cmp::Reverse(*size));
     let mut gone = HashSet::new();
     for (size, name) in all {
         if total <= MOST_HEADERS {
