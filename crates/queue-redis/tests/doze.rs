@@ -152,10 +152,10 @@ async fn a_lease_counts_from_before_its_claim_however_late_the_answer_is_read() 
             let provider = RedisProvider::connect(&RedisOptions::new(url), &Env::system()).await.unwrap();
             let outcomes = provider.publish(&queue, vec![job(5, 0)], &PublishOptions::default()).await;
             assert!(outcomes[0].is_accepted(), "{outcomes:?}");
+            tokio::time::sleep(STOOD).await;
         });
     });
     // This process stands still, while its claim is made.
-    std::thread::sleep(STOOD);
     elsewhere.join().unwrap();
     let jobs = tokio::time::timeout(SOON, asleep).await.unwrap().unwrap();
     let left = jobs[0].lease.remaining.unwrap();
