@@ -65,7 +65,7 @@ mod tests {
         let row = |name: &str| text.lines().find(|line| line.trim_start().starts_with(name)).unwrap().to_owned();
         assert!(row("delay").split_whitespace().eq(["delay", "native", "emulated", "[1]"]), "{text}");
         assert!(text.contains("[1] by waiting: it rounds up\n"), "{text}");
-        assert!(row("order by key").ends_with("no [2]"), "{text}");
+        assert!(row("order by key").ends_with("no [3]"), "{text}");
         assert!(of(&[]).contains("no provider"));
     }
 }
