@@ -29,12 +29,7 @@ pub(super) async fn fetch(pool: Arc<Pool>) {
                 pause = FIRST_PAUSE;
                 let now = pool.env().clock.monotonic();
                 pool.intake.ended_well(now);
-                let alone = deliveries.len() == 1;
                 pool.buffer.fill(pool.take_in(deliveries, now));
-                if alone {
-                    // Its slot, which the runtime keeps behind this task, goes first.
-                    tokio::task::yield_now().await;
-                }
                 continue;
             }
             // Nothing came in all that time, or the pool stops.
