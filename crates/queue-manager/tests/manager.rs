@@ -50,7 +50,7 @@ async fn refused(url: &str) -> Error {
 async fn a_url_is_enough_and_a_bad_one_says_what_to_do() {
     QueueManager::connect("memory:").await.unwrap().close().await.unwrap();
     for (url, said) in [
-        ("amqps://:hunter2@host", "Cargo feature `rabbitmq`"),
+        ("sqs://:hunter2@host", "Cargo feature `sqs`"),
         ("kafka://:hunter2@a,b", "Cargo feature `kafka`"),
         ("nats://:hunter2@host", "compiled in: memory"),
         ("memory:?hunter3=hunter2", "`hunter3`"),

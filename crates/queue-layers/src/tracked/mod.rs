@@ -103,7 +103,8 @@ impl QueueProvider for Tracked {
         {
             return Err(conflict.by(self.core.scheme()));
         }
-        if spec.max_len.is_some() && spec.tracking != Tracking::Off {
+        let counts = self.core.transport.capabilities(Some(spec)).max_len.is_supported();
+        if spec.max_len.is_some() && spec.tracking != Tracking::Off && !counts {
             // It is the store that counts: a transport that cannot is not asked to.
             spec.validate()?;
             let mut uncounted = spec.clone();

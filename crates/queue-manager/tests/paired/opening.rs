@@ -30,7 +30,7 @@ async fn what_cannot_be_paired_is_refused_with_what_to_do_and_shows_no_password(
         ("model-push://u:hunter2@h?store=memory:&store_name=", "1 to 64 bytes"),
         ("model-push://u:hunter2@h?store=memory:&colour=hunter3", "`colour`"),
         ("memory:?store=memory:", "`memory:` keeps the records of its jobs itself: leave `store=` out"),
-        ("amqp://u:hunter2@h?store=memory:", "Cargo feature `rabbitmq`"),
+        ("kafka://u:hunter2@h?store=memory:", "Cargo feature `kafka`"),
     ] {
         let error = bench.connect(url).await.unwrap_err();
         assert_eq!(error.code(), ErrorCode::Config, "{url}: {error}");
