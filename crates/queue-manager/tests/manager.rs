@@ -52,7 +52,7 @@ async fn a_url_is_enough_and_a_bad_one_says_what_to_do() {
     for (url, said) in [
         ("sqs://:hunter2@host", "Cargo feature `sqs`"),
         ("kafka://:hunter2@a,b", "Cargo feature `kafka`"),
-        ("nats://:hunter2@host", "compiled in: memory"),
+        ("nats://:hunter2@host", "no provider answers to `nats:`; compiled in: "),
         ("memory:?hunter3=hunter2", "`hunter3`"),
         ("hunter2", "such as `memory:`"),
     ] {
