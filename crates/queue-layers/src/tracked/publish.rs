@@ -96,6 +96,10 @@ impl Post<'_> {
     /// deadline.
     async fn is_answered_in_time(&self, mut asking: Duration, pause: Duration) -> bool {
         while self.left() < 2 * asking {
+            // However quick its answers are: there is no time left for one.
+            if self.left().is_zero() {
+                return false;
+            }
             let begun = self.core.now();
             let question = self.core.ask(self.core.store.queue_control(self.queue));
             let answer = tokio::time::timeout(self.left(), question).await;
@@ -104,9 +108,6 @@ impl Post<'_> {
                 continue;
             }
             tokio::time::sleep(pause.min(self.left())).await;
-            if self.left().is_zero() {
-                return false;
-            }
         }
         true
     }
