@@ -1,5 +1,5 @@
-//! The conformance suite on the tracked layer over a real RabbitMQ, with its store opened by its URL, as behind `store=`. All three
-//! stores take several minutes, so without `QUEUE_TEST_SHAPES=all` it is the one in memory alone.
+//! The conformance suite on the tracked layer over a real RabbitMQ, with its store opened by its URL, as behind `store=`: in memory, and
+//! with `QUEUE_TEST_SHAPES=all` all three. Run by hand (that variable, or `--ignored`).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
