@@ -3,7 +3,7 @@
 //! Each row is the median of runs that alternate with their baseline's, as machines are noisy; both sides work on the same
 //! lines, and but for the first row with the same number of processes.
 //!
-//! - `oneshot_vs_xargs`: a program a line, as many at once as there are by default (the processors and two more), against
+//! - `oneshot_vs_xargs`: a program a line, as many at once as there are by default (the processors and four more), against
 //!   `xargs -P2 -n1`.
 //! - `oneshot_j2_vs_xargs`: the same with two at once.
 //! - `pool_vs_oneshot`: a Python handler that does next to nothing, kept alive, against started for each line.

@@ -62,7 +62,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME", value_parser = queue_name)]
     pub queue: Option<QueueName>,
 
-    /// How many programs run at once [default: the number of processors, and two more in one-shot mode]
+    /// How many programs run at once [default: the number of processors, and four more in one-shot mode]
     #[arg(long, short = 'j', value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub concurrency: Option<u32>,
 

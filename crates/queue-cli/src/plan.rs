@@ -202,12 +202,12 @@ fn option_of(error: &LimitError) -> &'static str {
     }
 }
 
-/// As many as keep the processors busy. While one program ends and another starts, a processor each would have nothing to do but
-/// for two more; processes that stay have their next job at once.
+/// As many as keep the processors busy. Between the end of a program and the start of its successor a processor has nothing to do but
+/// for others: on two processors, starts a second grow until there are four more. Processes that stay have their next job at once.
 fn programs(mode: ExecMode) -> usize {
     let processors = available_parallelism().map_or(1, usize::from);
     match mode {
-        ExecMode::Oneshot => processors + 2,
+        ExecMode::Oneshot => processors + 4,
         ExecMode::Pool => processors,
     }
 }
@@ -282,13 +282,13 @@ mod tests {
     }
 
     #[test]
-    fn one_program_more_than_processors_unless_they_stay() {
+    fn four_programs_more_than_processors_unless_they_stay() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("jobs"), "").unwrap();
         let processors = available_parallelism().unwrap().get();
         let concurrency =
             |mode| plan(directory.path(), &["@/jobs", "--exec", "cat", "--exec-mode", mode]).unwrap().concurrency;
-        assert_eq!((concurrency("oneshot"), concurrency("pool")), (processors + 2, processors));
+        assert_eq!((concurrency("oneshot"), concurrency("pool")), (processors + 4, processors));
     }
 
     #[test]

@@ -225,7 +225,9 @@ local function give_back(m, start, began)
       m.sum = m.sum - 1
     end
   else
-    m.sum = m.sum - call('ZREM', B .. 'w:' .. m.key, start)
+    local starts = B .. 'w:' .. m.key
+    -- Numbers begin anew when a meter was forgotten: by its time it is known whether it is the same start.
+    if tonumber(call('ZSCORE', starts, start)) == began then m.sum = m.sum - call('ZREM', starts, start) end
   end
 end
 
