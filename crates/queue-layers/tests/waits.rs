@@ -114,6 +114,26 @@ async fn a_publisher_that_waits_for_room_outlives_one_slow_answer() {
     assert_eq!(begun.elapsed().as_secs(), 10, "{:?}", begun.elapsed());
 }
 
+/// In real time, in which an answer takes some: a store that answers at once was asked for ever when the time was over.
+#[test]
+fn a_publisher_whose_time_is_over_asks_no_more_however_quick_the_store() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let publish = async {
+        let bed = Bed::new(PushModel::default());
+        let process = bed.process();
+        bounded(&bed, &process).await;
+        process.accepted(&bed.job("first")).await;
+        let options =
+            PublishOptions { on_full: OnFull::Wait, deadline: Duration::from_millis(300), ..PublishOptions::default() };
+        process.tracked.publish(&bed.queue, vec![bed.job("second")], &options).await.remove(0)
+    };
+    let published = runtime.spawn(publish);
+    let outcome = runtime.block_on(async { tokio::time::timeout(secs(10), published).await });
+    // A task that never rests would keep a runtime from ending.
+    runtime.shutdown_background();
+    assert!(matches!(outcome, Ok(Ok(PublishOutcome::Rejected(Rejection::Full)))), "{outcome:?}");
+}
+
 async fn pause(bed: &Bed, process: &Process, paused: bool) {
     process.tracked.admin().pause(&bed.queue, paused).await.unwrap();
     // As long as the switch may take to be seen.
