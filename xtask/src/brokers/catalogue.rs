@@ -16,6 +16,8 @@ pub(crate) struct Broker {
     pub(crate) url_var: &'static str,
     /// How it is started. `None`: only by URL.
     pub(crate) kit: Option<&'static dyn Kit>,
+    /// Whether `cargo xtask test` brings it up. The others are for soaks and for one's own use, by name.
+    pub(crate) in_tests: bool,
 }
 
 /// How a broker is started and asked whether it is there.
@@ -56,33 +58,43 @@ pub(crate) trait Kit: std::fmt::Debug + Sync {
 
 /// All of them.
 pub(crate) static ALL: [Broker; 7] = [
-    Broker { name: "redis", provider: "queue-redis", url_var: "QUEUE_TEST_REDIS_URL", kit: Some(&redis::Redis) },
+    Broker {
+        name: "redis",
+        provider: "queue-redis",
+        url_var: "QUEUE_TEST_REDIS_URL",
+        kit: Some(&redis::Redis),
+        in_tests: true,
+    },
     Broker {
         name: "redis-sentinel",
         provider: "queue-redis",
         url_var: "QUEUE_TEST_REDIS_SENTINEL_URL",
         kit: Some(&redis::RedisSentinel),
+        in_tests: false,
     },
     Broker {
         name: "redis-cluster",
         provider: "queue-redis",
         url_var: "QUEUE_TEST_REDIS_CLUSTER_URL",
         kit: Some(&redis::RedisCluster),
+        in_tests: true,
     },
     Broker {
         name: "rabbitmq",
         provider: "queue-rabbitmq",
         url_var: "QUEUE_TEST_RABBITMQ_URL",
         kit: Some(&rabbitmq::RabbitMq),
+        in_tests: true,
     },
     Broker {
         name: "rabbitmq-cluster",
         provider: "queue-rabbitmq",
         url_var: "QUEUE_TEST_RABBITMQ_CLUSTER_URL",
         kit: Some(&rabbitmq::RabbitMqCluster),
+        in_tests: false,
     },
-    Broker { name: "kafka", provider: "queue-kafka", url_var: "QUEUE_TEST_KAFKA_URL", kit: None },
-    Broker { name: "sqs", provider: "queue-sqs", url_var: "QUEUE_TEST_SQS_URL", kit: None },
+    Broker { name: "kafka", provider: "queue-kafka", url_var: "QUEUE_TEST_KAFKA_URL", kit: None, in_tests: true },
+    Broker { name: "sqs", provider: "queue-sqs", url_var: "QUEUE_TEST_SQS_URL", kit: None, in_tests: true },
 ];
 
 /// By name.

@@ -36,7 +36,7 @@ pub(crate) struct Options {
 /// any shell, and only what was started here is ever stopped.
 #[derive(Debug, clap::Subcommand)]
 #[command(
-    after_help = "Brokers: redis, redis-sentinel, redis-cluster, rabbitmq, rabbitmq-cluster, kafka, sqs. Without a name: those whose provider crate exists.\n\nExamples:\n  \
+    after_help = "Brokers: redis, redis-sentinel, redis-cluster, rabbitmq, rabbitmq-cluster, kafka, sqs. Without a name: those that the tests need.\n\nExamples:\n  \
     cargo xtask brokers up                       what the tests need, to stay up between test runs\n  \
     cargo xtask brokers up redis --install       as root, installs redis-server where it is missing\n  \
     eval \"$(cargo xtask brokers up redis)\"       and exports its URL to this shell\n  \

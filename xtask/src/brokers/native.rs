@@ -175,7 +175,7 @@ mod tests {
         }
     }
 
-    const BROKER: Broker = Broker { name: "played", provider: "queue-played", url_var: "X", kit: None };
+    const BROKER: Broker = Broker { name: "played", provider: "queue-played", url_var: "X", kit: None, in_tests: true };
 
     fn home() -> (tempfile::TempDir, Home) {
         let folder = tempfile::tempdir().unwrap();

@@ -27,9 +27,9 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// The brokers whose provider crates exist: tests of others cannot.
+    /// The brokers that tests ask for. Where a provider crate does not exist, its tests cannot.
     pub(crate) fn needed(workspace: &Workspace) -> Vec<&'static Broker> {
-        ALL.iter().filter(|broker| workspace.has(broker.provider)).collect()
+        ALL.iter().filter(|broker| broker.in_tests && workspace.has(broker.provider)).collect()
     }
 
     /// Gets these brokers.

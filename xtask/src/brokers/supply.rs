@@ -184,7 +184,13 @@ mod tests {
     }
 
     fn broker(kit: &'static Sleeper) -> Broker {
-        Broker { name: "sleeper", provider: "queue-sleeper", url_var: "QUEUE_TEST_SLEEPER_URL", kit: Some(kit) }
+        Broker {
+            name: "sleeper",
+            provider: "queue-sleeper",
+            url_var: "QUEUE_TEST_SLEEPER_URL",
+            kit: Some(kit),
+            in_tests: true,
+        }
     }
 
     fn supply(folder: &Path, docker: &str) -> Supply {
