@@ -1,7 +1,8 @@
 -- Removes a queue with everything in it. Its tickets go on with the clock, so that no fence is given out twice; where they are ahead of it, the last
 -- of them stays.
--- ARGV: 1 to refuse where jobs wait or run.
--- Answers 1, or 0 where it refused.
+-- ARGV: 1 to refuse where jobs wait or run; the incarnation that is dropped, nothing for any.
+-- Answers 1, 0 where it refused, 2 where it was declared anew since: then it stays.
+if (tonumber(born or 0) or 0) > (tonumber(ARGV[2]) or math.huge) then return 2 end
 local left = 0
 for _, jobs in ipairs(call('HMGET', B .. 'n', 'p', 's', 't', 'r')) do left = left + (jobs or 0) end
 if ARGV[1] == '1' and left > 0 then return 0 end
