@@ -509,6 +509,19 @@ fn count(server: &Server, key: &str) -> usize {
 }
 
 #[tokio::test]
+async fn that_the_queue_is_gone_is_told_before_other_errors() {
+    for rig in rigs().await {
+        let Some(server) = &rig.server else { continue };
+        rig.declare(|_| {}).await;
+        let consumer = rig.consumer(10).await;
+        lose(server, &["hot"]);
+        server.ask(&["SET", "queue:{hot%s2}:n", "?"]).unwrap();
+        let error = consumer.fetch(1, Duration::ZERO).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::NotFound, "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_drop_that_was_cut_off_is_ended_by_who_drops_again() {
     for rig in rigs().await {
         let Some(server) = &rig.server else { continue };
