@@ -128,7 +128,8 @@ impl Spool {
             *place = accepted_or(outcome, queue);
         }
         if is_full {
-            self.inner.away().insert(queue.clone(), Some(Instant::now()));
+            // Unless it was so already: then it is known when to look.
+            self.inner.away().entry(queue.clone()).or_default().get_or_insert_with(Instant::now);
         } else if !is_away && self.status().await.is_ok_and(|status| status.waiting == 0) {
             // It took none, or knew them all: nothing would ever find out that Redis is there again.
             self.inner.away().remove(queue);
