@@ -176,7 +176,8 @@ impl RedisConsumer {
     /// server is away keeps nobody from the others.
     async fn claim_in_turn(&self, room: usize, sleep: Duration) -> Result<Claimed> {
         let mut order = &self.turns.order(&self.known)[..];
-        let (mut next, mut failed, mut is_first, mut answered) = (None, None, true, false);
+        let (mut next, mut is_first, mut answered) = (None, true, false);
+        let mut failed: Option<Error> = None;
         while !order.is_empty() {
             let (width, share) = shards::width(room, order.len(), is_first, BATCH);
             let (asked, rest) = order.split_at(width);
@@ -193,7 +194,11 @@ impl RedisConsumer {
                         answered = true;
                         next = next.into_iter().chain(due).min();
                     }
-                    Err(error) => failed = Some(error),
+                    // That the queue is gone is told before all else.
+                    Err(error) if failed.as_ref().is_none_or(|one| one.code() != ErrorCode::NotFound) => {
+                        failed = Some(error)
+                    }
+                    Err(_) => {}
                 }
             }
             if !jobs.is_empty() {

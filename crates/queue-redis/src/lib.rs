@@ -29,6 +29,7 @@ mod tasks;
 mod tracking;
 mod upkeep;
 mod wake;
+mod walk;
 
 pub use client::{
     Address, ClientEvent, ClientOptions, ClientStats, FailoverMode, Finding, Login, PoolOptions, RedisClusterClient,

@@ -54,6 +54,8 @@ pub struct RedisProvider {
 pub(crate) const BATCH: usize = 100;
 /// Calls of one queue in one round of maintenance, while there is more to do.
 const TICKS: usize = 20;
+/// How often a queue is looked at that is to be dropped and is declared anew all the time.
+const LOOKS: usize = 3;
 
 impl RedisProvider {
     /// Connects.
@@ -90,6 +92,18 @@ impl RedisProvider {
     #[must_use]
     pub fn client(&self) -> &RedisClusterClient {
         self.shared.link.client()
+    }
+
+    /// A queue as it stands, or else as it was when it was dropped in part.
+    async fn to_drop(&self, queue: &QueueName) -> Result<Known> {
+        let shared = &self.shared;
+        if let Ok(Some(known)) = shared.specs.find(&shared.link, &shared.layout, queue).await {
+            return Ok(known);
+        }
+        if let Some(left) = shards::left(&shared.link, &shared.layout, queue, None).await? {
+            return Ok(left);
+        }
+        shared.whole(queue).await
     }
 
     /// One queue's upkeep; answers when the next is due, or nothing where the queue is gone.
@@ -185,23 +199,27 @@ impl QueueProvider for RedisProvider {
         self.shared.open("drop_queue")?;
         let shared = &self.shared;
         let fail = |error: redis::RedisError| fault::of(&error, "drop_queue").on(queue);
-        // As it stands, or else as it was when it was dropped in part.
-        let known = match shared.specs.find(&shared.link, &shared.layout, queue).await {
-            Ok(Some(known)) => known,
-            _ => shared.whole(queue).await?,
+        let mut looks = 0;
+        let known = loop {
+            let known = self.to_drop(queue).await?;
+            match shards::drop_all(&shared.link, &known, only_if_empty).await.map_err(fail)? {
+                Dropped::All => break known,
+                Dropped::Another if looks < LOOKS => looks += 1,
+                Dropped::Another => {
+                    let message = "somebody declares the queue anew all the time";
+                    return Err(Error::new(ErrorCode::Conflict, message).at("drop_queue").by(SCHEME).on(queue));
+                }
+                Dropped::Nothing => {
+                    let message = "jobs wait or run in it: purge it first, or drop it with everything in it";
+                    return Err(Error::new(ErrorCode::Conflict, message).at("drop_queue").by(SCHEME).on(queue));
+                }
+                Dropped::Some => {
+                    shared.specs.declare(&shared.link, &shared.layout, &known.spec).await?;
+                    return Err(shards::came_meanwhile().on(queue));
+                }
+            }
         };
-        match shards::drop_all(&shared.link, &known, only_if_empty).await.map_err(fail)? {
-            Dropped::All => {}
-            Dropped::Nothing => {
-                let message = "jobs wait or run in it: purge it first, or drop it with everything in it";
-                return Err(Error::new(ErrorCode::Conflict, message).at("drop_queue").by(SCHEME).on(queue));
-            }
-            Dropped::Some => {
-                shared.specs.declare(&shared.link, &shared.layout, &known.spec).await?;
-                return Err(shards::came_meanwhile().on(queue));
-            }
-        }
-        shared.link.ask(redis::cmd("ZREM").arg(shared.layout.queues()).arg(queue.as_str())).await.map_err(fail)?;
+        shared.specs.unlist(&shared.link, &shared.layout, queue).await?;
         shared.specs.forget(queue);
         known.parts().iter().for_each(|shard| shared.wakes.wake_all(&format!("{}m", shard.base)));
         Ok(())

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use futures_util::{FutureExt as _, future::BoxFuture};
 use queue_core::{Error, ErrorCode, QueueName, QueueSpec, Result, config::defaults};
 use redis::{RedisResult, Value};
 
@@ -47,6 +48,11 @@ impl Known {
         self.spec.max_len.unwrap_or(defaults::MEMORY_MAX_LEN)
     }
 
+    /// Of two declarations the later one has more.
+    pub(crate) fn age(&self) -> u64 {
+        self.born.parse().unwrap_or(0)
+    }
+
     /// As the scripts take it.
     pub(crate) fn tracked(&self) -> &'static str {
         if self.spec.tracking == queue_core::queue_spec::Tracking::Full { "1" } else { "0" }
@@ -83,11 +89,24 @@ impl Specs {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Unless somebody has read a later declaration meanwhile.
+    fn remember(&self, read: &Known) {
+        let mut known = self.lock();
+        if known.get(&read.spec.name).is_none_or(|known| known.age() <= read.age()) {
+            known.insert(read.spec.name.clone(), read.clone());
+        }
+    }
+
     /// The queue as it is now, where `stale` is not the one that stands any more.
     pub(crate) async fn anew(&self, link: &Link, layout: &Layout, stale: &Known) -> Result<Known> {
         let queue = &stale.spec.name;
         self.forget_stale(stale);
-        self.known(link, layout, queue).await
+        match self.cached(queue) {
+            Some(known) => Ok(known),
+            None => {
+                self.declare_as(link, layout, QueueSpec::new(queue.clone()), Said::Nothing(stale.spec.shards)).await
+            }
+        }
     }
 
     /// Forgets the queue, unless somebody has read another declaration since.
@@ -100,10 +119,9 @@ impl Specs {
 
     /// The queue, declared with the defaults if nobody declared it.
     pub(crate) async fn known(&self, link: &Link, layout: &Layout, queue: &QueueName) -> Result<Known> {
-        let cached = self.lock().get(queue).cloned();
-        match cached {
+        match self.cached(queue) {
             Some(known) => Ok(known),
-            None => self.declare(link, layout, &QueueSpec::new(queue.clone())).await,
+            None => self.declare_as(link, layout, QueueSpec::new(queue.clone()), Said::Nothing(None)).await,
         }
     }
 
@@ -114,26 +132,80 @@ impl Specs {
             return Ok(cached);
         }
         let found = self.find(link, layout, queue).await?;
-        // One of several shards is remembered by whoever makes sure that they all are there.
-        if let Some(known) = found.as_ref().filter(|known| known.count() == 1 && self.indexes.is_none()) {
-            self.lock().insert(queue.clone(), known.clone());
+        // One of several shards is remembered by whoever makes sure that they all are there, and one that does not say which of its name it is,
+        // as it was read while it was declared, by whoever has it say so.
+        let is_whole = |known: &&Known| known.count() == 1 && self.indexes.is_none() && !known.born.is_empty();
+        if let Some(known) = found.as_ref().filter(is_whole) {
+            self.remember(known);
         }
         Ok(found)
     }
 
     /// Declares a queue, unless it is; answers how it is.
     pub(crate) async fn declare(&self, link: &Link, layout: &Layout, spec: &QueueSpec) -> Result<Known> {
-        let spec = shards::settled(spec, self.shards);
+        let said = if spec.shards.is_some() { Said::All } else { Said::NotItsShards };
+        self.declare_as(link, layout, spec.clone(), said).await
+    }
+
+    /// Boxed, so that the compiler need not look through all of it.
+    fn declare_as<'a>(
+        &'a self,
+        link: &'a Link,
+        layout: &'a Layout,
+        spec: QueueSpec,
+        said: Said,
+    ) -> BoxFuture<'a, Result<Known>> {
+        async move { self.declare_looking(link, layout, &spec, said).await }.boxed()
+    }
+
+    async fn declare_looking(&self, link: &Link, layout: &Layout, spec: &QueueSpec, said: Said) -> Result<Known> {
         for _ in 0..LOOKS {
-            let (known, is_new) = self.declare_first(link, layout, &spec).await?;
+            let (known, is_new) = match self.stands(link, layout, &spec.name).await? {
+                Some(known) => (known, false),
+                None => {
+                    let spec = self.asked(link, layout, spec, said).await?;
+                    self.declare_first(link, layout, &spec).await?
+                }
+            };
             if shards::copy(link, layout, &known, is_new).await? {
                 self.keep_indexes(link, &known).await?;
-                self.lock().insert(known.spec.name.clone(), known.clone());
+                self.remember(&known);
                 return Ok(known);
             }
         }
         let again = Error::new(ErrorCode::Unavailable, "the queue is dropped and declared anew all the time");
         Err(again.at("declare").by(SCHEME).on(&spec.name))
+    }
+
+    /// How a queue is to be that has no declaration. Where a part of it is left, that tells what was not said.
+    async fn asked(&self, link: &Link, layout: &Layout, spec: &QueueSpec, said: Said) -> Result<QueueSpec> {
+        let left = match said {
+            Said::All => None,
+            Said::NotItsShards => shards::left(link, layout, &spec.name, None).await?,
+            Said::Nothing(had) => shards::left(link, layout, &spec.name, had).await?,
+        };
+        let settled = shards::settled(spec, self.shards);
+        let asked = match left {
+            None => return Ok(settled),
+            Some(left) if matches!(said, Said::Nothing(_)) => left.spec,
+            Some(left) => {
+                let mut asked = settled.clone();
+                asked.shards = left.spec.shards;
+                asked
+            }
+        };
+        Ok(if asked.validate().is_ok() { asked } else { settled })
+    }
+
+    /// Takes one that was dropped out of the list of queues, unless it is there again.
+    pub(crate) async fn unlist(&self, link: &Link, layout: &Layout, queue: &QueueName) -> Result<()> {
+        let remove = redis::cmd("ZREM").arg(layout.queues()).arg(queue.as_str()).take();
+        link.ask(&remove).await.map_err(|error| fault::of(&error, "drop_queue").on(queue))?;
+        match self.stands(link, layout, queue).await {
+            // What cannot be read is listed by who can.
+            Err(error) if error.code() == ErrorCode::Undecodable => Ok(()),
+            other => other.map(drop),
+        }
     }
 
     async fn keep_indexes(&self, link: &Link, known: &Known) -> Result<()> {
@@ -145,21 +217,26 @@ impl Specs {
         Ok(())
     }
 
-    /// The same for what stands with the queue's own keys; and whether it is new.
+    /// The queue if it is declared, and tells which of its name it is.
+    async fn stands(&self, link: &Link, layout: &Layout, queue: &QueueName) -> Result<Option<Known>> {
+        let found = self.find(link, layout, queue).await?.filter(|known| !known.born.is_empty());
+        if found.is_some() {
+            // Whoever declared it may have died before it was in the list; a server that is full takes nothing more.
+            match list(link, layout, queue).await {
+                Err(error) if error.code() == Some("OOM") => {}
+                other => other.map_err(|error| fault::of(&error, "declare").on(queue))?,
+            }
+        }
+        Ok(found)
+    }
+
+    /// Declares what stands with the queue's own keys, unless somebody has; and whether it is new.
     async fn declare_first(&self, link: &Link, layout: &Layout, spec: &QueueSpec) -> Result<(Known, bool)> {
         let base = layout.base(&spec.name);
         let text = serde_json::to_string(spec).map_err(|error| {
             Error::new(ErrorCode::Internal, "the declaration cannot be written").by(SCHEME).caused_by(error)
         })?;
         let fail = |error: redis::RedisError| fault::of(&error, "declare").on(&spec.name);
-        if let Some(known) = self.find(link, layout, &spec.name).await?.filter(|known| !known.born.is_empty()) {
-            // Whoever declared it may have died before it was in the list; a server that is full takes nothing more.
-            match list(link, layout, &spec.name).await {
-                Err(error) if error.code() == Some("OOM") => {}
-                other => other.map_err(fail)?,
-            }
-            return Ok((known, false));
-        }
         let answer = link.run(&scripts::DECLARE, &base, &[&text]).await.map_err(fail)?;
         let broken = |what| fault::broken(what, "declare").on(&spec.name);
         let answer = items(answer).map_err(broken)?;
@@ -174,14 +251,28 @@ impl Specs {
 
     /// The queue if it is declared, by whomever.
     pub(crate) async fn find(&self, link: &Link, layout: &Layout, queue: &QueueName) -> Result<Option<Known>> {
-        let base = layout.base(queue);
-        let fail = |error: redis::RedisError| fault::of(&error, "spec").on(queue);
-        // In this order: what is dropped and declared anew in between is of a newer incarnation than the one that is taken for it.
-        let born = link.ask(redis::cmd("HGET").arg(format!("{base}n")).arg("born")).await.map_err(fail)?;
-        match link.ask(redis::cmd("GET").arg(format!("{base}spec"))).await.map_err(fail)? {
-            Value::Nil => Ok(None),
-            other => read(layout, other, &born, queue).map(Some),
-        }
+        read_at(link, layout, queue, 0).await
+    }
+}
+
+/// How much was said of a queue that is to be declared.
+#[derive(Debug, Clone, Copy)]
+enum Said {
+    All,
+    NotItsShards,
+    /// It is used; so many shards it had when it was known last.
+    Nothing(Option<u16>),
+}
+
+/// What a shard has of its queue's declaration.
+pub(crate) async fn read_at(link: &Link, layout: &Layout, queue: &QueueName, place: u16) -> Result<Option<Known>> {
+    let base = layout.shard(queue, place);
+    let fail = |error: redis::RedisError| fault::of(&error, "spec").on(queue);
+    // In this order: what is dropped and declared anew in between is of a newer incarnation than the one that is taken for it.
+    let born = link.ask(redis::cmd("HGET").arg(format!("{base}n")).arg("born")).await.map_err(fail)?;
+    match link.ask(redis::cmd("GET").arg(format!("{base}spec"))).await.map_err(fail)? {
+        Value::Nil => Ok(None),
+        other => read(layout, other, &born, queue).map(Some),
     }
 }
 

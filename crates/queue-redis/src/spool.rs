@@ -5,7 +5,7 @@
 //! took. Should the process die in between, the job is published again under the same id, which makes it one.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -20,7 +20,7 @@ use queue_core::{
     },
     queue_spec::{Retention, Tracking},
 };
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{SCHEME, client::ClientEvent, fault, provider::Shared, record::Reader};
 
@@ -61,8 +61,9 @@ pub(crate) struct Spool {
 struct Inner {
     kept: Arc<dyn QueueProvider>,
     queue: QueueName,
-    /// Queues of which nothing is said to Redis until the spool has got through to it.
-    away: Mutex<HashSet<QueueName>>,
+    /// Queues of which nothing is said to Redis until the spool has got through to it. Where the spool was full, whoever publishes looks now and
+    /// then whether Redis is there: of the queue there may be nothing in the spool that finds it out, and what fills it may stay.
+    away: Mutex<HashMap<QueueName, Option<Instant>>>,
 }
 
 impl Spool {
@@ -96,7 +97,7 @@ impl Spool {
         batch: Vec<Envelope>,
         options: &PublishOptions,
     ) -> Vec<PublishOutcome> {
-        let is_away = self.inner.away().contains(queue);
+        let is_away = self.inner.is_away(queue);
         let mut outcomes = match is_away {
             true => vec![PublishOutcome::Rejected(Rejection::Unavailable(away(queue))); batch.len()],
             false => shared.publish(queue, batch.clone(), options).await,
@@ -111,20 +112,26 @@ impl Spool {
         let (jobs, places): (Vec<_>, Vec<_>) =
             batch.iter().zip(&mut outcomes).filter(is_kept).map(|(job, outcome)| (wrap(queue, job), outcome)).unzip();
         if jobs.is_empty() {
+            if !is_away {
+                self.inner.is_there(shared, queue);
+            }
             return outcomes;
         }
         let options = PublishOptions { deadline: options.deadline, ..PublishOptions::default() };
         // Before the jobs, so that the task that takes the first of them finds it said.
-        if self.inner.away().insert(queue.clone()) {
+        if self.inner.went(queue) {
             shared.link.client().tell(ClientEvent::Spooling { queue: queue.as_str().into() });
         }
         let kept = self.inner.kept.publish(&self.inner.queue, jobs, &options).await;
-        let none_is = !kept.iter().any(PublishOutcome::is_accepted);
+        let is_full = kept.iter().any(|outcome| matches!(outcome, PublishOutcome::Rejected(Rejection::Full)));
         for (place, outcome) in places.into_iter().zip(kept) {
             *place = accepted_or(outcome, queue);
         }
-        if none_is && self.status().await.is_ok_and(|status| status.waiting == 0) {
-            // Nothing would ever find out that Redis is there again.
+        if is_full {
+            // Unless it was so already: then it is known when to look.
+            self.inner.away().entry(queue.clone()).or_default().get_or_insert_with(Instant::now);
+        } else if !is_away && self.status().await.is_ok_and(|status| status.waiting == 0) {
+            // It took none, or knew them all: nothing would ever find out that Redis is there again.
             self.inner.away().remove(queue);
         }
         outcomes
@@ -194,8 +201,27 @@ fn unwrap(payload: Bytes) -> Result<(QueueName, Envelope), fault::Broken> {
 }
 
 impl Inner {
-    fn away(&self) -> MutexGuard<'_, HashSet<QueueName>> {
+    fn away(&self) -> MutexGuard<'_, HashMap<QueueName, Option<Instant>>> {
         self.away.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether Redis is not to be asked.
+    fn is_away(&self, queue: &QueueName) -> bool {
+        let mut away = self.away();
+        let Some(was_full) = away.get_mut(queue) else { return false };
+        let looks = was_full.is_some_and(|full| full.elapsed() >= AGAIN);
+        if looks {
+            *was_full = Some(Instant::now());
+        }
+        !looks
+    }
+
+    /// Redis is away for a queue; whether that is news.
+    fn went(&self, queue: &QueueName) -> bool {
+        let mut away = self.away();
+        let is_news = !away.contains_key(queue);
+        away.entry(queue.clone()).or_default();
+        is_news
     }
 
     /// What becomes of these in the spool, once Redis was told of them.
@@ -230,7 +256,7 @@ impl Inner {
 
     /// What is published to the queue goes to Redis again.
     fn is_there(&self, shared: &Shared, queue: &QueueName) {
-        if self.away().remove(queue) {
+        if self.away().remove(queue).is_some() {
             shared.link.client().tell(ClientEvent::Connected { queue: queue.as_str().into() });
         }
     }

@@ -23,6 +23,7 @@ use crate::{
     shards::{self, Found},
     specs::Known,
     upkeep::CALLABLE,
+    walk::{Stride, Walk},
 };
 
 /// Parts of a walk that one question takes at most.
@@ -171,7 +172,7 @@ impl RedisStore {
 
     /// By which index a query is answered best.
     async fn way(&self, shard: &Known, query: &JobQuery) -> Result<Way> {
-        if query.kind.is_none() && query.tag.is_none() && query.tenant.is_none() {
+        if is_unfiltered(query) {
             return Ok(None);
         }
         let ask = redis::cmd("HMGET").arg(format!("{}n", shard.base)).arg("indexes").arg("indexed").take();
@@ -189,14 +190,21 @@ impl RedisStore {
     }
 
     /// One part of a walk over all records of a queue: what matches, and where the walk goes on.
-    async fn walk(&self, shard: &Known, query: &JobQuery, way: Way, from: u64) -> Result<(Vec<JobRecord>, u64)> {
+    async fn walk(
+        &self,
+        shard: &Known,
+        query: &JobQuery,
+        way: Way,
+        from: u64,
+        rows: usize,
+    ) -> Result<(Vec<JobRecord>, u64)> {
         let queue = &shard.spec.name;
         let set = way.and_then(|letter| indexes::set_of(query, letter));
         let (scan, key, width) = match &set {
             Some(set) => ("SSCAN", &**set, 1),
             None => ("HSCAN", "j", 2),
         };
-        let scan = redis::cmd(scan).arg(format!("{}{key}", shard.base)).arg(from).arg("COUNT").arg(BATCH).take();
+        let scan = redis::cmd(scan).arg(format!("{}{key}", shard.base)).arg(from).arg("COUNT").arg(rows).take();
         let answer = self.shared.link.ask(&scan).await.map_err(|error| fault::of(&error, "list").on(queue))?;
         let broken = |what| fault::broken(what, "list").on(queue);
         let mut answer = items(answer).map_err(broken)?.into_iter();
@@ -219,6 +227,10 @@ impl RedisStore {
         found.sort_by_key(|record| record.job.id);
         Ok((found, next))
     }
+}
+
+fn is_unfiltered(query: &JobQuery) -> bool {
+    query.kind.is_none() && query.tag.is_none() && query.tenant.is_none()
 }
 
 /// By which index a walk goes, if by any.
@@ -262,28 +274,26 @@ impl JobStore for RedisStore {
     }
 
     /// A walk in the order of the hash tables, about [`MOST_PARTS`] times [`BATCH`] records long at most: where few match, a page may hold
-    /// fewer than were asked for, even none, and is the last only where it names no next one.
+    /// fewer than were asked for, even none, and is the last only where it names no next one. A job that is there all the time is listed
+    /// once, whatever goes or comes meanwhile; twice only where the table grew or shrank to another power of two.
     async fn list(&self, query: &JobQuery, cursor: Option<Cursor>, limit: usize) -> Result<Page<JobRecord>> {
         let bad = || Error::new(ErrorCode::Validation, "this cursor is of another listing").at("list").by(SCHEME);
         let mut queues = match &query.queue {
             Some(queue) => vec![queue.clone()],
             None => self.shared.all_queues("list").await?,
         };
-        let (mut at, mut after, mut first, mut begun) = (0, None, 0, None);
+        let (mut walk, mut first, mut begun) = (Walk::default(), 0, None);
         if let Some(cursor) = cursor {
             let (place, name) = cursor.0.split_once('@').ok_or_else(bad)?;
-            let (walk, last) = place.split_once('.').ok_or_else(bad)?;
-            let (last, shard) = last.split_once('/').unwrap_or((last, "0"));
-            let letter = walk.chars().next().filter(char::is_ascii_lowercase);
-            let walk = &walk[letter.map_or(0, char::len_utf8)..];
-            at = walk.parse().map_err(|_| bad())?;
-            after = if last.is_empty() { None } else { Some(last.parse().map_err(|_| bad())?) };
+            let (place, shard) = place.split_once('/').unwrap_or((place, "0"));
+            let letter = place.chars().next().filter(char::is_ascii_lowercase);
+            walk = Walk::read(&place[letter.map_or(0, char::len_utf8)..]).ok_or_else(bad)?;
             queues.retain(|queue| queue.as_str() >= name);
             if queues.first().is_some_and(|queue| queue.as_str() == name) {
                 first = shard.parse().map_err(|_| bad())?;
                 begun = Some(letter);
             } else {
-                (at, after) = (0, None);
+                walk = Walk::default();
             }
         }
         let mut items: Vec<JobRecord> = Vec::new();
@@ -300,29 +310,41 @@ impl JobStore for RedisStore {
                     None => self.way(shard, query).await?,
                 };
                 let letter = way.map_or(String::new(), String::from);
-                // Behind the last job that was listed of a part, not so many jobs on: of these some may have gone by then.
-                let here = |at: u64, last: Option<JobId>| {
-                    let last = last.map_or(String::new(), |last| last.to_string());
+                let here = |walk: &Walk| {
                     let place = if known.count() > 1 { format!("/{}", shard.place) } else { String::new() };
-                    Some(Cursor(format!("{letter}{at}.{last}{place}@{queue}").into()))
+                    Some(Cursor(format!("{letter}{}{place}@{queue}", walk.text()).into()))
                 };
+                let all_match = query.states.is_empty() && (way.is_some() || is_unfiltered(query));
+                let mut stride = Stride::new(limit - items.len(), all_match);
                 loop {
-                    if parts == MOST_PARTS {
-                        return Ok(Page { items, next: here(at, after) });
+                    let room = limit - items.len();
+                    if parts == MOST_PARTS || room == 0 {
+                        return Ok(Page { items, next: here(&walk) });
                     }
                     parts += 1;
-                    let (found, next) = self.walk(shard, query, way, at).await?;
-                    let passed = after.take();
-                    let mut last = passed;
-                    for record in found.into_iter().skip_while(|record| Some(record.job.id) <= passed) {
-                        if items.len() == limit {
-                            return Ok(Page { items, next: here(at, last) });
+                    let (mut found, next) = self.walk(shard, query, way, walk.at, stride.rows()).await?;
+                    found.retain(|record| walk.is_new(record.job.id));
+                    if found.len() > room {
+                        if walk.at == 0 && next == 0 {
+                            // All there is: what of it was listed can be said by an id.
+                            found.truncate(room);
+                            walk.floor = found.last().map(|record| record.job.id);
+                        } else if !items.is_empty() && room <= limit / 4 {
+                            found.clear();
+                        } else if stride.shorten(room, found.len()) {
+                            continue;
+                        } else {
+                            found.truncate(room);
+                            walk.listed.extend(found.iter().map(|record| record.job.id));
                         }
-                        last = Some(record.job.id);
-                        items.push(record);
+                        items.extend(found);
+                        return Ok(Page { items, next: here(&walk) });
                     }
-                    at = next;
-                    if at == 0 {
+                    stride.lengthen(room, found.len());
+                    items.extend(found);
+                    walk.go_on(next);
+                    if next == 0 {
+                        walk = Walk::default();
                         break;
                     }
                 }

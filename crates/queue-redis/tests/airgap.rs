@@ -241,6 +241,44 @@ async fn what_redis_does_not_take_is_a_dead_letter_and_a_full_spool_says_so() {
     assert_eq!(stats.pending, 9_999 + accepted as u64, "they were accepted, so that a full queue takes them");
 }
 
+/// What fills it is for a version that can read its queue.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_spool_keeps_no_queue_from_a_redis_that_is_there() {
+    let Some(server) = start() else { return };
+    let provider = connect(&server, MemoryProvider::new()).await;
+    let newer = QueueName::from_static("newer");
+    server.tell(&["SET", "queue:{newer}:spec", "?"]);
+    server.kill();
+    for _ in 0..102 {
+        let batch = (0..100).map(|_| job(10)).collect();
+        provider.publish(&newer, batch, &PublishOptions::default()).await;
+    }
+    let outcomes = publish(&provider, &[job(10)]).await;
+    assert!(!outcomes[0].is_accepted(), "there is no room: {outcomes:?}");
+    server.restart_after_kill();
+    let begun = Instant::now();
+    while !publish(&provider, &[job(10)]).await[0].is_accepted() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", provider.spool().await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(provider.spool().await.unwrap().unwrap().waiting >= 9_900);
+    run(&provider, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_handed_on_already_keeps_no_queue_away() {
+    let Some(server) = start() else { return };
+    let provider = connect(&server, MemoryProvider::new()).await;
+    let one = job(10);
+    for _ in 0..2 {
+        server.kill();
+        accept(&provider, std::slice::from_ref(&one)).await;
+        server.restart_after_kill();
+        drained(&provider).await;
+    }
+    assert_eq!(run(&provider, 1).await, [one.id]);
+}
+
 #[tokio::test]
 async fn half_of_it_is_refused() {
     let Some(server) = start() else { return };

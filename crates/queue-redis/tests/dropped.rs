@@ -13,6 +13,7 @@ use queue_core::{
         ConsumeOptions, Disposition, FollowUp, PublishOptions, PublishOutcome, Rejection, SettleOutcome, Settlement,
     },
     queue_spec::Tracking,
+    store::JobQuery,
 };
 use queue_redis::{RedisOptions, RedisProvider};
 use server::Server;
@@ -166,4 +167,17 @@ async fn a_queue_of_an_older_version_goes_on() {
     assert_eq!(consumer.fetch(10, Duration::ZERO).await.unwrap_err().code(), ErrorCode::NotFound);
     let consumer = rig.here.consumer(&QUEUE, ConsumeOptions::new("worker", 10)).await.unwrap();
     assert_eq!(consumer.fetch(10, Duration::ZERO).await.unwrap().len(), 2);
+}
+
+/// As it is seen by who looks while it is declared, or where an older version declared it.
+#[tokio::test]
+async fn a_queue_that_was_read_half_is_read_again_by_who_consumes_it() {
+    let Some(rig) = Rig::new().await else { return };
+    let born = rig.server.tell(&["HGET", "queue:{mail}:n", "born"]);
+    rig.server.tell(&["HDEL", "queue:{mail}:n", "born"]);
+    let store = rig.there.job_store().unwrap();
+    store.list(&JobQuery::queue(QUEUE.clone()), None, 10).await.unwrap();
+    rig.server.tell(&["HSET", "queue:{mail}:n", "born", &born]);
+    let consumer = rig.there.consumer(&QUEUE, ConsumeOptions::new("worker", 10)).await.unwrap();
+    assert_eq!(consumer.fetch(10, Duration::ZERO).await.unwrap().len(), 1);
 }

@@ -457,6 +457,104 @@ async fn a_queue_that_was_declared_half_is_made_whole_by_who_uses_it() {
     }
 }
 
+/// As a server without its own files starts again, or a replica that had not heard of it yet.
+fn lose(server: &Server, shards: &[&str]) {
+    for shard in shards {
+        let keys: Vec<String> = keys(server, &format!("queue:{{{shard}}}:*"));
+        for key in keys {
+            server.ask(&["DEL", &key]).unwrap();
+        }
+    }
+}
+
+fn keys(server: &Server, pattern: &str) -> Vec<String> {
+    redis::from_redis_value(server.ask(&["KEYS", pattern]).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_declaration_that_is_lost_is_made_again_from_its_copies() {
+    for rig in rigs().await {
+        let Some(server) = &rig.server else { continue };
+        rig.declare(|spec| spec.max_len = Some(4_000)).await;
+        let declared = rig.provider.admin().spec(&rig.queue).await.unwrap().unwrap();
+        let refs = rig.published(jobs(100)).await;
+        let mut left = refs.iter().filter(|job| job.place > 0).count();
+        // One who knew it, one who did not, and one who declares it without a word of shards; a copy may be lost as well.
+        for (way, lost) in [&["hot"][..], &["hot", "hot%s1"], &["hot", "hot%s2"]].into_iter().enumerate() {
+            lose(server, lost);
+            left = left.min(keys(server, "queue:{hot%s?}:j").iter().map(|key| count(server, key)).sum());
+            let other = rig.another().await;
+            match way {
+                0 => drop(rig.published(jobs(20)).await),
+                1 => drop(other.publish(&rig.queue, jobs(20), &PublishOptions::default()).await),
+                _ => {
+                    let mut spec = QueueSpec::new(rig.queue.clone());
+                    spec.max_len = Some(4_000);
+                    other.declare(&spec).await.unwrap();
+                    rig.published(jobs(20)).await;
+                }
+            }
+            assert_eq!(rig.provider.admin().spec(&rig.queue).await.unwrap().as_ref(), Some(&declared), "way {way}");
+            assert_eq!(rig.stats().await.pending as usize, left + 20, "way {way}");
+            left = keys(server, "queue:{hot%s?}:j").iter().map(|key| count(server, key)).sum();
+        }
+        let consumer = rig.another().await.consumer(&rig.queue, ConsumeOptions::new("worker", 500)).await.unwrap();
+        assert_eq!(drain(&consumer).await.len() as u64, rig.stats().await.running);
+        assert_eq!(rig.stats().await.pending, 0);
+    }
+}
+
+fn count(server: &Server, key: &str) -> usize {
+    redis::from_redis_value(server.ask(&["HLEN", key]).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn that_the_queue_is_gone_is_told_before_other_errors() {
+    for rig in rigs().await {
+        let Some(server) = &rig.server else { continue };
+        rig.declare(|_| {}).await;
+        let consumer = rig.consumer(10).await;
+        lose(server, &["hot"]);
+        server.ask(&["SET", "queue:{hot%s2}:n", "?"]).unwrap();
+        let error = consumer.fetch(1, Duration::ZERO).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::NotFound, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_drop_that_was_cut_off_is_ended_by_who_drops_again() {
+    for rig in rigs().await {
+        let Some(server) = &rig.server else { continue };
+        for lost in [&["hot"][..], &["hot", "hot%s3", "hot%s1"]] {
+            rig.declare(|_| {}).await;
+            rig.published(jobs(100)).await;
+            lose(server, lost);
+            let other = rig.another().await;
+            assert_eq!(other.drop_queue(&rig.queue, true).await.unwrap_err().code(), ErrorCode::Conflict);
+            other.drop_queue(&rig.queue, false).await.unwrap();
+            assert_eq!(keys(server, "queue:{hot*"), [""; 0]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_drop_leaves_what_was_declared_since() {
+    for rig in rigs().await {
+        let Some(server) = &rig.server else { continue };
+        rig.declare(|_| {}).await;
+        rig.published(jobs(100)).await;
+        let later = "9000000000000000";
+        server.tell(&["GET", "queue:{hot%s2}:spec"]);
+        server.ask(&["HSET", "queue:{hot%s2}:n", "born", later]).unwrap();
+        rig.provider.drop_queue(&rig.queue, false).await.unwrap();
+        let mut left: Vec<String> =
+            keys(server, "queue:{hot*").into_iter().filter(|key| !key.contains("%s2}")).collect();
+        left.retain(|key| key != "queue:{hot}:m");
+        assert_eq!(left, [""; 0]);
+        assert_eq!(server.tell(&["HGET", "queue:{hot%s2}:n", "born"]), later);
+    }
+}
+
 #[tokio::test]
 async fn upkeep_reaches_every_shard() {
     for rig in rigs().await {

@@ -182,3 +182,24 @@ async fn a_delay_that_ends_while_all_sleep_is_no_later_than_its_time() {
     let late = Env::system().now().as_millis().saturating_sub(due);
     assert!(late < 250, "{late} ms late");
 }
+
+/// What interrupts a wait is popped by it; where the process dies before that, it goes by itself.
+#[tokio::test]
+async fn what_interrupts_a_wait_ends_by_itself() {
+    let Some(rig) = Rig::new().await else { return };
+    let short = Duration::from_secs(2);
+    let first = rig.consumer("first", short).await;
+    let sleeping = rig.asleep(&first).await;
+    let second = rig.consumer("second", short).await;
+    let other = rig.asleep(&second).await;
+    let calls = |name: &str| -> u64 {
+        let report = rig.server.tell(&["INFO", "commandstats"]);
+        let line = report.lines().find(|line| line.starts_with(&format!("cmdstat_{name}:"))).map(str::to_owned);
+        let calls = line.and_then(|line| line.split(['=', ',']).nth(1).map(str::to_owned));
+        calls.map_or(0, |calls| calls.parse().unwrap())
+    };
+    assert!(calls("bzpopmin") >= 2, "the first wait was interrupted for the second");
+    assert!(calls("expire") >= 1);
+    sleeping.abort();
+    other.abort();
+}

@@ -14,15 +14,23 @@ while at <= #ARGV do
 end
 local STARTED, EXTENDS, PROGRESS = 1, 2, 4
 
--- The newest lines, each with its length before it.
-local function log(item, s)
-  local text, lines = call('HGET', B .. 'i', item.id .. 'l') or '', 0
-  for _, line in ipairs(item.logs) do text = text .. pack('<Hc0', #line, line) end
+-- Where each line begins.
+local starts_of = readable(function(text)
   local starts, place = {}, 1
   while place <= #text do
     starts[#starts + 1] = place
     place = place + 2 + unpick('<H', text, place)
   end
+  return starts
+end)
+
+-- The newest lines, each with its length before it. Old ones that cannot be read are given up.
+local function log(item, s)
+  local old, lines = call('HGET', B .. 'i', item.id .. 'l') or '', {}
+  for n, line in ipairs(item.logs) do lines[n] = pack('<Hc0', #line, line) end
+  local new = table.concat(lines)
+  local text, starts = old .. new, starts_of(old) and starts_of(old .. new)
+  if not starts then text, starts = new, starts_of(new) end
   if #starts > 100 then text = text:sub(starts[#starts - 99]) end
   detail(item.id, s, 'l', text)
 end

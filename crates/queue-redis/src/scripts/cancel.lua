@@ -19,7 +19,7 @@ for n = 3, #ARGV do
       local asked = has(s.flags, CANCELLING) and call('HGET', B .. 'i', id .. 'c')
       -- A later request may only shorten the grace of the first.
       local grace = unpick('<I6', request)
-      local text = asked and pack('<I6', math.min(grace, (unpick('<I6', asked)))) .. asked:sub(7) or request
+      local text = asked and #asked >= 6 and pack('<I6', math.min(grace, (unpick('<I6', asked)))) .. asked:sub(7) or request
       s.flags = with(s.flags, CANCELLING)
       detail(id, s, 'c', text)
       keep(id, s)

@@ -13,6 +13,15 @@ local phase, cursor = at:sub(1, 1), at:sub(2)
 local repairs = 0
 local function repaired() repairs = repairs + 1 end
 
+-- A switch or a counter that is no number stops those who reckon with it. What drifts for it is counted anew at the end of the round.
+local NUMBERS = { 'p', 'k', 's', 't', 'r', 'd', 'c', 'fbytes', 'submitted', 'completed', 'failed', 'version', 'ticket', 'watched', 'sleeping', 'tick' }
+for n, value in ipairs(call('HMGET', B .. 'n', unpack(NUMBERS))) do
+  if value and not value:find('^-?%d+$') then
+    call('HDEL', B .. 'n', NUMBERS[n])
+    repaired()
+  end
+end
+
 -- Lines are in the order of their ranks, but for jobs that are new to them, whose ranks may all be 0. So who waits before the first of his line,
 -- and not at the head, is missing from it.
 local firsts = {}
@@ -155,7 +164,7 @@ local function recount()
       repaired()
     end
   end
-  if found.c == 0 and tonumber(call('HGET', B .. 'n', 'fbytes') or 0) ~= 0 then call('HSET', B .. 'n', 'fbytes', 0) end
+  if found.c == 0 and number(call('HGET', B .. 'n', 'fbytes')) ~= 0 then call('HSET', B .. 'n', 'fbytes', 0) end
 end
 
 local PART = 100
@@ -192,12 +201,10 @@ function parts.j()
   end
 end
 
-local held_until = readable(function(hold) return (unpick('<I6', hold, 17)) end)
-
 function parts.u()
   local keys, holds = pairs_of('u', PART)
   for n, key in ipairs(keys) do
-    local id, till = holds[n]:sub(1, 16), held_until(holds[n])
+    local id, till = holds[n]:sub(1, 16), hold_ends(holds[n])
     local state = call('HGET', B .. 's', id)
     local s = state and read_status(state)
     local is_over = s and s.state > RUNNING or call('HEXISTS', B .. 'j', id) == 0

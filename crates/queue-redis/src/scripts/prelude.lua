@@ -49,6 +49,12 @@ end
 -- How long until such a job is looked at again.
 local UNREADABLE = 60000
 
+-- What is no number counts as none; who looks through the queue removes it.
+local function number(value) return tonumber(value or 0) or 0 end
+
+-- Until when a unique key is held, 0: until its job is finished; nil where that cannot be read.
+local hold_ends = readable(function(hold) return (unpick('<I6', hold, 17)) end)
+
 -- A record's head; what follows is the client's. Expiry, and window and key, only where the flags say so.
 local read_record = readable(function(row)
   local r, at = {}
@@ -111,14 +117,12 @@ local function turn_to(base)
   delta, rows, dropped, timers, untimed, lanes, told, ready = {}, {}, {}, {}, {}, {}, {}, 0
   over, bare, unending, gone, notes = {}, {}, {}, {}, {}
   local switches = call('HMGET', B .. 'n', 'watched', 'sleeping', 'paused', 'ticket', 'born', 'indexes', 'indexed', 'tick')
-  watched = tonumber(switches[1] or 0) > now
-  sleeping = tonumber(switches[2] or 0) > now
-  resting, expiring = tonumber(switches[8] or 0) > now, false
+  watched, sleeping, resting, expiring = number(switches[1]) > now, number(switches[2]) > now, number(switches[8]) > now, false
   paused = switches[3] == '1'
   born, indexes, indexed = switches[5], switches[6], switches[7]
   -- Given once, and never again even where a failover lost the last of them: tickets keep up with the clock, 64 a millisecond, and so outrun all
   -- that were given before it by a queue that gave no more than these. As ranks they fit 48 bits until the year 2109.
-  ticket = math.max(tonumber(switches[4] or 0), now * TICKETS)
+  ticket = math.max(number(switches[4]), now * TICKETS)
 end
 turn_to(KEYS[1])
 
@@ -272,7 +276,7 @@ local function finish(id, s, to, tracked, r)
   if has(s.flags, KEYED) then
     r = r or record_of(id)
     local held = r and r.unique and call('HGET', B .. 'u', r.unique)
-    if held and held:sub(1, 16) == id and unpick('<I6', held, 17) == 0 then call('HDEL', B .. 'u', r.unique) end
+    if held and held:sub(1, 16) == id and hold_ends(held) == 0 then call('HDEL', B .. 'u', r.unique) end
   end
   tell(id, s, ENDED[to], r)
   if to == DEAD then
@@ -307,7 +311,7 @@ local function admit(new, max_len, follows)
   for n, job in ipairs(new) do ids[n] = job.id end
   local room = max_len
   if not follows then
-    for _, waiting in ipairs(call('HMGET', B .. 'n', 'p', 's', 't')) do room = room - (waiting or 0) end
+    for _, waiting in ipairs(call('HMGET', B .. 'n', 'p', 's', 't')) do room = room - number(waiting) end
   end
   local known, went = call('HMGET', B .. 'j', unpack(ids)), forgotten_of(ids)
   local records = {}
@@ -317,8 +321,8 @@ local function admit(new, max_len, follows)
     if job.unique then
       local held = call('HGET', B .. 'u', job.unique)
       if held and held:sub(1, 16) ~= job.id then
-        local till = unpick('<I6', held, 17)
-        if till == 0 or till > now then holder = held:sub(1, 16) end
+        local till = hold_ends(held)
+        if till and (till == 0 or till > now) then holder = held:sub(1, 16) end
       end
     end
     if known[n] or went[n] or taken[job.id] then
@@ -412,7 +416,7 @@ local function flush()
   remember('a', 'b', gone, GONE)
   remember('y', 'z', notes, NOTES)
   for name, by in pairs(delta) do
-    if by ~= 0 then call('HINCRBY', B .. 'n', name, by) end
+    if by ~= 0 and type(redis.pcall('HINCRBY', B .. 'n', name, by)) == 'table' then call('HSET', B .. 'n', name, by) end
   end
   for _, event in ipairs(told) do
     call('XADD', B .. 'e', 'MAXLEN', '~', 4096, '*', 'j', event[1], 'w', event[2], 'a', event[3], 'k', event[4], 't', now)

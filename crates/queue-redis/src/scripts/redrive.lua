@@ -10,7 +10,7 @@ for n = 2, #ARGV, 2 do
   if s and s.state == DEAD then
     report[1] = report[1] + 1
     local held = job.unique and call('HGET', B .. 'u', job.unique)
-    local till = held and held:sub(1, 16) ~= id and unpick('<I6', held, 17)
+    local till = held and held:sub(1, 16) ~= id and hold_ends(held)
     if till and (till == 0 or till > now) then
       report[3] = report[3] + 1
     elseif not dry then

@@ -54,22 +54,27 @@ local function stale(item, s)
   for _, generation in ipairs({ 'y', 'z', 'a', 'b' }) do notes[#notes + 1] = call('HGET', B .. generation, item.id) end
   notes[#notes + 1] = noted_with_others(item.id) or false
   for _, note in ipairs(notes) do
-    if note and unpick('<I8', note) == item.epoch then return note:sub(9) == item.print and 'A' or 'C' end
+    if note and #note == 16 and unpick('<I8', note) == item.epoch then return note:sub(9) == item.print and 'A' or 'C' end
   end
   return 'L'
 end
 
+-- Failures but for the first, where one more would be too many; nothing of what cannot be read.
+local without_first = readable(function(history)
+  local past, place, second = 0, 1, 1
+  while place <= #history do
+    past, place = past + 1, place + 14 + unpick('<I4', history, place + 10)
+    if past == 1 then second = place end
+  end
+  return place == #history + 1 and (past < 16 and history or history:sub(second))
+end)
+
 -- Keeps the last failure, and those before it within bounds.
 local function fail(item, s)
   detail(item.id, s, 'e', item.value)
-  local history = (call('HGET', B .. 'i', item.id .. 'h') or '') .. pack('<I4I6I4c0', s.attempt, now, #item.value, item.value)
-  local past, place = 0, 1
-  while place <= #history do
-    past = past + 1
-    place = place + 14 + unpick('<I4', history, place + 10)
-  end
-  if past > 16 then history = history:sub(15 + unpick('<I4', history, 11)) end
-  detail(item.id, s, 'h', history)
+  local last = pack('<I4I6I4c0', s.attempt, now, #item.value, item.value)
+  local old = call('HGET', B .. 'i', item.id .. 'h') or ''
+  detail(item.id, s, 'h', (without_first(old) or '') .. last)
 end
 
 local function settle(item, s)

@@ -11,7 +11,7 @@ local more = advance(most, tracked)
 
 for _, key in ipairs(call('ZRANGEBYSCORE', B .. 'w', '-inf', now, 'LIMIT', 0, most)) do
   local held = call('HGET', B .. 'u', key)
-  local till = held and #held >= 22 and unpick('<I6', held, 17)
+  local till = held and hold_ends(held)
   if till and till > 0 and till <= now then call('HDEL', B .. 'u', key) end
   call('ZREM', B .. 'w', key)
 end
@@ -30,7 +30,7 @@ end
 
 local forgotten = 0
 local ended, first = first_end()
-local left, held = call('LLEN', B .. 'c'), tonumber(call('HGET', B .. 'n', 'fbytes') or 0)
+local left, held = call('LLEN', B .. 'c'), number(call('HGET', B .. 'n', 'fbytes'))
 if first and (left > kept or held > bytes or not ended or ended + age <= now) then
   local ids, gone_from_line = call('LRANGE', B .. 'c', 0, most - 1), 0
   local states = call('HMGET', B .. 's', unpack(ids))
@@ -107,7 +107,7 @@ consider(first_dead and first_dead + dead_age)
 -- Not where something is due within the second in which who maintains comes again anyway.
 local state = (more or forgotten >= most) and 1 or 0
 local callable = tonumber(ARGV[8] or 0)
-if state == 0 and callable > 0 and (soonest < 0 or soonest >= 1000) and tonumber(call('HGET', B .. 'n', 'r') or 0) <= 0 then
+if state == 0 and callable > 0 and (soonest < 0 or soonest >= 1000) and number(call('HGET', B .. 'n', 'r')) <= 0 then
   state = 2
   call('HSET', B .. 'n', 'tick', now + callable)
 else

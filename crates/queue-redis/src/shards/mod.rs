@@ -10,7 +10,7 @@ mod split;
 mod turns;
 
 use futures_util::future::{join_all, try_join_all};
-use queue_core::{Error, ErrorCode, QueueSpec, Result, config::defaults, queue_spec::Retention};
+use queue_core::{Error, ErrorCode, QueueName, QueueSpec, Result, config::defaults, queue_spec::Retention};
 use redis::{RedisResult, Value};
 
 pub(crate) use self::{
@@ -23,7 +23,7 @@ use crate::{
     layout::Layout,
     link::{self, Link},
     scripts,
-    specs::Known,
+    specs::{self, Known},
 };
 
 /// A queue of which each shard would bound fewer waiting jobs than this is not spread unless its declaration says so.
@@ -115,14 +115,34 @@ pub(crate) async fn switch(link: &Link, known: &Known, version: u64, paused: boo
     join_all(switched).await.into_iter().find_map(Result::err).map_or(Ok(()), Err)
 }
 
-/// Removes a queue with everything in it; false where it was to be empty and was not.
+/// Where copies of a declaration are looked for by who knows of none: such neighbours are on different servers where there are several.
+const LOOKED_AT: u16 = 4;
+
+/// The declaration of a queue of which the first shard has none, by the copies that others have: its server lost it, or a drop was cut off
+/// half way. Who knows how many shards it had asks all of them, and hears where one does not answer.
+pub(crate) async fn left(link: &Link, layout: &Layout, queue: &QueueName, had: Option<u16>) -> Result<Option<Known>> {
+    let looks = (1..had.unwrap_or(LOOKED_AT)).map(|place| specs::read_at(link, layout, queue, place));
+    let mut newest: Option<Known> = None;
+    for (copy, place) in join_all(looks).await.into_iter().zip(1..) {
+        match copy {
+            Ok(Some(copy))
+                if copy.count() > place && newest.as_ref().is_none_or(|newest| newest.age() < copy.age()) =>
+            {
+                newest = Some(copy);
+            }
+            Err(error) if had.is_some() && error.code() != ErrorCode::Undecodable => return Err(error),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(newest)
+}
+
+/// Removes a queue with everything in it, but for what was declared since. The first goes before the others: without it the queue is none, and
+/// nothing new comes in by it. Those that tell who finds a part of it how many there are go last.
 pub(crate) async fn drop_all(link: &Link, known: &Known, only_if_empty: bool) -> RedisResult<Dropped> {
-    let flag = [if only_if_empty { "1" } else { "0" }];
-    let run = |shard: &Known| {
-        let base = shard.base.clone();
-        async move { Ok::<_, redis::RedisError>(link.run(&scripts::DROP, base, &flag).await? != Value::Int(0)) }
-    };
-    // The first alone before the others: without it the queue is none, and nothing new comes in by it.
+    let flag = if only_if_empty { "1" } else { "0" };
+    let run =
+        async |shard: &Known| link.run(&scripts::DROP, &shard.base, &[flag.as_bytes(), known.born.as_bytes()]).await;
     let [first, others @ ..] = known.parts() else { return Ok(Dropped::All) };
     if only_if_empty {
         let fields = ["p", "s", "t", "r"];
@@ -135,11 +155,20 @@ pub(crate) async fn drop_all(link: &Link, known: &Known, only_if_empty: bool) ->
             return Ok(Dropped::Nothing);
         }
     }
-    if !run(first).await? {
-        return Ok(Dropped::Nothing);
+    match run(first).await? {
+        Value::Int(0) => return Ok(Dropped::Nothing),
+        Value::Int(2) => return Ok(Dropped::Another),
+        _ => {}
     }
-    let dropped = try_join_all(others.iter().map(run)).await?;
-    Ok(if dropped.contains(&false) { Dropped::Some } else { Dropped::All })
+    let (last, rest) = others.split_at(others.len().min(usize::from(LOOKED_AT) - 1));
+    let mut dropped = Dropped::All;
+    for part in [rest, last] {
+        let answers: RedisResult<Vec<Value>> = join_all(part.iter().map(run)).await.into_iter().collect();
+        if answers?.contains(&Value::Int(0)) {
+            dropped = Dropped::Some;
+        }
+    }
+    Ok(dropped)
 }
 
 /// How much of a queue was dropped.
@@ -148,6 +177,8 @@ pub(crate) enum Dropped {
     /// Jobs came into a shard while others were dropped.
     Some,
     Nothing,
+    /// It was declared anew since it was known.
+    Another,
 }
 
 /// That a job came into a queue while it was dropped.

@@ -229,7 +229,9 @@ impl Shared {
             }
             if !is_stirred && self.is_to_be_stirred(waits_for, markers, claim) {
                 is_stirred = true;
-                self.mark(stir).await?;
+                // It goes by itself should this process die before it has taken it.
+                let expire = redis::cmd("EXPIRE").arg(stir).arg(LONGEST.as_secs()).take();
+                tokio::try_join!(self.mark(stir), self.link.ask(&expire))?;
             }
             tokio::select! {
                 biased;

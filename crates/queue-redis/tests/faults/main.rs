@@ -7,6 +7,7 @@ mod connections;
 mod crowd;
 mod hand;
 mod memory;
+mod nonsense;
 mod race;
 mod rig;
 #[path = "../server/mod.rs"]

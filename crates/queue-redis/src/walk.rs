@@ -1,0 +1,118 @@
+//! Where a walk over a hash table goes on.
+//!
+//! Redis walks over a table in parts, each from a cursor on, and promises that whoever is there all the time is met. A part is as long as it takes to
+//! find so many: where jobs vanish it reaches further. So a page ends between two parts, and not within one, of which nobody could say later
+//! how far it was listed.
+
+use queue_core::job::JobId;
+
+use crate::provider::BATCH;
+
+/// How much of a table was listed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Walk {
+    /// Redis' own cursor: all parts before it.
+    pub(crate) at: u64,
+    /// Of a table that came in one part, all up to this one.
+    pub(crate) floor: Option<JobId>,
+    /// Of a part that does not fit into a page, these.
+    pub(crate) listed: Vec<JobId>,
+}
+
+impl Walk {
+    /// A cursor that [`text`](Self::text) wrote.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        let (at, rest) = text.split_once('.')?;
+        let mut walk = Self { at: at.parse().ok()?, ..Self::default() };
+        match rest.strip_prefix('~') {
+            Some(floor) => walk.floor = Some(floor.parse().ok()?),
+            None if rest.is_empty() => {}
+            None => walk.listed = rest.split('+').map(str::parse).collect::<Result<_, _>>().ok()?,
+        }
+        Some(walk)
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let listed = || self.listed.iter().map(JobId::to_string).collect::<Vec<_>>().join("+");
+        format!("{}.{}", self.at, self.floor.map_or_else(listed, |floor| format!("~{floor}")))
+    }
+
+    /// Whether a job was not listed yet.
+    pub(crate) fn is_new(&self, id: JobId) -> bool {
+        self.floor.is_none_or(|floor| id > floor) && !self.listed.contains(&id)
+    }
+
+    /// All of this part was listed, and the next begins there.
+    pub(crate) fn go_on(&mut self, next: u64) {
+        self.at = next;
+        self.listed.clear();
+    }
+}
+
+/// How many rows a part is to have.
+#[derive(Debug)]
+pub(crate) struct Stride(usize);
+
+impl Stride {
+    /// Parts bring some rows more than they are asked for: a quarter of the room is left for those. Where only some rows match, as
+    /// many as a call may have.
+    pub(crate) fn new(room: usize, all_match: bool) -> Self {
+        Self(if all_match { (room - room / 4).clamp(1, BATCH) } else { BATCH })
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.0
+    }
+
+    /// More were found than there is room for. False where a part cannot be shorter.
+    pub(crate) fn shorten(&mut self, room: usize, found: usize) -> bool {
+        let is_shortest = self.0 == 1;
+        self.0 = (self.0 * room * 3 / (4 * found.max(1))).clamp(1, (self.0 - 1).max(1));
+        !is_shortest
+    }
+
+    /// So many were found where there was room for more.
+    pub(crate) fn lengthen(&mut self, room: usize, found: usize) {
+        let fits = if found == 0 { BATCH } else { self.0 * room * 3 / (4 * found) };
+        self.0 = fits.clamp(1, (2 * self.0).min(BATCH));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u64) -> JobId {
+        JobId::derive(b"walk", n)
+    }
+
+    #[test]
+    fn cursors_are_read_as_they_were_written() {
+        let walks = [
+            Walk::default(),
+            Walk { at: 77, ..Walk::default() },
+            Walk { at: 0, floor: Some(id(1)), ..Walk::default() },
+            Walk { at: 9, listed: vec![id(1), id(2)], ..Walk::default() },
+        ];
+        for walk in walks {
+            assert_eq!(Walk::read(&walk.text()), Some(walk));
+        }
+        for bad in ["", "1", "x.", "1.~", "1.x", "1.~x", "-1."] {
+            assert_eq!(Walk::read(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn strides_keep_to_their_bounds() {
+        for room in 1..300 {
+            for found in 0..300 {
+                let mut stride = Stride::new(room, true);
+                let before = stride.rows();
+                let shorter = stride.shorten(room, found);
+                assert!(stride.rows() >= 1 && (stride.rows() < before || !shorter), "{room} {found}");
+                stride.lengthen(room, found);
+                assert!((1..=BATCH).contains(&stride.rows()));
+            }
+        }
+    }
+}
