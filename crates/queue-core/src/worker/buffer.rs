@@ -9,6 +9,7 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{completer::Finished, held::Held};
+use crate::config::defaults;
 
 /// Fetched deliveries that wait for a slot, in the order of their claim, and finished ones that wait for the completer.
 /// Bounded by what may be in hand.
@@ -146,31 +147,23 @@ impl Buffer {
         self.finished.notify_one();
     }
 
-    /// Moves what is finished, at most up to `room` items, into `batch`. `true` when the slots have ended.
-    pub(super) fn drain(&self, batch: &mut Vec<Finished>, room: usize) -> bool {
+    /// Moves what is finished into `batch`, until that has `full` items, where there are at least so many. `true` when the slots have ended.
+    pub(super) fn drain(&self, batch: &mut Vec<Finished>, least: usize, full: usize) -> bool {
         let mut waiting = self.lock();
-        let count = waiting.finished.len().min(room);
-        batch.extend(waiting.finished.drain(..count));
-        let (more, ended) = (!waiting.finished.is_empty(), waiting.slots_ended);
-        drop(waiting);
-        if more {
-            self.finished.notify_one();
+        if waiting.finished.len() >= least {
+            let count = waiting.finished.len().min(full.saturating_sub(batch.len()));
+            batch.extend(waiting.finished.drain(..count));
         }
-        ended
+        waiting.slots_ended
     }
 
-    /// Waits for something finished, then moves it. `false` when nothing waits and the slots have ended.
-    pub(super) async fn wait_and_drain(&self, batch: &mut Vec<Finished>, room: usize) -> bool {
-        loop {
-            let ended = self.drain(batch, room);
-            if !batch.is_empty() {
-                return true;
-            }
-            if ended {
-                return false;
-            }
-            self.finished.notified().await;
-        }
+    /// Waits until something is finished, a batch is full, or the slots have ended; one that waits hears of it, also later.
+    pub(super) async fn has_finished(&self) {
+        self.finished.notified().await;
+    }
+
+    pub(super) fn is_anything_finished(&self) -> bool {
+        !self.lock().finished.is_empty()
     }
 
     /// Which deliveries wait here, for a slot or for the completer.
@@ -186,10 +179,10 @@ impl Buffer {
 }
 
 impl Waiting {
-    /// `true` where the completer may sleep: it had nothing.
+    /// `true` where the completer may sleep: it had nothing, or less than a batch.
     fn put(&mut self, finished: Finished) -> bool {
         self.finished.push(finished);
-        self.finished.len() == 1
+        matches!(self.finished.len(), 1 | defaults::SETTLE_BATCH)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use futures_util::{FutureExt, future::join_all};
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 
 use super::{held::Held, pool::Pool, run::panic_text};
 use crate::{
@@ -61,34 +61,53 @@ const TRIES: u32 = 300;
 
 /// So many batches are settled at the same time: the provider has another while the answer to one is on its way.
 const AT_ONCE: usize = 3;
+/// What ended beside calls that are under way waits so long for a full batch, or for one of them to be answered.
+const COMPANY: Duration = Duration::from_millis(2);
 
-/// Settles until every slot is gone and everything is settled. A batch is what came while the last one was under way: alone at
-/// low load, full at high load, and never waiting for company.
+/// Settles until every slot is gone and everything is settled. At low load a batch is what came while the last one was under way, and
+/// one that finds none goes alone. At high load full ones follow each other: the next begins as soon as one is answered, whatever becomes
+/// of the others.
 pub(super) async fn complete(pool: Arc<Pool>) {
-    let mut batch = Vec::with_capacity(defaults::SETTLE_BATCH);
-    let mut open: Vec<Finished> = Vec::new();
+    let mut under_way = FuturesUnordered::new();
+    let (mut open, mut again): (Vec<Finished>, Vec<Finished>) = Default::default();
+    let mut is_late = false;
     loop {
-        let room = AT_ONCE * defaults::SETTLE_BATCH;
-        if open.is_empty() {
-            if !pool.buffer.wait_and_drain(&mut batch, room).await {
+        if !again.is_empty() {
+            // Something must be settled again: a little later, together with what comes. Until then nothing else is tried.
+            while let Some(more) = under_way.next().await {
+                again.extend(more);
+            }
+            tokio::time::sleep(PAUSE).await;
+            open = std::mem::take(&mut again);
+        }
+        let mut ended = false;
+        while under_way.len() < AT_ONCE {
+            let rest = open.split_off(open.len().min(defaults::SETTLE_BATCH));
+            let mut batch = std::mem::replace(&mut open, rest);
+            // Beside others only a full one pays.
+            let goes = under_way.is_empty() || !batch.is_empty() || std::mem::take(&mut is_late);
+            let least = if goes { 1 } else { defaults::SETTLE_BATCH };
+            ended = pool.buffer.drain(&mut batch, least, defaults::SETTLE_BATCH);
+            if batch.is_empty() {
+                break;
+            }
+            under_way.push(settle(&pool, batch));
+        }
+        if under_way.is_empty() {
+            if ended {
                 return;
             }
-        } else {
-            // Something must be settled again: a little later, together with what comes.
-            tokio::time::sleep(PAUSE).await;
-            pool.buffer.drain(&mut batch, room);
+            pool.buffer.has_finished().await;
+            continue;
         }
-        open.append(&mut batch);
-        let mut again = Vec::new();
-        while !open.is_empty() {
-            let mut parts = Vec::with_capacity(AT_ONCE);
-            while parts.len() < AT_ONCE && !open.is_empty() {
-                let next = open.split_off(open.len().min(defaults::SETTLE_BATCH));
-                parts.push(settle(&pool, std::mem::replace(&mut open, next)));
-            }
-            again.extend(join_all(parts).await.into_iter().flatten());
+        is_late = false;
+        let has_room = under_way.len() < AT_ONCE;
+        tokio::select! {
+            biased;
+            Some(more) = under_way.next() => again.extend(more),
+            () = pool.buffer.has_finished(), if has_room => {}
+            () = tokio::time::sleep(COMPANY), if has_room && pool.buffer.is_anything_finished() => is_late = true,
         }
-        open = again;
     }
 }
 

@@ -37,6 +37,7 @@ end
 
 local ids, answers, known = {}, {}, {}
 for n, item in ipairs(items) do ids[n] = item.id end
+unfold(ids)
 local states = call('HMGET', B .. 's', unpack(ids))
 for n, item in ipairs(items) do
   local s = known[item.id] or (states[n] and read_status(states[n]))

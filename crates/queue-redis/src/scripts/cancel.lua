@@ -4,6 +4,7 @@
 -- O(log n); n jobs wait for a time.
 local tracked, request = ARGV[1] == '1', ARGV[2]
 local answers = {}
+unfold({ unpack(ARGV, 3) })
 for n = 3, #ARGV do
   local id = ARGV[n]
   local row = call('HGET', B .. 'j', id)

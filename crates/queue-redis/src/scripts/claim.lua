@@ -1,7 +1,8 @@
 -- Leases ready jobs, the most urgent first, and lets time do its work before.
 -- ARGV: most jobs, lease in ms, worker, tracked (1 or 0), how long the consumer would sleep, in ms, the incarnation of the queue.
--- Answers { ms until time has work to do or -1, 1 if paused, an epoch, packed claims, then the record of each }. A claim is an id, and 0 where
--- nothing had happened to the job (its epoch is the one above and its place among the jobs), or 1 and what had.
+-- Answers { ms until time has work to do or -1, 1 if paused or 2 where claims are bare ids, an epoch, packed claims, then the record of each }. A claim is an id, and 0 where
+-- nothing had happened to the job (its epoch is the one above and its place among the jobs), or 1 and what had. Bare ids share a row under that
+-- epoch, and nothing had happened to any.
 -- O(1) a job, O(log n) for its lease; n jobs are leased or wait for a time.
 local most, lease, worker, tracked, sleep = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4] == '1', tonumber(ARGV[5])
 if born ~= ARGV[6] then return STALE end

@@ -1,10 +1,14 @@
 -- Leases ready jobs, where nothing is special; where something is, `claim.lua` goes on from the same start.
 -- KEYS, ARGV and answer as there. Nothing is special where no time has come (delay, lease, expiry), no job went back to the head of its line,
 -- nobody watches, and no job among those taken has expired in the line or cannot be read.
+-- Where nothing ever happened to any of many, they have one row and one lease together (`q`): two commands instead of two a job. Whoever
+-- looks closer at one of them makes rows of it (`unfold`). In doubt whether an id stands in line twice each gets its own at once.
 -- O(1) a job, O(log n) for its lease; n jobs are leased or wait for a time. Ten commands a call or a few more, whatever the number of jobs.
 
 -- Bytes of records in one answer, unless its first job has more: a longer one would keep everybody else waiting.
 local BYTES = 4194304
+-- So many jobs at least have one row together.
+local MANY = 16
 -- Ids taken from their lines, and which: { up to which of the ids, the line }.
 local popped, lines
 
@@ -20,7 +24,7 @@ do
   local call, base, most = redis.call, KEYS[1], tonumber(ARGV[1])
   local clock = call('TIME')
   local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-  local n = call('HMGET', base .. 'n', 'watched', 'paused', 'sleeping', 'p', 'r', 'ticket', 'born', 'tick')
+  local n = call('HMGET', base .. 'n', 'watched', 'paused', 'sleeping', 'p', 'r', 'ticket', 'born', 'tick', 'doubt')
   if n[2] == '1' then
     -- However long the pause lasts: of those that sleep each is woken when it ends.
     if tonumber(ARGV[5]) > 0 then call('HSET', base .. 'n', 'sleeping', now + ARGV[5]) end
@@ -47,6 +51,8 @@ do
       -- Another lane is asked only where there is more; of those counted as pending some may be parked.
     until not lane or #ids >= math.min(most, pending)
     if not ids then
+      -- In empty lines nothing stands twice.
+      if n[9] then call('HDEL', base .. 'n', 'doubt') end
       if tonumber(ARGV[5]) > 0 then call('HSET', base .. 'n', 'sleeping', now + ARGV[5]) end
       return { first and first - now or -1, 0, 0 }
     end
@@ -59,7 +65,11 @@ do
     local once, first_attempt = pack('<I2I2', 1, 0), pack('<I4I4', 1, 0)
     -- A number would be written out anew for each.
     ends = string.format('%.0f', ends)
-    local rows, leases, claims, answer, taken, seen, heads = { base .. 's' }, {}, {}, { -1, 0, epoch, '' }, 0, {}, {}
+    local answer, taken, seen, heads = { -1, 0, epoch, '' }, 0, {}, {}
+    -- Of those taken: ids, claims, and their statuses up to the epoch and from the last times on.
+    local chosen, claims, starts, tails = {}, {}, {}, {}
+    -- What all begin with, while nothing ever happened to any and they are alike.
+    local shared, folds = nil, not n[9]
     local bytes, beyond = 0, #ids + 1
     for n = 1, #ids do
       local id, record, state = ids[n], records[n], states[n]
@@ -80,7 +90,7 @@ do
           plain = false
           break
         end
-        local fence, head, claim, tail = epoch + taken + 1, nil, '\0', tail
+        local head, claim, tail = nil, '\0', tail
         if not state then
           local attempts = sub(record, 16, 19)
           if flags >= 4 then
@@ -91,9 +101,12 @@ do
             if not head then
               head = char(4, flags * 32, priority) .. first_attempt
               heads[flags * 16 + priority] = head
+              folds = folds and flags == 0 and not shared
+              shared = head
             end
           else
             head = char(4, flags * 32, priority) .. pack('<I4I4', struct.unpack('<I2I2', attempts))
+            folds = false
           end
         else
           local was, flags, level = byte(state, 1, 3)
@@ -107,33 +120,48 @@ do
             head = char(4, flags - flags % 2, priority) .. attempts
             -- Whoever lost the answer to the last settlement may ask for it again.
             tail = times .. sub(state, 44, 59) .. who
-            claim = pack('<BI8', 1, fence) .. attempts .. char(flags % 4 >= 2 and 1 or 0)
+            claim = pack('<BI8', 1, epoch + taken + 1) .. attempts .. char(flags % 4 >= 2 and 1 or 0)
+            folds = false
           end
         end
         if head then
           seen[id] = true
           taken = taken + 1
           bytes = bytes + size
-          local two = 2 * taken
-          rows[two], rows[two + 1] = id, head .. pack('<I8I6', fence, fence) .. tail
-          leases[two + 2], leases[two + 3] = ends, id
-          claims[two - 1], claims[two] = id, claim
+          chosen[taken], claims[taken], starts[taken], tails[taken] = id, claim, head, tail
           answer[taken + 4] = record
         end
       end
     end
     if plain and taken > 0 then
-      call('HSET', unpack(rows))
-      -- A set that is new and small would be kept as one string, through which Redis goes for each entry. It is not where the first is long.
-      if first or taken < 16 then
-        -- To where it ends: with nothing in its first places the length of a table is anything.
-        leases[3] = base .. 't'
-        call('ZADD', unpack(leases, 3, 2 * taken + 3))
+      if folds and taken >= MANY and taken < 256 then
+        -- As `unfold` reads it: version, priority, start, end, worker, how many, of each whether it is held, ids.
+        local key, all = string.format('%.0f', epoch), table.concat(chosen)
+        call('HSET', base .. 'q', key, char(1, byte(shared, 3)) .. pack('<I6I6', now, now + ARGV[2]) .. who .. char(taken)
+          .. string.rep('\1', taken) .. all)
+        call('ZADD', base .. 't', ends, 'claim:' .. key)
+        answer[2], answer[4] = 2, all
       else
-        local long = string.rep('-', 65)
-        leases[1], leases[2], leases[3] = base .. 't', ends, long
-        call('ZADD', unpack(leases, 1, 2 * taken + 3))
-        call('ZREM', base .. 't', long)
+        local rows, leases, told = { base .. 's' }, {}, {}
+        for n = 1, taken do
+          local id, fence, two = chosen[n], epoch + n, 2 * n
+          rows[two], rows[two + 1] = id, starts[n] .. pack('<I8I6', fence, fence) .. tails[n]
+          leases[two + 2], leases[two + 3] = ends, id
+          told[two - 1], told[two] = id, claims[n]
+        end
+        call('HSET', unpack(rows))
+        -- A set that is new and small would be kept as one string, through which Redis goes for each entry. It is not where the first is long.
+        if first or taken < 16 then
+          -- To where it ends: with nothing in its first places the length of a table is anything.
+          leases[3] = base .. 't'
+          call('ZADD', unpack(leases, 3, 2 * taken + 3))
+        else
+          local long = string.rep('-', 65)
+          leases[1], leases[2], leases[3] = base .. 't', ends, long
+          call('ZADD', unpack(leases, 1, 2 * taken + 3))
+          call('ZREM', base .. 't', long)
+        end
+        answer[4] = table.concat(told)
       end
       call('HSET', base .. 'n', 'p', pending - taken, 'r', running + taken, 'ticket', epoch + taken)
       give_back(ids, beyond, lines)
@@ -144,7 +172,6 @@ do
         call('ZADD', base .. 'v', 0, '0')
         call('HDEL', base .. 'n', 'tick')
       end
-      answer[4] = table.concat(claims)
       return answer
     end
     popped = ids

@@ -9,7 +9,7 @@ if ARGV[1] == '1' and left > 0 then return 0 end
 local keys = {}
 for _, term in ipairs(call('SMEMBERS', B .. 'ix')) do call('UNLINK', B .. term) end
 for _, key in ipairs(call('ZRANGE', B .. 'k', 0, -1)) do call('UNLINK', B .. 'k:' .. key) end
-for _, name in ipairs({ 'j', 's', 'i', 'h', 't', 'x', 'u', 'w', 'd', 'c', 'a', 'b', 'k', 'y', 'z', 'l', 'n', 'm', 'v', 'e', 'spec', 'ix', 'f', 'g', 'o' }) do keys[#keys + 1] = B .. name end
+for _, name in ipairs({ 'j', 's', 'i', 'h', 't', 'x', 'u', 'w', 'd', 'c', 'a', 'b', 'k', 'y', 'z', 'l', 'n', 'm', 'v', 'e', 'spec', 'ix', 'q', 'f', 'g', 'o' }) do keys[#keys + 1] = B .. name end
 for priority = 1, 15 do keys[#keys + 1] = B .. 'r' .. priority end
 local last = number(call('HGET', B .. 'n', 'ticket'))
 call('UNLINK', unpack(keys))

@@ -3,6 +3,7 @@
 -- Answers { now in ms, then for each: record or nothing, status or nothing, G if it was forgotten, the details r e h p l k c }.
 -- O(1) each.
 local answer = { now }
+unfold(ARGV)
 for _, id in ipairs(ARGV) do
   local record = call('HGET', B .. 'j', id)
   answer[#answer + 1] = record or ''

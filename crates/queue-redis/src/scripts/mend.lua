@@ -7,6 +7,7 @@
 -- A round: s  jobs with a status   j  those without one, if some of them must be missing from their line   u  unique keys   k  park keys;
 -- then the counters are set to what there is.
 local most = tonumber(ARGV[1])
+unfold()
 local at = call('HGET', B .. 'n', 'mend')
 if not at or not at:find('^[sjuk]%d+$') then at = 's0' end
 local phase, cursor = at:sub(1, 1), at:sub(2)

@@ -6,7 +6,8 @@
 -- j  HASH  id -> record: what was submitted            s  HASH  id -> status; absent: as it was submitted
 -- i  HASH  id .. letter -> what few jobs have: r result, e error, h history, p progress, l logs, k park key, c cancel request
 -- r1..r15  LIST of ids that are ready, by priority     h  ZSET  ids back at the head, by priority and rank
--- t  ZSET  ids by when their state ends: delay, lease, park                       x  ZSET  ids by when they expire
+-- t  ZSET  ids by when their state ends: delay, lease, park; `claim:` and the epoch of one of many                x  ZSET  ids by when they expire
+-- q  HASH  epoch -> what was claimed together and nobody has looked at since: for these `s` says nothing, and they run
 -- u  HASH  unique key -> id .. until (0: until it is finished)                    w  ZSET  unique keys by the end of their window
 -- d  ZSET  dead ids by death            c  LIST  other finished ids by end
 -- a, b  HASH  ids forgotten by retention, lately and before -> note: epoch .. print of the last settlement
@@ -106,6 +107,8 @@ local ONLY_RESULT = 2 ^ 40
 local TICKETS = 64
 
 local delta, rows, dropped, timers, untimed, lanes, told, over, bare, unending, gone, notes
+-- An id that is over, or another job's by now, may stand in a line: what is claimed gets its own status until the lines are empty.
+local doubt
 local watched, sleeping, paused, ticket, born, indexes, indexed, resting
 -- Jobs came in that expire.
 local expiring
@@ -114,7 +117,7 @@ local ready
 -- Turns to a queue. Whatever was changed of another must be flushed before.
 local function turn_to(base)
   B = base
-  delta, rows, dropped, timers, untimed, lanes, told, ready = {}, {}, {}, {}, {}, {}, {}, 0
+  delta, rows, dropped, timers, untimed, lanes, told, ready, doubt = {}, {}, {}, {}, {}, {}, {}, 0, false
   over, bare, unending, gone, notes = {}, {}, {}, {}, {}
   local switches = call('HMGET', B .. 'n', 'watched', 'sleeping', 'paused', 'ticket', 'born', 'indexes', 'indexed', 'tick')
   watched, sleeping, resting, expiring = number(switches[1]) > now, number(switches[2]) > now, number(switches[8]) > now, false
@@ -271,6 +274,7 @@ end
 
 -- A job is over: its unique key is free, unless its window holds on, and retention begins.
 local function finish(id, s, to, tracked, r)
+  doubt = doubt or s.state == PENDING
   move(s, to)
   if to == COMPLETED then count('completed', 1) end
   if has(s.flags, KEYED) then
@@ -418,6 +422,7 @@ local function flush()
   for name, by in pairs(delta) do
     if by ~= 0 and type(redis.pcall('HINCRBY', B .. 'n', name, by)) == 'table' then call('HSET', B .. 'n', name, by) end
   end
+  if doubt then call('HSET', B .. 'n', 'doubt', 1) end
   for _, event in ipairs(told) do
     call('XADD', B .. 'e', 'MAXLEN', '~', 4096, '*', 'j', event[1], 'w', event[2], 'a', event[3], 'k', event[4], 't', now)
   end
@@ -431,8 +436,68 @@ local function flush()
   if sleeping and (ready > 0 or #timers > 0) and not paused then call('ZADD', B .. 'm', 0, '0') end
 end
 
+-- What a plain claim wrote of many jobs together.
+local read_claim = readable(function(row)
+  local c, held = {}, nil
+  c.version, c.priority, c.at, c.ends, c.worker, held, c.ids = unpick('<BBI6I6Bc0Bc0', row)
+  c.held, c.ids = { held:byte(1, -1) }, row:sub(c.ids)
+  return c.version == 1 and c.priority >= 1 and c.priority <= 15 and #c.ids == 16 * #c.held and c
+end)
+
+-- Gives each of these jobs the status and the lease that it would have had alone. What cannot be read is looked at again later.
+local function unfold_one(key, row)
+  local c = tonumber(key) and read_claim(row)
+  if not c then
+    call('ZADD', B .. 't', now + UNREADABLE, 'claim:' .. key)
+    return
+  end
+  local states, leases = {}, {}
+  for n, held in ipairs(c.held) do
+    if held == 1 then
+      local id, epoch = c.ids:sub(16 * n - 15, 16 * n), key + n
+      states[#states + 1] = id
+      states[#states + 1] = write_status({ state = RUNNING, flags = 0, priority = c.priority, attempt = 1, started = 0, epoch = epoch,
+        rank = epoch, changed = c.at, started_at = c.at, turn = c.ends, settled = 0, print = string.rep('\0', 8), worker = c.worker })
+      leases[#leases + 1] = c.ends
+      leases[#leases + 1] = id
+    end
+  end
+  if #states > 0 then
+    call('HSET', B .. 's', unpack(states))
+    call('ZADD', B .. 't', unpack(leases))
+  end
+  call('HDEL', B .. 'q', key)
+  call('ZREM', B .. 't', 'claim:' .. key)
+end
+
+-- Before a script looks at the status of jobs: these, or any. Of more than a few, all that were claimed together are unfolded.
+local function unfold(ids)
+  if call('EXISTS', B .. 'q') == 0 then return end
+  local all = call('HGETALL', B .. 'q')
+  for n = 1, #all, 2 do
+    local meant = not ids or #ids > 8
+    for i = 1, meant and 0 or #ids do meant = meant or all[n + 1]:find(ids[i], 1, true) end
+    if meant then unfold_one(all[n], all[n + 1]) end
+  end
+end
+
+-- The same of those whose lease has ended, whether or not their entry in `t` says so.
+local function unfold_due()
+  if call('EXISTS', B .. 'q') == 0 then return end
+  local all = call('HGETALL', B .. 'q')
+  for n = 1, #all, 2 do
+    local c = read_claim(all[n + 1])
+    if not c or c.ends <= now then
+      unfold_one(all[n], all[n + 1])
+    elseif not call('ZSCORE', B .. 't', 'claim:' .. all[n]) then
+      call('ZADD', B .. 't', c.ends, 'claim:' .. all[n])
+    end
+  end
+end
+
 -- Lets time do its work, on so many jobs at most: delays, leases and parks that have ended, and times to live.
 local function advance(limit, tracked)
+  unfold_due()
   local due = call('ZRANGEBYSCORE', B .. 't', '-inf', now, 'LIMIT', 0, limit)
   if #due > 0 then
     local states, records = call('HMGET', B .. 's', unpack(due)), call('HMGET', B .. 'j', unpack(due))

@@ -3,6 +3,7 @@
 -- Answers { how many, how many to pass over next time, 1 if there is more }.
 -- O(log n) each.
 local tracked, most, skip = ARGV[1] == '1', tonumber(ARGV[2]), tonumber(ARGV[3])
+unfold()
 local ids = {}
 local function gather(more)
   for _, id in ipairs(more or {}) do ids[#ids + 1] = id end

@@ -1,7 +1,9 @@
 -- Ends claims.
 -- ARGV: tracked (1 or 0); how many follow-ups there are; then for each settlement: id, packed head with value after it (result, error or park
 -- key), and for each of its follow-ups the base of its queue's keys, the queue's incarnation, packed head, body. Where all are completed, without
--- follow-ups: nothing for their number, then one argument, for each id, epoch, print, size and result with its length before it.
+-- follow-ups: nothing for their number, then groups of four arguments. A group is of one claim of many, another one each: the epoch under which
+-- they have a row together, the place of each in it (a byte); or nothing and nothing for what was not claimed so. Then id, epoch and print of
+-- each; and, only where it is tracked, size and result of each with its length before it.
 -- Answers one letter each: S settled, A the same was settled before, C another was, L the lease was lost.
 -- O(1) each, O(log n) for what waits for a time.
 local COMPLETE, RETRY, RELEASE, PARK, BURY, CANCEL, EXPIRE = 1, 2, 3, 4, 5, 6, 7
@@ -9,15 +11,22 @@ local tracked = ARGV[1] == '1'
 
 local items, at = {}, 3
 if ARGV[2] == '' then
-  local all, place = ARGV[3], 1
-  while place <= #all do
-    local item, size, length = { how = COMPLETE, after = 0, follow_ups = {} }, nil, nil
-    item.id, item.epoch, item.print, size, length, place = unpick('<c16I8c8I4I4', all, place)
-    item.value = all:sub(place, place + length - 1)
-    place = place + length
-    items[#items + 1] = item
+  for group = 3, #ARGV, 4 do
+    local together = ARGV[group] ~= '' and call('HGET', B .. 'q', ARGV[group])
+    if together then unfold_one(ARGV[group], together) end
+    local all, extras, place = ARGV[group + 2], ARGV[group + 3], 1
+    for start = 1, #all, 32 do
+      local item, size, length = { how = COMPLETE, after = 0, value = '', follow_ups = {} }, nil, nil
+      item.id, item.epoch, item.print = unpick('<c16I8c8', all, start)
+      if tracked then
+        size, length, place = unpick('<I4I4', extras, place)
+        item.value = extras:sub(place, place + length - 1)
+        place = place + length
+      end
+      items[#items + 1] = item
+    end
   end
-  at = 4
+  at = #ARGV + 1
 end
 while at <= #ARGV do
   local item = { id = ARGV[at], follow_ups = {} }
@@ -135,6 +144,15 @@ end
 local ids, seen, answers, follow_ups = {}, {}, {}, {}
 for n, item in ipairs(items) do ids[n] = item.id end
 local states = call('HMGET', B .. 's', unpack(ids))
+local unknown = {}
+for n, id in ipairs(ids) do
+  if not states[n] then unknown[#unknown + 1] = id end
+end
+-- Who was claimed together with others and does not know it any more.
+if #unknown > 0 and call('EXISTS', B .. 'q') == 1 then
+  unfold(unknown)
+  states = call('HMGET', B .. 's', unpack(ids))
+end
 for n, item in ipairs(items) do
   local s = seen[item.id] or (states[n] and read_status(states[n]))
   if s and s.state == RUNNING and s.epoch == item.epoch then
