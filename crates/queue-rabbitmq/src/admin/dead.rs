@@ -3,7 +3,6 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use lapin::Channel;
 use queue_core::{
     Envelope, Error, ErrorCode, QueueName, QueueSpec, Result,
     job::JobId,
@@ -14,7 +13,7 @@ use super::{
     letter,
     scan::{Letter, Scan},
 };
-use crate::{SCHEME, provider::Shared};
+use crate::{SCHEME, link::Lane, provider::Shared};
 
 /// Where a listing goes on: so many letters behind the oldest.
 pub(super) fn position(cursor: Option<&Cursor>) -> Result<u64> {
@@ -37,7 +36,7 @@ pub(super) fn check(what: &Redrive) -> Result<()> {
 /// A page begins where the last one ended, counted from the oldest: who removes letters between two pages skips as many.
 pub(super) async fn list(
     base: &Shared,
-    channel: Channel,
+    channel: Lane,
     queue: &QueueName,
     filter: &DeadFilter,
     from: u64,
@@ -68,7 +67,7 @@ pub(super) async fn list(
 /// Publishes each again and takes it out when that is confirmed: a crash between the two leaves it dead and living.
 pub(super) async fn redrive(
     base: &Shared,
-    channel: Channel,
+    channel: Lane,
     queue: &QueueName,
     what: &Redrive,
 ) -> Result<RedriveReport> {
@@ -133,7 +132,7 @@ fn another_life(job: &Envelope, payload: Option<&Bytes>) -> Envelope {
 
 pub(super) async fn drop_matching(
     base: &Shared,
-    channel: Channel,
+    channel: Lane,
     queue: &QueueName,
     filter: &DeadFilter,
 ) -> Result<u64> {
