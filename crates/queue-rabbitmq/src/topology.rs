@@ -71,7 +71,7 @@ impl Topology {
     }
 
     /// Dead letters stay until somebody takes them, however often somebody looks: see [`ENDLESS`].
-    async fn declare_dead(&self, connection: &Connection, layout: &Layout, queue: &QueueName) -> Result<()> {
+    pub(crate) async fn declare_dead(&self, connection: &Connection, layout: &Layout, queue: &QueueName) -> Result<()> {
         let lane = connection.channel(DECLARE).await?;
         let mut arguments = quorum();
         arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(ENDLESS));

@@ -64,19 +64,19 @@ pub(super) async fn list(
     Ok(page)
 }
 
-/// Publishes each again and takes it out when that is confirmed: a crash between the two leaves it dead and living.
-pub(super) async fn redrive(
-    base: &Shared,
-    channel: Lane,
-    queue: &QueueName,
-    what: &Redrive,
-) -> Result<RedriveReport> {
+/// Publishes each again and takes it out when that is confirmed: a crash between the two leaves it dead and living. One that can never
+/// be published stays dead, and is in no other's way: so many more are matched than redriven.
+///
+/// # Errors
+/// Also the first refusal, where nothing could be published.
+pub(super) async fn redrive(base: &Shared, channel: Lane, queue: &QueueName, what: &Redrive) -> Result<RedriveReport> {
     let mut report = RedriveReport::default();
     let mut scan = Scan::begin(channel, base.layout.dead(queue), "redrive").await?;
     let named: Option<HashSet<JobId>> = match &what.which {
         RedriveSelection::Jobs(ids) => Some(ids.iter().copied().collect()),
         RedriveSelection::Matching(_) => None,
     };
+    let mut refused = None;
     while let Some(letter) = scan.next().await? {
         let dead = read(base, queue, &letter);
         let meant = match (&named, &what.which) {
@@ -91,12 +91,23 @@ pub(super) async fn redrive(
         if what.dry_run {
             continue;
         }
-        bring_back(base, queue, &letter, &dead, what.payload.as_ref()).await?;
-        scan.take(letter.tag).await?;
-        report.redriven += 1;
+        match bring_back(base, queue, &letter, &dead, what.payload.as_ref()).await {
+            Ok(()) => {
+                scan.take(letter.tag).await?;
+                report.redriven += 1;
+            }
+            Err(error) if error.is_retryable() => return Err(error),
+            Err(error) => {
+                tracing::warn!(%queue, job = %dead.id, %error, "a dead letter cannot be brought back, and stays");
+                refused.get_or_insert(error);
+            }
+        }
     }
     scan.end().await?;
-    Ok(report)
+    match refused {
+        Some(error) if report.redriven == 0 => Err(error),
+        _ => Ok(report),
+    }
 }
 
 async fn bring_back(
@@ -130,12 +141,7 @@ fn another_life(job: &Envelope, payload: Option<&Bytes>) -> Envelope {
     })
 }
 
-pub(super) async fn drop_matching(
-    base: &Shared,
-    channel: Lane,
-    queue: &QueueName,
-    filter: &DeadFilter,
-) -> Result<u64> {
+pub(super) async fn drop_matching(base: &Shared, channel: Lane, queue: &QueueName, filter: &DeadFilter) -> Result<u64> {
     let mut dropped = 0;
     let mut scan = Scan::begin(channel, base.layout.dead(queue), "drop_dead").await?;
     while let Some(letter) = scan.next().await? {

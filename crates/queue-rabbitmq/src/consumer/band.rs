@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_core::Stream;
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use lapin::{
     message::Delivery,
@@ -97,9 +98,8 @@ impl<'a> Open<'a> {
                 return error;
             }
             self.station.has_followed(self.band, turn);
-            let (is_on, stale) = self
-                .station
-                .look(|shelf| (shelf.is_on(self.band, self.epoch), shelf.stale_at(self.band, BUFFER_AGE)));
+            let (is_on, stale) =
+                self.station.look(|shelf| (shelf.is_on(self.band, self.epoch), shelf.stale_at(self.band, BUFFER_AGE)));
             if !is_on {
                 // An acknowledgement did not leave: what came over this channel comes again over another.
                 return fault::away("fetch");
@@ -110,7 +110,7 @@ impl<'a> Open<'a> {
                 changed = steered.changed() => if changed.is_err() { return fault::closed("fetch") },
                 next = next(&mut self.subscription), if is_subscribed => {
                     let Some(Ok(delivery)) = next else { return self.ended(next.and_then(Result::err)).await };
-                    let (arrived, end) = self.gather(delivery);
+                    let (arrived, end) = gather(delivery, self.subscription.as_mut());
                     self.take_in(arrived, &mut chores);
                     if let Some(end) = end {
                         return self.ended(end.and_then(Result::err)).await;
@@ -176,20 +176,6 @@ impl<'a> Open<'a> {
         ShortString::try_new(tag).unwrap_or_default()
     }
 
-    /// What else is here by now; and the end of the subscription, if that is: it is told once.
-    fn gather(&mut self, first: Delivery) -> (Vec<Delivery>, Option<Next>) {
-        let mut arrived = vec![first];
-        while arrived.len() < AT_ONCE
-            && let Some(next) = self.subscription.as_mut().and_then(|subscription| subscription.next().now_or_never())
-        {
-            match next {
-                Some(Ok(delivery)) => arrived.push(delivery),
-                end => return (arrived, Some(end)),
-            }
-        }
-        (arrived, None)
-    }
-
     fn take_in(&self, arrived: Vec<Delivery>, chores: &mut Chores) {
         let (base, now) = (&self.station.base, self.station.base.env.now());
         let mut taken = Vec::with_capacity(arrived.len());
@@ -240,7 +226,7 @@ impl<'a> Open<'a> {
 }
 
 /// What a subscription brings. `None`: the broker cancelled it.
-type Next = Option<lapin::Result<Delivery>>;
+type Next<T = Delivery> = Option<lapin::Result<T>>;
 
 type Chores = FuturesUnordered<futures_util::future::BoxFuture<'static, odd::Done>>;
 
@@ -248,6 +234,23 @@ type Chores = FuturesUnordered<futures_util::future::BoxFuture<'static, odd::Don
 async fn channel(station: &Station) -> Result<Lane> {
     station.base.open("fetch")?;
     station.base.work.connected(Instant::now() + SOON, "fetch").await?.channel("fetch").await
+}
+
+/// What else is here by now; and the end of the subscription, if that is: it is told once, and who passes over it never hears of it.
+fn gather<T>(
+    first: T,
+    mut more: Option<&mut (impl Stream<Item = lapin::Result<T>> + Unpin)>,
+) -> (Vec<T>, Option<Next<T>>) {
+    let mut arrived = vec![first];
+    while arrived.len() < AT_ONCE
+        && let Some(next) = more.as_mut().and_then(|more| more.next().now_or_never())
+    {
+        match next {
+            Some(Ok(delivery)) => arrived.push(delivery),
+            end => return (arrived, Some(end)),
+        }
+    }
+    (arrived, None)
 }
 
 /// As the topology counts bands.
@@ -259,5 +262,28 @@ async fn next(subscription: &mut Option<lapin::Consumer>) -> Next {
     match subscription {
         Some(subscription) => subscription.next().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream::{iter, pending};
+
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_subscription_is_heard_behind_what_came_before_it() {
+        let mut ended = iter([2, 3].map(Ok));
+        assert!(matches!(gather(1, Some(&mut ended)), (came, Some(None)) if came == [1, 2, 3]));
+        let failed = || lapin::Error::from(lapin::ErrorKind::ChannelsLimitReached);
+        let mut failing = iter([Ok(2), Err(failed())]).chain(pending());
+        assert!(matches!(gather(1, Some(&mut failing)), (came, Some(Some(Err(_)))) if came == [1, 2]));
+    }
+
+    #[test]
+    fn others_have_their_turn_and_what_is_not_here_is_not_awaited() {
+        let mut many = iter((0..2 * AT_ONCE).map(Ok));
+        assert!(matches!(gather(0, Some(&mut many)), (came, None) if came.len() == AT_ONCE));
+        assert!(matches!(gather(0, Some(&mut pending())), (came, None) if came == [0]));
     }
 }

@@ -562,3 +562,60 @@ fn ended(error: &lapin::Error, address: &Address) -> Sent {
             .caused_by(fault),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    fn letter() -> Letter {
+        let name = ShortString::default();
+        Letter { exchange: name.clone(), routing_key: name, properties: BasicProperties::default(), body: Bytes::new() }
+    }
+
+    fn seat(ledger: &Arc<Ledger>, index: usize) -> Seat {
+        assert!(ledger.write(index));
+        Seat { ledger: ledger.clone(), index }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_pump_lets_go_of_keeps_nobody_waiting() {
+        let ledger = Arc::new(Ledger::new(3));
+        drop(seat(&ledger, 0));
+        drop(Call { letters: [letter(), letter()].into(), next: 1, ledger: ledger.clone() });
+        timeout_at(Instant::now() + DRAIN, ledger.settled()).await.unwrap();
+        let sent = ledger.close(&blocked());
+        assert!(matches!(sent[..], [Sent::Unknown(_), Sent::NotWritten(_), Sent::NotWritten(_)]), "{sent:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_that_nobody_confirms_do_not_fill_the_window_for_ever() {
+        let ledger = Arc::new(Ledger::new(1));
+        let (_states, states) = watch::channel(State::Down(None));
+        let (calls, inbox) = mpsc::channel(1);
+        let (_closing, closing) = watch::channel(false);
+        let pump = Pump {
+            states,
+            inbox,
+            closing,
+            channel: None,
+            loading: VecDeque::new(),
+            flying: FuturesUnordered::new(),
+            flying_bytes: 7,
+            returned: HashMap::new(),
+            reopen_at: None,
+            heard: Instant::now(),
+        };
+        let seat = seat(&ledger, 0);
+        let lost = async move {
+            let _seat = seat;
+            pending::<Flight>().await
+        };
+        pump.flying.push(lost.boxed());
+        let running = tokio::spawn(pump.run());
+        timeout_at(Instant::now() + SILENCE * 2, ledger.settled()).await.unwrap();
+        drop(calls);
+        running.await.unwrap();
+    }
+}
