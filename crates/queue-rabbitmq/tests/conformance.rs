@@ -30,13 +30,15 @@ use queue_testkit::harness::{Factory, Facts, Harness};
 use server::Server;
 
 fn main() {
-    let arguments = libtest_mimic::Arguments::from_args();
+    let mut arguments = libtest_mimic::Arguments::from_args();
     let url = std::env::var("QUEUE_TEST_RABBITMQ_URL").ok().filter(|url| !url.is_empty());
     if url.is_none() && !server::is_installed() {
         let required = std::env::var("QUEUE_REQUIRE_BROKERS").is_ok_and(|value| value == "1");
         eprintln!("LEFT OUT: no rabbitmq-server and no QUEUE_TEST_RABBITMQ_URL; see `cargo xtask brokers up rabbitmq`");
         std::process::exit(i32::from(required));
     }
+    // Most of a case is waiting for its time.
+    arguments.test_threads = arguments.test_threads.or(Some(16));
     // One for all cases: their queues have names of their own.
     let shared = url.is_none().then(Server::start);
     let url = url.or_else(|| shared.as_ref().map(Server::url)).unwrap_or_default();
