@@ -426,8 +426,33 @@ mod tests {
         let names: Vec<_> = properties.headers().as_ref().unwrap().inner().keys().map(ShortString::as_str).collect();
         assert_eq!(
             names,
-            ["queue-attempt", "queue-created-ms", "queue-headers", "queue-timeout-ms", "queue-version", "traceparent"]
+            ["queue-attempt", "queue-created-ms", "queue-headers", "queue-version", "traceparent"]
         );
+    }
+
+    #[test]
+    fn what_goes_without_saying_is_not_said() {
+        let names = |job: &Envelope| -> Vec<String> {
+            let headers = properties(job).headers().clone().unwrap();
+            headers.inner().keys().map(|name| name.as_str().to_owned()).collect()
+        };
+        let mut id = *JobId::derive(b"x", 1).as_bytes();
+        id[..6].copy_from_slice(&NOW.as_millis().to_be_bytes()[2..]);
+        id[6] = 0x70;
+        let fresh = Envelope::builder(JobId::from_bytes(id), JobKind::from_static("k"), &b""[..], NOW).seal();
+        assert_eq!(names(&fresh), ["queue-version"]);
+        assert_eq!(envelope(read_back(&properties(&fresh), &fresh.payload)), fresh);
+        let other = fresh.edit(|job| {
+            job.created_at = NOW + Duration::from_millis(1);
+            job.timeout = Duration::from_secs(61);
+        });
+        assert_eq!(names(&other), ["queue-created-ms", "queue-timeout-ms", "queue-version"]);
+        assert_eq!(envelope(read_back(&properties(&other), &other.payload)), other);
+        // Nobody knows when a job of another kind of id was made unless it is said.
+        let mut headers = FieldTable::default();
+        headers.insert("queue-version".into(), AMQPValue::LongLongInt(VERSION));
+        let silent = properties(&job()).with_headers(headers);
+        assert!(matches!(read_back(&silent, &Bytes::new()), Reading::Broken(_)));
     }
 
     #[test]
