@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use lapin::{BasicProperties, types::ShortString};
+use lapin::types::ShortString;
 use queue_core::{
     Envelope, Error, ErrorCode, QueueName, QueueSpec, Result,
     config::defaults,
@@ -30,14 +29,14 @@ pub(crate) struct Copy {
     pub(crate) retry: bool,
 }
 
-/// A letter that found no queue, or no rung, is sent once more after these were declared: nothing of it was kept.
+/// Where a letter goes, and what it is made of. One that found no queue, or no rung, is made and sent once more after these were
+/// declared: nothing of it was kept.
 #[derive(Debug, Clone)]
 struct Draft {
     queue: QueueName,
     exchange: ShortString,
     routing_key: ShortString,
-    properties: BasicProperties,
-    body: Bytes,
+    envelope: Envelope,
     rung: Option<u8>,
 }
 
@@ -46,8 +45,8 @@ impl Draft {
         Letter {
             exchange: self.exchange.clone(),
             routing_key: self.routing_key.clone(),
-            properties: self.properties.clone(),
-            body: self.body.clone(),
+            properties: wire::properties(&self.envelope),
+            body: self.envelope.payload.clone(),
         }
     }
 }
@@ -74,7 +73,7 @@ impl Shared {
         let drafts = batch.into_iter().map(|envelope| {
             self.check(&spec, &envelope)?;
             let after = envelope.not_before.map_or(Duration::ZERO, |due| now.until(due));
-            self.draft(queue, &envelope, delay::seconds(after))
+            self.draft(queue, envelope, delay::seconds(after))
         });
         let drafts: Vec<std::result::Result<Draft, Rejection>> = drafts.collect();
         self.send(drafts, until).await
@@ -93,7 +92,7 @@ impl Shared {
                     let seconds = if retry { delay::round_retry(seconds) } else { seconds };
                     let due = (!after.is_zero()).then(|| self.env.now() + after);
                     let envelope = envelope.edit(|parts| parts.not_before = due);
-                    self.check(&spec, &envelope).and_then(|()| self.draft(&queue, &envelope, seconds))
+                    self.check(&spec, &envelope).and_then(|()| self.draft(&queue, envelope, seconds))
                 }
             });
         }
@@ -132,7 +131,7 @@ impl Shared {
         Ok(())
     }
 
-    fn draft(&self, queue: &QueueName, envelope: &Envelope, seconds: u64) -> std::result::Result<Draft, Rejection> {
+    fn draft(&self, queue: &QueueName, envelope: Envelope, seconds: u64) -> std::result::Result<Draft, Rejection> {
         let band = envelope.priority.band();
         let (exchange, routing_key, rung) = if seconds == 0 {
             (ShortString::default(), self.layout.ready(queue, band), None)
@@ -141,8 +140,7 @@ impl Shared {
             let route = route.ok_or(Rejection::DelayTooLong { max: delay::LONGEST })?;
             (self.layout.delay(route.rung), ShortString::try_new(route.key).unwrap_or_default(), Some(route.rung))
         };
-        let (properties, body) = (wire::properties(envelope), envelope.payload.clone());
-        Ok(Draft { queue: queue.clone(), exchange, routing_key, properties, body, rung })
+        Ok(Draft { queue: queue.clone(), exchange, routing_key, envelope, rung })
     }
 
     /// One outcome per draft, in order.

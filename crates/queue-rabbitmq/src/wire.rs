@@ -17,8 +17,8 @@
 //! | header | type | what |
 //! |---|---|---|
 //! | `queue-version` | integer | 1; a message without it is another client's |
-//! | `queue-created-ms` | integer | when it was submitted, in ms |
-//! | `queue-timeout-ms` | integer | the longest an attempt may run |
+//! | `queue-created-ms` | integer | when it was submitted, in ms; absent where the id, a UUID of version 7, says the same |
+//! | `queue-timeout-ms` | integer | the longest an attempt may run; 60,000 where absent |
 //! | `queue-attempt` | integer | 1 where absent |
 //! | `queue-deliveries` | integer | deliveries of earlier copies that were not settled; 0 where absent |
 //! | `queue-generation` | integer | 0 where absent |
@@ -37,6 +37,7 @@ use lapin::{
 };
 use queue_core::{
     Envelope, JobId, Priority, QueueSpec, Timestamp,
+    config::defaults,
     job::{ContentType, FrameError, Headers, JobKind, RawHeaders, StoreId, TraceContext, Unique, UniqueKey},
 };
 
@@ -95,8 +96,13 @@ pub(crate) fn properties(job: &Envelope) -> BasicProperties {
         headers.insert(name.into(), value);
     };
     put(name::VERSION, AMQPValue::LongLongInt(VERSION));
-    put(name::CREATED, number(job.created_at.as_millis()));
-    put(name::TIMEOUT, number(u64::try_from(job.timeout.as_millis()).unwrap_or(u64::MAX)));
+    // Each header costs the broker and both clients about as much as 50 bytes of payload: what goes without saying is not said.
+    if job.id.created_at() != Some(job.created_at) {
+        put(name::CREATED, number(job.created_at.as_millis()));
+    }
+    if job.timeout != defaults::JOB_TIMEOUT {
+        put(name::TIMEOUT, number(u64::try_from(job.timeout.as_millis()).unwrap_or(u64::MAX)));
+    }
     for (name, value, default) in
         [(name::ATTEMPT, job.attempt, 1), (name::DELIVERIES, job.deliveries, 0), (name::GENERATION, job.generation, 0)]
     {
@@ -135,7 +141,7 @@ pub(crate) fn properties(job: &Envelope) -> BasicProperties {
     }
     properties
         .with_headers(headers)
-        .with_message_id(short(&job.id.to_string()))
+        .with_message_id(short(job.id.to_string()))
         .with_type(short(job.kind.as_str()))
         .with_content_type(short(job.content_type.as_str()))
         .with_priority(job.priority.level())
@@ -177,17 +183,15 @@ fn ours(properties: &BasicProperties, headers: &FieldTable, body: Bytes) -> Resu
         properties.message_id().as_ref().and_then(|id| id.as_str().parse().ok()).ok_or("`message_id` is no UUID")?;
     let kind =
         properties.kind().as_ref().and_then(|kind| JobKind::new(kind.as_str()).ok()).ok_or("`type` is no kind")?;
-    let created = natural(headers, name::CREATED)?.ok_or("`queue-created-ms` is missing")?;
-    let mut job = Envelope::builder(id, kind, body, Timestamp::from_millis(created));
+    let created = natural(headers, name::CREATED)?.map(Timestamp::from_millis).or_else(|| JobId::created_at(&id));
+    let mut job = Envelope::builder(id, kind, body, created.ok_or("`queue-created-ms` is missing")?);
     if let Some(content) = properties.content_type() {
         job.content_type = ContentType::parse(content.as_str()).map_err(|_| "`content_type` is no content type")?;
     }
     if let Some(priority) = properties.priority() {
         job.priority = Priority::new(*priority).map_err(|_| "`priority` is not 1 to 15")?;
     }
-    if let Some(timeout) = natural(headers, name::TIMEOUT)? {
-        job.timeout = Duration::from_millis(timeout);
-    }
+    job.timeout = natural(headers, name::TIMEOUT)?.map_or(defaults::JOB_TIMEOUT, Duration::from_millis);
     job.attempt = count(headers, name::ATTEMPT, 1)?;
     if job.attempt == 0 {
         return Err("`queue-attempt` counts from 1");
@@ -282,7 +286,7 @@ fn text(value: &str) -> AMQPValue {
 }
 
 /// Of what cannot be longer than 255 bytes.
-fn short(value: &str) -> ShortString {
+fn short(value: impl Into<String>) -> ShortString {
     ShortString::try_new(value).unwrap_or_default()
 }
 
@@ -422,8 +426,33 @@ mod tests {
         let names: Vec<_> = properties.headers().as_ref().unwrap().inner().keys().map(ShortString::as_str).collect();
         assert_eq!(
             names,
-            ["queue-attempt", "queue-created-ms", "queue-headers", "queue-timeout-ms", "queue-version", "traceparent"]
+            ["queue-attempt", "queue-created-ms", "queue-headers", "queue-version", "traceparent"]
         );
+    }
+
+    #[test]
+    fn what_goes_without_saying_is_not_said() {
+        let names = |job: &Envelope| -> Vec<String> {
+            let headers = properties(job).headers().clone().unwrap();
+            headers.inner().keys().map(|name| name.as_str().to_owned()).collect()
+        };
+        let mut id = *JobId::derive(b"x", 1).as_bytes();
+        id[..6].copy_from_slice(&NOW.as_millis().to_be_bytes()[2..]);
+        id[6] = 0x70;
+        let fresh = Envelope::builder(JobId::from_bytes(id), JobKind::from_static("k"), &b""[..], NOW).seal();
+        assert_eq!(names(&fresh), ["queue-version"]);
+        assert_eq!(envelope(read_back(&properties(&fresh), &fresh.payload)), fresh);
+        let other = fresh.edit(|job| {
+            job.created_at = NOW + Duration::from_millis(1);
+            job.timeout = Duration::from_secs(61);
+        });
+        assert_eq!(names(&other), ["queue-created-ms", "queue-timeout-ms", "queue-version"]);
+        assert_eq!(envelope(read_back(&properties(&other), &other.payload)), other);
+        // Nobody knows when a job of another kind of id was made unless it is said.
+        let mut headers = FieldTable::default();
+        headers.insert("queue-version".into(), AMQPValue::LongLongInt(VERSION));
+        let silent = properties(&job()).with_headers(headers);
+        assert!(matches!(read_back(&silent, &Bytes::new()), Reading::Broken(_)));
     }
 
     #[test]

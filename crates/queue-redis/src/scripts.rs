@@ -60,5 +60,5 @@ pub(crate) fn on_clock(script: &str) -> std::borrow::Cow<'_, str> {
     const CLOCK: &str = "local clock = call('TIME')";
     const SET: &str = "local clock = call('TIME')\nlocal set = call('GET', 'test:clock')\n\
         if set then clock = { math.floor(set / 1000000), set % 1000000 } end";
-    script.replacen(CLOCK, SET, 1).into()
+    script.replace(CLOCK, SET).into()
 }

@@ -84,6 +84,7 @@ impl Publisher {
             loading: VecDeque::new(),
             flying: FuturesUnordered::new(),
             flying_bytes: 0,
+            landed: Vec::new(),
             returned: HashMap::new(),
             reopen_at: None,
             heard: Instant::now(),
@@ -255,7 +256,13 @@ struct Flight {
     seat: Seat,
     bytes: usize,
     address: Address,
-    end: std::result::Result<Confirmation, (lapin::Error, bool)>,
+    end: std::result::Result<Confirmed, Box<(lapin::Error, bool)>>,
+}
+
+/// What the broker said: whether it took the message, and a message that came back, which may be another one.
+struct Confirmed {
+    acknowledged: bool,
+    returned: Option<Box<Address>>,
 }
 
 /// By which a returned message is known again. Two copies of one job under way to one queue are as good as each other.
@@ -274,6 +281,8 @@ struct Pump {
     loading: VecDeque<Call>,
     flying: FuturesUnordered<BoxFuture<'static, Flight>>,
     flying_bytes: usize,
+    /// Empty between two landings.
+    landed: Vec<Flight>,
     /// Messages that came back, and whose own confirm has not been seen.
     returned: HashMap<Address, usize>,
     reopen_at: Option<Instant>,
@@ -282,7 +291,7 @@ struct Pump {
 }
 
 struct Open {
-    channel: Channel,
+    channel: Arc<Channel>,
     connection: Arc<Connection>,
     blocked: watch::Receiver<Option<Arc<str>>>,
 }
@@ -382,7 +391,7 @@ impl Pump {
                             self.heard = Instant::now();
                         }
                         let seat = Seat { ledger: call.ledger.clone(), index };
-                        let flight = fly(open.channel.clone(), letter, seat);
+                        let flight = fly(Arc::clone(&open.channel), letter, seat);
                         self.flying_bytes += flight.0;
                         self.flying.push(flight.1);
                     }
@@ -416,7 +425,7 @@ impl Pump {
         match open_channel(&connection).await {
             Ok(channel) => {
                 let blocked = connection.blocked();
-                self.channel = Some(Open { channel, connection, blocked });
+                self.channel = Some(Open { channel: Arc::new(channel), connection, blocked });
                 true
             }
             Err(error) => {
@@ -430,7 +439,9 @@ impl Pump {
     /// Tells the callers what became of this flight, and of all that ended with it.
     fn land(&mut self, first: Flight) {
         self.heard = Instant::now();
-        let mut landed = vec![first];
+        // Kept, for a thousand may land at once, again and again.
+        let mut landed = std::mem::take(&mut self.landed);
+        landed.push(first);
         self.gather(&mut landed);
         // lapin hands a returned message to whichever confirm it resolves next, not to the message's own. Those that one
         // frame of the broker confirmed are resolved under one lock; once we had that lock, all of them are here.
@@ -439,13 +450,14 @@ impl Pump {
             self.gather(&mut landed);
         }
         for flight in &mut landed {
-            if let Ok(Confirmation::Ack(message @ Some(_)) | Confirmation::Nack(message @ Some(_))) = &mut flight.end
-                && let Some(message) = message.take()
+            if let Ok(Confirmed { returned, .. }) = &mut flight.end
+                && let Some(address) = returned.take()
             {
-                *self.returned.entry(address_of(message)).or_default() += 1;
+                *self.returned.entry(*address).or_default() += 1;
             }
         }
-        self.settle(landed);
+        self.settle(&mut landed);
+        self.landed = landed;
     }
 
     fn gather(&mut self, landed: &mut Vec<Flight>) {
@@ -454,15 +466,17 @@ impl Pump {
         }
     }
 
-    fn settle(&mut self, landed: Vec<Flight>) {
-        for flight in landed {
+    fn settle(&mut self, landed: &mut Vec<Flight>) {
+        for flight in landed.drain(..) {
             self.flying_bytes -= flight.bytes;
             let sent = match flight.end {
                 Ok(_) if self.has_come_back(&flight.address) => Sent::Returned,
-                Ok(Confirmation::Ack(_)) => Sent::Confirmed,
+                Ok(Confirmed { acknowledged: true, .. }) => Sent::Confirmed,
                 Ok(_) => Sent::Unknown(refused()),
-                Err((error, false)) => Sent::NotWritten(fault::of(&error, "publish")),
-                Err((error, true)) => ended(&error, &flight.address),
+                Err(failed) => match *failed {
+                    (error, false) => Sent::NotWritten(fault::of(&error, "publish")),
+                    (error, true) => ended(&error, &flight.address),
+                },
             };
             flight.seat.ledger.settle(flight.seat.index, sent);
         }
@@ -516,7 +530,7 @@ async fn open_channel(connection: &Connection) -> Result<Channel> {
 }
 
 /// Frames are queued when this is first polled, in the order of the flights.
-fn fly(channel: Channel, letter: Letter, seat: Seat) -> (usize, BoxFuture<'static, Flight>) {
+fn fly(channel: Arc<Channel>, letter: Letter, seat: Seat) -> (usize, BoxFuture<'static, Flight>) {
     let Letter { exchange, routing_key, properties, body } = letter;
     let bytes = body.len();
     let id = properties.message_id().clone();
@@ -524,16 +538,25 @@ fn fly(channel: Channel, letter: Letter, seat: Seat) -> (usize, BoxFuture<'stati
     let flight = async move {
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let end = match channel.basic_publish(exchange, routing_key, options, &body, properties).await {
-            Ok(confirm) => confirm.await.map_err(|error| (error, true)),
+            Ok(confirm) => confirm.await.map(confirmed).map_err(|error| Box::new((error, true))),
             // The channel had ended before anything was queued.
             Err(error) => {
                 let written = !matches!(error.kind(), ErrorKind::InvalidChannelState(..));
-                Err((error, written))
+                Err(Box::new((error, written)))
             }
         };
         Flight { seat, bytes, address, end }
     };
     (bytes, flight.boxed())
+}
+
+fn confirmed(confirmation: Confirmation) -> Confirmed {
+    let (acknowledged, returned) = match confirmation {
+        Confirmation::Ack(returned) => (true, returned),
+        Confirmation::Nack(returned) => (false, returned),
+        Confirmation::NotRequested => (false, None),
+    };
+    Confirmed { acknowledged, returned: returned.map(|message| Box::new(address_of(message))) }
 }
 
 fn address_of(message: BasicReturnMessage) -> Address {

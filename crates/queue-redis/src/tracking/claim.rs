@@ -25,7 +25,8 @@ impl Inner {
     /// A job that the store knows needs no copy of it, so the first question goes without; those that are asked for go with the second.
     pub(super) async fn claim(&self, claims: &[Claim]) -> Vec<Verdict> {
         let mut answers = Answers::new(claims.len());
-        for part in by_queue(claims.iter().map(|claim| Some(&claim.job.queue))) {
+        let parts = by_queue(claims.iter().map(|claim| Some(&claim.job.queue)));
+        for part in parts.into_iter().flat_map(|part| by_claimant(part, claims)) {
             let mut again = Part { queue: part.queue.clone(), items: Vec::new() };
             match self.judge(&part, claims, false).await {
                 Err(error) => answers.put(&part, vec![Verdict::Unknown(error); part.items.len()]),
@@ -60,20 +61,32 @@ impl Inner {
         with_copies: bool,
     ) -> queue_core::Result<Vec<Option<Verdict>>> {
         let number = self.number(&part.queue, "claim").await?;
-        let mut arguments = Vec::with_capacity(2 * part.items.len());
-        for claim in part.items.iter().map(|item| &claims[*item]) {
-            let mut head = wire::head(&claim.job, &claim.envelope);
-            put_six(&mut head, millis(claim.lease).max(1));
-            put_short(&mut head, wire::short(&claim.worker));
-            put_short(&mut head, wire::short(&claim.provider));
-            arguments.extend([head, if with_copies { wire::record(&claim.envelope) } else { Vec::new() }]);
+        let of_part = || part.items.iter().map(|item| &claims[*item]);
+        let (lease, copies) = (of_part().next().map_or(Duration::ZERO, |claim| claim.lease), part.items.len());
+        let mut heads = Vec::with_capacity(wire::HEAD * copies);
+        of_part().for_each(|claim| wire::put_head(&mut heads, &claim.job, &claim.envelope));
+        let mut arguments = vec![of_part().next().map(claimant).unwrap_or_default(), heads];
+        if with_copies {
+            arguments.extend(of_part().map(|claim| wire::record(&claim.envelope)));
         }
         let answer = self.run(&scripts::CLAIM, &part.queue, &arguments, "claim").await?;
-        let leases = part.items.iter().map(|item| claims[*item].lease);
-        let ids = part.items.iter().map(|item| claims[*item].job.id);
-        let verdicts = answer.into_iter().zip(leases.zip(ids)).map(|(answer, (lease, id))| {
+        let broken = |what| Verdict::Unknown(fault::broken(what, "claim").on(&part.queue));
+        let ids = of_part().map(|claim| claim.job.id);
+        if let [Value::BulkString(all)] = &answer[..]
+            && let Some((b'P', all)) = all.split_first()
+        {
+            let mut all = Reader(Bytes::copy_from_slice(all));
+            let mut ticket = all.u64().map_err(|what| fault::broken(what, "claim").on(&part.queue))?;
+            let verdicts = ids.map(|id| {
+                let verdict = run(&mut all, id, epoch_of(number, ticket), lease);
+                ticket += 1;
+                Some(verdict.unwrap_or_else(broken))
+            });
+            return Ok(verdicts.collect());
+        }
+        let verdicts = answer.into_iter().zip(ids).map(|(answer, id)| {
             let read = link::bytes(answer).and_then(|answer| verdict(answer, id, number, lease));
-            read.unwrap_or_else(|what| Some(Verdict::Unknown(fault::broken(what, "claim").on(&part.queue))))
+            read.unwrap_or_else(|what| Some(broken(what)))
         });
         Ok(verdicts.collect())
     }
@@ -134,13 +147,46 @@ fn verdict(
         b'D' => Some(Verdict::Drop),
         b'B' => Some(Verdict::Busy { remaining: Duration::from_millis(answer.six()?) }),
         b'R' => {
-            let fence = Fence { id, epoch: epoch_of(number, answer.u64()?), generation: answer.u32()? };
-            let lease = Lease { remaining: Some(lease), cancel: None };
-            let (attempt, started_before) = (answer.u32()?, answer.u32()?);
-            Some(Verdict::Run { fence, lease, attempt, started_before, redelivered: answer.u8()? == 1 })
+            let epoch = epoch_of(number, answer.u64()?);
+            Some(run(&mut answer, id, epoch, lease)?)
         }
         _ => return Err("an unknown answer"),
     })
+}
+
+/// The rest of a packed claim.
+fn run(
+    claim: &mut Reader,
+    id: queue_core::JobId,
+    epoch: u64,
+    lease: Duration,
+) -> Result<Verdict, fault::Broken> {
+    let fence = Fence { id, epoch, generation: claim.u32()? };
+    let lease = Lease { remaining: Some(lease), cancel: None };
+    let (attempt, started_before) = (claim.u32()?, claim.u32()?);
+    Ok(Verdict::Run { fence, lease, attempt, started_before, redelivered: claim.u8()? == 1 })
+}
+
+/// Who asks, and for how long.
+fn claimant(claim: &Claim) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64);
+    put_six(&mut out, millis(claim.lease).max(1));
+    put_short(&mut out, wire::short(&claim.worker));
+    put_short(&mut out, wire::short(&claim.provider));
+    out
+}
+
+/// A script is told of one claimant; most often there is one.
+fn by_claimant(part: Part, claims: &[Claim]) -> Vec<Part> {
+    let said = |item: usize| (claims[item].lease, &claims[item].worker, &claims[item].provider);
+    let mut parts: Vec<Part> = Vec::with_capacity(1);
+    for item in part.items {
+        match parts.last_mut().filter(|last| last.items.first().is_some_and(|first| said(*first) == said(item))) {
+            Some(last) => last.items.push(item),
+            None => parts.push(Part { queue: part.queue.clone(), items: vec![item] }),
+        }
+    }
+    parts
 }
 
 fn write_beat(fence: Fence, beat: &Beat, arguments: &mut Vec<Bytes>) {

@@ -6,10 +6,15 @@ use redis::Script;
 
 use crate::scripts::on_clock;
 
+/// `plain` is what comes before the prelude: it does all that is usual without it, and so without its cost.
 macro_rules! scripts {
-    ($($name:ident = $file:literal;)*) => {
+    ($($name:ident = $(plain $plain:literal,)? $file:literal;)*) => {
         $(pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| {
-            let text = concat!(include_str!("scripts/prelude.lua"), "\n", include_str!(concat!("scripts/", $file)));
+            let text = concat!(
+                $(include_str!(concat!("scripts/", $plain)), "\n",)?
+                include_str!("scripts/prelude.lua"), "\n",
+                include_str!(concat!("scripts/", $file)),
+            );
             Script::new(&on_clock(text))
         });)*
     };
@@ -20,9 +25,9 @@ scripts! {
     CONFIRM = "confirm.lua";
     UNSTAGE = "unstage.lua";
     REFUSE = "refuse.lua";
-    CLAIM = "claim.lua";
+    CLAIM = plain "claim_plain.lua", "claim.lua";
     BEAT = "beat.lua";
-    SETTLE = "settle.lua";
+    SETTLE = plain "settle_plain.lua", "settle.lua";
     FOLLOW = "follow.lua";
     DUE = "due.lua";
     SILENT = "silent.lua";

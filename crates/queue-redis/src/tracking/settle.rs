@@ -9,7 +9,7 @@ use bytes::{BufMut, Bytes};
 use queue_core::{
     QueueName, Result,
     job::JobRef,
-    provider::{FollowUp, SettleOutcome},
+    provider::{Disposition, FollowUp, SettleOutcome},
     store::{TrackedOutcome, TrackedSettle},
 };
 use redis::Value;
@@ -46,9 +46,14 @@ impl Inner {
         let mut outcomes = Answers::new(batch.len());
         let mut elsewhere = Vec::new();
         for part in by_queue(queues.iter().map(Option::as_ref)) {
-            let answers =
-                self.promise(&scripts::SETTLE, &part.queue, &settle_arguments(&part, batch, lease), "settle").await;
+            let arguments =
+                completions(&part, batch, lease).unwrap_or_else(|| settle_arguments(&part, batch, lease));
+            let answers = self.promise(&scripts::SETTLE, &part.queue, &arguments, "settle").await;
             match answers {
+                Ok(all) if all == [Value::Int(i64::try_from(part.items.len()).unwrap_or(0))] => {
+                    let settled = || TrackedOutcome::only(SettleOutcome::Settled);
+                    outcomes.put(&part, std::iter::repeat_with(settled));
+                }
                 Err(error) => outcomes.put(&part, part.items.iter().map(|_| unknown(error.clone()))),
                 Ok(answers) => {
                     let mut settled = Vec::with_capacity(part.items.len());
@@ -160,6 +165,25 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// As one argument, where all are completed without follow-ups; nothing where one is not.
+fn completions(part: &Part, batch: &[TrackedSettle], lease: Duration) -> Option<Vec<Vec<u8>>> {
+    let mut all = Vec::with_capacity(48 * part.items.len());
+    for TrackedSettle { fence, settlement, successor } in part.items.iter().map(|item| &batch[*item]) {
+        let disposition = &settlement.disposition;
+        if !matches!(disposition, Disposition::Complete { .. }) || successor.is_some() || !settlement.then.is_empty() {
+            return None;
+        }
+        let (code, after, value) = written(disposition);
+        all.put_slice(fence.id.as_bytes());
+        all.put_u64_le(ticket_of(fence.epoch));
+        all.put_u32_le(fence.generation);
+        all.put_slice(&print(code, after, &value, disposition));
+        all.put_u32_le(u32::try_from(value.len()).ok()?);
+        all.put_slice(&value);
+    }
+    Some(vec![millis(lease).to_string().into_bytes(), all])
 }
 
 fn settle_arguments(part: &Part, batch: &[TrackedSettle], lease: Duration) -> Vec<Vec<u8>> {

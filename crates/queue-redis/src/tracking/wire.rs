@@ -29,15 +29,22 @@ pub(crate) fn short(name: &str) -> &str {
 /// What a script needs to know of a copy.
 pub(crate) fn head(job: &JobRef, copy: &Envelope) -> Vec<u8> {
     let mut out = Vec::with_capacity(96);
+    put_head(&mut out, job, copy);
+    out
+}
+
+/// How long that is.
+pub(crate) const HEAD: usize = 43;
+
+pub(crate) fn put_head(out: &mut Vec<u8>, job: &JobRef, copy: &Envelope) {
     out.put_slice(copy.id.as_bytes());
     out.put_u16_le(job.place);
     out.put_u8(copy.priority.level());
     for number in [copy.generation, copy.attempt, copy.deliveries] {
         out.put_u32_le(number);
     }
-    put_six(&mut out, copy.not_before.map_or(0, Timestamp::as_millis));
-    put_six(&mut out, copy.expires_at.map_or(0, Timestamp::as_millis));
-    out
+    put_six(out, copy.not_before.map_or(0, Timestamp::as_millis));
+    put_six(out, copy.expires_at.map_or(0, Timestamp::as_millis));
 }
 
 /// A copy as it is kept: what scripts read of it, and its frame.

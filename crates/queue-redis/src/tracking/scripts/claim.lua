@@ -1,9 +1,11 @@
 -- Judges copies that the transport delivered.
--- ARGV: for each: its packed copy with the lease in ms, the worker and the provider; its record, or nothing while it may not be needed.
+-- ARGV: lease in ms, worker and provider, packed; the packed copies as one; then nothing while their records may not be needed, or each of them.
 -- Answers one string each: R and the packed claim: it runs; B and for how many ms: not yet; D nobody may run it; N its record is needed.
 -- O(log n) each; n jobs run, are staged or wait for a time.
 advance(100)
 local LATER, LATE = 60000, 1000
+-- How long a packed copy is.
+local COPY = 43
 
 -- Begins the record of a job that was published while the store was away. Nothing where it was here before.
 --
@@ -79,10 +81,11 @@ local function judge(copy)
 end
 
 local answers = {}
-for n = 1, #ARGV, 2 do
-  local copy, at = read_copy(ARGV[n], ARGV[n + 1])
-  copy.lease, copy.worker, copy.provider = unpick('<I6Bc0Bc0', ARGV[n], at)
-  answers[#answers + 1] = judge(copy)
+local lease, worker, provider = unpick('<I6Bc0Bc0', ARGV[1])
+for n = 1, #ARGV[2] / COPY do
+  local copy = read_copy(ARGV[2]:sub(COPY * n - COPY + 1, COPY * n), ARGV[n + 2] or '')
+  copy.lease, copy.worker, copy.provider = lease, worker, provider
+  answers[n] = judge(copy)
 end
 flush()
 return answers

@@ -1,6 +1,8 @@
 -- Ends claims, with all that follows from it.
 -- ARGV: stage lease in ms, then for each settlement: packed head; value (result, error or park key); packed copy and record of its
 -- successor, if there is one; and for each follow-up its queue (nothing: this one), packed copy, record.
+-- Where all are completed without follow-ups: the stage lease, and one argument: of each id, ticket, generation, print, and its value with
+-- its length before it.
 -- Answers one string each: S settled, A the same was settled before, C another was, L the lease was lost; then 1 or 0: the successor is
 -- staged; then for each follow-up 1 or 0: it is staged, or Y: it waits here for its own queue, or ?: its own queue knows.
 -- O(log n) each; n jobs run, are staged or wait for a time.
@@ -11,6 +13,18 @@ call('HDEL', B .. 'n', '')
 advance(100)
 
 local items, at = {}, 2
+if #ARGV == 2 then
+  local all = ARGV[2]
+  at = 1
+  while at <= #all do
+    local item, length = { how = COMPLETE, after = 0, follow_ups = {} }, nil
+    item.id, item.epoch, item.generation, item.print, length = unpick('<c16I8I4c8I4', all, at)
+    item.value = all:sub(at + 40, at + 39 + length)
+    at = at + 40 + length
+    items[#items + 1] = item
+  end
+  at = 3
+end
 while at <= #ARGV do
   local item, follow_ups, succeeds = { follow_ups = {} }, nil, nil
   item.id, item.epoch, item.generation, item.how, item.print, item.after, succeeds, follow_ups = unpick('<c16I8I4Bc8I6BH', ARGV[at])
