@@ -16,7 +16,17 @@ use anyhow::{Context as _, Result};
 use queue_core::{Env, JobScheduler, QueueName};
 use serde_json::{Value, json};
 
-use crate::{fleet::Fleet, load, show::Bar, stop, worker::connect, world::Blow};
+use crate::{
+    soak::{
+        blow::{Blow as _, World as _},
+        fleet::Fleet,
+        load,
+        show::Bar,
+        stop,
+        worker::connect,
+    },
+    world::Blow,
+};
 
 /// At scale 1.
 const LONG: Duration = Duration::from_secs(120);

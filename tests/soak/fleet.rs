@@ -1,6 +1,7 @@
 //! The worker processes, and what they have seen.
 
 use std::{
+    collections::HashSet,
     io,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
@@ -12,9 +13,9 @@ use std::{
     time::Duration,
 };
 
-use queue_core::QueueName;
+use queue_core::{JobId, QueueName};
 
-use crate::{
+use super::{
     log::{self, Answer, Reader, Seen},
     node::until,
 };
@@ -121,6 +122,19 @@ impl Fleet {
         }
         self.running = running;
         Ok(())
+    }
+
+    /// What began, and is not known to have ended.
+    pub(crate) fn running(&self) -> HashSet<JobId> {
+        let mut running = HashSet::new();
+        for event in &self.events {
+            match event.seen {
+                Seen::Ran(id) => drop(running.insert(id)),
+                Seen::Settled { id, answer, .. } if answer.is_definite() => drop(running.remove(&id)),
+                Seen::Settled { .. } | Seen::Fetched(_) => {}
+            }
+        }
+        running
     }
 
     /// How long after `since` each worker that lives fetched for the first time after `from`; `None` for one that does not within

@@ -1,11 +1,11 @@
-//! One worker process: `soak_redis worker URL QUEUE NAME SLOTS LOG`. It stops when its standard input ends, so that it never outlives
+//! One worker process: `soak_NAME worker URL QUEUE NAME SLOTS LOG`. It stops when its standard input ends, so that it never outlives
 //! whoever started it.
 
 use std::{io::Read as _, path::Path, sync::Arc};
 
 use queue_core::{Env, Failure, JobContext, JobScheduler, QueueProvider, provider::ProviderUrl, provider::Registry};
 
-use crate::{
+use super::{
     load::{self, LEASE, SoakJob},
     log::Log,
     tap::Tap,
@@ -14,6 +14,8 @@ use crate::{
 pub(crate) async fn connect(url: &str) -> queue_core::Result<Arc<dyn QueueProvider>> {
     let mut registry = Registry::new();
     queue_redis::register(&mut registry);
+    queue_rabbitmq::register(&mut registry);
+    queue_layers::register(&mut registry);
     registry.connect(&ProviderUrl::parse(url)?, &Env::system()).await
 }
 

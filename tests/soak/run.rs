@@ -1,0 +1,120 @@
+//! A soak from its settings to its figures.
+
+use std::{path::Path, process::ExitCode};
+
+use anyhow::Result;
+use serde_json::Value;
+
+use super::{
+    blow::Blow,
+    phase::{Figures, Phase},
+    show::{self, Bar},
+    stop, worker,
+};
+
+/// What was asked for, by `cargo xtask soak`.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// Which soak.
+    pub(crate) name: &'static str,
+    pub(crate) scale: f64,
+    pub(crate) seed: u64,
+    only: Option<String>,
+    json: bool,
+}
+
+fn setting(name: &str) -> Option<String> {
+    std::env::var(format!("QUEUE_SOAK_{name}")).ok().filter(|value| !value.is_empty())
+}
+
+impl Settings {
+    fn read(name: &'static str) -> Result<Self> {
+        let fresh = || Ok(queue_core::Env::system().random.next_u64() >> 16);
+        Ok(Self {
+            name,
+            scale: setting("SCALE").map_or(Ok(1.0), |scale| scale.parse())?,
+            seed: setting("SEED").map_or_else(fresh, |seed| seed.parse())?,
+            only: setting("ONLY"),
+            json: setting("JSON").is_some(),
+        })
+    }
+
+    /// Whether this part is asked for.
+    pub(crate) fn wants(&self, part: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only.split(',').any(|one| one == part))
+    }
+
+    /// Refuses a part that there is not: a run of nothing would pass.
+    fn check(&self, parts: &[&str]) -> Result<()> {
+        let unknown = self.only.iter().flat_map(|only| only.split(',')).find(|one| !parts.contains(one));
+        unknown.map_or(Ok(()), |unknown| anyhow::bail!("no part `{unknown}`; there are: {}", parts.join(", ")))
+    }
+}
+
+/// A part that is not a phase: a line for a person, and the same for a program.
+pub(crate) type Extra = (&'static str, String, Value);
+
+/// The soak `name`: all of its phases, and then what `extra` measures. It also is its own worker.
+pub(crate) fn main<B: Blow>(
+    name: &'static str,
+    phases: &[Phase<B>],
+    others: &[&str],
+    extra: impl AsyncFn(&Settings, &Path, &Bar) -> Result<Option<Extra>>,
+) -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    if arguments.first().is_some_and(|first| first == "worker") {
+        runtime.block_on(worker::perform(&arguments[1..])).unwrap();
+        return ExitCode::SUCCESS;
+    }
+    if !arguments.iter().any(|argument| argument == "--include-ignored") {
+        println!("LEFT OUT: a soak; run it with `cargo xtask soak {name}`");
+        return ExitCode::SUCCESS;
+    }
+    stop::listen();
+    let performed = async {
+        let settings = Settings::read(name)?;
+        let parts: Vec<&str> = phases.iter().map(|phase| phase.name).chain(others.iter().copied()).collect();
+        settings.check(&parts)?;
+        perform(&settings, phases, extra).await
+    };
+    match runtime.block_on(performed) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn perform<B: Blow>(
+    settings: &Settings,
+    phases: &[Phase<B>],
+    extra: impl AsyncFn(&Settings, &Path, &Bar) -> Result<Option<Extra>>,
+) -> Result<bool> {
+    let home = tempfile::tempdir()?;
+    let bar = Bar::new();
+    bar.say(&format!("soak {}: seed {}, scale {}", settings.name, settings.seed, settings.scale));
+    let mut all: Vec<Figures<B>> = Vec::new();
+    for phase in phases.iter().filter(|phase| settings.wants(phase.name)) {
+        if stop::asked() {
+            break;
+        }
+        let figures = phase.perform(settings.scale, settings.seed, home.path(), &bar).await?;
+        bar.say(&format!("{}: {:.0} s", phase.name, figures.took.as_secs_f64()));
+        for line in show::complaints(&figures) {
+            bar.say(&line);
+        }
+        all.push(figures);
+    }
+    let extra = if stop::asked() { None } else { extra(settings, home.path(), &bar).await? };
+    drop(bar);
+    if settings.json {
+        println!("{}", show::json(settings, &all, extra.as_ref()));
+    } else {
+        print!("{}", show::table(&all));
+        extra.iter().for_each(|(_, line, _)| println!("{line}"));
+    }
+    Ok(all.iter().all(|figures| figures.is_good() || !figures.phase.judged))
+}

@@ -1,0 +1,155 @@
+//! What the bare provider claims of each publish, held against what is in the queue in the end.
+
+use std::{
+    collections::HashSet,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use queue_core::{
+    Env, Envelope, JobId, QueueName, QueueProvider as _,
+    job::JobKind,
+    provider::{ConsumeOptions, Disposition, ProviderUrl, PublishOptions, PublishOutcome, Rejection, Settlement},
+};
+use queue_rabbitmq::{RabbitOptions, RabbitProvider};
+use tokio::{task::JoinHandle, time::Instant};
+
+const DEADLINE: Duration = Duration::from_secs(1);
+/// What a busy machine adds to a deadline.
+const SLACK: Duration = Duration::from_secs(3);
+const BATCH: usize = 5;
+const PAUSE: Duration = Duration::from_millis(100);
+/// A queue from which nothing came for so long is empty.
+const EMPTY: Duration = Duration::from_secs(3);
+const DRAIN: Duration = Duration::from_secs(120);
+
+#[derive(Debug, Default)]
+struct Ledger {
+    accepted: HashSet<JobId>,
+    /// Nothing of them was written, it was said.
+    refused: HashSet<JobId>,
+    unknown: HashSet<JobId>,
+    complaints: Vec<String>,
+}
+
+/// A provider without a store that publishes as long as the phase lasts.
+#[derive(Debug)]
+pub(crate) struct Claims {
+    provider: Arc<RabbitProvider>,
+    queue: QueueName,
+    over: Arc<AtomicBool>,
+    refused: Arc<AtomicU64>,
+    task: JoinHandle<Ledger>,
+}
+
+fn away(error: impl std::fmt::Display) -> io::Error {
+    io::Error::other(error.to_string())
+}
+
+impl Claims {
+    pub(crate) async fn begin(url: &str) -> io::Result<Self> {
+        let url = ProviderUrl::parse(url).map_err(away)?;
+        let options = RabbitOptions::read(&url).map_err(away)?;
+        let provider = Arc::new(RabbitProvider::connect(options, &Env::system()).await.map_err(away)?);
+        let queue = QueueName::from_static("claims");
+        provider.declare(&queue_core::QueueSpec::new(queue.clone())).await.map_err(away)?;
+        let (over, refused) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let publishing = publish(Arc::clone(&provider), queue.clone(), Arc::clone(&over), Arc::clone(&refused));
+        let task = tokio::spawn(publishing);
+        Ok(Self { provider, queue, over, refused, task })
+    }
+
+    /// How many were told so far that nothing of them was written.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Ends publishing, empties the queue, and tells which claims were false.
+    pub(crate) async fn check(self) -> io::Result<Vec<String>> {
+        self.over.store(true, Ordering::Relaxed);
+        let mut ledger = self.task.await.map_err(away)?;
+        let found = drain(&self.provider, &self.queue).await.map_err(away)?;
+        self.provider.close().await.map_err(away)?;
+        let mut complaints = std::mem::take(&mut ledger.complaints);
+        let mut complain = |what: &str, jobs: Vec<&JobId>| {
+            if let Some(first) = jobs.first() {
+                complaints.push(format!("{} {what}, such as {first}", jobs.len()));
+            }
+        };
+        complain("claimed to be accepted, and not there", ledger.accepted.difference(&found).collect());
+        complain("claimed not to be written, and there", ledger.refused.intersection(&found).collect());
+        let known = |id: &&JobId| ledger.accepted.contains(id) || ledger.unknown.contains(id);
+        complain(
+            "there and never published",
+            found.iter().filter(|id| !known(id) && !ledger.refused.contains(id)).collect(),
+        );
+        eprintln!(
+            "bare: {} accepted, {} refused, {} unknown, {} found",
+            ledger.accepted.len(),
+            ledger.refused.len(),
+            ledger.unknown.len(),
+            found.len(),
+        );
+        Ok(complaints)
+    }
+}
+
+async fn publish(
+    provider: Arc<RabbitProvider>,
+    queue: QueueName,
+    over: Arc<AtomicBool>,
+    refused: Arc<AtomicU64>,
+) -> Ledger {
+    let env = Env::system();
+    let options = PublishOptions { deadline: DEADLINE, ..PublishOptions::default() };
+    let mut ledger = Ledger::default();
+    while !over.load(Ordering::Relaxed) {
+        let kind = JobKind::from_static("claim");
+        let job = |_| Envelope::builder(JobId::fresh(&env), kind.clone(), &b"{}"[..], env.now()).seal();
+        let batch: Vec<Envelope> = (0..BATCH).map(job).collect();
+        let ids: Vec<JobId> = batch.iter().map(|job| job.id).collect();
+        let asked = Instant::now();
+        let answers = provider.publish(&queue, batch, &options).await;
+        if asked.elapsed() > DEADLINE + SLACK {
+            ledger.complaints.push(format!("a bare publish of {DEADLINE:?} took {:?}", asked.elapsed()));
+        }
+        for (id, answer) in ids.into_iter().zip(answers) {
+            match answer {
+                PublishOutcome::Accepted { .. } => drop(ledger.accepted.insert(id)),
+                PublishOutcome::Unknown(_) => drop(ledger.unknown.insert(id)),
+                PublishOutcome::Rejected(Rejection::Unavailable(_)) => {
+                    refused.fetch_add(1, Ordering::Relaxed);
+                    ledger.refused.insert(id);
+                }
+                other => ledger.complaints.push(format!("a bare publish was answered {other:?}")),
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    ledger
+}
+
+async fn drain(provider: &RabbitProvider, queue: &QueueName) -> queue_core::Result<HashSet<JobId>> {
+    let consumer = provider.consumer(queue, ConsumeOptions::new("claims", 200)).await?;
+    let (mut found, start, mut last) = (HashSet::new(), Instant::now(), Instant::now());
+    while last.elapsed() < EMPTY && start.elapsed() < DRAIN {
+        let got = match consumer.fetch(100, Duration::from_secs(1)).await {
+            Ok(got) => got,
+            Err(error) if error.is_retryable() => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        if !got.is_empty() {
+            last = Instant::now();
+        }
+        let done: Vec<Settlement> =
+            got.iter().map(|job| Settlement::new(job.receipt, Disposition::Complete { result: None })).collect();
+        found.extend(got.iter().map(|job| job.envelope.id));
+        consumer.settle(&done).await;
+    }
+    consumer.close(Duration::from_secs(1)).await;
+    Ok(found)
+}
