@@ -138,7 +138,7 @@ async fn lose_node(blow: Blow, broker: &mut Server, scene: &mut Scene<'_>) -> io
 }
 
 /// The processes of the channels that consume, one a line.
-const CONSUMING: &str = "[io:format(\"~p~n\", [P]) || \
+const CONSUMING: &str = "[io:format(\"~s~n\", [rabbit_misc:pid_to_string(P)]) || \
     [{pid, P}, {consumer_count, N}] <- rabbit_channel:info_all([pid, consumer_count]), N > 0], ok.";
 
 /// The broker is told that a client acknowledged what it never had, as a faulty client would: that is a failed precondition, and
@@ -153,7 +153,7 @@ async fn close_channel(broker: &Server, scene: &mut Scene<'_>) -> io::Result<Str
     let victim = chosen.map(|chosen| before[chosen].clone()).ok_or_else(|| io::Error::other("nobody consumes"))?;
     broker.try_ctl(&[
         "eval",
-        &format!("rabbit_channel:do(list_to_pid(\"{victim}\"), {{'basic.ack', 999999999, false}})."),
+        &format!("rabbit_channel:do(rabbit_misc:string_to_pid(\"{victim}\"), {{'basic.ack', 999999999, false}})."),
     ])?;
     scene.pass(Duration::from_secs(1)).await?;
     let after: HashSet<String> = consuming()?.into_iter().collect();
