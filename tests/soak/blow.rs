@@ -2,7 +2,7 @@
 
 use std::{fmt::Debug, io, path::Path, time::Duration};
 
-use super::{judge::Victim, scene::Scene};
+use super::{judge::Victim, load::LEASE, scene::Scene};
 
 /// One fault: what was struck, and from when on consuming counts as consuming again.
 #[derive(Debug)]
@@ -33,6 +33,11 @@ pub(crate) trait Blow: Copy + Debug {
 
     /// How long each worker may take to consume again, since [`Strike::counts_from`].
     fn limit(self) -> Duration;
+
+    /// How long a worker holds a job without renewing.
+    fn lease(self) -> Duration {
+        LEASE
+    }
 
     /// The servers that it strikes.
     async fn world(self, home: &Path) -> io::Result<Self::World>;

@@ -91,7 +91,7 @@ impl<B: Blow> Phase<B> {
         let run = self.cycle * u32::try_from(planned * (WORKERS * SLOTS) as u64).unwrap_or(u32::MAX)
             / u32::try_from(jobs).unwrap_or(u32::MAX);
         let load = Load { seed, queue: queue.clone(), run };
-        let mut fleet = Fleet::start(&home, &world.url(), &queue, WORKERS)?;
+        let mut fleet = Fleet::start(&home, &world.url(), &queue, self.blow.lease(), WORKERS)?;
         let producers = Producers::start(&scheduler, &load, fleet.ended.clone());
         let mut faults = Vec::new();
         let mut scene = Scene {

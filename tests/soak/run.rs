@@ -39,6 +39,10 @@ impl Settings {
         })
     }
 
+    fn of_smoke(name: &'static str) -> Self {
+        Self { name, scale: 1.0, seed: 7, only: None, json: false }
+    }
+
     /// Whether this part is asked for.
     pub(crate) fn wants(&self, part: &str) -> bool {
         self.only.as_deref().is_none_or(|only| only.split(',').any(|one| one == part))
@@ -54,10 +58,12 @@ impl Settings {
 /// A part that is not a phase: a line for a person, and the same for a program.
 pub(crate) type Extra = (&'static str, String, Value);
 
-/// The soak `name`: all of its phases, and then what `extra` measures. It also is its own worker.
+/// The soak `name`: all of its phases, and then what `extra` measures; `smoke` alone, where the tests that are not ignored run. It
+/// also is its own worker.
 pub(crate) fn main<B: Blow>(
     name: &'static str,
     phases: &[Phase<B>],
+    smoke: Option<&Phase<B>>,
     others: &[&str],
     extra: impl AsyncFn(&Settings, &Path, &Bar) -> Result<Option<Extra>>,
 ) -> ExitCode {
@@ -67,12 +73,13 @@ pub(crate) fn main<B: Blow>(
         runtime.block_on(worker::perform(&arguments[1..])).unwrap();
         return ExitCode::SUCCESS;
     }
-    if !arguments.iter().any(|argument| argument == "--include-ignored") {
-        println!("LEFT OUT: a soak; run it with `cargo xtask soak {name}`");
-        return ExitCode::SUCCESS;
-    }
     stop::listen();
     let performed = async {
+        if !arguments.iter().any(|argument| argument == "--include-ignored") {
+            println!("LEFT OUT: a soak; run it with `cargo xtask soak {name}`");
+            let Some(smoke) = smoke else { return Ok(true) };
+            return perform(&Settings::of_smoke(name), std::slice::from_ref(smoke), async |_, _, _| Ok(None)).await;
+        }
         let settings = Settings::read(name)?;
         let parts: Vec<&str> = phases.iter().map(|phase| phase.name).chain(others.iter().copied()).collect();
         settings.check(&parts)?;
@@ -116,5 +123,9 @@ async fn perform<B: Blow>(
         print!("{}", show::table(&all));
         extra.iter().for_each(|(_, line, _)| println!("{line}"));
     }
-    Ok(all.iter().all(|figures| figures.is_good() || !figures.phase.judged))
+    let good = all.iter().all(|figures| figures.is_good() || !figures.phase.judged);
+    if !good && !stop::asked() {
+        eprintln!("what the workers wrote is kept in {}", home.keep().display());
+    }
+    Ok(good)
 }

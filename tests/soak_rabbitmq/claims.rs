@@ -1,7 +1,7 @@
 //! What the bare provider claims of each publish, held against what is in the queue in the end.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     io,
     sync::{
         Arc,
@@ -33,6 +33,8 @@ struct Ledger {
     /// Nothing of them was written, it was said.
     refused: HashSet<JobId>,
     unknown: HashSet<JobId>,
+    /// Why they are unknown, and how often.
+    reasons: BTreeMap<String, u64>,
     complaints: Vec<String>,
 }
 
@@ -88,10 +90,11 @@ impl Claims {
             found.iter().filter(|id| !known(id) && !ledger.refused.contains(id)).collect(),
         );
         eprintln!(
-            "bare: {} accepted, {} refused, {} unknown, {} found",
+            "bare: {} accepted, {} refused, {} unknown {:?}, {} found",
             ledger.accepted.len(),
             ledger.refused.len(),
             ledger.unknown.len(),
+            ledger.reasons,
             found.len(),
         );
         Ok(complaints)
@@ -120,7 +123,10 @@ async fn publish(
         for (id, answer) in ids.into_iter().zip(answers) {
             match answer {
                 PublishOutcome::Accepted { .. } => drop(ledger.accepted.insert(id)),
-                PublishOutcome::Unknown(_) => drop(ledger.unknown.insert(id)),
+                PublishOutcome::Unknown(error) => {
+                    ledger.unknown.insert(id);
+                    *ledger.reasons.entry(error.to_string()).or_default() += 1;
+                }
                 PublishOutcome::Rejected(Rejection::Unavailable(_)) => {
                     refused.fetch_add(1, Ordering::Relaxed);
                     ledger.refused.insert(id);

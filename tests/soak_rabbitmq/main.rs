@@ -33,6 +33,10 @@ const PHASES: [Phase<Blow>; 6] = [
     phase("store", Blow::KillStore, 25_000, 10, 12),
 ];
 
+/// What every test run has of it: one worker, and then the broker.
+const SMOKE: Phase<Blow> = phase("smoke", Blow::Both, 500, 2, 4);
+
 fn main() -> ExitCode {
-    run::main("rabbitmq", &PHASES, &[], async |_, _, _| Ok(None))
+    let smoke = server::is_installed().then_some(&SMOKE);
+    run::main("rabbitmq", &PHASES, smoke, &[], async |_, _, _| Ok(None))
 }

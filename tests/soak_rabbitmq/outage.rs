@@ -1,6 +1,6 @@
 //! The store is killed under load, and stays away for a while.
 
-use std::{collections::HashSet, io, time::Duration};
+use std::{cell::RefCell, collections::HashSet, io, time::Duration};
 
 use queue_core::{
     JobId, JobRef,
@@ -29,58 +29,90 @@ pub(crate) async fn strike(store: &mut Node, scene: &mut Scene<'_>) -> io::Resul
     scene.look()?;
     let running = scene.fleet.running();
     store.kill();
-    let (start, length) = (Instant::now(), scene.scaled(LONG, LEAST));
-    let (mut accepted, mut last, mut silence) = (0_u64, Instant::now(), Duration::ZERO);
-    while start.elapsed() < length && !stop::asked() {
-        let (id, answer) = scene.producers.one_more(DEADLINE).await;
-        if matches!(answer, Submitted::Accepted(_)) {
-            accepted += 1;
-            silence = silence.max(last.elapsed());
-            last = Instant::now();
-        }
-        refuses_keys(scene, accepted).await;
-        shows_nothing(scene, id).await;
-        scene.pass(PAUSE).await?;
-    }
-    silence = silence.max(last.elapsed());
+    let until = Instant::now() + scene.scaled(LONG, LEAST);
+    let seen = Seen { scene, until, complaints: Vec::new().into() };
+    let (accepted, (), ()) = tokio::join!(seen.goes_on(), seen.refuses_keys(), seen.shows_nothing());
+    let complaints = seen.complaints.into_inner();
+    scene.complaints.extend(complaints);
+    scene.look()?;
     store.boot()?;
     store.up().await?;
-    let over = now();
-    if silence > SILENCE && !stop::asked() {
-        scene.complain(format!("nothing was accepted for {silence:?} while the store was away"));
-    }
-    let away = start.elapsed();
-    settles(scene, &running).await?;
-    Ok((format!("kill -9 of the store, away for {:.0} s, {accepted} published meanwhile", away.as_secs_f64()), over))
+    let (over, back) = (now(), Instant::now());
+    settles(scene, &running, back).await?;
+    Ok((format!("kill -9 of the store, {accepted} jobs published meanwhile"), over))
 }
 
-/// Nobody can tell whether a key is free.
-async fn refuses_keys(scene: &mut Scene<'_>, number: u64) {
-    let mut job = scene.load.job(u64::MAX - number);
-    let key = UniqueKey::new(format!("outage-{}-{number}", scene.number)).ok();
-    job.options.id = None;
-    job.options.unique = key.map(|key| Unique { key, window: None });
-    let options = PublishOptions { deadline: Duration::from_secs(1), ..PublishOptions::default() };
-    let answer = scene.scheduler.submit(&scene.load.queue, vec![job], &options).await.remove(0);
-    if matches!(answer, Submitted::Accepted(_) | Submitted::Duplicate(_)) {
-        scene.complain(format!("a unique key without its store: {answer:?}"));
-    }
+/// What is seen while the store is away.
+struct Seen<'a, 'b> {
+    scene: &'a Scene<'b>,
+    until: Instant,
+    complaints: RefCell<Vec<String>>,
 }
 
-/// What the store does not answer is unknown, and nothing else.
-async fn shows_nothing(scene: &mut Scene<'_>, id: JobId) {
-    let Ok(known) = scene.scheduler.store() else { return };
-    let shown = known.get(&[JobRef::new(scene.load.queue.clone(), id)]).await.remove(0);
-    if let Ok(Lookup::Found(_) | Lookup::NotFound | Lookup::Gone) = &shown {
-        scene.complain(format!("a job without its store is shown as {shown:?}"));
+impl Seen<'_, '_> {
+    async fn lasts(&self) -> bool {
+        tokio::time::sleep(PAUSE).await;
+        Instant::now() < self.until && !stop::asked()
+    }
+
+    fn complain(&self, what: String) {
+        self.complaints.borrow_mut().push(what);
+    }
+
+    /// Publishing does.
+    async fn goes_on(&self) -> u64 {
+        let (mut accepted, mut last, mut silence) = (0, Instant::now(), Duration::ZERO);
+        while self.lasts().await {
+            let (_, answer) = self.scene.producers.one_more(DEADLINE).await;
+            silence = silence.max(last.elapsed());
+            if matches!(answer, Submitted::Accepted(_)) {
+                accepted += 1;
+                last = Instant::now();
+            }
+        }
+        if silence > SILENCE {
+            self.complain(format!("nothing was accepted for {silence:?} while the store was away"));
+        }
+        accepted
+    }
+
+    /// Nobody can tell whether a key is free.
+    async fn refuses_keys(&self) {
+        let load = self.scene.load;
+        let mut number = u64::MAX - self.scene.number * 1_000_000;
+        while self.lasts().await {
+            number -= 1;
+            let mut job = load.job(number);
+            let key = UniqueKey::new(format!("{number}")).ok();
+            job.options.unique = key.map(|key| Unique { key, window: None });
+            let options = PublishOptions { deadline: DEADLINE, ..PublishOptions::default() };
+            let answer = self.scene.scheduler.submit(&load.queue, vec![job], &options).await.remove(0);
+            if matches!(answer, Submitted::Accepted(_) | Submitted::Duplicate(_)) {
+                self.complain(format!("a unique key without its store: {answer:?}"));
+            }
+        }
+    }
+
+    /// What the store does not answer is unknown, and nothing else.
+    async fn shows_nothing(&self) {
+        let load = self.scene.load;
+        let Ok(store) = self.scene.scheduler.store() else { return };
+        let mut number = 0;
+        while self.lasts().await {
+            // A later one each time, at the end those that were published meanwhile.
+            number = self.scene.producers.begun().saturating_sub(1).max(number);
+            let shown = store.get(&[JobRef::new(load.queue.clone(), load.id(number))]).await.remove(0);
+            if let Ok(Lookup::Found(_) | Lookup::NotFound | Lookup::Gone) = &shown {
+                self.complain(format!("a job without its store is shown as {shown:?}"));
+            }
+        }
     }
 }
 
 /// What ran when the store went has ended meanwhile: the store hears of it soon.
-async fn settles(scene: &mut Scene<'_>, running: &HashSet<JobId>) -> io::Result<()> {
+async fn settles(scene: &mut Scene<'_>, running: &HashSet<JobId>, back: Instant) -> io::Result<()> {
     let jobs: Vec<JobRef> = running.iter().map(|id| JobRef::new(scene.load.queue.clone(), *id)).collect();
     let store = scene.scheduler.store().map_err(io::Error::other)?;
-    let start = Instant::now();
     loop {
         let mut open = Vec::new();
         for (job, answer) in jobs.iter().zip(store.get(&jobs).await) {
@@ -92,7 +124,7 @@ async fn settles(scene: &mut Scene<'_>, running: &HashSet<JobId>) -> io::Result<
         if open.is_empty() || stop::asked() {
             return Ok(());
         }
-        if start.elapsed() > SETTLED {
+        if back.elapsed() > SETTLED {
             let example = open.swap_remove(0);
             let (left, all) = (open.len() + 1, jobs.len());
             scene.complain(format!("{left} of {all} that ran when the store went are not settled, such as {example}"));

@@ -2,6 +2,8 @@
 
 use std::{collections::HashSet, io, path::Path, time::Duration};
 
+use queue_core::config::defaults;
+
 use crate::{
     claims::Claims,
     outage,
@@ -9,6 +11,7 @@ use crate::{
     soak::{
         blow::{self, Strike},
         judge::Victim,
+        load::LEASE,
         node::{Node, free_ports},
         now,
         scene::Scene,
@@ -71,6 +74,8 @@ pub(crate) enum Blow {
     CloseChannel,
     Alarm,
     KillStore,
+    /// A worker, and then the broker.
+    Both,
 }
 
 impl blow::Blow for Blow {
@@ -79,6 +84,11 @@ impl blow::Blow for Blow {
     /// Since what was away is back, or since a worker was killed.
     fn limit(self) -> Duration {
         Duration::from_secs(5)
+    }
+
+    /// Without its store a worker stops a run when the lease that it knows of ends: here every run ends before.
+    fn lease(self) -> Duration {
+        if self == Self::KillStore { defaults::LEASE } else { LEASE }
     }
 
     async fn world(self, home: &Path) -> io::Result<World> {
@@ -92,7 +102,9 @@ impl blow::Blow for Blow {
         // The leases are in the store: where it stands, nobody runs what another holds, whatever the broker hands out.
         let (what, struck) = match self {
             Self::KillWorker => return blow::kill_worker(scene),
-            Self::RestartBroker => (restart(&mut world.broker, scene).await?, Victim::Nothing),
+            Self::Both if scene.number == 0 => return blow::kill_worker(scene),
+            // The first time it is killed again while it boots.
+            Self::RestartBroker | Self::Both => (restart(&mut world.broker, scene).await?, Victim::Nothing),
             Self::KillNode => (lose_node(self, &mut world.broker, scene).await?, Victim::Nothing),
             Self::CloseChannel => (close_channel(&world.broker, scene).await?, Victim::Nothing),
             Self::Alarm => (alarm(world, scene).await?, Victim::Nothing),
@@ -106,7 +118,6 @@ impl blow::Blow for Blow {
     }
 }
 
-/// The first time it is killed again while it boots.
 async fn restart(broker: &mut Server, scene: &mut Scene<'_>) -> io::Result<String> {
     broker.kill_node(0)?;
     broker.begin_node(0)?;

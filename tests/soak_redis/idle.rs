@@ -80,7 +80,7 @@ pub(crate) async fn measure(scale: f64, home: &Path, bar: &Bar) -> Result<Idle> 
     scheduler.declare(load::spec(queue.clone(), None)).await?;
     scheduler.close().await?;
     drop(scheduler);
-    let mut fleet = Fleet::start(&home, &world.url(), &queue, 1)?;
+    let mut fleet = Fleet::start(&home, &world.url(), &queue, load::LEASE, 1)?;
     tokio::time::sleep(SETTLE).await;
     let before = world.micros();
     let (over, monitor) = (Arc::new(AtomicBool::new(false)), monitor(&world.url())?);

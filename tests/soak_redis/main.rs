@@ -70,7 +70,7 @@ const PHASES: [Phase<Blow>; 5] = [
 ];
 
 fn main() -> ExitCode {
-    run::main("redis", &PHASES, &[IDLE], async |settings, home, bar| {
+    run::main("redis", &PHASES, None, &[IDLE], async |settings, home, bar| {
         if !settings.wants(IDLE) || stop::asked() {
             return Ok(None);
         }
