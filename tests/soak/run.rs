@@ -55,8 +55,16 @@ impl Settings {
     }
 }
 
-/// A part that is not a phase: a line for a person, and the same for a program.
-pub(crate) type Extra = (&'static str, String, Value);
+/// A part that is not a phase.
+#[derive(Debug)]
+pub(crate) struct Extra {
+    pub(crate) part: &'static str,
+    /// For a person.
+    pub(crate) line: String,
+    /// For a program.
+    pub(crate) figures: Value,
+    pub(crate) good: bool,
+}
 
 /// The soak `name`: all of its phases, and then what `extra` measures; `smoke` alone, where the tests that are not ignored run. It
 /// also is its own worker.
@@ -121,9 +129,10 @@ async fn perform<B: Blow>(
         println!("{}", show::json(settings, &all, extra.as_ref()));
     } else {
         print!("{}", show::table(&all));
-        extra.iter().for_each(|(_, line, _)| println!("{line}"));
+        extra.iter().for_each(|extra| println!("{}", extra.line));
     }
     let good = all.iter().all(|figures| figures.is_good() || !figures.phase.judged);
+    let good = good && extra.is_none_or(|extra| extra.good);
     if !good && !stop::asked() {
         eprintln!("what the workers wrote is kept in {}", home.keep().display());
     }

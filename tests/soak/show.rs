@@ -178,8 +178,8 @@ pub(crate) fn json<B: Blow>(settings: &Settings, all: &[Figures<B>], extra: Opti
     };
     let phases: Vec<Value> = all.iter().map(phase).collect();
     let mut said = json!({ "soak": settings.name, "scale": settings.scale, "phases": phases });
-    if let Some((part, _, figures)) = extra {
-        said[*part] = figures.clone();
+    if let Some(extra) = extra {
+        said[extra.part] = extra.figures.clone();
     }
     said
 }

@@ -1,4 +1,7 @@
-//! What the bare provider claims of each publish, held against what is in the queue in the end.
+//! What the bare provider claims of each publish, held against what is in its queues in the end.
+//!
+//! Half of the jobs is handed on to a second queue, by a consumer whose settlements carry a follow-up: the original may be acknowledged
+//! only when the follow-up is confirmed.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -11,9 +14,12 @@ use std::{
 };
 
 use queue_core::{
-    Env, Envelope, JobId, QueueName, QueueProvider as _,
+    Env, Envelope, JobId, QueueName, QueueProvider as _, QueueSpec,
     job::JobKind,
-    provider::{ConsumeOptions, Disposition, ProviderUrl, PublishOptions, PublishOutcome, Rejection, Settlement},
+    provider::{
+        ConsumeOptions, Delivery, Disposition, FollowUp, ProviderUrl, PublishOptions, PublishOutcome, Rejection,
+        ReleaseReason, Settlement,
+    },
 };
 use queue_rabbitmq::{RabbitOptions, RabbitProvider};
 use tokio::{task::JoinHandle, time::Instant};
@@ -42,10 +48,15 @@ struct Ledger {
 #[derive(Debug)]
 pub(crate) struct Claims {
     provider: Arc<RabbitProvider>,
-    queue: QueueName,
     over: Arc<AtomicBool>,
     refused: Arc<AtomicU64>,
-    task: JoinHandle<Ledger>,
+    publishing: JoinHandle<Ledger>,
+    handing_on: JoinHandle<u64>,
+}
+
+/// Where jobs are published, from where they are handed on, and where they go.
+fn queues() -> [QueueName; 3] {
+    ["claims", "claims-first", "claims-second"].map(QueueName::from_static)
 }
 
 fn away(error: impl std::fmt::Display) -> io::Error {
@@ -57,12 +68,16 @@ impl Claims {
         let url = ProviderUrl::parse(url).map_err(away)?;
         let options = RabbitOptions::read(&url).map_err(away)?;
         let provider = Arc::new(RabbitProvider::connect(options, &Env::system()).await.map_err(away)?);
-        let queue = QueueName::from_static("claims");
-        provider.declare(&queue_core::QueueSpec::new(queue.clone())).await.map_err(away)?;
+        for queue in queues() {
+            let mut spec = QueueSpec::new(queue);
+            // What is given back again and again while nothing can be published is no poison.
+            spec.max_deliveries = 10_000;
+            provider.declare(&spec).await.map_err(away)?;
+        }
         let (over, refused) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let publishing = publish(Arc::clone(&provider), queue.clone(), Arc::clone(&over), Arc::clone(&refused));
-        let task = tokio::spawn(publishing);
-        Ok(Self { provider, queue, over, refused, task })
+        let publishing = tokio::spawn(publish(Arc::clone(&provider), Arc::clone(&over), Arc::clone(&refused)));
+        let handing_on = tokio::spawn(hand_on(Arc::clone(&provider), Arc::clone(&over)));
+        Ok(Self { provider, over, refused, publishing, handing_on })
     }
 
     /// How many were told so far that nothing of them was written.
@@ -73,8 +88,12 @@ impl Claims {
     /// Ends publishing, empties the queue, and tells which claims were false.
     pub(crate) async fn check(self) -> io::Result<Vec<String>> {
         self.over.store(true, Ordering::Relaxed);
-        let mut ledger = self.task.await.map_err(away)?;
-        let found = drain(&self.provider, &self.queue).await.map_err(away)?;
+        let mut ledger = self.publishing.await.map_err(away)?;
+        let handed_on = self.handing_on.await.map_err(away)?;
+        let mut found = HashSet::new();
+        for queue in queues() {
+            found.extend(drain(&self.provider, &queue).await.map_err(away)?);
+        }
         self.provider.close().await.map_err(away)?;
         let mut complaints = std::mem::take(&mut ledger.complaints);
         let mut complain = |what: &str, jobs: Vec<&JobId>| {
@@ -90,7 +109,7 @@ impl Claims {
             found.iter().filter(|id| !known(id) && !ledger.refused.contains(id)).collect(),
         );
         eprintln!(
-            "bare: {} accepted, {} refused, {} unknown {:?}, {} found",
+            "bare: {} accepted, {} refused, {} unknown {:?}, {handed_on} handed on, {} found",
             ledger.accepted.len(),
             ledger.refused.len(),
             ledger.unknown.len(),
@@ -101,22 +120,21 @@ impl Claims {
     }
 }
 
-async fn publish(
-    provider: Arc<RabbitProvider>,
-    queue: QueueName,
-    over: Arc<AtomicBool>,
-    refused: Arc<AtomicU64>,
-) -> Ledger {
+async fn publish(provider: Arc<RabbitProvider>, over: Arc<AtomicBool>, refused: Arc<AtomicU64>) -> Ledger {
     let env = Env::system();
     let options = PublishOptions { deadline: DEADLINE, ..PublishOptions::default() };
     let mut ledger = Ledger::default();
-    while !over.load(Ordering::Relaxed) {
+    let queues = queues();
+    for queue in queues[..2].iter().cycle() {
+        if over.load(Ordering::Relaxed) {
+            break;
+        }
         let kind = JobKind::from_static("claim");
         let job = |_| Envelope::builder(JobId::fresh(&env), kind.clone(), &b"{}"[..], env.now()).seal();
         let batch: Vec<Envelope> = (0..BATCH).map(job).collect();
         let ids: Vec<JobId> = batch.iter().map(|job| job.id).collect();
         let asked = Instant::now();
-        let answers = provider.publish(&queue, batch, &options).await;
+        let answers = provider.publish(queue, batch, &options).await;
         if asked.elapsed() > DEADLINE + SLACK {
             ledger.complaints.push(format!("a bare publish of {DEADLINE:?} took {:?}", asked.elapsed()));
         }
@@ -139,6 +157,44 @@ async fn publish(
     ledger
 }
 
+/// Says how many went on.
+async fn hand_on(provider: Arc<RabbitProvider>, over: Arc<AtomicBool>) -> u64 {
+    let [_, first, second] = queues();
+    let mut handed_on = 0;
+    while !over.load(Ordering::Relaxed) {
+        let Ok(consumer) = provider.consumer(&first, ConsumeOptions::new("claims", 20)).await else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        while !over.load(Ordering::Relaxed) {
+            let Ok(got) = consumer.fetch(20, PAUSE).await else {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            };
+            let next = |job: &Delivery| FollowUp { queue: second.clone(), envelope: job.envelope.clone() };
+            let done: Vec<Settlement> =
+                got.iter().map(|job| Settlement { then: vec![next(job)], ..complete(job) }).collect();
+            let outcomes = consumer.settle(&done).await;
+            handed_on += outcomes.iter().filter(|outcome| outcome.is_settled()).count() as u64;
+            // What could not be handed on is tried again later; what is not ours any more comes back by itself.
+            let reason = ReleaseReason::Shutdown;
+            let again = got.iter().zip(&outcomes).filter(|(_, outcome)| !outcome.is_settled());
+            let again: Vec<Settlement> = again
+                .map(|(job, _)| {
+                    Settlement::new(job.receipt, Disposition::Release { after: Duration::ZERO, reason: reason.clone() })
+                })
+                .collect();
+            consumer.settle(&again).await;
+        }
+        consumer.close(Duration::from_secs(1)).await;
+    }
+    handed_on
+}
+
+fn complete(job: &Delivery) -> Settlement {
+    Settlement::new(job.receipt, Disposition::Complete { result: None })
+}
+
 async fn drain(provider: &RabbitProvider, queue: &QueueName) -> queue_core::Result<HashSet<JobId>> {
     let consumer = provider.consumer(queue, ConsumeOptions::new("claims", 200)).await?;
     let (mut found, start, mut last) = (HashSet::new(), Instant::now(), Instant::now());
@@ -151,8 +207,7 @@ async fn drain(provider: &RabbitProvider, queue: &QueueName) -> queue_core::Resu
         if !got.is_empty() {
             last = Instant::now();
         }
-        let done: Vec<Settlement> =
-            got.iter().map(|job| Settlement::new(job.receipt, Disposition::Complete { result: None })).collect();
+        let done: Vec<Settlement> = got.iter().map(complete).collect();
         found.extend(got.iter().map(|job| job.envelope.id));
         consumer.settle(&done).await;
     }

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 mod claims;
+mod delays;
 mod outage;
 #[path = "../../crates/queue-rabbitmq/tests/server/mod.rs"]
 mod server;
@@ -38,5 +39,7 @@ const SMOKE: Phase<Blow> = phase("smoke", Blow::Both, 500, 2, 4);
 
 fn main() -> ExitCode {
     let smoke = server::is_installed().then_some(&SMOKE);
-    run::main("rabbitmq", &PHASES, smoke, &[], async |_, _, _| Ok(None))
+    run::main("rabbitmq", &PHASES, smoke, &[delays::PART], async |settings, _, bar| {
+        if settings.wants(delays::PART) { delays::measure(settings, bar).await.map(Some) } else { Ok(None) }
+    })
 }

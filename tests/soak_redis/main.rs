@@ -14,7 +14,11 @@ mod world;
 use std::{process::ExitCode, time::Duration};
 
 use queue_core::provider::Durability;
-use soak::{phase::Phase, run, stop};
+use soak::{
+    phase::Phase,
+    run::{self, Extra},
+    stop,
+};
 use world::Blow;
 
 const IDLE: &str = "idle";
@@ -75,6 +79,6 @@ fn main() -> ExitCode {
             return Ok(None);
         }
         let idle = idle::measure(settings.scale, home, bar).await?;
-        Ok(Some((IDLE, idle.line(), idle.json())))
+        Ok(Some(Extra { part: IDLE, line: idle.line(), figures: idle.json(), good: true }))
     })
 }
