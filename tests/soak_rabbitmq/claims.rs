@@ -41,6 +41,8 @@ struct Ledger {
     unknown: HashSet<JobId>,
     /// Why they are unknown, and how often.
     reasons: BTreeMap<String, u64>,
+    /// The longest time in which nothing was accepted.
+    silence: Duration,
     complaints: Vec<String>,
 }
 
@@ -109,12 +111,13 @@ impl Claims {
             found.iter().filter(|id| !known(id) && !ledger.refused.contains(id)).collect(),
         );
         eprintln!(
-            "bare: {} accepted, {} refused, {} unknown {:?}, {handed_on} handed on, {} found",
+            "bare: {} accepted, {} refused, {} unknown {:?}, {handed_on} handed on, {} found; none accepted for {:?} at most",
             ledger.accepted.len(),
             ledger.refused.len(),
             ledger.unknown.len(),
             ledger.reasons,
             found.len(),
+            ledger.silence,
         );
         Ok(complaints)
     }
@@ -124,7 +127,7 @@ async fn publish(provider: Arc<RabbitProvider>, over: Arc<AtomicBool>, refused: 
     let env = Env::system();
     let options = PublishOptions { deadline: DEADLINE, ..PublishOptions::default() };
     let mut ledger = Ledger::default();
-    let queues = queues();
+    let (queues, mut last) = (queues(), Instant::now());
     for queue in queues[..2].iter().cycle() {
         if over.load(Ordering::Relaxed) {
             break;
@@ -137,6 +140,10 @@ async fn publish(provider: Arc<RabbitProvider>, over: Arc<AtomicBool>, refused: 
         let answers = provider.publish(queue, batch, &options).await;
         if asked.elapsed() > DEADLINE + SLACK {
             ledger.complaints.push(format!("a bare publish of {DEADLINE:?} took {:?}", asked.elapsed()));
+        }
+        ledger.silence = ledger.silence.max(last.elapsed());
+        if answers.iter().any(PublishOutcome::is_accepted) {
+            last = Instant::now();
         }
         for (id, answer) in ids.into_iter().zip(answers) {
             match answer {
@@ -180,9 +187,7 @@ async fn hand_on(provider: Arc<RabbitProvider>, over: Arc<AtomicBool>) -> u64 {
             let reason = ReleaseReason::Shutdown;
             let again = got.iter().zip(&outcomes).filter(|(_, outcome)| !outcome.is_settled());
             let again: Vec<Settlement> = again
-                .map(|(job, _)| {
-                    Settlement::new(job.receipt, Disposition::Release { after: Duration::ZERO, reason: reason.clone() })
-                })
+                .map(|(job, _)| Settlement::new(job.receipt, Disposition::Release { after: Duration::ZERO, reason }))
                 .collect();
             consumer.settle(&again).await;
         }

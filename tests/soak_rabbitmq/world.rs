@@ -145,7 +145,8 @@ async fn lose_node(blow: Blow, broker: &mut Server, scene: &mut Scene<'_>) -> io
     scene.pass(scene.scaled(NODE_AWAY, blow.limit())).await?;
     broker.begin_node(node)?;
     broker.await_node(node)?;
-    Ok(format!("kill -9 of node {node} of {NODES}, and back"))
+    let away = Duration::from_nanos(now() - begun).as_secs();
+    Ok(format!("kill -9 of node {node} of {NODES}, back after {away} s"))
 }
 
 /// The processes of the channels that consume, one a line.
