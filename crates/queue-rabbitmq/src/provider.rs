@@ -28,7 +28,7 @@ use crate::{
     layout::{BANDS, Layout},
     link::{Link, Publisher},
     specs::Specs,
-    topology::{self, Topology},
+    topology::Topology,
 };
 
 /// A connection to RabbitMQ: two, in truth, one of which publishes.
@@ -256,7 +256,7 @@ impl QueueProvider for RabbitProvider {
     async fn ping(&self) -> Result<()> {
         self.shared.open("ping")?;
         let channel = self.shared.work.connection("ping")?.channel("ping").await?;
-        topology::farewell(&channel).await;
+        channel.farewell().await;
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use lapin::{
 };
 use queue_core::{Error, ErrorCode, QueueName, QueueSpec, Result};
 
-use crate::{RabbitOptions, SCHEME, delay, fault, layout::Layout, link::Connection};
+use crate::{RabbitOptions, SCHEME, delay, layout::Layout, link::Connection};
 
 /// The broker's own limit of deliveries is a backstop behind the scheduler's, which stands at `max_deliveries`.
 const BACKSTOP: u32 = 10;
@@ -29,9 +29,9 @@ pub(crate) struct Topology {
 /// ones mean none, for a limit that is reached at once, and drop the message.
 const ENDLESS: i64 = i32::MAX as i64;
 
-fn lapin_error(error: lapin::Error) -> Error {
-    fault::of(&error, "declare")
-}
+/// Operations, as errors name them.
+const DECLARE: &str = "declare";
+const DROP: &str = "drop_queue";
 
 impl Topology {
     /// Something of what all queues share is missing: it is declared again.
@@ -41,16 +41,7 @@ impl Topology {
 
     /// Whether all of a queue stands, whoever declared it. The queue of band 1 is declared last.
     pub(crate) async fn stands(&self, connection: &Connection, layout: &Layout, queue: &QueueName) -> Result<bool> {
-        let channel = connection.channel("declare").await?;
-        let options = QueueDeclareOptions { passive: true, durable: true, ..QueueDeclareOptions::default() };
-        match channel.queue_declare(layout.ready(queue, 1), options, FieldTable::default()).await {
-            Ok(_) => {
-                farewell(&channel).await;
-                Ok(true)
-            }
-            Err(error) if fault::reply_code(&error) == Some(fault::reply::NOT_FOUND) => Ok(false),
-            Err(error) => Err(lapin_error(error)),
-        }
+        Ok(self.depth(connection, layout.ready(queue, 1), "declare").await?.is_some())
     }
 
     /// Declares a queue: its bands, its dead letters, and its place at the foot of the ladder.
@@ -65,27 +56,27 @@ impl Topology {
         let queue = &spec.name;
         let declared = async {
             self.declare_dead(connection, layout, queue).await?;
-            let channel = connection.channel("declare").await?;
+            let lane = connection.channel(DECLARE).await?;
             for band in [0, 2, 3, 1] {
                 let name = layout.ready(queue, band);
                 let arguments = ready_arguments(layout, options, spec);
-                declare_queue(&channel, name.clone(), arguments).await.map_err(lapin_error)?;
+                lane.answer(DECLARE, declare_queue(&lane, name.clone(), arguments)).await?;
                 let key = delay::foot(&Layout::destination(queue, band));
-                bind_queue(&channel, name, layout.due(), &key).await.map_err(lapin_error)?;
+                lane.answer(DECLARE, bind_queue(&lane, name, layout.due(), &key)).await?;
             }
-            farewell(&channel).await;
+            lane.farewell().await;
             Ok(())
         };
         declared.await.map_err(|error: Error| inequivalent(error).on(queue))
     }
 
     /// Dead letters stay until somebody takes them, however often somebody looks: see [`ENDLESS`].
-    async fn declare_dead(&self, connection: &Connection, layout: &Layout, queue: &QueueName) -> Result<()> {
-        let channel = connection.channel("declare").await?;
+    pub(crate) async fn declare_dead(&self, connection: &Connection, layout: &Layout, queue: &QueueName) -> Result<()> {
+        let lane = connection.channel(DECLARE).await?;
         let mut arguments = quorum();
         arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(ENDLESS));
-        declare_queue(&channel, layout.dead(queue), arguments).await.map_err(lapin_error)?;
-        farewell(&channel).await;
+        lane.answer(DECLARE, declare_queue(&lane, layout.dead(queue), arguments)).await?;
+        lane.farewell().await;
         Ok(())
     }
 
@@ -96,29 +87,31 @@ impl Topology {
         if standing >= wanted {
             return Ok(());
         }
-        let channel = connection.channel("declare").await?;
+        let lane = connection.channel(DECLARE).await?;
         if standing == 0 {
-            declare_foot(&channel, layout).await.map_err(lapin_error)?;
+            lane.answer(DECLARE, declare_foot(&lane, layout)).await?;
         }
         for level in standing.saturating_sub(1)..wanted - 1 {
-            declare_rung(&channel, layout, level).await.map_err(lapin_error)?;
+            lane.answer(DECLARE, declare_rung(&lane, layout, level)).await?;
         }
-        farewell(&channel).await;
+        lane.farewell().await;
         self.rungs.fetch_max(wanted, Ordering::AcqRel);
         Ok(())
     }
 
     /// Removes a queue with everything in it. What waits on the ladder for it ends among the orphans.
     pub(crate) async fn drop_queue(&self, connection: &Connection, layout: &Layout, queue: &QueueName) -> Result<()> {
-        let channel = connection.channel("drop_queue").await?;
-        let error = |error: lapin::Error| fault::of(&error, "drop_queue").on(queue);
+        let lane = connection.channel(DROP).await?;
+        let delete = async |name: ShortString| {
+            let deleted = lane.queue_delete(name, QueueDeleteOptions::default());
+            lane.answer(DROP, deleted).await.map_err(|error| error.on(queue))
+        };
         // Band 1 first: without it the queue counts as missing, and is declared anew as a whole.
         for band in [1, 0, 2, 3] {
-            let options = QueueDeleteOptions::default();
-            channel.queue_delete(layout.ready(queue, band), options).await.map_err(error)?;
+            delete(layout.ready(queue, band)).await?;
         }
-        channel.queue_delete(layout.dead(queue), QueueDeleteOptions::default()).await.map_err(error)?;
-        farewell(&channel).await;
+        delete(layout.dead(queue)).await?;
+        lane.farewell().await;
         Ok(())
     }
 
@@ -129,22 +122,17 @@ impl Topology {
         name: ShortString,
         operation: &'static str,
     ) -> Result<Option<(u32, u32)>> {
-        let channel = connection.channel(operation).await?;
+        let lane = connection.channel(operation).await?;
         let options = QueueDeclareOptions { passive: true, durable: true, ..QueueDeclareOptions::default() };
-        match channel.queue_declare(name, options, FieldTable::default()).await {
+        match lane.answer(operation, lane.queue_declare(name, options, FieldTable::default())).await {
             Ok(queue) => {
-                farewell(&channel).await;
+                lane.farewell().await;
                 Ok(Some((queue.message_count(), queue.consumer_count())))
             }
-            Err(error) if fault::reply_code(&error) == Some(fault::reply::NOT_FOUND) => Ok(None),
-            Err(error) => Err(fault::of(&error, operation)),
+            Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
     }
-}
-
-/// A channel that did its work is closed; whether it hears of that does not matter.
-pub(crate) async fn farewell(channel: &Channel) {
-    let _ = channel.close(200, "done".into()).await;
 }
 
 fn quorum() -> FieldTable {

@@ -7,19 +7,21 @@ mod broker;
 use std::{sync::Arc, time::Duration};
 
 use broker::{Plain, job};
+use futures_util::FutureExt as _;
 use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable},
 };
 use queue_core::{
-    Consumer, Envelope, ErrorCode, QueueName, QueueProvider as _, QueueSpec,
+    Consumer, Envelope, ErrorCode, JobError, QueueName, QueueProvider as _, QueueSpec,
     job::Priority,
     provider::{
-        Beat, BeatOutcome, ConsumeOptions, DeadFilter, Delivery, Disposition, PublishOptions, SettleOutcome, Settlement,
+        Beat, BeatOutcome, ConsumeOptions, DeadFilter, Delivery, Disposition, PublishOptions, Redrive, SettleOutcome,
+        Settlement,
     },
 };
 use queue_rabbitmq::RabbitProvider;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -213,6 +215,73 @@ async fn what_can_be_neither_run_nor_named_nor_marked_is_buried_and_in_nobodys_w
     assert_eq!(plain.depth(&plain.dead(&rig.queue)).await, Some(2));
     let page = rig.provider.admin().dead(&rig.queue, &DeadFilter::default(), None, 10).await.unwrap();
     assert_eq!(page.items.len(), 2);
+    consumer.close(Duration::ZERO).await;
+    rig.end().await;
+}
+
+/// Whoever gives up half-way leaves a delivery that can be settled again, and a consumer that can be closed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_settlement_that_is_dropped_half_way_leaves_its_delivery_free() {
+    let Some(rig) = Rig::new("dropped").await else { return };
+    rig.publish(vec![job("a"), job("b")]).await;
+    let consumer = rig.consumer(5).await;
+    let got = take(&consumer, 2).await;
+    let bury = |delivery: &Delivery| {
+        Settlement::new(delivery.receipt, Disposition::DeadLetter { error: JobError::custom("BAD", "no use") })
+    };
+    let batch = [bury(&got[0])];
+    assert!(consumer.settle(&batch).now_or_never().is_none(), "it was to be under way yet");
+    let again = timeout(PATIENCE, consumer.settle(&batch)).await.expect("the delivery is free again");
+    assert!(again[0].is_settled(), "{again:?}");
+    // One that is published by the time that its caller goes is ended, or free: either way nobody has it any more.
+    let batch = [bury(&got[1])];
+    let _ = timeout(Duration::from_millis(20), consumer.settle(&batch)).await;
+    let again = timeout(PATIENCE, consumer.settle(&batch)).await.expect("the delivery is free again");
+    assert!(matches!(again[..], [SettleOutcome::Settled | SettleOutcome::AlreadySettled]), "{again:?}");
+    assert_eq!(consumer.close(Duration::ZERO).await.still_open, 0);
+    rig.end().await;
+}
+
+/// A letter that was put there by hand, or before the queue was declared anew with a lower limit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_letter_that_can_never_be_published_is_in_no_others_way() {
+    let Some(provider) = broker::connect("stuck").await else { return };
+    let rig = Rig { provider, queue: broker::queue("stuck") };
+    let mut spec = QueueSpec::new(rig.queue.clone());
+    spec.max_encoded_len = 2_000;
+    rig.provider.declare(&spec).await.unwrap();
+    let plain = Plain::open().await;
+    let dead = plain.dead(&rig.queue);
+    plain.publish(&dead, BasicProperties::default(), &[b'x'; 5_000]).await;
+    plain.publish(&dead, BasicProperties::default(), b"small").await;
+    let admin = rig.provider.admin();
+    let report = admin.redrive(&rig.queue, &Redrive::all()).await.unwrap();
+    assert_eq!((report.matched, report.redriven), (2, 1));
+    assert_eq!(plain.depth(&dead).await, Some(1));
+    assert!(admin.redrive(&rig.queue, &Redrive::all()).await.is_err(), "of the last one it is said why");
+    assert_eq!(plain.depth(&dead).await, Some(1));
+    let consumer = rig.consumer(1).await;
+    let got = take(&consumer, 1).await;
+    assert_eq!(text(&got[0]), "small");
+    settled(&consumer, &got).await;
+    consumer.close(Duration::ZERO).await;
+    rig.end().await;
+}
+
+/// Nobody declared the queue, so that nobody may say how its bands are to be; its dead letters are as everywhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_find_a_home_where_it_was_removed() {
+    let Some(provider) = broker::connect("homeless").await else { return };
+    let rig = Rig { provider, queue: broker::queue("homeless") };
+    rig.publish(vec![job("a")]).await;
+    let consumer = rig.consumer(1).await;
+    let got = take(&consumer, 1).await;
+    let plain = Plain::open().await;
+    plain.delete(&plain.dead(&rig.queue)).await;
+    let bury = Disposition::DeadLetter { error: JobError::custom("BAD", "no use") };
+    let outcomes = consumer.settle(&[Settlement::new(got[0].receipt, bury)]).await;
+    assert!(outcomes[0].is_settled(), "{outcomes:?}");
+    assert_eq!(plain.depth(&plain.dead(&rig.queue)).await, Some(1));
     consumer.close(Duration::ZERO).await;
     rig.end().await;
 }

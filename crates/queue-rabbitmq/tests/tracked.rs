@@ -114,6 +114,8 @@ struct Pairing {
     url: String,
     prefix: String,
     store: Arc<dyn TrackingStore>,
+    /// One clock for all: two that are read apart may differ by a millisecond.
+    env: Env,
     connections: Mutex<Vec<Paired>>,
     _home: Home,
 }
@@ -121,11 +123,12 @@ struct Pairing {
 impl Pairing {
     async fn new(url: String, prefix: String, kind: Kind) -> Result<Self> {
         let home = Home::new(kind).map_err(away)?;
+        let env = Env::system();
         let mut registry = Registry::new();
         queue_memory::register(&mut registry);
         queue_redis::register(&mut registry);
-        let store = registry.open_store(&ProviderUrl::parse(home.url())?, &Env::system()).await?;
-        Ok(Self { url, prefix, store, connections: Mutex::default(), _home: home })
+        let store = registry.open_store(&ProviderUrl::parse(home.url())?, &env).await?;
+        Ok(Self { url, prefix, store, env, connections: Mutex::default(), _home: home })
     }
 
     async fn transport(&self) -> Result<RabbitProvider> {
@@ -133,7 +136,7 @@ impl Pairing {
         options.prefix = self.prefix.clone();
         // Many cases at once may keep a small machine busy for longer than a heartbeat.
         options.heartbeat = Duration::from_secs(60);
-        RabbitProvider::connect(options, &Env::system()).await
+        RabbitProvider::connect(options, &self.env).await
     }
 }
 
@@ -151,21 +154,21 @@ impl Harness for Pairing {
             successor_faults: false,
             unpark_to_head: false,
             lapse_is_seen: false,
-            // As the transport alone.
+            // As the transport alone: what is on the ladder comes due for a queue of that name, also for another.
             strict_priority: false,
+            scheduled_in_reach: false,
             ..Facts::real(Duration::from_secs(2))
         }
     }
 
     fn env(&self) -> Env {
-        Env::system()
+        self.env.clone()
     }
 
     async fn connect(&self) -> Result<Arc<dyn QueueProvider>> {
         let bare = Arc::new(self.transport().await?);
         let transport = Arc::clone(&bare) as Arc<dyn QueueProvider>;
-        let tracked: Arc<dyn QueueProvider> =
-            Arc::new(Tracked::new(transport, Arc::clone(&self.store), &Env::system()));
+        let tracked: Arc<dyn QueueProvider> = Arc::new(Tracked::new(transport, Arc::clone(&self.store), &self.env));
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         connections.push((Arc::clone(&tracked), bare));
         Ok(tracked)

@@ -3,7 +3,6 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use lapin::Channel;
 use queue_core::{
     Envelope, Error, ErrorCode, QueueName, QueueSpec, Result,
     job::JobId,
@@ -14,7 +13,7 @@ use super::{
     letter,
     scan::{Letter, Scan},
 };
-use crate::{SCHEME, provider::Shared};
+use crate::{SCHEME, link::Lane, provider::Shared};
 
 /// Where a listing goes on: so many letters behind the oldest.
 pub(super) fn position(cursor: Option<&Cursor>) -> Result<u64> {
@@ -37,7 +36,7 @@ pub(super) fn check(what: &Redrive) -> Result<()> {
 /// A page begins where the last one ended, counted from the oldest: who removes letters between two pages skips as many.
 pub(super) async fn list(
     base: &Shared,
-    channel: Channel,
+    channel: Lane,
     queue: &QueueName,
     filter: &DeadFilter,
     from: u64,
@@ -65,19 +64,19 @@ pub(super) async fn list(
     Ok(page)
 }
 
-/// Publishes each again and takes it out when that is confirmed: a crash between the two leaves it dead and living.
-pub(super) async fn redrive(
-    base: &Shared,
-    channel: Channel,
-    queue: &QueueName,
-    what: &Redrive,
-) -> Result<RedriveReport> {
+/// Publishes each again and takes it out when that is confirmed: a crash between the two leaves it dead and living. One that can never
+/// be published stays dead, and is in no other's way: so many more are matched than redriven.
+///
+/// # Errors
+/// Also the first refusal, where nothing could be published.
+pub(super) async fn redrive(base: &Shared, channel: Lane, queue: &QueueName, what: &Redrive) -> Result<RedriveReport> {
     let mut report = RedriveReport::default();
     let mut scan = Scan::begin(channel, base.layout.dead(queue), "redrive").await?;
     let named: Option<HashSet<JobId>> = match &what.which {
         RedriveSelection::Jobs(ids) => Some(ids.iter().copied().collect()),
         RedriveSelection::Matching(_) => None,
     };
+    let mut refused = None;
     while let Some(letter) = scan.next().await? {
         let dead = read(base, queue, &letter);
         let meant = match (&named, &what.which) {
@@ -92,12 +91,23 @@ pub(super) async fn redrive(
         if what.dry_run {
             continue;
         }
-        bring_back(base, queue, &letter, &dead, what.payload.as_ref()).await?;
-        scan.take(letter.tag).await?;
-        report.redriven += 1;
+        match bring_back(base, queue, &letter, &dead, what.payload.as_ref()).await {
+            Ok(()) => {
+                scan.take(letter.tag).await?;
+                report.redriven += 1;
+            }
+            Err(error) if error.is_retryable() => return Err(error),
+            Err(error) => {
+                tracing::warn!(%queue, job = %dead.id, %error, "a dead letter cannot be brought back, and stays");
+                refused.get_or_insert(error);
+            }
+        }
     }
     scan.end().await?;
-    Ok(report)
+    match refused {
+        Some(error) if report.redriven == 0 => Err(error),
+        _ => Ok(report),
+    }
 }
 
 async fn bring_back(
@@ -131,12 +141,7 @@ fn another_life(job: &Envelope, payload: Option<&Bytes>) -> Envelope {
     })
 }
 
-pub(super) async fn drop_matching(
-    base: &Shared,
-    channel: Channel,
-    queue: &QueueName,
-    filter: &DeadFilter,
-) -> Result<u64> {
+pub(super) async fn drop_matching(base: &Shared, channel: Lane, queue: &QueueName, filter: &DeadFilter) -> Result<u64> {
     let mut dropped = 0;
     let mut scan = Scan::begin(channel, base.layout.dead(queue), "drop_dead").await?;
     while let Some(letter) = scan.next().await? {

@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use lapin::{
-    Channel,
     options::{QueueDeclareOptions, QueuePurgeOptions},
     types::{FieldTable, ShortString},
 };
@@ -21,7 +20,7 @@ use queue_core::{
 };
 use tokio::sync::Mutex;
 
-use crate::{SCHEME, fault, layout::BANDS, provider::Shared};
+use crate::{SCHEME, layout::BANDS, link::Lane, provider::Shared};
 
 /// Pairing it with a store gives what it lacks.
 const STORE: &str = "name a store with `store=`, so that the tracking layer does it";
@@ -38,7 +37,7 @@ impl RabbitAdmin {
         Self { base, looking: Mutex::new(()) }
     }
 
-    async fn channel(&self, operation: &'static str) -> Result<Channel> {
+    async fn channel(&self, operation: &'static str) -> Result<Lane> {
         self.base.open(operation)?;
         self.base.work.connection(operation)?.channel(operation).await
     }
@@ -57,10 +56,10 @@ impl RabbitAdmin {
 }
 
 /// How many messages of a queue are ready.
-async fn count(channel: &Channel, name: ShortString, operation: &'static str) -> Result<u64> {
+async fn count(lane: &Lane, name: ShortString, operation: &'static str) -> Result<u64> {
     let passive = QueueDeclareOptions { passive: true, durable: true, ..QueueDeclareOptions::default() };
-    let found = channel.queue_declare(name, passive, FieldTable::default()).await;
-    found.map(|found| u64::from(found.message_count())).map_err(|error| fault::of(&error, operation))
+    let found = lane.answer(operation, lane.queue_declare(name, passive, FieldTable::default())).await?;
+    Ok(u64::from(found.message_count()))
 }
 
 /// Nothing, where the queue is not there.
@@ -96,8 +95,8 @@ impl QueueAdmin for RabbitAdmin {
             let mut purged = 0;
             for band in 0..BANDS {
                 let name = self.base.layout.ready(queue, band);
-                let answer = channel.queue_purge(name, QueuePurgeOptions::default()).await;
-                purged += u64::from(answer.map_err(|error| fault::of(&error, "purge"))?);
+                let answer = channel.queue_purge(name, QueuePurgeOptions::default());
+                purged += u64::from(channel.answer("purge", answer).await?);
             }
             Ok(purged)
         };

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lapin::{
-    BasicProperties, Channel,
+    BasicProperties,
     options::{BasicAckOptions, BasicGetOptions, BasicNackOptions},
     types::ShortString,
 };
-use queue_core::{Error, Result};
+use queue_core::Result;
 
-use crate::fault;
+use crate::link::Lane;
 
 /// How long is waited for what was given back to be seen again: a second in all.
 const LOOKS: usize = 200;
@@ -28,7 +28,7 @@ pub(super) struct Letter {
 
 /// Letters of one queue, one after the other.
 pub(super) struct Scan {
-    channel: Channel,
+    channel: Lane,
     queue: ShortString,
     operation: &'static str,
     /// So many more: what comes in meanwhile is left for another time, so that a scan has an end.
@@ -39,7 +39,7 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    pub(super) async fn begin(channel: Channel, queue: ShortString, operation: &'static str) -> Result<Self> {
+    pub(super) async fn begin(channel: Lane, queue: ShortString, operation: &'static str) -> Result<Self> {
         let left = super::count(&channel, queue.clone(), operation).await?;
         Ok(Self { channel, queue, operation, left, last: 0, held: 0 })
     }
@@ -49,8 +49,8 @@ impl Scan {
             return Ok(None);
         }
         self.left -= 1;
-        let got = self.channel.basic_get(self.queue.clone(), BasicGetOptions::default()).await;
-        let Some(message) = got.map_err(|error| self.fault(&error))? else { return Ok(None) };
+        let got = self.channel.basic_get(self.queue.clone(), BasicGetOptions::default());
+        let Some(message) = self.channel.answer(self.operation, got).await? else { return Ok(None) };
         let delivery = message.delivery;
         self.last = delivery.delivery_tag;
         self.held += 1;
@@ -65,7 +65,7 @@ impl Scan {
     /// Takes one out for good.
     pub(super) async fn take(&mut self, tag: u64) -> Result<()> {
         self.held -= 1;
-        self.channel.basic_ack(tag, BasicAckOptions::default()).await.map_err(|error| self.fault(&error))
+        self.channel.answer(self.operation, self.channel.basic_ack(tag, BasicAckOptions::default())).await
     }
 
     /// Gives back what was not taken. Whoever drops a scan instead gives it back with the channel.
@@ -73,19 +73,17 @@ impl Scan {
         if self.held > 0 {
             // Zero means all that are out.
             let all = BasicNackOptions { multiple: true, requeue: true };
-            self.channel.basic_nack(0, all).await.map_err(|error| self.fault(&error))?;
-            // No answer comes to it, and who looks next is to see them.
+            self.channel.answer(self.operation, self.channel.basic_nack(0, all)).await?;
+            // No answer comes to it, and who looks next is to see them all, also those that were not looked at now.
+            let all = self.held + self.left;
             for _ in 0..LOOKS {
-                if super::count(&self.channel, self.queue.clone(), self.operation).await? >= self.held {
+                if super::count(&self.channel, self.queue.clone(), self.operation).await? >= all {
                     break;
                 }
                 tokio::time::sleep(BETWEEN).await;
             }
         }
-        self.channel.close(200, "done".into()).await.map_err(|error| self.fault(&error))
-    }
-
-    fn fault(&self, error: &lapin::Error) -> Error {
-        fault::of(error, self.operation)
+        // What was taken is taken once the broker has read it: its goodbye says so.
+        self.channel.answer(self.operation, self.channel.close(200, "done".into())).await
     }
 }

@@ -9,9 +9,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_core::Stream;
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use lapin::{
-    Channel,
+    message::Delivery,
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::{FieldTable, ShortString},
 };
@@ -25,6 +26,7 @@ use super::{
 };
 use crate::{
     fault,
+    link::Lane,
     wire::{self, Reading},
 };
 
@@ -34,8 +36,6 @@ const AT_ONCE: usize = 256;
 const BUFFER_AGE: Duration = Duration::from_secs(10);
 /// After a failure it is tried again this soon at first, and this late at last.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// What the broker answers at once is not awaited for ever.
-const ANSWER: Duration = Duration::from_secs(10);
 /// A connection that is away for longer is told to who fetches.
 const SOON: Duration = Duration::from_secs(1);
 /// A channel without a subscription says nothing when it ends.
@@ -73,7 +73,7 @@ struct Open<'a> {
     station: &'a Station,
     band: usize,
     epoch: u64,
-    channel: Arc<Channel>,
+    channel: Arc<Lane>,
     subscription: Option<lapin::Consumer>,
     /// The prefetch of the subscription; none without one.
     prefetch: u16,
@@ -98,18 +98,26 @@ impl<'a> Open<'a> {
                 return error;
             }
             self.station.has_followed(self.band, turn);
-            let stale = self.station.look(|shelf| shelf.stale_at(self.band, BUFFER_AGE));
+            let (is_on, stale) =
+                self.station.look(|shelf| (shelf.is_on(self.band, self.epoch), shelf.stale_at(self.band, BUFFER_AGE)));
+            if !is_on {
+                // An acknowledgement did not leave: what came over this channel comes again over another.
+                return fault::away("fetch");
+            }
+            let look = Instant::now() + LOOK;
             let is_subscribed = self.subscription.is_some();
             tokio::select! {
                 changed = steered.changed() => if changed.is_err() { return fault::closed("fetch") },
                 next = next(&mut self.subscription), if is_subscribed => {
                     let Some(Ok(delivery)) = next else { return self.ended(next.and_then(Result::err)).await };
-                    let more = std::iter::from_fn(|| self.subscription.as_mut()?.next().now_or_never()??.ok());
-                    let arrived: Vec<_> = std::iter::once(delivery).chain(more.take(AT_ONCE - 1)).collect();
+                    let (arrived, end) = gather(delivery, self.subscription.as_mut());
                     self.take_in(arrived, &mut chores);
+                    if let Some(end) = end {
+                        return self.ended(end.and_then(Result::err)).await;
+                    }
                 }
                 Some(done) = chores.next(), if !chores.is_empty() => self.done(done),
-                () = tokio::time::sleep_until(stale.unwrap_or_else(|| Instant::now() + LOOK)) => {
+                () = tokio::time::sleep_until(stale.map_or(look, |stale| stale.min(look))) => {
                     if stale.is_some_and(|at| at <= Instant::now()) {
                         self.station.change(|shelf| shelf.rest(self.band));
                     }
@@ -129,12 +137,16 @@ impl<'a> Open<'a> {
             return Ok(());
         }
         if let Some(mut old) = self.subscription.take() {
-            answered(self.channel.basic_cancel(old.tag(), BasicCancelOptions::default())).await?;
+            self.channel.answer("fetch", self.channel.basic_cancel(old.tag(), BasicCancelOptions::default())).await?;
             self.prefetch = 0;
             let mut arrived = Vec::new();
-            while let Some(Ok(delivery)) = old.next().await {
-                arrived.push(delivery);
-            }
+            let rest = async {
+                while let Some(Ok(delivery)) = old.next().await {
+                    arrived.push(delivery);
+                }
+                Ok(())
+            };
+            self.channel.answer("fetch", rest).await?;
             self.take_in(arrived, chores);
         }
         if wanted == 0 {
@@ -146,10 +158,10 @@ impl<'a> Open<'a> {
             });
             return Ok(());
         }
-        answered(self.channel.basic_qos(wanted, BasicQosOptions::default())).await?;
+        self.channel.answer("fetch", self.channel.basic_qos(wanted, BasicQosOptions::default())).await?;
         let (queue, tag) = (self.station.base.layout.ready(&self.station.queue, number(self.band)), self.tag());
         let subscribed = self.channel.basic_consume(queue, tag, BasicConsumeOptions::default(), FieldTable::default());
-        self.subscription = Some(answered(subscribed).await?);
+        self.subscription = Some(self.channel.answer("fetch", subscribed).await?);
         self.prefetch = wanted;
         self.station.change(|shelf| shelf.subscribed(self.band, usize::from(wanted)));
         self.station.has_tried(self.band);
@@ -164,7 +176,7 @@ impl<'a> Open<'a> {
         ShortString::try_new(tag).unwrap_or_default()
     }
 
-    fn take_in(&self, arrived: Vec<lapin::message::Delivery>, chores: &mut Chores) {
+    fn take_in(&self, arrived: Vec<Delivery>, chores: &mut Chores) {
         let (base, now) = (&self.station.base, self.station.base.env.now());
         let mut taken = Vec::with_capacity(arrived.len());
         for delivery in arrived {
@@ -213,12 +225,32 @@ impl<'a> Open<'a> {
     }
 }
 
+/// What a subscription brings. `None`: the broker cancelled it.
+type Next<T = Delivery> = Option<lapin::Result<T>>;
+
 type Chores = FuturesUnordered<futures_util::future::BoxFuture<'static, odd::Done>>;
 
 /// The one on the present connection, or on the next if that comes soon.
-async fn channel(station: &Station) -> Result<Channel> {
+async fn channel(station: &Station) -> Result<Lane> {
     station.base.open("fetch")?;
     station.base.work.connected(Instant::now() + SOON, "fetch").await?.channel("fetch").await
+}
+
+/// What else is here by now; and the end of the subscription, if that is: it is told once, and who passes over it never hears of it.
+fn gather<T>(
+    first: T,
+    mut more: Option<&mut (impl Stream<Item = lapin::Result<T>> + Unpin)>,
+) -> (Vec<T>, Option<Next<T>>) {
+    let mut arrived = vec![first];
+    while arrived.len() < AT_ONCE
+        && let Some(next) = more.as_mut().and_then(|more| more.next().now_or_never())
+    {
+        match next {
+            Some(Ok(delivery)) => arrived.push(delivery),
+            end => return (arrived, Some(end)),
+        }
+    }
+    (arrived, None)
 }
 
 /// As the topology counts bands.
@@ -226,16 +258,32 @@ fn number(band: usize) -> u8 {
     u8::try_from(band).unwrap_or(u8::MAX)
 }
 
-async fn next(subscription: &mut Option<lapin::Consumer>) -> Option<lapin::Result<lapin::message::Delivery>> {
+async fn next(subscription: &mut Option<lapin::Consumer>) -> Next {
     match subscription {
         Some(subscription) => subscription.next().await,
         None => std::future::pending().await,
     }
 }
 
-async fn answered<T>(answer: impl Future<Output = lapin::Result<T>>) -> Result<T> {
-    match tokio::time::timeout(ANSWER, answer).await {
-        Ok(answer) => answer.map_err(|error| fault::of(&error, "fetch")),
-        Err(_) => Err(fault::unanswered("fetch")),
+#[cfg(test)]
+mod tests {
+    use futures_util::stream::{iter, pending};
+
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_subscription_is_heard_behind_what_came_before_it() {
+        let mut ended = iter([2, 3].map(Ok));
+        assert!(matches!(gather(1, Some(&mut ended)), (came, Some(None)) if came == [1, 2, 3]));
+        let failed = || lapin::Error::from(lapin::ErrorKind::ChannelsLimitReached);
+        let mut failing = iter([Ok(2), Err(failed())]).chain(pending());
+        assert!(matches!(gather(1, Some(&mut failing)), (came, Some(Some(Err(_)))) if came == [1, 2]));
+    }
+
+    #[test]
+    fn others_have_their_turn_and_what_is_not_here_is_not_awaited() {
+        let mut many = iter((0..2 * AT_ONCE).map(Ok));
+        assert!(matches!(gather(0, Some(&mut many)), (came, None) if came.len() == AT_ONCE));
+        assert!(matches!(gather(0, Some(&mut pending())), (came, None) if came == [0]));
     }
 }

@@ -96,6 +96,17 @@ impl Shared {
         }
     }
 
+    /// What was missing, as far as this process may say how it is to be. Dead letters are the same for every queue.
+    async fn mend(&self, queue: &QueueName, routing_key: &ShortString, until: Instant) -> Result<()> {
+        self.specs.gone(queue);
+        self.known(queue, until).await?;
+        if *routing_key == self.layout.dead(queue) {
+            let connection = self.work.connected(until, "declare").await?;
+            self.topology.declare_dead(&connection, &self.layout, queue).await?;
+        }
+        Ok(())
+    }
+
     /// Once more where the queue was gone, which is declared anew then.
     async fn post(
         &self,
@@ -114,15 +125,13 @@ impl Shared {
                 Some(Sent::Confirmed) => return Ok(()),
                 Some(Sent::Returned) if first => {
                     first = false;
-                    self.specs.gone(queue);
-                    self.known(queue, until).await?;
+                    self.mend(queue, &routing_key, until).await?;
                 }
                 Some(Sent::Returned) => return Err(Error::from(Rejection::Unroutable).on(queue)),
                 Some(Sent::NotWritten(error)) if first && error.code() == ErrorCode::NotFound => {
                     first = false;
-                    self.specs.gone(queue);
                     self.topology.forget();
-                    self.known(queue, until).await?;
+                    self.mend(queue, &routing_key, until).await?;
                 }
                 Some(Sent::NotWritten(error) | Sent::Unknown(error)) => return Err(error.on(queue)),
                 None => return Err(fault::unanswered("publish").on(queue)),

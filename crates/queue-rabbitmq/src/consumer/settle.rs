@@ -85,36 +85,97 @@ fn begin(station: &Station, batch: &[Settlement], open: &[usize], outcomes: &mut
 }
 
 async fn finish(station: &Station, batch: &[Settlement], parts: Parts, outcomes: &mut [Option<SettleOutcome>]) {
+    let mut underway = Underway::new(station, batch, parts.slow);
     let failed = all_left(station, parts.sent).await;
     for one in parts.simple {
         let lost = failed.contains(&(one.band, one.epoch));
         outcomes[one.index] = Some(if lost { SettleOutcome::LeaseLost } else { SettleOutcome::Settled });
     }
-    if parts.slow.is_empty() {
+    if underway.slow.is_empty() {
         return;
     }
-    let published = join_all(parts.slow.iter().map(|(index, granted)| publish(station, &batch[*index], granted)));
-    let mut ended: [(Vec<usize>, Vec<Granted>); 2] = Default::default();
-    for (published, (index, granted)) in published.await.into_iter().zip(parts.slow) {
-        match published {
-            Ok(()) => {
-                let ended = &mut ended[usize::from(how(&batch[index]) == End::Requeue)];
-                ended.0.push(index);
-                ended.1.push(granted);
-            }
-            Err(outcome) => {
-                station.change(|shelf| shelf.keep(&granted));
-                outcomes[index] = Some(outcome);
-            }
-        }
+    join_all(underway.slow.iter_mut().map(|one| one.publish(station, batch))).await;
+    let (concluded, sent) = underway.conclude();
+    let failed = all_left(station, sent).await;
+    for (index, outcome, address) in concluded {
+        let lost = outcome.is_settled() && failed.contains(&address);
+        outcomes[index] = Some(if lost { SettleOutcome::LeaseLost } else { outcome });
     }
-    for ((indexes, all), how) in ended.into_iter().zip([End::Acknowledge, End::Requeue]) {
-        let (alive, sent) = station.change(|shelf| shelf.finish(&all, how));
-        let failed = all_left(station, sent).await;
-        for ((index, granted), alive) in indexes.into_iter().zip(all).zip(alive) {
-            let lost = !alive || failed.contains(&(granted.band, granted.receipt.epoch));
-            outcomes[index] = Some(if lost { SettleOutcome::LeaseLost } else { SettleOutcome::Settled });
+}
+
+/// Deliveries marked as being settled, of which each ends, or is the worker's again: also where the caller goes away half-way.
+struct Underway<'a> {
+    station: &'a Station,
+    slow: Vec<Slow>,
+}
+
+struct Slow {
+    index: usize,
+    granted: Granted,
+    how: End,
+    /// Whether what follows from it is safe; `None` until that is known.
+    published: Option<Result<(), SettleOutcome>>,
+}
+
+impl Slow {
+    async fn publish(&mut self, station: &Station, batch: &[Settlement]) {
+        self.published = Some(publish(station, &batch[self.index], &self.granted).await);
+    }
+}
+
+/// Which settlement, what became of it as far as its frame leaves, and over which channel that is.
+type Concluded = (usize, SettleOutcome, (usize, u64));
+
+impl<'a> Underway<'a> {
+    fn new(station: &'a Station, batch: &[Settlement], slow: Vec<(usize, Granted)>) -> Self {
+        let slow = slow.into_iter().map(|(index, granted)| {
+            let how = how(&batch[index]);
+            Slow { index, granted, how, published: None }
+        });
+        Self { station, slow: slow.collect() }
+    }
+
+    /// Ends the originals of which all that follows is safe; the others are the worker's again.
+    fn conclude(&mut self) -> (Vec<Concluded>, Vec<Sent>) {
+        let slow = std::mem::take(&mut self.slow);
+        let (mut concluded, mut sent) = (Vec::new(), Vec::new());
+        if slow.is_empty() {
+            return (concluded, sent);
         }
+        self.station.change(|shelf| {
+            let mut ended = [(End::Acknowledge, Vec::new(), Vec::new()), (End::Requeue, Vec::new(), Vec::new())];
+            for one in slow {
+                let address = (one.granted.band, one.granted.receipt.epoch);
+                match one.published {
+                    Some(Ok(())) => {
+                        let (_, indexes, all) = &mut ended[usize::from(one.how == End::Requeue)];
+                        indexes.push((one.index, address));
+                        all.push(one.granted);
+                    }
+                    failed => {
+                        shelf.keep(&one.granted);
+                        let outcome = failed.and_then(Result::err).unwrap_or(SettleOutcome::LeaseLost);
+                        concluded.push((one.index, outcome, address));
+                    }
+                }
+            }
+            for (how, indexes, all) in ended {
+                let (alive, frames) = shelf.finish(&all, how);
+                sent.extend(frames);
+                let told = |((index, address), alive)| {
+                    (index, if alive { SettleOutcome::Settled } else { SettleOutcome::LeaseLost }, address)
+                };
+                concluded.extend(indexes.into_iter().zip(alive).map(told));
+            }
+        });
+        (concluded, sent)
+    }
+}
+
+impl Drop for Underway<'_> {
+    fn drop(&mut self) {
+        // Whether its frames leave does not matter to anybody any more: those that do not come back.
+        self.conclude();
     }
 }
 
@@ -143,6 +204,8 @@ pub(super) async fn all_left(station: &Station, sent: Vec<Sent>) -> Vec<(usize, 
         let address = (frame.band, frame.epoch);
         if !frame.left().await && !failed.contains(&address) {
             station.change(|shelf| shelf.failed(address.0, address.1));
+            // The band gets itself another channel, and the broker back what is out on this one.
+            station.steer();
             failed.push(address);
         }
     }

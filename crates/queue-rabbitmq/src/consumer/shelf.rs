@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use lapin::Channel;
 use queue_core::{
     Error, Timestamp,
     provider::{Delivery, Lease, Receipt, SettleOutcome, Settlement},
@@ -15,6 +14,7 @@ use super::{
     memory::{self, Memory},
     plan::{BANDS, ORDINARY, prefetch},
 };
+use crate::link::Lane;
 
 /// How long a lower band's job is kept back while a higher band's is probably on its way. A few times what the broker takes
 /// from an acknowledgement to the next delivery, and paid once each time that a higher band runs dry.
@@ -24,7 +24,7 @@ const PERSISTENT: Duration = Duration::from_millis(50);
 
 pub(super) struct Shelf {
     lines: [Line; BANDS],
-    channels: [Option<Arc<Channel>>; BANDS],
+    channels: [Option<Arc<Lane>>; BANDS],
     /// Why a band has no channel; `None` also before the first try.
     troubles: [Option<Error>; BANDS],
     /// Bands that gave back what nobody fetched, until somebody does.
@@ -82,7 +82,7 @@ impl Shelf {
     // What the broker brings.
 
     /// A band has a channel. What it held on the last one is the broker's again.
-    pub(super) fn begin(&mut self, band: usize, epoch: u64, channel: Arc<Channel>) {
+    pub(super) fn begin(&mut self, band: usize, epoch: u64, channel: Arc<Lane>) {
         self.lose(band);
         self.lines[band].begin(epoch);
         self.channels[band] = Some(channel);
@@ -97,6 +97,11 @@ impl Shelf {
 
     pub(super) fn has_channel(&self, band: usize) -> bool {
         self.channels[band].is_some()
+    }
+
+    /// Whether it still has the one of this epoch.
+    pub(super) fn is_on(&self, band: usize, epoch: u64) -> bool {
+        self.lines[band].epoch == epoch
     }
 
     pub(super) fn subscribed(&mut self, band: usize, prefetch: usize) {

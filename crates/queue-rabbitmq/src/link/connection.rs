@@ -12,7 +12,7 @@ use std::{
 use async_rs::Runtime;
 use futures_util::StreamExt;
 use lapin::{
-    AsyncTcpStream, Channel, ConnectionProperties, Event,
+    AsyncTcpStream, ConnectionProperties, Event,
     uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism},
 };
 use queue_core::{Error, ErrorCode, Result};
@@ -20,6 +20,7 @@ use tokio::{sync::watch, time::timeout};
 
 use super::{
     kit::Kit,
+    lane::{Bounds, Lane},
     socket::{Cord, Encryption, Socket},
 };
 use crate::{Broker, RabbitOptions, SCHEME, fault};
@@ -37,6 +38,8 @@ pub(crate) struct Connection {
     cord: Cord,
     /// Why the broker takes no publishes now.
     blocked: watch::Sender<Option<Arc<str>>>,
+    /// Nothing comes over it any more: who waits for something gives up.
+    gone: watch::Sender<bool>,
     answer_timeout: Duration,
 }
 
@@ -82,7 +85,8 @@ impl Connection {
             }
         };
         let incarnation = INCARNATION.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { incarnation, inner, cord, blocked: watch::Sender::new(None), answer_timeout: options.answer_timeout })
+        let (blocked, gone) = (watch::Sender::new(None), watch::Sender::new(false));
+        Ok(Self { incarnation, inner, cord, blocked, gone, answer_timeout: options.answer_timeout })
     }
 
     /// No other connection of this process has this number.
@@ -96,11 +100,10 @@ impl Connection {
     }
 
     /// Opens a channel. An error on it ends it, and no other.
-    pub(crate) async fn channel(&self, operation: &'static str) -> Result<Channel> {
-        match timeout(self.answer_timeout, self.inner.create_channel()).await {
-            Ok(opened) => opened.map_err(|error| fault::of(&error, operation)),
-            Err(_) => Err(fault::unanswered(operation)),
-        }
+    pub(crate) async fn channel(&self, operation: &'static str) -> Result<Lane> {
+        let bounds = Bounds::new(self.gone.subscribe(), self.answer_timeout);
+        let channel = bounds.answer(operation, self.inner.create_channel()).await?;
+        Ok(Lane::new(channel, bounds))
     }
 
     /// Why the broker takes no publishes over this connection, while it takes none. It says so only to who has published.
@@ -131,6 +134,7 @@ impl Connection {
     /// Ends it without a word.
     pub(super) fn cut(&self) {
         self.cord.cut();
+        self.gone.send_replace(true);
     }
 
     /// Ends it with a goodbye, and waits for its thread where nobody else has the connection any more.

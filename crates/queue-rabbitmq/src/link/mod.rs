@@ -5,10 +5,12 @@
 
 mod connection;
 mod kit;
+mod lane;
 mod publisher;
 mod socket;
 
 pub(crate) use connection::Connection;
+pub(crate) use lane::{Bounds, Lane};
 pub(crate) use publisher::{Letter, Publisher, Sent};
 
 use std::{

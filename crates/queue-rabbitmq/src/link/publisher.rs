@@ -22,7 +22,7 @@ use queue_core::{Error, ErrorCode, Result};
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::JoinHandle,
-    time::{Instant, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use super::{Connection, Link, State};
@@ -35,6 +35,9 @@ const WINDOW_BYTES: usize = 32 << 20;
 const CALLS: usize = 1_024;
 /// A channel that could not be opened is tried again after this.
 const REOPEN: Duration = Duration::from_millis(250);
+/// Where messages are under way and so long none of them is confirmed, the connection is given up: what it owes would keep the window
+/// full for ever. Longer than anybody waits for a confirm.
+const SILENCE: Duration = Duration::from_secs(60);
 /// How long a close waits for confirms.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -83,6 +86,7 @@ impl Publisher {
             flying_bytes: 0,
             returned: HashMap::new(),
             reopen_at: None,
+            heard: Instant::now(),
         };
         Self { calls: Mutex::new(Some(calls)), closing, pump: Mutex::new(Some(tokio::spawn(pump.run()))) }
     }
@@ -146,6 +150,15 @@ struct Call {
     /// The index of the first of them.
     next: usize,
     ledger: Arc<Ledger>,
+}
+
+/// What the pump lets go of is not written, and its caller need not wait.
+impl Drop for Call {
+    fn drop(&mut self) {
+        for index in self.next..self.next + self.letters.len() {
+            self.ledger.settle(index, Sent::NotWritten(fault::closed("publish")));
+        }
+    }
 }
 
 /// What is known of the letters of a call. The pump and the caller agree over it whether a letter was written.
@@ -224,10 +237,22 @@ impl Drop for CancelOnDrop<'_> {
     }
 }
 
-/// A message under way.
-struct Flight {
+/// Whose message it is. A message that is let go of before its end is known leaves nobody waiting.
+struct Seat {
     ledger: Arc<Ledger>,
     index: usize,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        // Of one that has been told already nothing else is said.
+        self.ledger.settle(self.index, Sent::Unknown(fault::unanswered("publish")));
+    }
+}
+
+/// A message under way.
+struct Flight {
+    seat: Seat,
     bytes: usize,
     address: Address,
     end: std::result::Result<Confirmation, (lapin::Error, bool)>,
@@ -252,6 +277,8 @@ struct Pump {
     /// Messages that came back, and whose own confirm has not been seen.
     returned: HashMap<Address, usize>,
     reopen_at: Option<Instant>,
+    /// When a confirm came last, or the first message after a pause was written.
+    heard: Instant,
 }
 
 struct Open {
@@ -280,7 +307,8 @@ impl Pump {
     async fn run(mut self) {
         loop {
             self.load().await;
-            let Self { inbox, closing, states, flying, channel, loading, reopen_at, .. } = &mut self;
+            let Self { inbox, closing, states, flying, channel, loading, reopen_at, heard, .. } = &mut self;
+            let silent_at = *heard + SILENCE;
             let waits = !loading.is_empty();
             let blocked = channel.as_mut().filter(|_| waits).map(|open| &mut open.blocked);
             tokio::select! {
@@ -301,12 +329,28 @@ impl Pump {
                     }
                 }
                 () = unblocked(blocked), if waits => {}
+                () = sleep_until(silent_at), if !flying.is_empty() => self.give_up(),
                 () = sleep_until(reopen_at.unwrap_or_else(Instant::now)), if waits && reopen_at.is_some() => {
                     *reopen_at = None;
                 }
             }
         }
         self.drain().await;
+    }
+
+    /// Nothing has been confirmed for long. A broker that blocks publishers says so, and may.
+    fn give_up(&mut self) {
+        self.heard = Instant::now();
+        let open = self.channel.take_if(|open| !open.is_blocked());
+        if self.channel.is_some() {
+            return;
+        }
+        if let Some(open) = open {
+            tracing::warn!(incarnation = open.connection.incarnation(), "RabbitMQ confirms nothing: connecting again");
+            open.connection.cut();
+        }
+        self.flying.clear();
+        self.flying_bytes = 0;
     }
 
     /// Hands over what the window and the broker allow.
@@ -334,7 +378,11 @@ impl Pump {
                 Some(open) if !open.is_blocked() => {
                     call.next += 1;
                     if call.ledger.write(index) {
-                        let flight = fly(open.channel.clone(), letter, call.ledger.clone(), index);
+                        if self.flying.is_empty() {
+                            self.heard = Instant::now();
+                        }
+                        let seat = Seat { ledger: call.ledger.clone(), index };
+                        let flight = fly(open.channel.clone(), letter, seat);
                         self.flying_bytes += flight.0;
                         self.flying.push(flight.1);
                     }
@@ -381,6 +429,7 @@ impl Pump {
 
     /// Tells the callers what became of this flight, and of all that ended with it.
     fn land(&mut self, first: Flight) {
+        self.heard = Instant::now();
         let mut landed = vec![first];
         self.gather(&mut landed);
         // lapin hands a returned message to whichever confirm it resolves next, not to the message's own. Those that one
@@ -415,7 +464,7 @@ impl Pump {
                 Err((error, false)) => Sent::NotWritten(fault::of(&error, "publish")),
                 Err((error, true)) => ended(&error, &flight.address),
             };
-            flight.ledger.settle(flight.index, sent);
+            flight.seat.ledger.settle(flight.seat.index, sent);
         }
     }
 
@@ -441,11 +490,6 @@ impl Pump {
         while let Ok(Some(flight)) = timeout_at(until, self.flying.next()).await {
             self.land(flight);
         }
-        for call in &self.loading {
-            for index in call.next..call.next + call.letters.len() {
-                call.ledger.settle(index, Sent::NotWritten(fault::closed("publish")));
-            }
-        }
     }
 }
 
@@ -466,17 +510,13 @@ async fn unblocked(blocked: Option<&mut watch::Receiver<Option<Arc<str>>>>) {
 }
 
 async fn open_channel(connection: &Connection) -> Result<Channel> {
-    let channel = connection.channel("publish").await?;
-    let selecting = channel.confirm_select(ConfirmSelectOptions::default());
-    match timeout(DRAIN, selecting).await {
-        Ok(selected) => selected.map_err(|error| fault::of(&error, "publish"))?,
-        Err(_) => return Err(fault::unanswered("publish")),
-    }
-    Ok(channel)
+    let lane = connection.channel("publish").await?;
+    lane.answer("publish", lane.confirm_select(ConfirmSelectOptions::default())).await?;
+    Ok(lane.into_channel())
 }
 
 /// Frames are queued when this is first polled, in the order of the flights.
-fn fly(channel: Channel, letter: Letter, ledger: Arc<Ledger>, index: usize) -> (usize, BoxFuture<'static, Flight>) {
+fn fly(channel: Channel, letter: Letter, seat: Seat) -> (usize, BoxFuture<'static, Flight>) {
     let Letter { exchange, routing_key, properties, body } = letter;
     let bytes = body.len();
     let id = properties.message_id().clone();
@@ -491,7 +531,7 @@ fn fly(channel: Channel, letter: Letter, ledger: Arc<Ledger>, index: usize) -> (
                 Err((error, written))
             }
         };
-        Flight { ledger, index, bytes, address, end }
+        Flight { seat, bytes, address, end }
     };
     (bytes, flight.boxed())
 }
@@ -521,4 +561,61 @@ fn ended(error: &lapin::Error, address: &Address) -> Sent {
             .by(SCHEME)
             .caused_by(fault),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    fn letter() -> Letter {
+        let name = ShortString::default();
+        Letter { exchange: name.clone(), routing_key: name, properties: BasicProperties::default(), body: Bytes::new() }
+    }
+
+    fn seat(ledger: &Arc<Ledger>, index: usize) -> Seat {
+        assert!(ledger.write(index));
+        Seat { ledger: ledger.clone(), index }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_pump_lets_go_of_keeps_nobody_waiting() {
+        let ledger = Arc::new(Ledger::new(3));
+        drop(seat(&ledger, 0));
+        drop(Call { letters: [letter(), letter()].into(), next: 1, ledger: ledger.clone() });
+        timeout_at(Instant::now() + DRAIN, ledger.settled()).await.unwrap();
+        let sent = ledger.close(&blocked());
+        assert!(matches!(sent[..], [Sent::Unknown(_), Sent::NotWritten(_), Sent::NotWritten(_)]), "{sent:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_that_nobody_confirms_do_not_fill_the_window_for_ever() {
+        let ledger = Arc::new(Ledger::new(1));
+        let (_states, states) = watch::channel(State::Down(None));
+        let (calls, inbox) = mpsc::channel(1);
+        let (_closing, closing) = watch::channel(false);
+        let pump = Pump {
+            states,
+            inbox,
+            closing,
+            channel: None,
+            loading: VecDeque::new(),
+            flying: FuturesUnordered::new(),
+            flying_bytes: 7,
+            returned: HashMap::new(),
+            reopen_at: None,
+            heard: Instant::now(),
+        };
+        let seat = seat(&ledger, 0);
+        let lost = async move {
+            let _seat = seat;
+            pending::<Flight>().await
+        };
+        pump.flying.push(lost.boxed());
+        let running = tokio::spawn(pump.run());
+        timeout_at(Instant::now() + SILENCE * 2, ledger.settled()).await.unwrap();
+        drop(calls);
+        running.await.unwrap();
+    }
 }

@@ -14,7 +14,7 @@ use queue_core::{
 };
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -29,6 +29,9 @@ cases! { "load";
     workers_that_fail_and_hand_back [Retry]
     broker_restarted_twice [Restart]
 }
+
+/// Far beyond what a part of a case takes: the slowest waits for a publish's deadline, and for the patience.
+const PHASE: Duration = Duration::from_secs(180);
 
 /// Publishes `jobs` from several tasks in batches of mixed sizes; what is not answered is offered again where ids count.
 async fn produce(ctx: &Ctx, queue: &QueueName, jobs: Vec<Envelope>, record: &Arc<Recorder>) -> Outcome<JoinSet<()>> {
@@ -117,6 +120,19 @@ async fn until_done(ctx: &Ctx, done: &AtomicUsize, n: usize) {
     let (mut last, mut since) = (0, Instant::now());
     while done.load(Ordering::Relaxed) < n && since.elapsed() < ctx.patience() {
         sleep(Duration::from_millis(50)).await;
+        let now = done.load(Ordering::Relaxed);
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+    }
+}
+
+/// Waits until all that was accepted has ended, or nothing has happened for the patience. Not all need have been accepted: a publish
+/// that nobody answered may be lost.
+async fn until_finished(ctx: &Ctx, done: &AtomicUsize, record: &Recorder) {
+    let (mut last, mut since) = (0, Instant::now());
+    while !record.check().unfinished.is_empty() && since.elapsed() < ctx.patience() {
+        sleep(Duration::from_millis(250)).await;
         let now = done.load(Ordering::Relaxed);
         if now != last {
             (last, since) = (now, Instant::now());
@@ -225,6 +241,11 @@ async fn workers_that_are_killed(ctx: &Ctx) -> Outcome {
     Ok(())
 }
 
+/// A part of a case that may hang: then it is said which.
+async fn phase<T>(name: &str, part: impl Future<Output = T>) -> Outcome<T> {
+    timeout(PHASE, part).await.map_err(|_| Failed(format!("{name}: not over after {PHASE:?}")))
+}
+
 async fn broker_restarted_twice(ctx: &Ctx) -> Outcome {
     let n = std::env::var("QUEUE_RESTART_MESSAGES").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000);
     let queue = ctx.declared("restart", |_| {}).await?;
@@ -239,20 +260,20 @@ async fn broker_restarted_twice(ctx: &Ctx) -> Outcome {
     }
     let producers = produce(ctx, &queue, jobs(ctx, n), &record).await?;
     for third in 1..=2 {
-        until_done(ctx, &done, n * third / 3).await;
+        phase("the work before a restart", until_done(ctx, &done, n * third / 3)).await?;
         let unconfirmed = !ctx.caps().settle_confirmed;
         record.fault("broker restarted", &Struck::Everything { settled: unconfirmed });
-        ctx.harness().restart_broker().await?;
+        phase("the restart", ctx.harness().restart_broker()).await??;
         if unconfirmed {
             // What was sent between the word and the deed, and to a socket at whose other end nobody was any more.
             record.fault("until it was gone", &Struck::Everything { settled: true });
         }
     }
-    producers.join_all().await;
-    until_done(ctx, &done, n).await;
+    phase("the last publishes", producers.join_all()).await?;
+    phase("the work that was left", until_finished(ctx, &done, &record)).await?;
     sleep(ctx.quiet_time()).await;
     stop.store(true, Ordering::Relaxed);
-    workers.join_all().await;
+    phase("the workers' end", workers.join_all()).await?;
     let report = record.check();
     check!(report.is_clean(), "{report}");
     Ok(())
