@@ -4,7 +4,7 @@ use std::{io, path::Path, time::Duration};
 
 use redis::Value;
 
-use crate::node::{Node, free_ports, until};
+use crate::soak::node::{Node, free_ports, until};
 
 const PRIMARIES: usize = 3;
 const SERVERS: usize = 2 * PRIMARIES;

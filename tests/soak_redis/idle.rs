@@ -16,7 +16,17 @@ use anyhow::{Context as _, Result};
 use queue_core::{Env, JobScheduler, QueueName};
 use serde_json::{Value, json};
 
-use crate::{fleet::Fleet, load, show::Bar, stop, worker::connect, world::Blow};
+use crate::{
+    soak::{
+        blow::{Blow as _, World as _},
+        fleet::Fleet,
+        load,
+        show::Bar,
+        stop,
+        worker::connect,
+    },
+    world::Blow,
+};
 
 /// At scale 1.
 const LONG: Duration = Duration::from_secs(120);
@@ -70,7 +80,7 @@ pub(crate) async fn measure(scale: f64, home: &Path, bar: &Bar) -> Result<Idle> 
     scheduler.declare(load::spec(queue.clone(), None)).await?;
     scheduler.close().await?;
     drop(scheduler);
-    let mut fleet = Fleet::start(&home, &world.url(), &queue, 1)?;
+    let mut fleet = Fleet::start(&home, &world.url(), &queue, load::LEASE, 1)?;
     tokio::time::sleep(SETTLE).await;
     let before = world.micros();
     let (over, monitor) = (Arc::new(AtomicBool::new(false)), monitor(&world.url())?);

@@ -2,7 +2,7 @@
 
 use std::{io, path::Path, time::Duration};
 
-use crate::node::{Node, free_ports, until};
+use crate::soak::node::{Node, free_ports, until};
 
 const NAME: &str = "queue";
 const SERVERS: usize = 3;

@@ -4,23 +4,15 @@ use std::{io, path::Path, time::Duration};
 
 use crate::{
     cluster::Cluster,
-    fleet::Fleet,
-    judge::Victim,
-    log,
-    node::{Node, free_ports},
     sentinel::{DOWN_AFTER, Sentinels},
+    soak::{
+        blow::{self, Strike},
+        judge::Victim,
+        node::{Node, free_ports},
+        now,
+        scene::Scene,
+    },
 };
-
-/// One fault: what was struck, and from when on consuming counts as consuming again.
-#[derive(Debug)]
-pub(crate) struct Strike {
-    pub(crate) what: String,
-    pub(crate) struck: Victim,
-    /// When it was over.
-    pub(crate) over: u64,
-    /// Since when each worker's time counts.
-    pub(crate) counts_from: u64,
-}
 
 #[derive(Debug)]
 pub(crate) enum World {
@@ -38,14 +30,6 @@ impl World {
         Ok(Self::One(node))
     }
 
-    pub(crate) fn url(&self) -> String {
-        match self {
-            Self::One(node) => format!("redis://127.0.0.1:{}/", node.port),
-            Self::Sentinels(sentinels) => sentinels.url(),
-            Self::Cluster(cluster) => cluster.url(),
-        }
-    }
-
     /// How long the server has worked on commands, in all. What a script calls is counted with the script.
     pub(crate) fn micros(&self) -> u64 {
         let Self::One(node) = self else { return 0 };
@@ -59,13 +43,26 @@ impl World {
         let micros = |line: &str| line.split(',').find_map(|field| field.strip_prefix("usec=")?.parse::<u64>().ok());
         report.lines().filter(|line| sent(line)).filter_map(micros).sum()
     }
+}
 
-    /// Makes good what a fault left, where the next one needs it.
-    pub(crate) async fn heal(&mut self) -> io::Result<()> {
+impl blow::World for World {
+    fn url(&self) -> String {
+        match self {
+            Self::One(node) => format!("redis://127.0.0.1:{}/", node.port),
+            Self::Sentinels(sentinels) => sentinels.url(),
+            Self::Cluster(cluster) => cluster.url(),
+        }
+    }
+
+    async fn heal(&mut self) -> io::Result<()> {
         match self {
             Self::Sentinels(sentinels) => sentinels.heal().await,
             Self::One(_) | Self::Cluster(_) => Ok(()),
         }
+    }
+
+    async fn finish(&mut self) -> io::Result<Vec<String>> {
+        Ok(Vec::new())
     }
 }
 
@@ -78,15 +75,16 @@ pub(crate) enum Blow {
     MigrateSlot,
 }
 
-impl Blow {
-    /// How long each worker may take to consume again: since the fault began, or since the slot has moved.
-    pub(crate) fn limit(self) -> Duration {
+impl blow::Blow for Blow {
+    type World = World;
+
+    /// Since the fault began, or since the slot has moved.
+    fn limit(self) -> Duration {
         let most = Duration::from_secs(5);
         if self == Self::FailOver { DOWN_AFTER + most } else { most }
     }
 
-    /// The servers that it strikes.
-    pub(crate) async fn world(self, home: &Path) -> io::Result<World> {
+    async fn world(self, home: &Path) -> io::Result<World> {
         match self {
             Self::KillWorker | Self::RestartServer => World::one(home).await,
             Self::FailOver => Ok(World::Sentinels(Sentinels::start(home).await?)),
@@ -94,14 +92,8 @@ impl Blow {
         }
     }
 
-    pub(crate) async fn strike(
-        self,
-        world: &mut World,
-        fleet: &mut Fleet,
-        queue: &str,
-        dice: u64,
-    ) -> io::Result<Strike> {
-        let begun = log::now();
+    async fn strike(self, world: &mut World, scene: &mut Scene<'_>) -> io::Result<Strike> {
+        let begun = now();
         let everything = Victim::Everything { settled: false };
         let (what, struck) = match (self, world) {
             (Self::RestartServer, World::One(node)) => {
@@ -112,13 +104,12 @@ impl Blow {
             }
             (Self::FailOver, World::Sentinels(sentinels)) => (sentinels.fail_over().await?, everything),
             // Nobody dies: it excuses nothing.
-            (Self::MigrateSlot, World::Cluster(cluster)) => (cluster.migrate(queue).await?, Victim::Nothing),
-            _ => {
-                let name = fleet.replace(usize::try_from(dice % 64).unwrap_or(0))?;
-                (format!("kill -9 of {name}"), Victim::Worker(name))
+            (Self::MigrateSlot, World::Cluster(cluster)) => {
+                (cluster.migrate(scene.load.queue.as_str()).await?, Victim::Nothing)
             }
+            _ => return blow::kill_worker(scene),
         };
-        let over = log::now();
+        let over = now();
         let counts_from = if self == Self::MigrateSlot { over } else { begun };
         Ok(Strike { what, struck, over, counts_from })
     }

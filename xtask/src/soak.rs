@@ -13,7 +13,7 @@ use crate::{
 pub(crate) const PREFIX: &str = "soak_";
 
 /// These start the servers that they kill.
-const OWN_SERVERS: [&str; 1] = ["redis"];
+const OWN_SERVERS: [&str; 2] = ["rabbitmq", "redis"];
 
 /// A long run under faults or with large inputs, in release mode.
 ///
@@ -24,7 +24,8 @@ const OWN_SERVERS: [&str; 1] = ["redis"];
     cargo xtask soak                          lists them\n  \
     cargo xtask soak run_file --scale 0.01    a quick look\n  \
     cargo xtask soak run_file                 the whole of it\n  \
-    cargo xtask soak redis --only kills,idle --seed 7 --json")]
+    cargo xtask soak redis --only kills,idle --seed 7 --json\n  \
+    cargo xtask soak rabbitmq --scale 0.05    each part in a minute at most")]
 pub(crate) struct Args {
     /// Which.
     name: Option<String>,

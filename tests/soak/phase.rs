@@ -5,21 +5,22 @@ use std::{path::Path, sync::atomic::Ordering, time::Duration};
 use anyhow::Result;
 use queue_core::{Env, JobScheduler, QueueName, provider::Durability};
 
-use crate::{
+use super::{
+    blow::{Blow, World as _},
     fleet::{Fleet, SLOTS, WORKERS},
     judge::{self, Fault, Verdict},
     load::{self, LEASE, Load, dice},
     producers::Producers,
+    scene::Scene,
     show::Bar,
     stop,
     worker::connect,
-    world::{Blow, World},
 };
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Phase {
+pub(crate) struct Phase<B> {
     pub(crate) name: &'static str,
-    pub(crate) blow: Blow,
+    pub(crate) blow: B,
     /// At scale 1.
     pub(crate) jobs: u64,
     pub(crate) faults: u64,
@@ -32,8 +33,8 @@ pub(crate) struct Phase {
 
 /// What came of it.
 #[derive(Debug)]
-pub(crate) struct Figures {
-    pub(crate) phase: Phase,
+pub(crate) struct Figures<B> {
+    pub(crate) phase: Phase<B>,
     pub(crate) seed: u64,
     pub(crate) jobs: u64,
     pub(crate) planned: u64,
@@ -44,9 +45,11 @@ pub(crate) struct Figures {
     pub(crate) interrupted: bool,
     /// Why it did not come to its end.
     pub(crate) trouble: Option<String>,
+    /// What was seen beside the jobs and must not be.
+    pub(crate) complaints: Vec<String>,
 }
 
-impl Figures {
+impl<B: Blow> Figures<B> {
     /// The longest time until a worker consumed again; `None` where one did not.
     pub(crate) fn longest(&self) -> Option<Duration> {
         let times = self.faults.iter().flat_map(|fault| &fault.recovery).map(|(_, time)| *time);
@@ -55,6 +58,8 @@ impl Figures {
 
     pub(crate) fn is_good(&self) -> bool {
         !self.interrupted
+            && self.trouble.is_none()
+            && self.complaints.is_empty()
             && self.verdict.is_clean()
             && self.longest().is_some_and(|longest| longest <= self.phase.blow.limit())
     }
@@ -65,14 +70,14 @@ const DEAF: Duration = Duration::from_secs(60);
 /// What is left when the producers have stopped takes no longer.
 const DRAIN: Duration = Duration::from_secs(120);
 
-impl Phase {
-    fn scaled(self, scale: f64) -> (u64, u64) {
+impl<B: Blow> Phase<B> {
+    fn scaled(&self, scale: f64) -> (u64, u64) {
         let jobs = (self.jobs as f64 * scale).ceil() as u64;
         let faults = (self.faults as f64 * scale).round() as u64;
         (jobs, faults.clamp(1, self.faults))
     }
 
-    pub(crate) async fn perform(self, scale: f64, seed: u64, home: &Path, bar: &Bar) -> Result<Figures> {
+    pub(crate) async fn perform(&self, scale: f64, seed: u64, home: &Path, bar: &Bar) -> Result<Figures<B>> {
         let start = tokio::time::Instant::now();
         let (jobs, planned) = self.scaled(scale);
         let home = home.join(self.name);
@@ -86,10 +91,24 @@ impl Phase {
         let run = self.cycle * u32::try_from(planned * (WORKERS * SLOTS) as u64).unwrap_or(u32::MAX)
             / u32::try_from(jobs).unwrap_or(u32::MAX);
         let load = Load { seed, queue: queue.clone(), run };
-        let mut fleet = Fleet::start(&home, &world.url(), &queue, WORKERS)?;
+        let mut fleet = Fleet::start(&home, &world.url(), &queue, self.blow.lease(), WORKERS)?;
         let producers = Producers::start(&scheduler, &load, fleet.ended.clone());
         let mut faults = Vec::new();
-        let done = self.blows(&mut world, &mut fleet, &producers, &mut faults, (jobs, planned), seed, bar).await;
+        let mut scene = Scene {
+            fleet: &mut fleet,
+            producers: &producers,
+            scheduler: &scheduler,
+            load: &load,
+            bar,
+            scale,
+            planned,
+            number: 0,
+            dice: 0,
+            complaints: Vec::new(),
+        };
+        let done = self.blows(&mut world, &mut scene, &mut faults, jobs).await;
+        let mut complaints = scene.complaints;
+        complaints.extend(producers.late());
         let published = producers.stop().await;
         let done = match done {
             Ok(()) => drain(&mut fleet, &scheduler, &queue).await,
@@ -106,47 +125,47 @@ impl Phase {
             verdict.stuck.clear();
         }
         scheduler.close().await?;
+        if !stop::asked() {
+            complaints.extend(world.finish().await?);
+        }
         let jobs = published.len() as u64;
         let (took, interrupted) = (start.elapsed(), stop::asked());
-        Ok(Figures { phase: self, seed, jobs, planned, faults, verdict, took, interrupted, trouble })
+        Ok(Figures { phase: *self, seed, jobs, planned, faults, verdict, took, interrupted, trouble, complaints })
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the parts of one run")]
     async fn blows(
-        self,
-        world: &mut World,
-        fleet: &mut Fleet,
-        producers: &Producers,
+        &self,
+        world: &mut B::World,
+        scene: &mut Scene<'_>,
         faults: &mut Vec<Fault>,
-        (jobs, planned): (u64, u64),
-        seed: u64,
-        bar: &Bar,
+        jobs: u64,
     ) -> Result<()> {
-        let first = fleet.recovery(0, 0, DEAF).await?;
+        let (seed, planned) = (scene.load.seed, scene.planned);
+        let first = scene.fleet.recovery(0, 0, DEAF).await?;
         anyhow::ensure!(first.iter().all(|(_, time)| time.is_some()), "a worker never began: {first:?}");
         for number in 0..planned {
+            (scene.number, scene.dice) = (number, dice(seed, number, 8));
             let pause = self.cycle.mul_f64(0.2 + dice(seed, number, 7) as f64 / u64::MAX as f64 * 0.6);
             let due = tokio::time::Instant::now() + pause;
             let share = jobs * (number + 1) / (planned + 1);
-            let mut watch = Watch::new(fleet);
-            while tokio::time::Instant::now() < due || producers.begun() < share {
+            let mut watch = Watch::new(scene);
+            while tokio::time::Instant::now() < due || scene.producers.begun() < share {
                 if stop::asked() {
                     return Ok(());
                 }
-                watch.look(fleet).await?;
-                bar.show(fleet.ended.load(Ordering::Relaxed), faults.len() as u64, planned);
+                watch.look(scene).await?;
             }
             world.heal().await?;
-            let strike = self.blow.strike(world, fleet, self.name, dice(seed, number, 8)).await?;
-            let recovery = fleet.recovery(strike.counts_from, strike.over, DEAF).await?;
+            let strike = self.blow.strike(world, scene).await?;
+            let recovery = scene.fleet.recovery(strike.counts_from, strike.over, DEAF).await?;
             let deaf = recovery.iter().any(|(_, time)| time.is_none());
             faults.push(Fault { what: strike.what, at: strike.over, struck: strike.struck, recovery });
             anyhow::ensure!(!deaf, "a worker consumes nothing any more");
         }
-        let mut watch = Watch::new(fleet);
-        while producers.begun() < jobs && !stop::asked() {
-            watch.look(fleet).await?;
-            bar.show(fleet.ended.load(Ordering::Relaxed), faults.len() as u64, planned);
+        scene.number = planned;
+        let mut watch = Watch::new(scene);
+        while scene.producers.begun() < jobs && !stop::asked() {
+            watch.look(scene).await?;
         }
         Ok(())
     }
@@ -160,13 +179,13 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(fleet: &Fleet) -> Self {
-        Self { ended: fleet.ended.load(Ordering::Relaxed), since: tokio::time::Instant::now() }
+    fn new(scene: &Scene<'_>) -> Self {
+        Self { ended: scene.fleet.ended.load(Ordering::Relaxed), since: tokio::time::Instant::now() }
     }
 
-    async fn look(&mut self, fleet: &mut Fleet) -> Result<()> {
-        fleet.look()?;
-        let ended = fleet.ended.load(Ordering::Relaxed);
+    async fn look(&mut self, scene: &mut Scene<'_>) -> Result<()> {
+        scene.look()?;
+        let ended = scene.fleet.ended.load(Ordering::Relaxed);
         if ended != self.ended {
             (self.ended, self.since) = (ended, tokio::time::Instant::now());
         }

@@ -13,7 +13,7 @@ use queue_core::{
     },
 };
 
-use crate::log::Log;
+use super::log::Log;
 
 #[derive(Debug)]
 pub(crate) struct Tap {

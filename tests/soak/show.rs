@@ -5,7 +5,11 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
-use crate::{idle::Idle, phase::Figures};
+use super::{
+    blow::Blow,
+    phase::Figures,
+    run::{Extra, Settings},
+};
 
 /// How far a phase is; on standard error, and only on a terminal.
 #[derive(Debug)]
@@ -57,7 +61,7 @@ const HEAD: [&str; 11] = [
 ];
 
 /// A table for a terminal.
-pub(crate) fn table(all: &[Figures]) -> String {
+pub(crate) fn table<B: Blow>(all: &[Figures<B>]) -> String {
     let mut rows = vec![HEAD.map(str::to_owned)];
     rows.extend(all.iter().map(row));
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -72,7 +76,7 @@ pub(crate) fn table(all: &[Figures]) -> String {
     rows.iter().map(|row| line(row) + "\n").collect()
 }
 
-fn row(figures: &Figures) -> [String; 11] {
+fn row<B: Blow>(figures: &Figures<B>) -> [String; 11] {
     let verdict = &figures.verdict;
     let number = |number: usize| number.to_string();
     [
@@ -90,7 +94,7 @@ fn row(figures: &Figures) -> [String; 11] {
     ]
 }
 
-fn word(figures: &Figures) -> &'static str {
+fn word<B: Blow>(figures: &Figures<B>) -> &'static str {
     match (figures.is_good(), figures.interrupted) {
         (true, _) => "good",
         (false, true) => "interrupted",
@@ -99,15 +103,16 @@ fn word(figures: &Figures) -> &'static str {
     }
 }
 
-fn back(figures: &Figures) -> String {
+fn back<B: Blow>(figures: &Figures<B>) -> String {
     let limit = figures.phase.blow.limit().as_secs_f64();
     figures.longest().map_or_else(|| "NEVER".into(), |longest| format!("{:.1}/{limit:.0} s", longest.as_secs_f64()))
 }
 
 /// What is wrong, with examples.
-pub(crate) fn complaints(figures: &Figures) -> Vec<String> {
+pub(crate) fn complaints<B: Blow>(figures: &Figures<B>) -> Vec<String> {
     let verdict = &figures.verdict;
     let mut lines: Vec<String> = Vec::new();
+    lines.extend(figures.complaints.iter().map(|what| format!("{}: {what}", figures.phase.name)));
     lines.extend(figures.trouble.as_ref().map(|trouble| format!("{}: {trouble}", figures.phase.name)));
     for (what, jobs) in [
         ("accepted, and not known to the store", &verdict.gone),
@@ -139,9 +144,9 @@ pub(crate) fn complaints(figures: &Figures) -> Vec<String> {
     lines
 }
 
-pub(crate) fn json(all: &[Figures], scale: f64, idle: Option<&Idle>) -> Value {
+pub(crate) fn json<B: Blow>(settings: &Settings, all: &[Figures<B>], extra: Option<&Extra>) -> Value {
     let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
-    let phase = |figures: &Figures| {
+    let phase = |figures: &Figures<B>| {
         let verdict = &figures.verdict;
         let faults = figures.faults.iter().map(|fault| {
             let slowest = fault.recovery.iter().map(|(_, time)| *time).collect::<Option<Vec<_>>>();
@@ -167,8 +172,14 @@ pub(crate) fn json(all: &[Figures], scale: f64, idle: Option<&Idle>) -> Value {
             "judged": figures.phase.judged,
             "interrupted": figures.interrupted,
             "trouble": figures.trouble,
+            "complaints": figures.complaints,
             "good": figures.is_good(),
         })
     };
-    json!({ "soak": "redis", "scale": scale, "phases": all.iter().map(phase).collect::<Vec<_>>(), "idle": idle.map(Idle::json) })
+    let phases: Vec<Value> = all.iter().map(phase).collect();
+    let mut said = json!({ "soak": settings.name, "scale": settings.scale, "phases": phases });
+    if let Some(extra) = extra {
+        said[extra.part] = extra.figures.clone();
+    }
+    said
 }

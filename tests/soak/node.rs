@@ -1,4 +1,4 @@
-//! One Redis server that belongs to the soak: started, killed without warning, started again on the same data.
+//! One Redis server that belongs to a soak: started, killed without warning, started again on the same data.
 
 use std::{
     fs::File,

@@ -14,7 +14,7 @@ use queue_core::{
 };
 use queue_testkit::checker::{End, Recorder, Report, Struck};
 
-use crate::{
+use super::{
     fleet::{Event, Fleet},
     load::{Load, Plan},
     log::{Answer, Seen},

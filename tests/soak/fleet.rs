@@ -1,6 +1,7 @@
 //! The worker processes, and what they have seen.
 
 use std::{
+    collections::HashSet,
     io,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
@@ -12,9 +13,9 @@ use std::{
     time::Duration,
 };
 
-use queue_core::QueueName;
+use queue_core::{JobId, QueueName};
 
-use crate::{
+use super::{
     log::{self, Answer, Reader, Seen},
     node::until,
 };
@@ -45,6 +46,7 @@ pub(crate) struct Fleet {
     home: PathBuf,
     url: String,
     queue: QueueName,
+    lease: Duration,
     running: Vec<Process>,
     /// All that there ever were.
     pub(crate) names: Vec<String>,
@@ -54,11 +56,18 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    pub(crate) fn start(home: &Path, url: &str, queue: &QueueName, workers: usize) -> io::Result<Self> {
+    pub(crate) fn start(
+        home: &Path,
+        url: &str,
+        queue: &QueueName,
+        lease: Duration,
+        workers: usize,
+    ) -> io::Result<Self> {
         let mut fleet = Self {
             home: home.to_owned(),
             url: url.to_owned(),
             queue: queue.clone(),
+            lease,
             running: Vec::new(),
             names: Vec::new(),
             events: Vec::new(),
@@ -75,7 +84,8 @@ impl Fleet {
         let path = self.home.join(format!("{name}.log"));
         drop(log::Log::open(&path)?);
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["worker", &self.url, self.queue.as_str(), &name, &SLOTS.to_string()]).arg(&path);
+        command.args(["worker", &self.url, self.queue.as_str(), &name, &SLOTS.to_string()]);
+        command.arg(self.lease.as_millis().to_string()).arg(&path);
         let complaints = std::fs::File::create(self.home.join(format!("{name}.err")))?;
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(complaints).process_group(0);
         let process = Process { name: name.clone(), child: command.spawn()?, log: Reader::open(&path)?, fetched: 0 };
@@ -123,6 +133,19 @@ impl Fleet {
         Ok(())
     }
 
+    /// What began, and is not known to have ended.
+    pub(crate) fn running(&self) -> HashSet<JobId> {
+        let mut running = HashSet::new();
+        for event in &self.events {
+            match event.seen {
+                Seen::Ran(id) => drop(running.insert(id)),
+                Seen::Settled { id, answer, .. } if answer.is_definite() => drop(running.remove(&id)),
+                Seen::Settled { .. } | Seen::Fetched(_) => {}
+            }
+        }
+        running
+    }
+
     /// How long after `since` each worker that lives fetched for the first time after `from`; `None` for one that does not within
     /// the limit.
     pub(crate) async fn recovery(
@@ -133,7 +156,8 @@ impl Fleet {
     ) -> io::Result<Vec<(String, Option<Duration>)>> {
         let mut times: Vec<(String, Option<Duration>)> =
             self.running.iter().map(|process| (process.name.clone(), None)).collect();
-        let mut read = self.events.len();
+        // What was read while the fault went on may be of after it.
+        let mut read = 0;
         let mut failed = None;
         let _ = until(limit, || {
             if let Err(error) = self.look() {

@@ -10,18 +10,21 @@ use std::{
 
 use parking_lot::Mutex;
 use queue_core::{
-    Error, ErrorCode, JobScheduler,
+    Error, ErrorCode, JobId, JobScheduler,
     provider::{PublishOptions, PublishOutcome, Rejection},
     scheduler::Submitted,
 };
 use tokio::task::JoinSet;
 
-use crate::load::{Load, dice};
+use super::load::{Load, dice};
 
 const PRODUCERS: usize = 3;
 /// So many jobs may be in the queue: enough that every worker always has some, and no more.
 const BACKLOG: u64 = 400;
 const PAUSE: Duration = Duration::from_millis(10);
+const DEADLINE: Duration = Duration::from_secs(10);
+/// What a busy machine adds to a deadline.
+const SLACK: Duration = Duration::from_secs(3);
 
 /// What was published: a number for each job, and the best answer to it.
 pub(crate) type Published = Vec<(u64, PublishOutcome)>;
@@ -33,10 +36,13 @@ struct Shared {
     published: Mutex<Published>,
     ended: Arc<AtomicU64>,
     stop: AtomicBool,
+    /// The longest that an answer took, in milliseconds.
+    slowest: AtomicU64,
 }
 
 #[derive(Debug)]
 pub(crate) struct Producers {
+    scheduler: JobScheduler,
     shared: Arc<Shared>,
     tasks: JoinSet<()>,
 }
@@ -49,13 +55,31 @@ impl Producers {
             published: Mutex::default(),
             ended,
             stop: AtomicBool::new(false),
+            slowest: AtomicU64::new(0),
         };
         let shared = Arc::new(shared);
         let mut tasks = JoinSet::new();
         for _ in 0..PRODUCERS {
             tasks.spawn(publish(scheduler.clone(), Arc::clone(&shared)));
         }
-        Self { shared, tasks }
+        Self { scheduler: scheduler.clone(), shared, tasks }
+    }
+
+    /// Publishes one job beside the others, however many wait. A try that was not accepted may have taken: it is not repeated.
+    pub(crate) async fn one_more(&self, deadline: Duration) -> (JobId, Submitted) {
+        let shared = &self.shared;
+        let number = shared.next.fetch_add(1, Ordering::Relaxed);
+        let options = PublishOptions { deadline, ..PublishOptions::default() };
+        let answer = self.scheduler.submit(&shared.load.queue, vec![shared.load.job(number)], &options).await.remove(0);
+        shared.published.lock().push((number, outcome(answer.clone())));
+        (shared.load.id(number), answer)
+    }
+
+    /// Whether an answer came after its deadline.
+    pub(crate) fn late(&self) -> Option<String> {
+        let slowest = Duration::from_millis(self.shared.slowest.load(Ordering::Relaxed));
+        (slowest > DEADLINE + SLACK)
+            .then(|| format!("a publish was answered after {slowest:?}, its deadline was {DEADLINE:?}"))
     }
 
     /// How many jobs were begun.
@@ -72,7 +96,7 @@ impl Producers {
 }
 
 async fn publish(scheduler: JobScheduler, shared: Arc<Shared>) {
-    let options = PublishOptions { deadline: Duration::from_secs(10), ..PublishOptions::default() };
+    let options = PublishOptions { deadline: DEADLINE, ..PublishOptions::default() };
     while !shared.stop.load(Ordering::Relaxed) {
         let next = shared.next.load(Ordering::Relaxed);
         if next.saturating_sub(shared.ended.load(Ordering::Relaxed)) > BACKLOG {
@@ -84,7 +108,10 @@ async fn publish(scheduler: JobScheduler, shared: Arc<Shared>) {
         let mut left: Vec<u64> = (first..first + size).collect();
         while !left.is_empty() {
             let jobs = left.iter().map(|number| shared.load.job(*number)).collect();
+            let asked = tokio::time::Instant::now();
             let answers = scheduler.submit(&shared.load.queue, jobs, &options).await;
+            let took = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
+            shared.slowest.fetch_max(took, Ordering::Relaxed);
             let stop = shared.stop.load(Ordering::Relaxed);
             let mut again = Vec::new();
             for (number, answer) in left.into_iter().zip(answers) {
