@@ -315,7 +315,8 @@ impl JobStore for RedisStore {
                     Some(Cursor(format!("{letter}{}{place}@{queue}", walk.text()).into()))
                 };
                 let all_match = query.states.is_empty() && (way.is_some() || is_unfiltered(query));
-                let mut stride = Stride::new(limit - items.len(), all_match);
+                // A small table comes in one part, in the order of its ids.
+                let mut stride = Stride::new(limit - items.len(), all_match && walk.at > 0);
                 loop {
                     let room = limit - items.len();
                     if parts == MOST_PARTS || room == 0 {
