@@ -4,12 +4,12 @@
 
 mod server;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use queue_core::{
-    Env, Envelope, JobId, JobStore, QueueName, QueueProvider as _, Timestamp,
+    Env, Envelope, JobError, JobId, JobStore, QueueName, QueueProvider as _, QueueSpec, Timestamp,
     job::JobKind,
-    provider::{PublishOptions, PublishOutcome},
+    provider::{ConsumeOptions, Cursor, DeadFilter, Disposition, PublishOptions, PublishOutcome, Redrive, Settlement},
     store::JobQuery,
 };
 use queue_redis::{RedisOptions, RedisProvider};
@@ -128,5 +128,55 @@ async fn who_stays_is_listed_while_the_table_shrinks_and_grows() {
         }
         rig.forget(0..ALL);
         rig.server.tell(&["FLUSHALL"]);
+    }
+}
+
+/// Who lists dead letters often redrives or drops what he has seen, and goes on.
+#[tokio::test]
+async fn dead_letters_that_stay_are_listed_once_while_others_go() {
+    let Some(rig) = Rig::new().await else { return };
+    for shards in [1, 4] {
+        let queue = QueueName::new(format!("dead{shards}")).unwrap();
+        let mut spec = QueueSpec::new(queue.clone());
+        spec.shards = Some(shards);
+        rig.provider.declare(&spec).await.unwrap();
+        let job = |n| Envelope::builder(id(n), JobKind::from_static("k"), "{}", Timestamp::from_millis(1)).seal();
+        for part in 0..10 {
+            let batch = (part * 30..part * 30 + 30).map(job).collect();
+            rig.provider.publish(&queue, batch, &PublishOptions::default()).await;
+        }
+        let consumer = rig.provider.consumer(&queue, ConsumeOptions::new("worker", 1_000)).await.unwrap();
+        let mut left = 300;
+        while left > 0 {
+            let taken = consumer.fetch(100, Duration::from_secs(1)).await.unwrap();
+            let how = Disposition::DeadLetter { error: JobError::custom("BAD", "no use") };
+            let batch: Vec<_> = taken.iter().map(|one| Settlement::new(one.receipt, how.clone())).collect();
+            assert!(consumer.settle(&batch).await.iter().all(|outcome| outcome.is_settled()));
+            left -= taken.len();
+        }
+        let admin = rig.provider.admin();
+        let (mut seen, mut cursor, mut last) = (Vec::new(), None, None);
+        loop {
+            let page = admin.dead(&queue, &DeadFilter::default(), cursor, 7).await.unwrap();
+            assert!(page.items.len() == 7 || page.next.is_none());
+            for dead in &page.items {
+                assert!(last <= Some(dead.died_at), "the oldest first");
+                last = Some(dead.died_at);
+                seen.push(dead.id);
+            }
+            for dead in page.items.iter().step_by(2) {
+                let report = admin.redrive(&queue, &Redrive::one(dead.id)).await.unwrap();
+                assert_eq!(report.redriven, 1);
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        seen.sort();
+        let mut all: Vec<JobId> = (0..300).map(id).collect();
+        all.sort();
+        assert_eq!(seen, all, "over {shards} shards");
+        assert!(admin.dead(&queue, &DeadFilter::default(), Some(Cursor("7".into())), 7).await.is_err());
     }
 }
