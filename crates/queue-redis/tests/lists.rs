@@ -7,12 +7,12 @@ mod server;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use queue_core::{
-    Env, Envelope, JobError, JobId, JobStore, QueueName, QueueProvider as _, QueueSpec, Timestamp,
+    Env, Envelope, JobError, JobId, JobRef, JobStore, QueueName, QueueProvider as _, QueueSpec, Timestamp,
     job::JobKind,
     provider::{ConsumeOptions, Cursor, DeadFilter, Disposition, PublishOptions, PublishOutcome, Redrive, Settlement},
-    store::JobQuery,
+    store::{JobQuery, StageOutcome, StagedJob, TrackingStore as _},
 };
-use queue_redis::{RedisOptions, RedisProvider};
+use queue_redis::{RedisOptions, RedisProvider, RedisTracking};
 use server::Server;
 
 struct Rig {
@@ -178,5 +178,44 @@ async fn dead_letters_that_stay_are_listed_once_while_others_go() {
         all.sort();
         assert_eq!(seen, all, "over {shards} shards");
         assert!(admin.dead(&queue, &DeadFilter::default(), Some(Cursor("7".into())), 7).await.is_err());
+    }
+}
+
+/// The store of another provider's jobs.
+#[tokio::test]
+async fn a_tracking_store_lists_who_stays_once_while_others_go() {
+    const ALL: u64 = 4_000;
+    let Some(rig) = Rig::new().await else { return };
+    let store = RedisTracking::connect(&RedisOptions::new(rig.server.url()), &Env::system()).await.unwrap();
+    let job =
+        |n| Envelope::builder(id(n), JobKind::from_static("k"), vec![b'x'; 100], Timestamp::from_millis(1)).seal();
+    for part in 0..ALL / 100 {
+        let staged = (part * 100..part * 100 + 100).map(job);
+        let staged = staged.map(|job| StagedJob::new("bus", JobRef::new(rig.queue.clone(), job.id), job));
+        for outcome in store.stage(&staged.collect::<Vec<_>>(), Duration::from_secs(600)).await {
+            assert!(matches!(outcome, StageOutcome::Staged), "{outcome:?}");
+        }
+    }
+    let mut connection = redis::Client::open(rig.server.url()).unwrap().get_connection().unwrap();
+    let keys: Vec<String> = redis::cmd("KEYS").arg("*{lists}:[sj]").query(&mut connection).unwrap();
+    assert_eq!(keys.len(), 2, "{keys:?}");
+    let (mut times, mut cursor, mut page) = (HashMap::new(), None, 0);
+    loop {
+        let found = store.list(&JobQuery::queue(rig.queue.clone()), cursor, 20).await.unwrap();
+        found.items.iter().for_each(|record| *times.entry(record.job.id).or_insert(0) += 1);
+        cursor = found.next;
+        if cursor.is_none() {
+            break;
+        }
+        let goes: Vec<JobId> =
+            (0..ALL).filter(|n| (1..7).contains(&(n % 10)) && n / 10 % 40 == page % 40).map(id).collect();
+        for key in &keys {
+            let ids: Vec<&[u8]> = goes.iter().map(|id| id.as_bytes().as_slice()).collect();
+            redis::cmd("HDEL").arg(key).arg(ids).query::<u64>(&mut connection).unwrap();
+        }
+        page += 1;
+    }
+    for n in (0..ALL).filter(|n| n.is_multiple_of(10)) {
+        assert_eq!(times.get(&id(n)), Some(&1), "{n}");
     }
 }
