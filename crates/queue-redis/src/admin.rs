@@ -1,6 +1,9 @@
 //! What may be asked of the queues.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -108,14 +111,29 @@ impl RedisAdmin {
         }
     }
 
-    /// Dead jobs of a shard from a place on, the oldest first.
-    async fn dead_from(&self, shard: &Known, from: usize, count: usize) -> Result<Vec<JobId>> {
+    /// So many dead jobs of a shard behind one of them, or less, the oldest first.
+    async fn dead_behind(&self, shard: &Known, last: Option<Spot>, count: usize) -> Result<Vec<Spot>> {
         let queue = &shard.spec.name;
-        let range = redis::cmd("ZRANGE").arg(format!("{}d", shard.base)).arg(from).arg(from + count - 1).take();
-        let answer = self.shared.link.ask(&range).await.map_err(|error| fault::of(&error, "dead").on(queue))?;
         let broken = |what| fault::broken(what, "dead").on(queue);
-        let ids = items(answer).map_err(broken)?.into_iter().map(|id| record::read_id(&link::bytes(id)?));
-        ids.collect::<Result<_, _>>().map_err(broken)
+        let mut passed = 0;
+        loop {
+            let since = last.map_or_else(|| "-inf".to_owned(), |last| last.died.to_string());
+            let mut range = redis::cmd("ZRANGEBYSCORE");
+            range.arg(format!("{}d", shard.base)).arg(since).arg("+inf").arg("WITHSCORES");
+            range.arg("LIMIT").arg(passed).arg(count);
+            let answer = self.shared.link.ask(&range).await.map_err(|error| fault::of(&error, "dead").on(queue))?;
+            let answer = items(answer).map_err(broken)?;
+            let spots =
+                answer.chunks_exact(2).map(|pair| Spot::read(&pair[0], &pair[1])).collect::<Result<Vec<_>, _>>();
+            let mut spots = spots.map_err(broken)?;
+            let all = spots.len();
+            // Several may have died in that millisecond; they stand in the order of their ids.
+            spots.retain(|spot| last.is_none_or(|last| *spot > last));
+            if !spots.is_empty() || all < count {
+                return Ok(spots);
+            }
+            passed += all;
+        }
     }
 
     async fn records(&self, shard: &Known, ids: &[JobId]) -> Result<(Timestamp, Vec<Option<JobRecord>>)> {
@@ -131,42 +149,39 @@ impl RedisAdmin {
 
     /// The ids of all dead jobs of a shard that match.
     async fn matching(&self, shard: &Known, filter: &DeadFilter) -> Result<Vec<JobId>> {
-        let (mut found, mut from) = (Vec::new(), 0);
+        let (mut found, mut last) = (Vec::new(), None);
         loop {
-            let ids = self.dead_from(shard, from, BATCH).await?;
+            let spots = self.dead_behind(shard, last, BATCH).await?;
+            let Some(end) = spots.last() else { return Ok(found) };
+            last = Some(*end);
+            let ids: Vec<JobId> = spots.into_iter().map(|spot| spot.id).collect();
             let (_, records) = self.records(shard, &ids).await?;
-            found.extend(
-                records.into_iter().flatten().filter(|record| is_meant(record, filter)).map(|record| record.job.id),
-            );
-            from += ids.len();
-            if ids.len() < BATCH {
-                return Ok(found);
-            }
+            let meant = records.into_iter().flatten().filter(|record| is_meant(record, filter));
+            found.extend(meant.map(|record| record.job.id));
         }
     }
 
-    /// Up to so many dead jobs of a shard that match, the oldest first, each with its place there, from one on; and where its list ends.
+    /// Up to so many dead jobs of a shard that match, the oldest first, behind one of them; and the last that was looked at.
     async fn dead_of(
         &self,
         shard: &Known,
         filter: &DeadFilter,
-        mut from: usize,
+        mut last: Option<Spot>,
         most: usize,
-    ) -> Result<(Vec<(usize, JobRecord)>, usize)> {
+    ) -> Result<(Vec<(Spot, JobRecord)>, Option<Spot>)> {
         let mut found = Vec::new();
         loop {
-            let ids = self.dead_from(shard, from, BATCH).await?;
+            let spots = self.dead_behind(shard, last, BATCH).await?;
+            let ids: Vec<JobId> = spots.iter().map(|spot| spot.id).collect();
+            let Some(end) = spots.last().copied() else { return Ok((found, last)) };
+            last = Some(end);
             let (_, records) = self.records(shard, &ids).await?;
-            for (index, record) in records.into_iter().enumerate() {
+            for (spot, record) in spots.into_iter().zip(records) {
                 let Some(record) = record.filter(|record| is_meant(record, filter)) else { continue };
-                found.push((from + index, record));
+                found.push((spot, record));
                 if found.len() == most {
-                    return Ok((found, from + ids.len()));
+                    return Ok((found, last));
                 }
-            }
-            from += ids.len();
-            if ids.len() < BATCH {
-                return Ok((found, from));
             }
         }
     }
@@ -224,6 +239,34 @@ impl RedisAdmin {
             report.duplicates += count(duplicates)?;
         }
         Ok(())
+    }
+}
+
+/// Where a dead job stands among the dead of its shard. It may be gone when a list goes on behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Spot {
+    died: u64,
+    id: JobId,
+}
+
+impl Spot {
+    fn read(id: &Value, died: &Value) -> Result<Self, fault::Broken> {
+        let id = record::read_id(&link::bytes(id.clone())?)?;
+        let died = link::text(died.clone())?.parse::<f64>().map_err(|_| "not a time")?;
+        Ok(Self { died: died.max(0.0) as u64, id })
+    }
+
+    /// As [`text`](Self::text) wrote it; nothing for the beginning.
+    fn parse(text: &str) -> Option<Option<Self>> {
+        if text.is_empty() {
+            return Some(None);
+        }
+        let (died, id) = text.split_once('~')?;
+        Some(Some(Self { died: died.parse().ok()?, id: id.parse().ok()? }))
+    }
+
+    fn text(self) -> String {
+        format!("{}~{}", self.died, self.id)
     }
 }
 
@@ -300,28 +343,29 @@ impl QueueAdmin for RedisAdmin {
     ) -> Result<Page<DeadJob>> {
         let known = self.shared.whole(queue).await?;
         let bad = || Error::new(ErrorCode::Validation, "this cursor is of another listing").at("dead").by(SCHEME);
-        // Where each shard's list goes on.
-        let mut from = vec![0; known.count()];
+        // Behind which job each shard's list goes on.
+        let mut from = vec![None; known.count()];
         if let Some(cursor) = cursor {
-            let places: Option<Vec<usize>> = cursor.0.split('.').map(|place| place.parse().ok()).collect();
-            from = places.filter(|places| places.len() == known.count()).ok_or_else(bad)?;
+            let spots: Option<Vec<Option<Spot>>> = cursor.0.split('.').map(Spot::parse).collect();
+            from = spots.filter(|spots| spots.len() == known.count()).ok_or_else(bad)?;
         }
         let parts = known.parts().iter().zip(&from).map(|(shard, from)| self.dead_of(shard, filter, *from, limit + 1));
-        let mut found = Vec::new();
-        for (part, from) in join_all(parts).await.into_iter().zip(&mut from) {
+        let (mut found, mut ends) = (Vec::new(), Vec::new());
+        for part in join_all(parts).await {
             let (records, end) = part?;
-            *from = end;
+            ends.push(end);
             found.extend(records);
         }
-        found.sort_by_key(|(_, record)| (record.finished_at, record.job.id));
+        found.sort_by_key(|(spot, _)| *spot);
         let rest = found.split_off(found.len().min(limit));
         let next = (!rest.is_empty()).then(|| {
-            for (place, record) in &rest {
-                let from = &mut from[usize::from(record.job.place)];
-                *from = (*from).min(*place);
+            let left: HashSet<u16> = rest.iter().map(|(_, record)| record.job.place).collect();
+            for (place, (from, end)) in (0..).zip(from.iter_mut().zip(ends)) {
+                let last = found.iter().rev().find(|(_, record)| record.job.place == place).map(|(spot, _)| *spot);
+                *from = if left.contains(&place) { last.or(*from) } else { end };
             }
-            let places: Vec<String> = from.iter().map(usize::to_string).collect();
-            Cursor(places.join(".").into())
+            let spots: Vec<String> = from.iter().map(|from| from.map_or_else(String::new, Spot::text)).collect();
+            Cursor(spots.join(".").into())
         });
         Ok(Page { items: found.into_iter().filter_map(|(_, record)| dead_job(record)).collect(), next })
     }

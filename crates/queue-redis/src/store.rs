@@ -23,7 +23,7 @@ use crate::{
     shards::{self, Found},
     specs::Known,
     upkeep::CALLABLE,
-    walk::{Stride, Walk},
+    walk::{Stride, Taken, Walk},
 };
 
 /// Parts of a walk that one question takes at most.
@@ -315,39 +315,21 @@ impl JobStore for RedisStore {
                     Some(Cursor(format!("{letter}{}{place}@{queue}", walk.text()).into()))
                 };
                 let all_match = query.states.is_empty() && (way.is_some() || is_unfiltered(query));
-                let mut stride = Stride::new(limit - items.len(), all_match);
+                // A small table comes in one part, in the order of its ids.
+                let mut stride = Stride::new(limit - items.len(), all_match && walk.at > 0);
                 loop {
-                    let room = limit - items.len();
-                    if parts == MOST_PARTS || room == 0 {
+                    if parts == MOST_PARTS || items.len() == limit {
                         return Ok(Page { items, next: here(&walk) });
                     }
                     parts += 1;
-                    let (mut found, next) = self.walk(shard, query, way, walk.at, stride.rows()).await?;
-                    found.retain(|record| walk.is_new(record.job.id));
-                    if found.len() > room {
-                        if walk.at == 0 && next == 0 {
-                            // All there is: what of it was listed can be said by an id.
-                            found.truncate(room);
-                            walk.floor = found.last().map(|record| record.job.id);
-                        } else if !items.is_empty() && room <= limit / 4 {
-                            found.clear();
-                        } else if stride.shorten(room, found.len()) {
-                            continue;
-                        } else {
-                            found.truncate(room);
-                            walk.listed.extend(found.iter().map(|record| record.job.id));
-                        }
-                        items.extend(found);
-                        return Ok(Page { items, next: here(&walk) });
-                    }
-                    stride.lengthen(room, found.len());
-                    items.extend(found);
-                    walk.go_on(next);
-                    if next == 0 {
-                        walk = Walk::default();
-                        break;
+                    let (found, next) = self.walk(shard, query, way, walk.at, stride.rows()).await?;
+                    match walk.take(found, next, &mut items, limit, &mut stride) {
+                        Taken::All | Taken::Nothing => {}
+                        Taken::Some => return Ok(Page { items, next: here(&walk) }),
+                        Taken::Last => break,
                     }
                 }
+                walk = Walk::default();
             }
         }
         Ok(Page { items, next: None })

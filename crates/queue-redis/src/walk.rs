@@ -4,7 +4,7 @@
 //! find so many: where jobs vanish it reaches further. So a page ends between two parts, and not within one, of which nobody could say later
 //! how far it was listed.
 
-use queue_core::job::JobId;
+use queue_core::{job::JobId, store::JobRecord};
 
 use crate::provider::BATCH;
 
@@ -37,16 +37,53 @@ impl Walk {
         format!("{}.{}", self.at, self.floor.map_or_else(listed, |floor| format!("~{floor}")))
     }
 
-    /// Whether a job was not listed yet.
-    pub(crate) fn is_new(&self, id: JobId) -> bool {
-        self.floor.is_none_or(|floor| id > floor) && !self.listed.contains(&id)
+    /// Adds what was found of a part, in the order of ids, to a page; the next part begins at `next`.
+    pub(crate) fn take(
+        &mut self,
+        mut found: Vec<JobRecord>,
+        next: u64,
+        page: &mut Vec<JobRecord>,
+        limit: usize,
+        stride: &mut Stride,
+    ) -> Taken {
+        found.retain(|record| self.floor.is_none_or(|floor| record.job.id > floor));
+        found.retain(|record| !self.listed.contains(&record.job.id));
+        let room = limit.saturating_sub(page.len());
+        if found.len() <= room {
+            stride.lengthen(room, found.len());
+            page.extend(found);
+            self.at = next;
+            self.listed.clear();
+            return if next == 0 { Taken::Last } else { Taken::All };
+        }
+        if self.at == 0 && next == 0 {
+            // All there is: what of it was listed can be said by an id.
+            found.truncate(room);
+            self.floor = found.last().map(|record| record.job.id).or(self.floor);
+            page.extend(found);
+        } else if page.is_empty() || room > limit / 4 {
+            if stride.shorten(room, found.len()) {
+                return Taken::Nothing;
+            }
+            found.truncate(room);
+            self.listed.extend(found.iter().map(|record| record.job.id));
+            page.extend(found);
+        }
+        Taken::Some
     }
+}
 
-    /// All of this part was listed, and the next begins there.
-    pub(crate) fn go_on(&mut self, next: u64) {
-        self.at = next;
-        self.listed.clear();
-    }
+/// How much of a part came into a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// All, and the table goes on.
+    All,
+    /// All, and it was the last.
+    Last,
+    /// There was no room for all: the page is full.
+    Some,
+    /// It is too long: a shorter one may fit.
+    Nothing,
 }
 
 /// How many rows a part is to have.

@@ -230,6 +230,26 @@ async fn what_is_forgotten_leaves_its_indexes() {
 }
 
 #[tokio::test]
+async fn jobs_that_somebody_deleted_leave_them_with_time() {
+    let Some(rig) = Rig::new(ALL, |_| {}).await else { return };
+    rig.maintain().await;
+    let jobs: Vec<_> = jobs(60).into_iter().filter(|job| job.not_before.is_none()).collect();
+    rig.publish(&jobs).await;
+    for job in &jobs[..20] {
+        let mut connection = redis::Client::open(rig.server.url()).unwrap().get_connection().unwrap();
+        redis::cmd("HDEL").arg("queue:{q}:j").arg(job.id.as_bytes().as_slice()).query::<()>(&mut connection).unwrap();
+    }
+    // Another who leads looks through it at once.
+    connect(&rig.server, ALL).await.maintain(true).await.unwrap();
+    let left = |set: &str| rig.server.tell(&["EVAL", "return tostring(redis.call('SCARD', KEYS[1]))", "1", set]);
+    let of_kind = |jobs: &[Envelope], kind| jobs.iter().filter(|job| job.kind.as_str() == kind).count().to_string();
+    for kind in ["kind.0", "kind.1"] {
+        assert_eq!(left(&format!("queue:{{q}}:ik:{kind}")), of_kind(&jobs[20..], kind));
+    }
+    rig.each_is_found(&jobs[20..], false).await;
+}
+
+#[tokio::test]
 async fn untracked_jobs_are_in_them_as_long_as_they_are_there() {
     let Some(rig) = Rig::new(ALL, |spec| spec.tracking = Tracking::Off).await else { return };
     rig.maintain().await;

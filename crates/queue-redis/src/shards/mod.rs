@@ -9,6 +9,8 @@ mod seek;
 mod split;
 mod turns;
 
+use std::time::Duration;
+
 use futures_util::future::{join_all, try_join_all};
 use queue_core::{Error, ErrorCode, QueueName, QueueSpec, Result, config::defaults, queue_spec::Retention};
 use redis::{RedisResult, Value};
@@ -121,7 +123,12 @@ const LOOKED_AT: u16 = 4;
 /// The declaration of a queue of which the first shard has none, by the copies that others have: its server lost it, or a drop was cut off
 /// half way. Who knows how many shards it had asks all of them, and hears where one does not answer.
 pub(crate) async fn left(link: &Link, layout: &Layout, queue: &QueueName, had: Option<u16>) -> Result<Option<Known>> {
-    let looks = (1..had.unwrap_or(LOOKED_AT)).map(|place| specs::read_at(link, layout, queue, place));
+    // A queue that is new must not wait for a server that is away, and that has nothing to do with it.
+    let patience = if had.is_some() { Duration::MAX } else { Duration::from_secs(1) };
+    let looks = (1..had.unwrap_or(LOOKED_AT)).map(async |place| {
+        let look = tokio::time::timeout(patience, specs::read_at(link, layout, queue, place)).await;
+        look.unwrap_or(Ok(None))
+    });
     let mut newest: Option<Known> = None;
     for (copy, place) in join_all(looks).await.into_iter().zip(1..) {
         match copy {

@@ -14,7 +14,7 @@ use queue_core::{
 use redis::Value;
 
 use super::{
-    Inner,
+    Inner, ROWS,
     parts::{Answers, Part, by_queue},
     scripts, wire,
 };
@@ -76,7 +76,7 @@ impl Inner {
         let (mut ahead, mut from) = (0, 0);
         loop {
             let pick = |id: JobId, row: wire::Row| (row.is_ready(now) && place(&row) < own).then_some(id);
-            let (part, next) = self.walk(&job.queue, from, "position", pick).await?;
+            let (part, next) = self.walk(&job.queue, from, ROWS, "position", pick).await?;
             // A walk may meet a row twice while the table grows; never more than a few.
             ahead += part.len() as u64;
             from = next;
@@ -236,7 +236,7 @@ impl Inner {
         let (mut purged, mut from) = (0, 0);
         loop {
             let pick = |id: JobId, row: wire::Row| row.state.is_waiting().then_some(id);
-            let (ids, next) = self.walk(queue, from, "purge", pick).await?;
+            let (ids, next) = self.walk(queue, from, ROWS, "purge", pick).await?;
             for part in ids.chunks(BATCH) {
                 let mut arguments: Vec<&[u8]> = vec![b"1", &request];
                 arguments.extend(part.iter().map(|id| id.as_bytes().as_slice()));

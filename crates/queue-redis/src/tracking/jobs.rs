@@ -22,6 +22,7 @@ use crate::{
     provider::BATCH,
     record::{self, millis},
     store::MOST_PARTS,
+    walk::{Stride, Taken, Walk},
 };
 
 /// What was found of a job.
@@ -106,43 +107,49 @@ impl Inner {
             None => self.shared.all_queues("list").await?,
         };
         queues.sort();
-        let (mut from, mut skip) = (0, 0);
+        let mut walk = Walk::default();
         if let Some(cursor) = cursor {
-            let (walk, passed, name) = read_cursor(&cursor)?;
-            (from, skip) = (walk, passed);
+            let name;
+            (walk, name) = read_cursor(&cursor)?;
             queues.retain(|queue| queue.as_str() >= name.as_str());
             if queues.first().is_some_and(|queue| queue.as_str() != name) {
-                (from, skip) = (0, 0);
+                walk = Walk::default();
             }
         }
         let mut page = Page { items: Vec::new(), next: None };
         let mut parts = 0;
         for queue in queues {
+            let here = |walk: &Walk| Some(Cursor(format!("{}@{queue}", walk.text()).into()));
+            let mut stride = Stride::new(limit - page.items.len(), false);
             loop {
-                if parts == MOST_PARTS {
-                    page.next = Some(Cursor(format!("{from}.{skip}@{queue}").into()));
+                if parts == MOST_PARTS || page.items.len() == limit {
+                    page.next = here(&walk);
                     return Ok(page);
                 }
                 parts += 1;
-                let (found, next) = self.listed(&queue, query, from).await?;
-                for (index, record) in found.into_iter().enumerate().skip(std::mem::take(&mut skip)) {
-                    if page.items.len() == limit {
-                        page.next = Some(Cursor(format!("{from}.{index}@{queue}").into()));
+                let (found, next) = self.listed(&queue, query, walk.at, stride.rows()).await?;
+                match walk.take(found, next, &mut page.items, limit, &mut stride) {
+                    Taken::All | Taken::Nothing => {}
+                    Taken::Some => {
+                        page.next = here(&walk);
                         return Ok(page);
                     }
-                    page.items.push(record);
-                }
-                from = next;
-                if from == 0 {
-                    break;
+                    Taken::Last => break,
                 }
             }
+            walk = Walk::default();
         }
         Ok(page)
     }
 
     /// What matches in one part of a walk, and where the walk goes on. States are told by the rows: only what is in one of them is read.
-    async fn listed(&self, queue: &QueueName, query: &JobQuery, from: u64) -> Result<(Vec<JobRecord>, u64)> {
+    async fn listed(
+        &self,
+        queue: &QueueName,
+        query: &JobQuery,
+        from: u64,
+        rows: usize,
+    ) -> Result<(Vec<JobRecord>, u64)> {
         // A job that waits may have become due since its row was written.
         let wanted = |row: &Row| {
             let states = &query.states;
@@ -150,7 +157,7 @@ impl Inner {
                 || states.contains(&row.state)
                 || (states.contains(&JobState::Pending) && row.state.is_waiting())
         };
-        let (ids, next) = self.walk(queue, from, "list", |id, row| wanted(&row).then_some(id)).await?;
+        let (ids, next) = self.walk(queue, from, rows, "list", |id, row| wanted(&row).then_some(id)).await?;
         let mut found = Vec::new();
         for part in ids.chunks(BATCH) {
             let records = self.records(queue, part, "list").await?.into_iter().flatten();
@@ -231,10 +238,7 @@ fn cancelled(letter: Value, queue: &QueueName) -> Result<CancelOutcome> {
     }
 }
 
-fn read_cursor(cursor: &Cursor) -> Result<(u64, usize, String)> {
-    let parts = cursor.0.split_once('@').and_then(|(place, name)| {
-        let (walk, passed) = place.split_once('.')?;
-        Some((walk.parse().ok()?, passed.parse().ok()?, name.to_owned()))
-    });
+fn read_cursor(cursor: &Cursor) -> Result<(Walk, String)> {
+    let parts = cursor.0.split_once('@').and_then(|(place, name)| Some((Walk::read(place)?, name.to_owned())));
     parts.ok_or_else(|| Error::new(ErrorCode::Validation, "this cursor is of another listing").at("list").by(SCHEME))
 }

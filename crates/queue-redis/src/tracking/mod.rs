@@ -63,6 +63,9 @@ impl RedisTracking {
     }
 }
 
+/// Rows of one part of a walk, where it does not matter how many come.
+const ROWS: usize = 500;
+
 impl Inner {
     fn base(&self, queue: &QueueName) -> String {
         self.shared.layout.base(queue)
@@ -94,16 +97,16 @@ impl Inner {
         items(answer).map_err(|what| fault::broken(what, operation).on(queue))
     }
 
-    /// Walks over all rows of a queue, a part at a time: what `pick` takes of them, and where the walk goes on, 0 at its end.
+    /// Walks over all rows of a queue, a part of so many at a time: what `pick` takes of them, and where the walk goes on, 0 at its end.
     async fn walk<T>(
         &self,
         queue: &QueueName,
         from: u64,
+        rows: usize,
         operation: &'static str,
         mut pick: impl FnMut(JobId, wire::Row) -> Option<T>,
     ) -> Result<(Vec<T>, u64)> {
-        const PART: usize = 500;
-        let scan = redis::cmd("HSCAN").arg(format!("{}s", self.base(queue))).arg(from).arg("COUNT").arg(PART).take();
+        let scan = redis::cmd("HSCAN").arg(format!("{}s", self.base(queue))).arg(from).arg("COUNT").arg(rows).take();
         let answer = self.shared.link.ask(&scan).await.map_err(|error| fault::of(&error, operation).on(queue))?;
         let broken = |what| fault::broken(what, operation).on(queue);
         let mut answer = items(answer).map_err(broken)?.into_iter();

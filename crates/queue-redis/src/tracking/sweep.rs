@@ -14,7 +14,7 @@ use queue_core::{
 };
 use redis::Value;
 
-use super::{Inner, scripts, wire};
+use super::{Inner, ROWS, scripts, wire};
 use crate::{link, provider::BATCH, record::millis, store::MOST_PARTS};
 
 /// Where walks over long queues go on.
@@ -113,7 +113,7 @@ impl Inner {
                     break;
                 }
                 let pick = |id: JobId, row: wire::Row| row.is_silent(since).then_some(id);
-                let (ids, next) = self.walk(&queue, from, "silent", pick).await?;
+                let (ids, next) = self.walk(&queue, from, ROWS, "silent", pick).await?;
                 for part in ids.chunks(BATCH) {
                     // Never more than were asked for: what is staged is handed out.
                     let part = &part[..part.len().min(limit - found.len())];

@@ -89,6 +89,12 @@ impl Shared {
         self.link.ask(redis::cmd("ZADD").arg(marker).arg(0).arg("0")).await.map(drop)
     }
 
+    /// Sets what interrupts a wait of this process. It goes by itself should the process die before it has taken it.
+    async fn interrupt(&self, stir: &str) -> RedisResult<()> {
+        let expire = redis::cmd("EXPIRE").arg(stir).arg(LONGEST.as_secs()).take();
+        tokio::try_join!(self.mark(stir), self.link.ask(&expire)).map(drop)
+    }
+
     /// Sets the markers that were taken for somebody who has gone.
     async fn pay(&self, waits_for: &str) -> RedisResult<()> {
         loop {
@@ -229,9 +235,8 @@ impl Shared {
             }
             if !is_stirred && self.is_to_be_stirred(waits_for, markers, claim) {
                 is_stirred = true;
-                // It goes by itself should this process die before it has taken it.
-                let expire = redis::cmd("EXPIRE").arg(stir).arg(LONGEST.as_secs()).take();
-                tokio::try_join!(self.mark(stir), self.link.ask(&expire))?;
+                // Boxed, as this happens seldom.
+                Box::pin(self.interrupt(stir)).await?;
             }
             tokio::select! {
                 biased;
