@@ -291,3 +291,29 @@ async fn an_id_that_stands_in_line_twice_is_claimed_once() {
     let mut rig = rig;
     rig.claimed().await;
 }
+
+#[tokio::test]
+async fn a_row_of_a_newer_version_stays_for_who_can_read_it() {
+    let Some(mut rig) = Rig::new(Tracking::Full, LONG).await else { return };
+    let jobs = rig.claimed().await;
+    let row: Vec<(Vec<u8>, Vec<u8>)> =
+        redis::cmd("HGETALL").arg("queue:{q}:q").query_async(&mut rig.redis).await.unwrap();
+    let (key, row) = &row[0];
+    for other in [&[&[2], &row[1..]].concat()[..], &row[..row.len() - 1], b"\x01", b""] {
+        rig.put(key, other).await;
+        let refused = rig.settle(&jobs, done()).await;
+        assert!(refused.iter().all(|outcome| matches!(outcome, SettleOutcome::LeaseLost)), "{refused:?}");
+        assert!(rig.fetch().await.is_empty(), "none is claimed twice");
+        assert_eq!(rig.rows().await[0], 1);
+    }
+    rig.put(key, row).await;
+    assert!(all_settled(&rig.settle(&jobs, done()).await));
+    assert_eq!(rig.rows().await, [0, MANY as u64, 0]);
+}
+
+impl Rig {
+    async fn put(&mut self, key: &[u8], row: &[u8]) {
+        let put = redis::cmd("HSET").arg("queue:{q}:q").arg(key).arg(row).take();
+        let _: u64 = put.query_async(&mut self.redis).await.unwrap();
+    }
+}
