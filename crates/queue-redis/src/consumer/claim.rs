@@ -41,8 +41,9 @@ impl RedisConsumer {
             self.plenty.store(full, Ordering::Relaxed);
             return Ok(claimed);
         }
-        let calls = room.div_ceil(BATCH).min(CLAIMS);
-        let parts = (0..calls).map(|call| self.claim_once(known, BATCH.min(room - call * BATCH), Duration::ZERO));
+        // Full ones: to claim a few costs as many commands, and the rest of the room is for the next.
+        let calls = (room / BATCH).min(CLAIMS);
+        let parts = (0..calls).map(|_| self.claim_once(known, BATCH, Duration::ZERO));
         // They are answered in the order in which they were sent.
         let parts = futures_util::future::join_all(parts).await;
         let (mut jobs, mut failed) = (Vec::new(), None);
@@ -53,7 +54,7 @@ impl RedisConsumer {
                 Err(error) => failed = Some(error),
             }
         }
-        self.plenty.store(jobs.len() == room.min(calls * BATCH), Ordering::Relaxed);
+        self.plenty.store(jobs.len() == calls * BATCH, Ordering::Relaxed);
         match failed {
             // What was claimed is claimed, whatever became of the rest.
             _ if !jobs.is_empty() => Ok(Claimed::Jobs(jobs)),

@@ -451,14 +451,16 @@ local function unfold_one(key, row)
     call('ZADD', B .. 't', now + UNREADABLE, 'claim:' .. key)
     return
   end
-  local states, leases = {}, {}
+  -- As `STATUS` has it, of what differs only the epoch, which is the rank as well.
+  local head = pack('<BBBI4I4', RUNNING, 0, c.priority, 1, 0)
+  local tail = pack('<I6I6I6I8I8Bc0', c.at, c.at, c.ends, 0, 0, #c.worker, c.worker)
+  local states, leases, ends = {}, {}, string.format('%.0f', c.ends)
   for n, held in ipairs(c.held) do
     if held == 1 then
       local id, epoch = c.ids:sub(16 * n - 15, 16 * n), key + n
       states[#states + 1] = id
-      states[#states + 1] = write_status({ state = RUNNING, flags = 0, priority = c.priority, attempt = 1, started = 0, epoch = epoch,
-        rank = epoch, changed = c.at, started_at = c.at, turn = c.ends, settled = 0, print = string.rep('\0', 8), worker = c.worker })
-      leases[#leases + 1] = c.ends
+      states[#states + 1] = head .. pack('<I8I6', epoch, epoch) .. tail
+      leases[#leases + 1] = ends
       leases[#leases + 1] = id
     end
   end

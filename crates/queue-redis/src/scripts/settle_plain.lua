@@ -21,19 +21,23 @@ if ARGV[2] == '' then
     -- Claimed together, and nobody has looked at them since: as `unfold` would read it.
     local row = key ~= '' and call('HGET', base .. 'q', key)
     local states, places, held, many, who, first, middle
-    if row and byte(row) == 1 then
-      who = sub(row, 15, 15 + byte(row, 15))
+    if row then
+      who = sub(row, 15, 15 + (byte(row, 15) or 0))
       first = 15 + #who
-      many = byte(row, first)
+      many = byte(row, first) or 0
+      -- A newer version may have written it, or a hand.
+      if byte(row) ~= 1 or #row ~= first + 17 * many then row = nil end
+    end
+    if row then
       places, held = { byte(ARGV[g + 1], 1, count) }, { byte(row, first + 1, first + many) }
       first = first + many
       middle = char(byte(row, 2), 1, 0, 0, 0, 0, 0, 0, 0)
     else
-      row, apart = nil, true
+      apart = true
       states = call('HMGET', base .. 's', unpack(ids, before + 1, before + count))
     end
     for n = 1, count do
-      local id, state, flags, epoch = ids[before + n], nil, 0, nil
+      local id, state, flags = ids[before + n], nil, 0
       if row then
         local place = places[n]
         if held[place] ~= 1 or sub(row, first + 16 * place - 15, first + 16 * place) ~= id then
