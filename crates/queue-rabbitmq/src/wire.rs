@@ -424,10 +424,7 @@ mod tests {
         assert_eq!((*properties.priority(), *properties.delivery_mode()), (Some(5), Some(2)));
         assert_eq!((*properties.timestamp(), properties.expiration()), (Some(1_700_000_000), &None));
         let names: Vec<_> = properties.headers().as_ref().unwrap().inner().keys().map(ShortString::as_str).collect();
-        assert_eq!(
-            names,
-            ["queue-attempt", "queue-created-ms", "queue-headers", "queue-version", "traceparent"]
-        );
+        assert_eq!(names, ["queue-attempt", "queue-created-ms", "queue-headers", "queue-version", "traceparent"]);
     }
 
     #[test]

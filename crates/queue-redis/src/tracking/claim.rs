@@ -155,12 +155,7 @@ fn verdict(
 }
 
 /// The rest of a packed claim.
-fn run(
-    claim: &mut Reader,
-    id: queue_core::JobId,
-    epoch: u64,
-    lease: Duration,
-) -> Result<Verdict, fault::Broken> {
+fn run(claim: &mut Reader, id: queue_core::JobId, epoch: u64, lease: Duration) -> Result<Verdict, fault::Broken> {
     let fence = Fence { id, epoch, generation: claim.u32()? };
     let lease = Lease { remaining: Some(lease), cancel: None };
     let (attempt, started_before) = (claim.u32()?, claim.u32()?);

@@ -46,8 +46,7 @@ impl Inner {
         let mut outcomes = Answers::new(batch.len());
         let mut elsewhere = Vec::new();
         for part in by_queue(queues.iter().map(Option::as_ref)) {
-            let arguments =
-                completions(&part, batch, lease).unwrap_or_else(|| settle_arguments(&part, batch, lease));
+            let arguments = completions(&part, batch, lease).unwrap_or_else(|| settle_arguments(&part, batch, lease));
             let answers = self.promise(&scripts::SETTLE, &part.queue, &arguments, "settle").await;
             match answers {
                 Ok(all) if all == [Value::Int(i64::try_from(part.items.len()).unwrap_or(0))] => {
