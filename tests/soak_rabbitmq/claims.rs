@@ -28,7 +28,7 @@ const DEADLINE: Duration = Duration::from_secs(1);
 /// What a busy machine adds to a deadline.
 const SLACK: Duration = Duration::from_secs(3);
 const BATCH: usize = 5;
-const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(30);
 /// A queue from which nothing came for so long is empty.
 const EMPTY: Duration = Duration::from_secs(3);
 const DRAIN: Duration = Duration::from_secs(120);
@@ -88,7 +88,7 @@ impl Claims {
     }
 
     /// Ends publishing, empties the queue, and tells which claims were false.
-    pub(crate) async fn check(self) -> io::Result<Vec<String>> {
+    pub(crate) async fn check(self, silence: Option<Duration>) -> io::Result<Vec<String>> {
         self.over.store(true, Ordering::Relaxed);
         let mut ledger = self.publishing.await.map_err(away)?;
         let handed_on = self.handing_on.await.map_err(away)?;
@@ -98,6 +98,9 @@ impl Claims {
         }
         self.provider.close().await.map_err(away)?;
         let mut complaints = std::mem::take(&mut ledger.complaints);
+        if silence.is_some_and(|limit| ledger.silence > limit) {
+            complaints.push(format!("no bare publish was accepted for {:?}", ledger.silence));
+        }
         let mut complain = |what: &str, jobs: Vec<&JobId>| {
             if let Some(first) = jobs.first() {
                 complaints.push(format!("{} {what}, such as {first}", jobs.len()));

@@ -87,6 +87,7 @@ impl Publisher {
             landed: Vec::new(),
             returned: HashMap::new(),
             reopen_at: None,
+            refused: false,
             heard: Instant::now(),
         };
         Self { calls: Mutex::new(Some(calls)), closing, pump: Mutex::new(Some(tokio::spawn(pump.run()))) }
@@ -286,6 +287,8 @@ struct Pump {
     /// Messages that came back, and whose own confirm has not been seen.
     returned: HashMap<Address, usize>,
     reopen_at: Option<Instant>,
+    /// The broker refused something on the present channel: it gets another once all that is under way has ended.
+    refused: bool,
     /// When a confirm came last, or the first message after a pause was written.
     heard: Instant,
 }
@@ -364,6 +367,9 @@ impl Pump {
 
     /// Hands over what the window and the broker allow.
     async fn load(&mut self) {
+        if self.refused && !self.renew() {
+            return;
+        }
         while self.flying.len() < WINDOW && (self.flying.is_empty() || self.flying_bytes < WINDOW_BYTES) {
             let Some(call) = self.loading.front_mut() else {
                 // What has come in meanwhile, without going round.
@@ -408,6 +414,20 @@ impl Pump {
                 }
             }
         }
+    }
+
+    /// A queue that lost its leader before the channel's first message to it refuses all that this channel brings, until the lost
+    /// node is back: to RabbitMQ 3.10 the leader is whoever it was then. Another channel asks anew. False while something is under
+    /// way, for what is returned is told apart on one channel only.
+    fn renew(&mut self) -> bool {
+        if !self.flying.is_empty() {
+            return false;
+        }
+        self.refused = false;
+        self.channel = None;
+        // A broker that refuses for another reason is not asked all the time.
+        self.reopen_at = Some(Instant::now() + REOPEN);
+        true
     }
 
     /// Opens a channel on the present connection. False where there is none, or it failed: then it is tried again later.
@@ -472,7 +492,10 @@ impl Pump {
             let sent = match flight.end {
                 Ok(_) if self.has_come_back(&flight.address) => Sent::Returned,
                 Ok(Confirmed { acknowledged: true, .. }) => Sent::Confirmed,
-                Ok(_) => Sent::Unknown(refused()),
+                Ok(_) => {
+                    self.refused = true;
+                    Sent::Unknown(refused())
+                }
                 Err(failed) => match *failed {
                     (error, false) => Sent::NotWritten(fault::of(&error, "publish")),
                     (error, true) => ended(&error, &flight.address),
@@ -628,6 +651,7 @@ mod tests {
             flying_bytes: 7,
             returned: HashMap::new(),
             reopen_at: None,
+            refused: false,
             heard: Instant::now(),
         };
         let seat = seat(&ledger, 0);
