@@ -89,7 +89,7 @@ async fn a_key_of_another_type_is_its_queues_trouble_alone() {
     let lanes = (1..=15).map(|n| format!("r{n}"));
     let names =
         ["spec", "n", "j", "s", "i", "h", "t", "x", "u", "w", "d", "c", "a", "b", "y", "z", "l", "k", "k:k", "m"];
-    let names = names.map(str::to_owned).into_iter().chain(["v", "e", "ix", "f"].map(str::to_owned)).chain(lanes);
+    let names = names.map(str::to_owned).into_iter().chain(["v", "e", "ix", "f", "q"].map(str::to_owned)).chain(lanes);
     for name in names {
         rig.say("FLUSHALL");
         let provider = rig.connect().await;
