@@ -56,7 +56,7 @@ impl Topology {
         let queue = &spec.name;
         let declared = async {
             self.declare_dead(connection, layout, queue).await?;
-            let lane = connection.channel(DECLARE).await?;
+            let lane = connection.channel(DECLARE).await?.patient();
             for band in [0, 2, 3, 1] {
                 let name = layout.ready(queue, band);
                 let arguments = ready_arguments(layout, options, spec);
@@ -72,7 +72,7 @@ impl Topology {
 
     /// Dead letters stay until somebody takes them, however often somebody looks: see [`ENDLESS`].
     pub(crate) async fn declare_dead(&self, connection: &Connection, layout: &Layout, queue: &QueueName) -> Result<()> {
-        let lane = connection.channel(DECLARE).await?;
+        let lane = connection.channel(DECLARE).await?.patient();
         let mut arguments = quorum();
         arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(ENDLESS));
         lane.answer(DECLARE, declare_queue(&lane, layout.dead(queue), arguments)).await?;
@@ -87,7 +87,7 @@ impl Topology {
         if standing >= wanted {
             return Ok(());
         }
-        let lane = connection.channel(DECLARE).await?;
+        let lane = connection.channel(DECLARE).await?.patient();
         if standing == 0 {
             lane.answer(DECLARE, declare_foot(&lane, layout)).await?;
         }
@@ -101,7 +101,7 @@ impl Topology {
 
     /// Removes a queue with everything in it. What waits on the ladder for it ends among the orphans.
     pub(crate) async fn drop_queue(&self, connection: &Connection, layout: &Layout, queue: &QueueName) -> Result<()> {
-        let lane = connection.channel(DROP).await?;
+        let lane = connection.channel(DROP).await?.patient();
         let delete = async |name: ShortString| {
             let deleted = lane.queue_delete(name, QueueDeleteOptions::default());
             lane.answer(DROP, deleted).await.map_err(|error| error.on(queue))

@@ -147,6 +147,7 @@ impl Harness for Rabbit {
         options.prefix = self.prefix.clone();
         // Many cases at once may keep a small machine busy for longer than a heartbeat.
         options.heartbeat = Duration::from_secs(60);
+        (options.connect_timeout, options.answer_timeout) = (Duration::from_secs(30), Duration::from_secs(30));
         let is_first = self.connections.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
         if self.own.is_some() && !is_first {
             // The first one declares the queue, the others work on it.

@@ -144,6 +144,7 @@ impl Pairing {
         options.prefix = self.prefix.clone();
         // Many cases at once may keep a small machine busy for longer than a heartbeat.
         options.heartbeat = Duration::from_secs(60);
+        (options.connect_timeout, options.answer_timeout) = (Duration::from_secs(30), Duration::from_secs(30));
         RabbitProvider::connect(options, &self.env).await
     }
 }

@@ -64,6 +64,12 @@ impl Lane {
         Self { channel, bounds }
     }
 
+    /// For what the broker may take long over: to make or remove a queue on several nodes.
+    pub(crate) fn patient(mut self) -> Self {
+        self.bounds.limit *= 3;
+        self
+    }
+
     pub(crate) fn bounds(&self) -> &Bounds {
         &self.bounds
     }
