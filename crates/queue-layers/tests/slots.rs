@@ -268,3 +268,55 @@ async fn who_dies_again_of_a_redrive_is_not_redriven_by_it_again() {
     assert_eq!((report.matched, report.redriven), (JOBS as u64, JOBS as u64));
     burying.await.unwrap();
 }
+
+/// A worker that is torn down in the middle of a settlement, or of its repetition, leaves no copy in the transport's hands.
+#[tokio::test(start_paused = true)]
+async fn a_settlement_that_is_dropped_half_way_holds_no_place() {
+    for shape in shapes() {
+        let bed = Bed::new(shape);
+        let process = bed.process();
+        for name in ["dropped", "behind it"] {
+            process.accepted(&bed.job(name)).await;
+        }
+        let consumer = process.consumer_of(1).await;
+        let delivery = process.take(&consumer).await;
+        for is_first in [true, false] {
+            process.fuse.hold_at("transport.settle");
+            let half = async {
+                match is_first {
+                    true => drop(settle(&consumer, &delivery, complete()).await),
+                    false => drop(process.tracked.maintain(true).await),
+                }
+            };
+            assert!(tokio::time::timeout(secs(1), half).await.is_err(), "it was to be under way yet");
+            process.fuse.release();
+        }
+        process.maintain_for(secs(5)).await;
+        let next = process.take(&consumer).await;
+        assert_eq!(next.envelope.payload, "behind it");
+        assert!(settle(&consumer, &next, complete()).await.is_settled());
+        assert_eq!(bed.copies().await, 0);
+    }
+}
+
+/// The store has settled, and the copy of the next attempt is on its way.
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_is_dropped_half_way_holds_no_place_and_is_kept() {
+    for shape in shapes() {
+        let bed = Bed::new(shape);
+        let process = bed.process();
+        process.accepted(&bed.job("job")).await;
+        let consumer = process.consumer_of(1).await;
+        let delivery = process.take(&consumer).await;
+        process.fuse.hold_at("transport.publish");
+        let retry = Disposition::Retry { after: secs(0), error: JobError::custom("TEMP", "again") };
+        assert!(
+            tokio::time::timeout(secs(1), settle(&consumer, &delivery, retry)).await.is_err(),
+            "it was to be under way"
+        );
+        process.fuse.release();
+        let runs = process.work_on(&consumer, secs(100)).await;
+        assert_eq!(runs.get("job"), Some(&vec![2]), "{runs:?}");
+        assert_eq!(bed.copies().await, 0);
+    }
+}

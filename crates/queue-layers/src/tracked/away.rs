@@ -30,13 +30,45 @@ pub(super) struct Backlog {
     settlements: AtomicUsize,
 }
 
+/// A transport settlement that was not carried out, and the tries that are left.
+pub(super) type Chore = (Settlement, u32);
+
+/// What is to be asked of the transport. Whatever is in here when this goes is owed yet: also where whoever asks goes away half-way,
+/// for a copy that nobody ends holds a place until the session does.
+pub(super) struct Asked<'a> {
+    desk: &'a Arc<Desk>,
+    chores: Vec<Chore>,
+}
+
+impl<'a> Asked<'a> {
+    pub(super) fn new(desk: &'a Arc<Desk>, batch: Vec<Settlement>) -> Self {
+        Self { desk, chores: batch.into_iter().map(|settlement| (settlement, TRIES)).collect() }
+    }
+
+    /// Settles at the transport. What it does not do is kept, to be asked of it again.
+    pub(super) async fn ask(mut self) {
+        if self.chores.is_empty() {
+            return;
+        }
+        let batch: Vec<Settlement> = self.chores.iter().map(|(chore, _)| chore.clone()).collect();
+        let outcomes = self.desk.transport.settle(&batch).await;
+        let undone = |(chore, outcome): (Chore, _)| super::desk::is_undone(&outcome).then_some(chore);
+        self.chores = std::mem::take(&mut self.chores).into_iter().zip(outcomes).filter_map(undone).collect();
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.desk.keep_chores(std::mem::take(&mut self.chores));
+    }
+}
+
 /// What one consumer owes.
 #[derive(Debug, Default)]
 pub(super) struct Owed {
     /// Settlements that the store has not answered.
     pub(super) settlements: BTreeMap<Key, Pending>,
-    /// Transport settlements that were not carried out, each with the tries that are left.
-    pub(super) chores: Vec<(Settlement, u32)>,
+    pub(super) chores: Vec<Chore>,
     extended: Duration,
 }
 
@@ -126,23 +158,16 @@ impl Desk {
         }
     }
 
-    pub(super) fn keep_chores(self: &Arc<Self>, chores: impl IntoIterator<Item = Settlement>) {
-        if !self.core.keeps(Rule::AcknowledgementsAreRepeated) {
+    fn keep_chores(self: &Arc<Self>, chores: Vec<Chore>) {
+        if chores.is_empty() || !self.core.keeps(Rule::AcknowledgementsAreRepeated) {
             return;
         }
-        let mut any = false;
         {
             let mut owed = self.owed();
-            for chore in chores {
-                if owed.chores.len() < MAX_CHORES {
-                    owed.chores.push((chore, TRIES));
-                    any = true;
-                }
-            }
+            let room = MAX_CHORES.saturating_sub(owed.chores.len());
+            owed.chores.extend(chores.into_iter().take(room));
         }
-        if any {
-            self.core.backlog.keep(self);
-        }
+        self.core.backlog.keep(self);
     }
 
     /// The transport must not give to others what is only waiting for the store.
@@ -186,16 +211,7 @@ impl Desk {
 
     pub(super) async fn repeat_chores(self: &Arc<Self>) {
         let chores = std::mem::take(&mut self.owed().chores);
-        if chores.is_empty() {
-            return;
-        }
-        let batch: Vec<Settlement> = chores.iter().map(|(chore, _)| chore.clone()).collect();
-        let outcomes = self.transport.settle(&batch).await;
-        let again = chores.into_iter().zip(outcomes).filter_map(|((chore, left), outcome)| {
-            let undone = super::desk::is_undone(&outcome) && left > 1;
-            undone.then(|| (chore, left - 1))
-        });
-        let again: Vec<_> = again.collect();
-        self.owed().chores.extend(again);
+        let left = chores.into_iter().filter_map(|(chore, left)| Some((chore, left.checked_sub(1)?)));
+        Asked { desk: self, chores: left.collect() }.ask().await;
     }
 }

@@ -17,7 +17,7 @@ use queue_core::{
 use tokio::sync::Notify;
 
 use super::{
-    away::{Key, Owed},
+    away::{Asked, Key, Owed},
     core::Core,
     options::EXTENSIONS_PER_LEASE,
     rule::Rule,
@@ -149,12 +149,7 @@ impl Desk {
 
     /// Settles copies at the transport. What it does not do now is asked of it again.
     pub(super) async fn settle_copies(self: &Arc<Self>, batch: Vec<Settlement>) {
-        if batch.is_empty() {
-            return;
-        }
-        let outcomes = self.transport.settle(&batch).await;
-        let undone = batch.into_iter().zip(outcomes).filter(|(_, outcome)| is_undone(outcome));
-        self.keep_chores(undone.map(|(settlement, _)| settlement));
+        Asked::new(self, batch).ask().await;
     }
 
     /// The job was lost to others: its copy goes back, for an unreleased one holds a place until the session ends, and what

@@ -9,7 +9,7 @@ use queue_core::{
 };
 
 use super::{
-    away::Key,
+    away::{Asked, Key},
     desk::{Desk, Held, acknowledge, fence_of, give_back, key_of},
     options::IN_PLACE_AT_MOST,
     publish,
@@ -141,8 +141,10 @@ impl Desk {
             outcomes.push(answer.outcome);
         }
         // 2 publish · 3 acknowledge · 4 confirm.
+        // From here on the copies are owed an end, whatever becomes of the caller; what is not published is promised.
+        let ends = Asked::new(self, ends);
         let posted = core.post(&copies).await;
-        self.settle_copies(ends).await;
+        ends.ask().await;
         core.confirm(&copies, &posted).await;
         outcomes
     }

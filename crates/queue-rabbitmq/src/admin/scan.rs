@@ -74,9 +74,10 @@ impl Scan {
             // Zero means all that are out.
             let all = BasicNackOptions { multiple: true, requeue: true };
             self.channel.answer(self.operation, self.channel.basic_nack(0, all)).await?;
-            // No answer comes to it, and who looks next is to see them.
+            // No answer comes to it, and who looks next is to see them all, also those that were not looked at now.
+            let all = self.held + self.left;
             for _ in 0..LOOKS {
-                if super::count(&self.channel, self.queue.clone(), self.operation).await? >= self.held {
+                if super::count(&self.channel, self.queue.clone(), self.operation).await? >= all {
                     break;
                 }
                 tokio::time::sleep(BETWEEN).await;

@@ -102,10 +102,11 @@ impl Consumer for RabbitConsumer {
                 station.steer();
             }
             let Some(found) = found else { return Ok(Vec::new()) };
-            settle::all_left(station, found.sent).await;
             if !found.jobs.is_empty() {
+                // At once: whoever is dropped now would have them in hand, and nobody would know.
                 return Ok(found.jobs);
             }
+            settle::all_left(station, found.sent).await;
             if let Some(error) = trouble {
                 return Err(error.on(&station.queue));
             }

@@ -23,8 +23,8 @@ pub(super) async fn steal(ctx: &Ctx, queue: &QueueName, job: Envelope) -> Outcom
     ctx.publish(queue, job).await?;
     let per_message = matches!(ctx.caps().lease, LeaseModel::PerMessage { .. });
     let connection = ctx.connect().await?;
-    let lease = if per_message { ctx.facts().lease } else { ctx.long_lease() };
-    let old = ctx.consumer_on(&connection, queue, 1, lease).await?;
+    // Where a store fences what a dead session held, that is how long.
+    let old = ctx.consumer_on(&connection, queue, 1, ctx.facts().lease).await?;
     let stale = ctx.take_one(&old).await?;
     if !per_message {
         ctx.crash(connection).await;
