@@ -649,6 +649,7 @@ mod tests {
             loading: VecDeque::new(),
             flying: FuturesUnordered::new(),
             flying_bytes: 7,
+            landed: Vec::new(),
             returned: HashMap::new(),
             reopen_at: None,
             refused: false,
