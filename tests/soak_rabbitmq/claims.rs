@@ -177,10 +177,9 @@ async fn hand_on(provider: Arc<RabbitProvider>, over: Arc<AtomicBool>) -> u64 {
             continue;
         };
         while !over.load(Ordering::Relaxed) {
-            let Ok(got) = consumer.fetch(20, PAUSE).await else {
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            };
+            // Slower than they come: some always wait to be handed on, also when nothing can be published.
+            tokio::time::sleep(PAUSE).await;
+            let Ok(got) = consumer.fetch(1, PAUSE).await else { continue };
             let next = |job: &Delivery| FollowUp { queue: second.clone(), envelope: job.envelope.clone() };
             let done: Vec<Settlement> =
                 got.iter().map(|job| Settlement { then: vec![next(job)], ..complete(job) }).collect();

@@ -120,13 +120,19 @@ impl JobScheduler {
         batch: &[Envelope],
         options: &PublishOptions,
     ) -> Vec<PublishOutcome> {
-        let provider = &self.inner.provider;
+        let (provider, clock) = (&self.inner.provider, &self.env().clock);
+        let until = clock.monotonic().saturating_add(options.deadline);
         let mut outcomes = answer_all(batch, provider.publish(queue, batch.to_vec(), options).await);
         let unknown = |outcome: &PublishOutcome| matches!(outcome, PublishOutcome::Unknown(_));
         let again: Vec<usize> = (0..outcomes.len()).filter(|index| unknown(&outcomes[*index])).collect();
-        if !again.is_empty() && provider.capabilities(Some(&self.spec(queue))).dedup_by_id.is_supported() {
+        // One deadline for both tries.
+        let options = PublishOptions { deadline: until.saturating_sub(clock.monotonic()), ..options.clone() };
+        if !again.is_empty()
+            && !options.deadline.is_zero()
+            && provider.capabilities(Some(&self.spec(queue))).dedup_by_id.is_supported()
+        {
             let batch = again.iter().map(|index| batch[*index].clone()).collect();
-            for (index, outcome) in again.into_iter().zip(provider.publish(queue, batch, options).await) {
+            for (index, outcome) in again.into_iter().zip(provider.publish(queue, batch, &options).await) {
                 // A refusal of the repetition says nothing of the first, which may have been written.
                 if matches!(outcome, PublishOutcome::Accepted { .. } | PublishOutcome::Duplicate { .. }) {
                     outcomes[index] = outcome;
