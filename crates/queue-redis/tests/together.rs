@@ -11,7 +11,8 @@ use queue_core::{
     job::{JobKind, JobRef},
     lifecycle::JobState,
     provider::{
-        Beat, BeatOutcome, Cancel, ConsumeOptions, Delivery, Disposition, PublishOptions, SettleOutcome, Settlement,
+        Beat, BeatOutcome, Cancel, ConsumeOptions, Delivery, Disposition, PublishOptions, ReleaseReason, SettleOutcome,
+        Settlement,
     },
     queue_spec::Tracking,
     stats::QueueStats,
@@ -309,6 +310,33 @@ async fn a_row_of_a_newer_version_stays_for_who_can_read_it() {
     rig.put(key, row).await;
     assert!(all_settled(&rig.settle(&jobs, done()).await));
     assert_eq!(rig.rows().await, [0, MANY as u64, 0]);
+}
+
+#[tokio::test]
+async fn a_claim_that_takes_the_longer_way_reads_no_other_claims() {
+    let Some(mut rig) = Rig::new(Tracking::Full, LONG).await else { return };
+    rig.claimed().await;
+    rig.publish(&[rig.job()]).await;
+    let one = rig.fetch().await;
+    let back = Disposition::Release { after: Duration::ZERO, reason: ReleaseReason::Shutdown };
+    assert!(all_settled(&rig.settle(&one, back).await));
+    let _: () = redis::cmd("CONFIG").arg("RESETSTAT").query_async(&mut rig.redis).await.unwrap();
+    assert_eq!(rig.fetch().await.len(), 1, "from the head of its line");
+    let calls: String = redis::cmd("INFO").arg("commandstats").query_async(&mut rig.redis).await.unwrap();
+    assert!(calls.contains("cmdstat_zrem:"), "{calls}");
+    assert!(!calls.contains("cmdstat_hgetall:"), "it would cost as much as there are others: {calls}");
+    assert_eq!(rig.rows().await[0], 1);
+}
+
+#[tokio::test]
+async fn only_claims_of_jobs_that_are_meant_are_made_rows_of() {
+    let Some(mut rig) = Rig::new(Tracking::Full, LONG).await else { return };
+    let jobs = rig.claimed().await;
+    rig.claimed_beside().await;
+    let beats: Vec<_> = jobs.iter().map(|job| Beat::extend(job.receipt, LONG)).collect();
+    let held = rig.consumer.heartbeat(&beats).await;
+    assert!(held.iter().all(|outcome| matches!(outcome, BeatOutcome::Held(_))), "{held:?}");
+    assert_eq!(rig.rows().await, [1, MANY as u64, MANY as u64 + 1]);
 }
 
 impl Rig {

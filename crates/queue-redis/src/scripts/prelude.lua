@@ -472,14 +472,24 @@ local function unfold_one(key, row)
   call('ZREM', B .. 't', 'claim:' .. key)
 end
 
--- Before a script looks at the status of jobs: these, or any. Of more than a few, all that were claimed together are unfolded.
+-- Before a script looks at the status of jobs: these, or any. Of many, those that were claimed with one of them.
 local function unfold(ids)
   if call('EXISTS', B .. 'q') == 0 then return end
-  local all = call('HGETALL', B .. 'q')
+  local all, few, meant = call('HGETALL', B .. 'q'), ids and #ids <= 8, {}
+  for i = 1, ids and #ids or 0 do meant[ids[i]] = true end
+  local function is_meant(row)
+    if not ids then return true end
+    for i = 1, few and #ids or 0 do
+      if row:find(ids[i], 1, true) then return true end
+    end
+    local c = not few and read_claim(row)
+    for n = 1, c and #c.held or 0 do
+      if meant[c.ids:sub(16 * n - 15, 16 * n)] then return true end
+    end
+    return false
+  end
   for n = 1, #all, 2 do
-    local meant = not ids or #ids > 8
-    for i = 1, meant and 0 or #ids do meant = meant or all[n + 1]:find(ids[i], 1, true) end
-    if meant then unfold_one(all[n], all[n + 1]) end
+    if is_meant(all[n + 1]) then unfold_one(all[n], all[n + 1]) end
   end
 end
 
@@ -497,10 +507,24 @@ local function unfold_due()
   end
 end
 
+-- Of these entries of `t` those of many at once. Whether there was any.
+local function unfold_of(due)
+  local any = false
+  for _, member in ipairs(due) do
+    local key = #member > 16 and member:match('^claim:(%d+)$')
+    local row = key and call('HGET', B .. 'q', key)
+    if row then unfold_one(key, row) end
+    any = any or row
+  end
+  return any
+end
+
 -- Lets time do its work, on so many jobs at most: delays, leases and parks that have ended, and times to live.
 local function advance(limit, tracked)
-  unfold_due()
-  local due = call('ZRANGEBYSCORE', B .. 't', '-inf', now, 'LIMIT', 0, limit)
+  local due
+  repeat
+    due = call('ZRANGEBYSCORE', B .. 't', '-inf', now, 'LIMIT', 0, limit)
+  until not unfold_of(due)
   if #due > 0 then
     local states, records = call('HMGET', B .. 's', unpack(due)), call('HMGET', B .. 'j', unpack(due))
     local rank = tickets(#due)
