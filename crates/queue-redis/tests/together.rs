@@ -339,6 +339,26 @@ async fn only_claims_of_jobs_that_are_meant_are_made_rows_of() {
     assert_eq!(rig.rows().await, [1, MANY as u64, MANY as u64 + 1]);
 }
 
+#[tokio::test]
+async fn a_counter_that_is_no_number_takes_no_jobs_out_of_their_lines() {
+    for name in ["p", "r", "s", "t", "sleeping", "tick", "ticket", "watched", "submitted", "completed", "c", "fbytes"] {
+        for tracking in [Tracking::Full, Tracking::Off] {
+            let Some(mut rig) = Rig::new(tracking, LONG).await else { return };
+            let jobs: Vec<_> = (0..MANY).map(|_| rig.job()).collect();
+            let set = redis::cmd("HSET").arg("queue:{q}:n").arg(name).arg("x").take();
+            let _: u64 = set.query_async(&mut rig.redis).await.unwrap();
+            rig.publish(&jobs).await;
+            let _: u64 = set.query_async(&mut rig.redis).await.unwrap();
+            let claimed = rig.consumer.fetch(100, Duration::ZERO).await;
+            let claimed = claimed.unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(claimed.len(), MANY, "{name}");
+            let _: u64 = set.query_async(&mut rig.redis).await.unwrap();
+            let outcomes = rig.settle(&claimed, done()).await;
+            assert!(all_settled(&outcomes), "{name}: {outcomes:?}");
+        }
+    }
+}
+
 impl Rig {
     async fn put(&mut self, key: &[u8], row: &[u8]) {
         let put = redis::cmd("HSET").arg("queue:{q}:q").arg(key).arg(row).take();
