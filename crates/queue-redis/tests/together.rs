@@ -8,7 +8,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use queue_core::{
     Consumer, Env, Envelope, ErrorCode, JobError, JobId, QueueName, QueueProvider, QueueSpec,
-    job::{JobKind, JobRef},
+    job::{JobKind, JobRef, Unique, UniqueKey},
     lifecycle::JobState,
     provider::{
         Beat, BeatOutcome, Cancel, ConsumeOptions, Delivery, Disposition, PublishOptions, ReleaseReason, SettleOutcome,
@@ -337,6 +337,55 @@ async fn only_claims_of_jobs_that_are_meant_are_made_rows_of() {
     let held = rig.consumer.heartbeat(&beats).await;
     assert!(held.iter().all(|outcome| matches!(outcome, BeatOutcome::Held(_))), "{held:?}");
     assert_eq!(rig.rows().await, [1, MANY as u64, MANY as u64 + 1]);
+}
+
+#[tokio::test]
+async fn who_is_at_the_head_and_in_a_long_line_is_claimed_once() {
+    let Some(mut rig) = Rig::new(Tracking::Off, LONG).await else { return };
+    // The first has a rank, and the others have none.
+    let unique = Unique { key: UniqueKey::new("key").unwrap(), window: None };
+    rig.publish(&[rig.job().edit(|parts| parts.unique = Some(Box::new(unique)))]).await;
+    let jobs: Vec<_> = (0..10_500).map(|_| rig.job()).collect();
+    rig.publish(&jobs).await;
+    let mut lost = 0_u64;
+    for line in (1..=15).map(|priority| format!("queue:{{q}}:r{priority}")) {
+        let lose = redis::cmd("LREM").arg(line).arg(0).arg(&jobs[10_000].id.as_bytes()[..]).take();
+        lost += lose.query_async::<u64>(&mut rig.redis).await.unwrap();
+    }
+    assert_eq!(lost, 1);
+    let count = redis::cmd("ZCARD").arg("queue:{q}:h").take();
+    let mut heads = 0_u64;
+    for _ in 0..20 {
+        rig.provider.maintain(true).await.unwrap();
+        let now = count.query_async(&mut rig.redis).await.unwrap();
+        if now > 0 && now == heads {
+            break;
+        }
+        heads = now;
+    }
+    assert!((1..2_000).contains(&heads), "{heads}");
+
+    let (mut left, mut again) = (heads, Vec::new());
+    while left > 0 {
+        let taken = rig.consumer.fetch(left.min(100) as usize, Duration::ZERO).await.unwrap();
+        assert!(!taken.is_empty());
+        assert!(all_settled(&rig.settle(&taken, done()).await));
+        again.extend(taken);
+        left = count.query_async(&mut rig.redis).await.unwrap();
+    }
+    let again = again.iter().rfind(|one| one.receipt.id != jobs[10_000].id).unwrap();
+    rig.publish(&[again.envelope.clone()]).await;
+    let mut met = 0;
+    loop {
+        let (same, others): (Vec<_>, _) =
+            rig.fetch().await.into_iter().partition(|one| one.receipt.id == again.receipt.id);
+        if same.is_empty() && others.is_empty() {
+            break;
+        }
+        met += same.len();
+        assert!(all_settled(&rig.settle(&others, done()).await));
+    }
+    assert_eq!(met, 1, "times");
 }
 
 #[tokio::test]
