@@ -178,10 +178,9 @@ async fn whoever_is_looked_at_has_its_own_and_is_settled_all_the_same() {
         assert!(all_settled(&rig.settle(&jobs[20..], done()).await));
         let Lookup::Found(record) = rig.look_up(jobs[0].receipt.id).await else { panic!("it runs") };
         assert_eq!((record.state, record.worker.as_deref()), (JobState::Running, Some("worker")));
+        assert_eq!(rig.cancel(jobs[1].receipt.id).await, CancelOutcome::Requested);
         let kept = if tracking == Tracking::Full { 20 } else { 0 };
         assert_eq!(rig.rows().await, [0, 20 + kept, 20], "each has a status and a lease");
-
-        assert_eq!(rig.cancel(jobs[1].receipt.id).await, CancelOutcome::Requested);
         let beats: Vec<_> = jobs[..20].iter().map(|job| Beat::extend(job.receipt, LONG)).collect();
         let held = rig.consumer.heartbeat(&beats).await;
         let asked = held.iter().map(|outcome| match outcome {
@@ -326,6 +325,28 @@ async fn a_claim_that_takes_the_longer_way_reads_no_other_claims() {
     assert!(calls.contains("cmdstat_zrem:"), "{calls}");
     assert!(!calls.contains("cmdstat_hgetall:"), "it would cost as much as there are others: {calls}");
     assert_eq!(rig.rows().await[0], 1);
+}
+
+#[tokio::test]
+async fn a_lookup_writes_nothing_and_is_answered_where_nothing_can_be_written() {
+    let Some(mut rig) = Rig::new(Tracking::Full, LONG).await else { return };
+    let jobs = rig.claimed().await;
+    let beside = rig.claimed_beside().await;
+    assert!(all_settled(&rig.settle(&jobs[7..8], done()).await));
+    let refuse = redis::cmd("CONFIG").arg("SET").arg("min-replicas-to-write").arg(1).take();
+    let _: () = refuse.query_async(&mut rig.redis).await.unwrap();
+    for (job, state) in [(&jobs[6], JobState::Running), (&jobs[7], JobState::Completed)] {
+        let Lookup::Found(record) = rig.look_up(job.receipt.id).await else { panic!("it is there") };
+        assert_eq!(record.state, state);
+    }
+    let all: Vec<_> = jobs.iter().chain(&beside).map(|job| JobRef::new(queue(), job.receipt.id)).collect();
+    let found = rig.provider.job_store().unwrap().get(&all).await;
+    let running = found.iter().filter(|one| match one {
+        Ok(Lookup::Found(record)) => record.state == JobState::Running && record.worker.as_deref() == Some("worker"),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(running.count(), 2 * MANY - 1);
+    assert_eq!(rig.rows().await, [2, 1, 2]);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@
 -- i  HASH  id .. letter -> what few jobs have: r result, e error, h history, p progress, l logs, k park key, c cancel request
 -- r1..r15  LIST of ids that are ready, by priority     h  ZSET  ids back at the head, by priority and rank
 -- t  ZSET  ids by when their state ends: delay, lease, park; `claim:` and the epoch of one of many                x  ZSET  ids by when they expire
--- q  HASH  epoch -> what was claimed together and nobody has looked at since: for these `s` says nothing, and they run
+-- q  HASH  epoch -> what was claimed together and nobody has touched since: for these `s` says nothing, and they run
 -- u  HASH  unique key -> id .. until (0: until it is finished)                    w  ZSET  unique keys by the end of their window
 -- d  ZSET  dead ids by death            c  LIST  other finished ids by end
 -- a, b  HASH  ids forgotten by retention, lately and before -> note: epoch .. print of the last settlement
@@ -444,6 +444,11 @@ local read_claim = readable(function(row)
   return c.version == 1 and c.priority >= 1 and c.priority <= 15 and #c.ids == 16 * #c.held and c
 end)
 
+-- What their statuses begin and end with, as `STATUS` has it; between stands the epoch, which is the rank as well.
+local function status_around(c)
+  return pack('<BBBI4I4', RUNNING, 0, c.priority, 1, 0), pack('<I6I6I6I8I8Bc0', c.at, c.at, c.ends, 0, 0, #c.worker, c.worker)
+end
+
 -- Gives each of these jobs the status and the lease that it would have had alone. What cannot be read is looked at again later.
 local function unfold_one(key, row)
   local c = tonumber(key) and read_claim(row)
@@ -451,9 +456,7 @@ local function unfold_one(key, row)
     call('ZADD', B .. 't', now + UNREADABLE, 'claim:' .. key)
     return
   end
-  -- As `STATUS` has it, of what differs only the epoch, which is the rank as well.
-  local head = pack('<BBBI4I4', RUNNING, 0, c.priority, 1, 0)
-  local tail = pack('<I6I6I6I8I8Bc0', c.at, c.at, c.ends, 0, 0, #c.worker, c.worker)
+  local head, tail = status_around(c)
   local states, leases, ends = {}, {}, string.format('%.0f', c.ends)
   for n, held in ipairs(c.held) do
     if held == 1 then

@@ -88,7 +88,7 @@ async fn a_key_of_another_type_is_its_queues_trouble_alone() {
     let other = QueueName::from_static("other");
     let lanes = (1..=15).map(|n| format!("r{n}"));
     let names =
-        ["spec", "n", "j", "s", "i", "h", "t", "x", "u", "w", "d", "c", "a", "b", "y", "z", "l", "k", "k:k", "m"];
+        ["spec", "n", "j", "s", "i", "h", "t", "x", "u", "w", "d", "c", "a", "b", "y", "z", "l", "k", "k:k", "m", "q"];
     let names = names.map(str::to_owned).into_iter().chain(["v", "e", "ix", "f"].map(str::to_owned)).chain(lanes);
     for name in names {
         rig.say("FLUSHALL");
