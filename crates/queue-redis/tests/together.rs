@@ -395,7 +395,7 @@ async fn who_is_at_the_head_and_in_a_long_line_is_claimed_once() {
         left = count.query_async(&mut rig.redis).await.unwrap();
     }
     let again = again.iter().rfind(|one| one.receipt.id != jobs[10_000].id).unwrap();
-    rig.publish(&[again.envelope.clone()]).await;
+    rig.publish(std::slice::from_ref(&again.envelope)).await;
     let mut met = 0;
     loop {
         let (same, others): (Vec<_>, _) =

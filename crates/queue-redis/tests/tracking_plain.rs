@@ -43,7 +43,9 @@ impl Rig {
     fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let mut connection = redis::Client::open(self.server.url()).unwrap().get_connection().unwrap();
         let mut command = redis::Cmd::new();
-        words.iter().for_each(|word| drop(command.arg(*word)));
+        for word in words {
+            command.arg(*word);
+        }
         command.query(&mut connection).unwrap()
     }
 
@@ -153,7 +155,7 @@ async fn a_watched_queue_and_another_one_keep_the_same() {
     let now = rig.env.now();
     let job = |n: usize| {
         let mut job = Envelope::builder(JobId::fresh(&rig.env), JobKind::from_static("k"), vec![b'x'; n], now);
-        job.expires_at = (n % 3 == 0).then(|| now + LONG);
+        job.expires_at = n.is_multiple_of(3).then(|| now + LONG);
         job.seal()
     };
     let jobs: Vec<_> = (0..6).map(job).collect();
