@@ -28,8 +28,7 @@ scripts! {
     CANCEL = flags "allow-oom", "cancel.lua";
     UNPARK = flags "allow-oom", "unpark.lua";
     TICK = flags "allow-oom", "tick.lua";
-    // To look at a job may mean to unfold it.
-    LOOK = flags "allow-oom", "look.lua";
+    LOOK = "look.lua";
     LIVE = "live.lua";
     OLDEST = "oldest.lua";
     REDRIVE = "redrive.lua";

@@ -112,7 +112,8 @@ impl Spool {
         let (jobs, places): (Vec<_>, Vec<_>) =
             batch.iter().zip(&mut outcomes).filter(is_kept).map(|(job, outcome)| (wrap(queue, job), outcome)).unzip();
         if jobs.is_empty() {
-            if !is_away {
+            // What has a unique key is not kept, whether Redis is there or not.
+            if !is_away && !outcomes.iter().all(is_unanswered) {
                 self.inner.is_there(shared, queue);
             }
             return outcomes;
@@ -198,6 +199,16 @@ fn unwrap(payload: Bytes) -> Result<(QueueName, Envelope), fault::Broken> {
     let name = String::from_utf8(payload.bytes(length)?.to_vec()).map_err(|_| "not text")?;
     let queue = QueueName::new(name).map_err(|_| "not the name of a queue")?;
     Ok((queue, Envelope::decode(payload.0).map_err(|_| "a job that cannot be read")?))
+}
+
+/// Whether Redis said nothing to it.
+fn is_unanswered(outcome: &PublishOutcome) -> bool {
+    match outcome {
+        PublishOutcome::Rejected(Rejection::Unavailable(error)) | PublishOutcome::Unknown(error) => {
+            fault::is_away(error)
+        }
+        _ => false,
+    }
 }
 
 impl Inner {

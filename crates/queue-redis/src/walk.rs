@@ -24,17 +24,23 @@ impl Walk {
     pub(crate) fn read(text: &str) -> Option<Self> {
         let (at, rest) = text.split_once('.')?;
         let mut walk = Self { at: at.parse().ok()?, ..Self::default() };
-        match rest.strip_prefix('~') {
-            Some(floor) => walk.floor = Some(floor.parse().ok()?),
-            None if rest.is_empty() => {}
-            None => walk.listed = rest.split('+').map(str::parse).collect::<Result<_, _>>().ok()?,
+        let mut listed = rest;
+        if let Some(rest) = rest.strip_prefix('~') {
+            let (floor, others) = rest.split_once('+').unwrap_or((rest, ""));
+            walk.floor = Some(floor.parse().ok()?);
+            listed = others;
+        }
+        if !listed.is_empty() {
+            walk.listed = listed.split('+').map(str::parse).collect::<Result<_, _>>().ok()?;
         }
         Some(walk)
     }
 
     pub(crate) fn text(&self) -> String {
-        let listed = || self.listed.iter().map(JobId::to_string).collect::<Vec<_>>().join("+");
-        format!("{}.{}", self.at, self.floor.map_or_else(listed, |floor| format!("~{floor}")))
+        // A table that came in one part may have grown since, and then both are there.
+        let floor = self.floor.iter().map(|floor| format!("~{floor}"));
+        let ids: Vec<String> = floor.chain(self.listed.iter().map(JobId::to_string)).collect();
+        format!("{}.{}", self.at, ids.join("+"))
     }
 
     /// Adds what was found of a part, in the order of ids, to a page; the next part begins at `next`.
@@ -134,7 +140,9 @@ mod tests {
         for walk in walks {
             assert_eq!(Walk::read(&walk.text()), Some(walk));
         }
-        for bad in ["", "1", "x.", "1.~", "1.x", "1.~x", "-1."] {
+        let both = Walk { at: 0, floor: Some(id(1)), listed: vec![id(2), id(3)] };
+        assert_eq!(Walk::read(&both.text()), Some(both), "of a table that has grown since");
+        for bad in ["", "1", "x.", "1.~", "1.x", "1.~x", "-1.", "1.+", "1.~+x"] {
             assert_eq!(Walk::read(bad), None, "{bad}");
         }
     }

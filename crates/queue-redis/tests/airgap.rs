@@ -266,6 +266,24 @@ async fn a_full_spool_keeps_no_queue_from_a_redis_that_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_spool_takes_says_nothing_of_redis() {
+    let Some(server) = start() else { return };
+    let provider = connect(&server, MemoryProvider::new()).await;
+    server.kill();
+    for _ in 0..102 {
+        let batch: Vec<_> = (0..100).map(|_| job(10)).collect();
+        publish(&provider, &batch).await;
+    }
+    // By then whoever publishes looks whether Redis is there.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let unique = Unique { key: UniqueKey::new("one").unwrap(), window: None };
+    let unique = job(10).edit(|parts| parts.unique = Some(Box::new(unique)));
+    let outcomes = publish(&provider, &[unique]).await;
+    assert!(!outcomes[0].is_accepted(), "{outcomes:?}");
+    assert!(provider.spool().await.unwrap().unwrap().in_use, "it is away as before");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_handed_on_already_keeps_no_queue_away() {
     let Some(server) = start() else { return };
     let provider = connect(&server, MemoryProvider::new()).await;

@@ -8,10 +8,11 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use queue_core::{
     Consumer, Env, Envelope, ErrorCode, JobError, JobId, QueueName, QueueProvider, QueueSpec,
-    job::{JobKind, JobRef},
+    job::{JobKind, JobRef, Unique, UniqueKey},
     lifecycle::JobState,
     provider::{
-        Beat, BeatOutcome, Cancel, ConsumeOptions, Delivery, Disposition, PublishOptions, SettleOutcome, Settlement,
+        Beat, BeatOutcome, Cancel, ConsumeOptions, Delivery, Disposition, PublishOptions, ReleaseReason, SettleOutcome,
+        Settlement,
     },
     queue_spec::Tracking,
     stats::QueueStats,
@@ -177,10 +178,9 @@ async fn whoever_is_looked_at_has_its_own_and_is_settled_all_the_same() {
         assert!(all_settled(&rig.settle(&jobs[20..], done()).await));
         let Lookup::Found(record) = rig.look_up(jobs[0].receipt.id).await else { panic!("it runs") };
         assert_eq!((record.state, record.worker.as_deref()), (JobState::Running, Some("worker")));
+        assert_eq!(rig.cancel(jobs[1].receipt.id).await, CancelOutcome::Requested);
         let kept = if tracking == Tracking::Full { 20 } else { 0 };
         assert_eq!(rig.rows().await, [0, 20 + kept, 20], "each has a status and a lease");
-
-        assert_eq!(rig.cancel(jobs[1].receipt.id).await, CancelOutcome::Requested);
         let beats: Vec<_> = jobs[..20].iter().map(|job| Beat::extend(job.receipt, LONG)).collect();
         let held = rig.consumer.heartbeat(&beats).await;
         let asked = held.iter().map(|outcome| match outcome {
@@ -309,6 +309,124 @@ async fn a_row_of_a_newer_version_stays_for_who_can_read_it() {
     rig.put(key, row).await;
     assert!(all_settled(&rig.settle(&jobs, done()).await));
     assert_eq!(rig.rows().await, [0, MANY as u64, 0]);
+}
+
+#[tokio::test]
+async fn a_claim_that_takes_the_longer_way_reads_no_other_claims() {
+    let Some(mut rig) = Rig::new(Tracking::Full, LONG).await else { return };
+    rig.claimed().await;
+    rig.publish(&[rig.job()]).await;
+    let one = rig.fetch().await;
+    let back = Disposition::Release { after: Duration::ZERO, reason: ReleaseReason::Shutdown };
+    assert!(all_settled(&rig.settle(&one, back).await));
+    let _: () = redis::cmd("CONFIG").arg("RESETSTAT").query_async(&mut rig.redis).await.unwrap();
+    assert_eq!(rig.fetch().await.len(), 1, "from the head of its line");
+    let calls: String = redis::cmd("INFO").arg("commandstats").query_async(&mut rig.redis).await.unwrap();
+    assert!(calls.contains("cmdstat_zrem:"), "{calls}");
+    assert!(!calls.contains("cmdstat_hgetall:"), "it would cost as much as there are others: {calls}");
+    assert_eq!(rig.rows().await[0], 1);
+}
+
+#[tokio::test]
+async fn a_lookup_writes_nothing_and_is_answered_where_nothing_can_be_written() {
+    let Some(mut rig) = Rig::new(Tracking::Full, LONG).await else { return };
+    let jobs = rig.claimed().await;
+    let beside = rig.claimed_beside().await;
+    assert!(all_settled(&rig.settle(&jobs[7..8], done()).await));
+    let refuse = redis::cmd("CONFIG").arg("SET").arg("min-replicas-to-write").arg(1).take();
+    let _: () = refuse.query_async(&mut rig.redis).await.unwrap();
+    for (job, state) in [(&jobs[6], JobState::Running), (&jobs[7], JobState::Completed)] {
+        let Lookup::Found(record) = rig.look_up(job.receipt.id).await else { panic!("it is there") };
+        assert_eq!(record.state, state);
+    }
+    let all: Vec<_> = jobs.iter().chain(&beside).map(|job| JobRef::new(queue(), job.receipt.id)).collect();
+    let found = rig.provider.job_store().unwrap().get(&all).await;
+    let running = found.iter().filter(|one| match one {
+        Ok(Lookup::Found(record)) => record.state == JobState::Running && record.worker.as_deref() == Some("worker"),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(running.count(), 2 * MANY - 1);
+    assert_eq!(rig.rows().await, [2, 1, 2]);
+}
+
+#[tokio::test]
+async fn only_claims_of_jobs_that_are_meant_are_made_rows_of() {
+    let Some(mut rig) = Rig::new(Tracking::Full, LONG).await else { return };
+    let jobs = rig.claimed().await;
+    rig.claimed_beside().await;
+    let beats: Vec<_> = jobs.iter().map(|job| Beat::extend(job.receipt, LONG)).collect();
+    let held = rig.consumer.heartbeat(&beats).await;
+    assert!(held.iter().all(|outcome| matches!(outcome, BeatOutcome::Held(_))), "{held:?}");
+    assert_eq!(rig.rows().await, [1, MANY as u64, MANY as u64 + 1]);
+}
+
+#[tokio::test]
+async fn who_is_at_the_head_and_in_a_long_line_is_claimed_once() {
+    let Some(mut rig) = Rig::new(Tracking::Off, LONG).await else { return };
+    // The first has a rank, and the others have none.
+    let unique = Unique { key: UniqueKey::new("key").unwrap(), window: None };
+    rig.publish(&[rig.job().edit(|parts| parts.unique = Some(Box::new(unique)))]).await;
+    let jobs: Vec<_> = (0..10_500).map(|_| rig.job()).collect();
+    rig.publish(&jobs).await;
+    let mut lost = 0_u64;
+    for line in (1..=15).map(|priority| format!("queue:{{q}}:r{priority}")) {
+        let lose = redis::cmd("LREM").arg(line).arg(0).arg(&jobs[10_000].id.as_bytes()[..]).take();
+        lost += lose.query_async::<u64>(&mut rig.redis).await.unwrap();
+    }
+    assert_eq!(lost, 1);
+    let count = redis::cmd("ZCARD").arg("queue:{q}:h").take();
+    let mut heads = 0_u64;
+    for _ in 0..20 {
+        rig.provider.maintain(true).await.unwrap();
+        let now = count.query_async(&mut rig.redis).await.unwrap();
+        if now > 0 && now == heads {
+            break;
+        }
+        heads = now;
+    }
+    assert!((1..2_000).contains(&heads), "{heads}");
+
+    let (mut left, mut again) = (heads, Vec::new());
+    while left > 0 {
+        let taken = rig.consumer.fetch(left.min(100) as usize, Duration::ZERO).await.unwrap();
+        assert!(!taken.is_empty());
+        assert!(all_settled(&rig.settle(&taken, done()).await));
+        again.extend(taken);
+        left = count.query_async(&mut rig.redis).await.unwrap();
+    }
+    let again = again.iter().rfind(|one| one.receipt.id != jobs[10_000].id).unwrap();
+    rig.publish(std::slice::from_ref(&again.envelope)).await;
+    let mut met = 0;
+    loop {
+        let (same, others): (Vec<_>, _) =
+            rig.fetch().await.into_iter().partition(|one| one.receipt.id == again.receipt.id);
+        if same.is_empty() && others.is_empty() {
+            break;
+        }
+        met += same.len();
+        assert!(all_settled(&rig.settle(&others, done()).await));
+    }
+    assert_eq!(met, 1, "times");
+}
+
+#[tokio::test]
+async fn a_counter_that_is_no_number_takes_no_jobs_out_of_their_lines() {
+    for name in ["p", "r", "s", "t", "sleeping", "tick", "ticket", "watched", "submitted", "completed", "c", "fbytes"] {
+        for tracking in [Tracking::Full, Tracking::Off] {
+            let Some(mut rig) = Rig::new(tracking, LONG).await else { return };
+            let jobs: Vec<_> = (0..MANY).map(|_| rig.job()).collect();
+            let set = redis::cmd("HSET").arg("queue:{q}:n").arg(name).arg("x").take();
+            let _: u64 = set.query_async(&mut rig.redis).await.unwrap();
+            rig.publish(&jobs).await;
+            let _: u64 = set.query_async(&mut rig.redis).await.unwrap();
+            let claimed = rig.consumer.fetch(100, Duration::ZERO).await;
+            let claimed = claimed.unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(claimed.len(), MANY, "{name}");
+            let _: u64 = set.query_async(&mut rig.redis).await.unwrap();
+            let outcomes = rig.settle(&claimed, done()).await;
+            assert!(all_settled(&outcomes), "{name}: {outcomes:?}");
+        }
+    }
 }
 
 impl Rig {

@@ -30,11 +30,13 @@ do
     if tonumber(ARGV[5]) > 0 then call('HSET', base .. 'n', 'sleeping', now + ARGV[5]) end
     return { -1, 1, 0 }
   end
-  local pending, running = tonumber(n[4] or 0), tonumber(n[5] or 0)
+  -- A hand may have written anything: nothing is taken from a line before it is known that all can be reckoned with.
+  local watched, asleep, pending, running = tonumber(n[1] or 0), tonumber(n[3] or 0), tonumber(n[4] or 0), tonumber(n[5] or 0)
+  local last, tick = tonumber(n[6] or 0), tonumber(n[8] or 0)
   -- As `tickets` gives them.
-  local epoch = math.max(tonumber(n[6] or 0), now * 64)
+  local epoch = math.max(last or 0, now * 64)
   local first = call('ZRANGE', base .. 't', 0, 0, 'WITHSCORES')[2]
-  local plain = n[7] == ARGV[6] and tonumber(n[1] or 0) <= now and not (first and tonumber(first) <= now)
+  local plain = n[7] == ARGV[6] and watched and asleep and pending and running and last and tick and watched <= now and not (first and tonumber(first) <= now)
     and (call('EXISTS', base .. 'h', base .. 'x') == 0 or call('EXISTS', base .. 'h') == 0 and call('ZCOUNT', base .. 'x', '-inf', now) == 0)
   if plain then
     local r, ids = base .. 'r', nil
@@ -166,9 +168,9 @@ do
       call('HSET', base .. 'n', 'p', pending - taken, 'r', running + taken, 'ticket', epoch + taken)
       give_back(ids, beyond, lines)
       -- What it left is for somebody else.
-      if (taken == most or beyond <= #ids) and tonumber(n[3] or 0) > now then call('ZADD', base .. 'm', 0, '0') end
+      if (taken == most or beyond <= #ids) and asleep > now then call('ZADD', base .. 'm', 0, '0') end
       -- Who maintains the queue is called: it rests no more.
-      if tonumber(n[8] or 0) > now then
+      if tick > now then
         call('ZADD', base .. 'v', 0, '0')
         call('HDEL', base .. 'n', 'tick')
       end

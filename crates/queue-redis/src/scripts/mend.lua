@@ -81,6 +81,8 @@ local function is_missing(id, s)
   if s.epoch > 0 and s.rank == s.epoch then return true end
   local line = members_of(s.priority)
   if line then return not line[id] end
+  -- Its rank says nothing of its place: some that may be missing are put at the head, and none once as many stand as there are.
+  if s.rank == 0 and not some then return false end
   return s.rank < first_rank(s.priority)
 end
 
@@ -113,6 +115,8 @@ local function look(id, s, row, timed, heads)
   elseif s.state == PENDING and not has(s.flags, PARKED) and not heads then
     if is_missing(id, s) then
       to_head(id, s)
+      -- It may be in a line all the same, where that is too long to look through.
+      doubt = true
       repaired()
     end
   end

@@ -7,7 +7,7 @@
 -- i  HASH  id .. letter -> what few jobs have: r result, e error, h history, p progress, l logs, k park key, c cancel request
 -- r1..r15  LIST of ids that are ready, by priority     h  ZSET  ids back at the head, by priority and rank
 -- t  ZSET  ids by when their state ends: delay, lease, park; `claim:` and the epoch of one of many                x  ZSET  ids by when they expire
--- q  HASH  epoch -> what was claimed together and nobody has looked at since: for these `s` says nothing, and they run
+-- q  HASH  epoch -> what was claimed together and nobody has touched since: for these `s` says nothing, and they run
 -- u  HASH  unique key -> id .. until (0: until it is finished)                    w  ZSET  unique keys by the end of their window
 -- d  ZSET  dead ids by death            c  LIST  other finished ids by end
 -- a, b  HASH  ids forgotten by retention, lately and before -> note: epoch .. print of the last settlement
@@ -444,6 +444,11 @@ local read_claim = readable(function(row)
   return c.version == 1 and c.priority >= 1 and c.priority <= 15 and #c.ids == 16 * #c.held and c
 end)
 
+-- What their statuses begin and end with, as `STATUS` has it; between stands the epoch, which is the rank as well.
+local function status_around(c)
+  return pack('<BBBI4I4', RUNNING, 0, c.priority, 1, 0), pack('<I6I6I6I8I8Bc0', c.at, c.at, c.ends, 0, 0, #c.worker, c.worker)
+end
+
 -- Gives each of these jobs the status and the lease that it would have had alone. What cannot be read is looked at again later.
 local function unfold_one(key, row)
   local c = tonumber(key) and read_claim(row)
@@ -451,9 +456,7 @@ local function unfold_one(key, row)
     call('ZADD', B .. 't', now + UNREADABLE, 'claim:' .. key)
     return
   end
-  -- As `STATUS` has it, of what differs only the epoch, which is the rank as well.
-  local head = pack('<BBBI4I4', RUNNING, 0, c.priority, 1, 0)
-  local tail = pack('<I6I6I6I8I8Bc0', c.at, c.at, c.ends, 0, 0, #c.worker, c.worker)
+  local head, tail = status_around(c)
   local states, leases, ends = {}, {}, string.format('%.0f', c.ends)
   for n, held in ipairs(c.held) do
     if held == 1 then
@@ -472,14 +475,24 @@ local function unfold_one(key, row)
   call('ZREM', B .. 't', 'claim:' .. key)
 end
 
--- Before a script looks at the status of jobs: these, or any. Of more than a few, all that were claimed together are unfolded.
+-- Before a script looks at the status of jobs: these, or any. Of many, those that were claimed with one of them.
 local function unfold(ids)
   if call('EXISTS', B .. 'q') == 0 then return end
-  local all = call('HGETALL', B .. 'q')
+  local all, few, meant = call('HGETALL', B .. 'q'), ids and #ids <= 8, {}
+  for i = 1, ids and #ids or 0 do meant[ids[i]] = true end
+  local function is_meant(row)
+    if not ids then return true end
+    for i = 1, few and #ids or 0 do
+      if row:find(ids[i], 1, true) then return true end
+    end
+    local c = not few and read_claim(row)
+    for n = 1, c and #c.held or 0 do
+      if meant[c.ids:sub(16 * n - 15, 16 * n)] then return true end
+    end
+    return false
+  end
   for n = 1, #all, 2 do
-    local meant = not ids or #ids > 8
-    for i = 1, meant and 0 or #ids do meant = meant or all[n + 1]:find(ids[i], 1, true) end
-    if meant then unfold_one(all[n], all[n + 1]) end
+    if is_meant(all[n + 1]) then unfold_one(all[n], all[n + 1]) end
   end
 end
 
@@ -497,10 +510,24 @@ local function unfold_due()
   end
 end
 
+-- Of these entries of `t` those of many at once. Whether there was any.
+local function unfold_of(due)
+  local any = false
+  for _, member in ipairs(due) do
+    local key = #member > 16 and member:match('^claim:(%d+)$')
+    local row = key and call('HGET', B .. 'q', key)
+    if row then unfold_one(key, row) end
+    any = any or row
+  end
+  return any
+end
+
 -- Lets time do its work, on so many jobs at most: delays, leases and parks that have ended, and times to live.
 local function advance(limit, tracked)
-  unfold_due()
-  local due = call('ZRANGEBYSCORE', B .. 't', '-inf', now, 'LIMIT', 0, limit)
+  local due
+  repeat
+    due = call('ZRANGEBYSCORE', B .. 't', '-inf', now, 'LIMIT', 0, limit)
+  until not unfold_of(due)
   if #due > 0 then
     local states, records = call('HMGET', B .. 's', unpack(due)), call('HMGET', B .. 'j', unpack(due))
     local rank = tickets(#due)

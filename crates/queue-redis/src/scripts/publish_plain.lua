@@ -9,8 +9,10 @@ if shared ~= '' then
   local clock = call('TIME')
   local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
   local n = call('HMGET', base .. 'n', 'watched', 'sleeping', 'paused', 'p', 's', 't', 'submitted', 'born', 'indexes')
-  local watched, sleeping, paused, pending = tonumber(n[1] or 0) > now, tonumber(n[2] or 0) > now, n[3] == '1', n[4] or 0
-  local plain = n[8] == ARGV[#ARGV] and not n[9] and not watched and pending + (n[5] or 0) + (n[6] or 0) + total <= tonumber(ARGV[1])
+  local watched, sleeping, paused, pending = tonumber(n[1] or 0), tonumber(n[2] or 0), n[3] == '1', tonumber(n[4] or 0)
+  local later, again, submitted = tonumber(n[5] or 0), tonumber(n[6] or 0), tonumber(n[7] or 0)
+  local plain = n[8] == ARGV[#ARGV] and not n[9] and watched and sleeping and pending and later and again and submitted and watched <= now
+    and pending + later + again + total <= tonumber(ARGV[1])
   if plain then
     -- A record's head: version, flags, priority, time, rank (given by the claim), attempt and started.
     local priority = shared:byte(2)
@@ -35,8 +37,8 @@ if shared ~= '' then
     if not twice then
       call('HSET', unpack(records))
       call('RPUSH', unpack(ids))
-      call('HSET', base .. 'n', 'p', pending + total, 'submitted', (n[7] or 0) + total)
-      if sleeping and not paused then call('ZADD', base .. 'm', 0, '0') end
+      call('HSET', base .. 'n', 'p', pending + total, 'submitted', submitted + total)
+      if sleeping > now and not paused then call('ZADD', base .. 'm', 0, '0') end
       return total
     end
   end

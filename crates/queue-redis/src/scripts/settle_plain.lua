@@ -10,7 +10,9 @@ if ARGV[2] == '' then
   local clock = call('TIME')
   local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
   local n = call('HMGET', base .. 'n', 'watched', 'r', 'c', 'completed', 'fbytes', 'indexes')
-  local plain = tonumber(n[1] or 0) <= now and (tracked or not n[6])
+  local watched, runs, ran = tonumber(n[1] or 0), tonumber(n[2] or 0), tonumber(n[4] or 0)
+  local over, held_bytes = tonumber(n[3] or 0), tonumber(n[5] or 0)
+  local plain = watched and runs and ran and over and held_bytes and watched <= now and (tracked or not n[6])
   local ids, notes, total, rows, results, bytes, seen = {}, {}, 0, { base .. 's' }, { base .. 'i' }, 0, {}
   local changed, sizes, untimed, left, apart = pack('<I6', now), {}, { base .. 't' }, {}, false
   for g = 3, #ARGV, 4 do
@@ -107,12 +109,12 @@ if ARGV[2] == '' then
       if left[n + 1] then call('HSET', base .. 'q', left[n], left[n + 1]) else call('HDEL', base .. 'q', left[n]) end
     end
     if #untimed > 1 then call('ZREM', unpack(untimed)) end
-    local running, completed = (n[2] or 0) - total, (n[4] or 0) + total
+    local running, completed = runs - total, ran + total
     if tracked then
       if #results > 1 then call('HSET', unpack(results)) end
       call('HSET', unpack(rows))
       call('RPUSH', base .. 'c', unpack(ids))
-      call('HSET', base .. 'n', 'r', running, 'completed', completed, 'c', (n[3] or 0) + total, 'fbytes', (n[5] or 0) + bytes)
+      call('HSET', base .. 'n', 'r', running, 'completed', completed, 'c', over + total, 'fbytes', held_bytes + bytes)
     else
       call('HDEL', base .. 'j', unpack(ids))
       if apart then call('HDEL', base .. 's', unpack(ids)) end

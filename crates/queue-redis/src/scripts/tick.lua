@@ -7,6 +7,7 @@ if ARGV[7] and call('GET', B .. 'spec') ~= ARGV[7] then return {} end
 local tracked, most = ARGV[1] == '1', tonumber(ARGV[2])
 local age, kept, bytes, dead_age = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 resting = false
+unfold_due()
 local more = advance(most, tracked)
 
 for _, key in ipairs(call('ZRANGEBYSCORE', B .. 'w', '-inf', now, 'LIMIT', 0, most)) do
