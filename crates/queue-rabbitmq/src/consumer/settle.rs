@@ -9,7 +9,7 @@ use queue_core::{
 };
 
 use super::{
-    ending::{End, Sent},
+    ending::{End, Failure, Sent},
     line::Held,
     shelf::{Claim, Granted},
     station::Station,
@@ -88,8 +88,7 @@ async fn finish(station: &Station, batch: &[Settlement], parts: Parts, outcomes:
     let mut underway = Underway::new(station, batch, parts.slow);
     let failed = all_left(station, parts.sent).await;
     for one in parts.simple {
-        let lost = failed.contains(&(one.band, one.epoch));
-        outcomes[one.index] = Some(if lost { SettleOutcome::LeaseLost } else { SettleOutcome::Settled });
+        outcomes[one.index] = Some(failed.or_settled((one.band, one.epoch)));
     }
     if underway.slow.is_empty() {
         return;
@@ -98,8 +97,7 @@ async fn finish(station: &Station, batch: &[Settlement], parts: Parts, outcomes:
     let (concluded, sent) = underway.conclude();
     let failed = all_left(station, sent).await;
     for (index, outcome, address) in concluded {
-        let lost = outcome.is_settled() && failed.contains(&address);
-        outcomes[index] = Some(if lost { SettleOutcome::LeaseLost } else { outcome });
+        outcomes[index] = Some(if outcome.is_settled() { failed.or_settled(address) } else { outcome });
     }
 }
 
@@ -197,16 +195,39 @@ fn is_simple(settlement: &Settlement) -> bool {
     ends && settlement.then.is_empty()
 }
 
+/// The channels, by band and epoch, over which a frame is not known to have left.
+#[derive(Default)]
+pub(super) struct Failed(Vec<((usize, u64), Failure)>);
+
+impl Failed {
+    fn or_settled(&self, address: (usize, u64)) -> SettleOutcome {
+        let failure = self.0.iter().find(|(failed, _)| *failed == address);
+        failure.map_or(SettleOutcome::Settled, |(_, failure)| failure.clone().outcome())
+    }
+
+    /// Of a channel over which any frame may have left nothing better is known.
+    fn note(&mut self, address: (usize, u64), failure: Failure) -> bool {
+        let Some((_, known)) = self.0.iter_mut().find(|(failed, _)| *failed == address) else {
+            self.0.push((address, failure));
+            return true;
+        };
+        if matches!(failure, Failure::Unknown(_)) {
+            *known = failure;
+        }
+        false
+    }
+}
+
 /// Waits until the frames have left; the channels on which one did not are lost, and told.
-pub(super) async fn all_left(station: &Station, sent: Vec<Sent>) -> Vec<(usize, u64)> {
-    let mut failed = Vec::new();
+pub(super) async fn all_left(station: &Station, sent: Vec<Sent>) -> Failed {
+    let mut failed = Failed::default();
     for frame in sent {
         let address = (frame.band, frame.epoch);
-        if !frame.left().await && !failed.contains(&address) {
+        let Err(failure) = frame.left().await else { continue };
+        if failed.note(address, failure) {
             station.change(|shelf| shelf.failed(address.0, address.1));
             // The band gets itself another channel, and the broker back what is out on this one.
             station.steer();
-            failed.push(address);
         }
     }
     failed
