@@ -92,8 +92,16 @@ fn frame(lane: Arc<Lane>, tag: u64, multiple: bool, how: End) -> BoxFuture<'stat
 }
 
 #[cfg(test)]
+impl Sent {
+    /// One that never leaves.
+    pub(super) fn stuck((band, epoch): (usize, u64), bounds: Bounds) -> Self {
+        Self { band, epoch, state: State::Under(Box::pin(std::future::pending()), bounds) }
+    }
+}
+
+#[cfg(test)]
 mod tests {
-    use std::{future::pending, time::Duration};
+    use std::time::Duration;
 
     use queue_core::ErrorCode;
 
@@ -102,7 +110,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_frame_that_never_leaves_is_given_up_when_its_connection_goes_or_in_time() {
         let (gone, bounds) = Bounds::of_a_test(Duration::from_secs(10));
-        let sent = |bounds| Sent { band: 1, epoch: 1, state: State::Under(Box::pin(pending()), bounds) };
+        let sent = |bounds| Sent::stuck((1, 1), bounds);
         // Either way it had been queued: the broker may have it, or get it yet.
         let late = sent(bounds.clone()).left().await.unwrap_err().outcome();
         assert!(matches!(&late, SettleOutcome::Unknown(error) if error.code() == ErrorCode::Timeout), "{late:?}");
