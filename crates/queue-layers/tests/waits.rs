@@ -6,13 +6,21 @@ mod bed;
 
 use std::{sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use bed::{Bed, Process, complete, secs, settle, shapes};
 use queue_core::{
-    Consumer, QueueProvider as _, QueueSpec,
+    Consumer, Envelope, Error, ErrorCode, JobStore as _, QueueName, QueueProvider, QueueSpec,
     lifecycle::JobState,
     provider::{BeatOutcome, ConsumeOptions, OnFull, PublishOptions, PublishOutcome, Rejection},
+    store::Lookup,
 };
-use queue_testkit::{faults::StoreCall, models::PushModel};
+use queue_layers::Tracked;
+use queue_testkit::{
+    faults::StoreCall,
+    front::{InFront, ProviderFront},
+    fuse::Fuse,
+    models::PushModel,
+};
 
 /// The first publisher heard that the job is accepted, so no later one may take it back: it is tried again with the same id
 /// while its first copy is not confirmed, and the transport refuses the second.
@@ -132,6 +140,54 @@ fn a_publisher_whose_time_is_over_asks_no_more_however_quick_the_store() {
     // A task that never rests would keep a runtime from ending.
     runtime.shutdown_background();
     assert!(matches!(outcome, Ok(Ok(PublishOutcome::Rejected(Rejection::Full)))), "{outcome:?}");
+}
+
+/// A broker that blocks publishers, and a store that is some milliseconds away.
+#[derive(Debug)]
+struct Blocking(Arc<dyn QueueProvider>);
+
+#[async_trait]
+impl ProviderFront for Blocking {
+    fn behind(&self) -> &dyn QueueProvider {
+        &*self.0
+    }
+
+    async fn publish(&self, _: &QueueName, batch: Vec<Envelope>, options: &PublishOptions) -> Vec<PublishOutcome> {
+        tokio::time::sleep(options.deadline).await;
+        let blocked = || Rejection::Unavailable(Error::new(ErrorCode::Unavailable, "blocked"));
+        batch.iter().map(|_| PublishOutcome::Rejected(blocked())).collect()
+    }
+}
+
+/// The record goes with the refusal, and for that there is time yet.
+#[tokio::test(start_paused = true)]
+async fn a_transport_that_refuses_at_its_deadline_is_a_refusal() {
+    for (deadline, store) in [(secs(30), 500), (secs(1), 50)] {
+        let bed = Bed::new(PushModel::default());
+        let transport = Arc::new(InFront(Blocking(bed.broker.connect())));
+        let fuse = Fuse::new();
+        let tracked = Tracked::new(transport, fuse.store(bed.store.clone()), &bed.env);
+        let options = PublishOptions { deadline, ..PublishOptions::default() };
+        let job = bed.job("job");
+        let begun = tokio::time::Instant::now();
+        let publish = async { tracked.publish(&bed.queue, vec![job.clone()], &options).await.remove(0) };
+        let slow = async {
+            fuse.hold_at("store.unstage");
+            let refused = async {
+                while !fuse.calls().contains(&"store.unstage") && begun.elapsed() < deadline {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            refused.await;
+            tokio::time::sleep(Duration::from_millis(store)).await;
+            fuse.release();
+        };
+        let (outcome, ()) = tokio::join!(publish, slow);
+        assert!(matches!(outcome, PublishOutcome::Rejected(Rejection::Unavailable(_))), "{outcome:?}");
+        assert!(begun.elapsed() <= deadline, "{:?}", begun.elapsed());
+        let found = bed.store.get(&[bed.reference(job.id)]).await.remove(0).unwrap();
+        assert!(!matches!(found, Lookup::Found(_)), "{found:?}");
+    }
 }
 
 async fn pause(bed: &Bed, process: &Process, paused: bool) {

@@ -19,7 +19,7 @@ use queue_core::{
     },
     queue_spec::Order,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     RabbitOptions, SCHEME,
@@ -135,6 +135,12 @@ impl Shared {
         }
         self.specs.put(spec.clone(), declared);
         Ok(spec)
+    }
+
+    /// The same for a publisher: a broker that says nothing has the publisher's time, and no more. What was made by then stands.
+    pub(crate) async fn known_by(&self, queue: &QueueName, until: Instant) -> Result<Arc<QueueSpec>> {
+        let known = timeout_at(until, self.known(queue, until)).await;
+        known.unwrap_or_else(|_| Err(fault::unanswered("declare").on(queue)))
     }
 
     /// Whether nothing waits in any band. What runs, and what waits on the ladder, is not seen.

@@ -8,7 +8,7 @@ use queue_core::{
     config::defaults,
     provider::{PublishOptions, PublishOutcome, Rejection},
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     SCHEME, capabilities, delay, fault,
@@ -63,7 +63,7 @@ impl Shared {
         let refused = self.refuse_durability(options.durability, "publish").err().map(Rejection::Denied);
         let known = match refused {
             Some(refused) => Err(refused),
-            None => self.known(queue, until).await.map_err(rejection),
+            None => self.known_by(queue, until).await.map_err(rejection),
         };
         let spec = match known {
             Ok(spec) => spec,
@@ -85,7 +85,7 @@ impl Shared {
         let mut drafts = Vec::with_capacity(copies.len());
         for copy in copies {
             let Copy { queue, envelope, after, retry } = copy;
-            drafts.push(match self.known(&queue, until).await {
+            drafts.push(match self.known_by(&queue, until).await {
                 Err(error) => Err(rejection(error)),
                 Ok(spec) => {
                     let seconds = delay::seconds(after);
@@ -176,9 +176,12 @@ impl Shared {
         drafts.into_iter().map(check).collect()
     }
 
-    async fn climb(&self, rung: u8, until: Instant) -> Result<()> {
-        let connection = self.work.connected(until, "publish").await?;
-        self.topology.climb(&connection, &self.layout, Some(rung)).await
+    pub(crate) async fn climb(&self, rung: u8, until: Instant) -> Result<()> {
+        let climbing = async {
+            let connection = self.work.connected(until, "publish").await?;
+            self.topology.climb(&connection, &self.layout, Some(rung)).await
+        };
+        timeout_at(until, climbing).await.unwrap_or_else(|_| Err(fault::unanswered("publish")))
     }
 
     /// The queue is gone, or a part of the ladder: somebody removed it. It is made anew, as at the first use.
@@ -186,7 +189,7 @@ impl Shared {
         self.specs.gone(&draft.queue);
         self.topology.forget();
         let made = async {
-            self.known(&draft.queue, until).await?;
+            self.known_by(&draft.queue, until).await?;
             match draft.rung {
                 Some(rung) => self.climb(rung, until).await,
                 None => Ok(()),

@@ -16,8 +16,8 @@ use queue_core::{
     Consumer, Envelope, ErrorCode, JobError, QueueName, QueueProvider as _, QueueSpec,
     job::Priority,
     provider::{
-        Beat, BeatOutcome, ConsumeOptions, DeadFilter, Delivery, Disposition, PublishOptions, Redrive, SettleOutcome,
-        Settlement,
+        Beat, BeatOutcome, ConsumeOptions, DeadFilter, Delivery, Disposition, FollowUp, PublishOptions, Redrive,
+        SettleOutcome, Settlement,
     },
 };
 use queue_rabbitmq::RabbitProvider;
@@ -239,6 +239,50 @@ async fn a_settlement_that_is_dropped_half_way_leaves_its_delivery_free() {
     let again = timeout(PATIENCE, consumer.settle(&batch)).await.expect("the delivery is free again");
     assert!(matches!(again[..], [SettleOutcome::Settled | SettleOutcome::AlreadySettled]), "{again:?}");
     assert_eq!(consumer.close(Duration::ZERO).await.still_open, 0);
+    rig.end().await;
+}
+
+/// One follow-up of the two is taken, the other refused: the broker keeps the job all the same, and the same settlement works later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follow_up_that_cannot_be_published_leaves_its_job_unacknowledged() {
+    let Some(rig) = Rig::new("parent").await else { return };
+    let child = broker::queue("child");
+    rig.provider.declare(&QueueSpec::new(child.clone())).await.unwrap();
+    rig.publish(vec![job("parent")]).await;
+    let consumer = rig.consumer(5).await;
+    let with_follow_ups = |delivery: &Delivery| {
+        let follow_up = |queue: &QueueName, text| FollowUp { queue: queue.clone(), envelope: job(text) };
+        let then = vec![follow_up(&rig.queue, "other"), follow_up(&child, "child")];
+        Settlement { then, ..complete(delivery) }
+    };
+    let plain = Plain::open().await;
+    let home = plain.ready(&child, 1);
+    plain.refuse(&home).await;
+    let before = take(&consumer, 1).await;
+    let outcomes = consumer.settle(&[with_follow_ups(&before[0])]).await;
+    assert!(matches!(outcomes[..], [SettleOutcome::NotSettled { then_index: Some(1), .. }]), "{outcomes:?}");
+    let is_held = async || {
+        let beats = consumer.heartbeat(&[Beat::extend(before[0].receipt, PATIENCE)]).await;
+        matches!(beats[..], [BeatOutcome::Held(_)])
+    };
+    assert!(is_held().await);
+    // What was acknowledged does not come back over another connection. What is on its way has time to get there.
+    sleep(Duration::from_millis(500)).await;
+    rig.provider.cut();
+    // What waits here came over the old one.
+    while is_held().await {
+        sleep(Duration::from_millis(5)).await;
+    }
+    let mut after = take(&consumer, 2).await;
+    after.sort_by_key(text);
+    assert_eq!(after.iter().map(text).collect::<Vec<_>>(), ["other", "parent"]);
+    assert_eq!(after[1].envelope.id, before[0].envelope.id);
+    plain.delete(&home).await;
+    let outcomes = consumer.settle(&[complete(&after[0]), with_follow_ups(&after[1])]).await;
+    assert!(outcomes.iter().all(SettleOutcome::is_settled), "{outcomes:?}");
+    assert_eq!(plain.depth(&home).await, Some(1));
+    consumer.close(Duration::ZERO).await;
+    rig.provider.drop_queue(&child, false).await.unwrap();
     rig.end().await;
 }
 

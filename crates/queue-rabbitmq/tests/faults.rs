@@ -141,6 +141,7 @@ async fn what_the_operator_does() {
     let provider = connect_once_up(&server).await;
     closed_by_hand(&server, &provider).await;
     alarm(&server, &provider).await;
+    hung(&server, &provider).await;
     server = killed(server, &provider).await;
     denied(&server).await;
     provider.close().await.unwrap();
@@ -221,6 +222,24 @@ async fn alarm(server: &Server, provider: &RabbitProvider) {
 }
 
 /// The broker is killed and comes back: what it had confirmed is there, and publishing goes on.
+/// A broker that says nothing takes no longer than the publisher has, whatever there is to declare first.
+async fn hung(server: &Server, provider: &RabbitProvider) {
+    let late = PublishOptions { deadline: SECOND, ..PublishOptions::default() };
+    let delayed = || job("delayed").edit(|job| job.not_before = Some(Env::system().now() + 3600 * SECOND));
+    let known = queue("hung");
+    assert!(within(provider, &known, "before", 10 * SECOND).await.is_accepted());
+    server.hang();
+    for (queue, job) in [(queue("unknown"), job("late")), (known.clone(), delayed())] {
+        let began = Instant::now();
+        let outcome = provider.publish(&queue, vec![job], &late).await.remove(0);
+        let took = began.elapsed();
+        assert!(matches!(outcome, PublishOutcome::Rejected(Rejection::Unavailable(_))), "{outcome:?}");
+        assert!(took < 3 * SECOND, "{took:?}");
+    }
+    server.go_on();
+    assert!(within(provider, &known, "after", 10 * SECOND).await.is_accepted());
+}
+
 async fn killed(mut server: Server, provider: &RabbitProvider) -> Server {
     let (queue, watched) = (queue("killed"), broker::queue("watched"));
     let consumer = provider.consumer(&watched, ConsumeOptions::new("worker", 10)).await.unwrap();

@@ -16,6 +16,9 @@ use super::{
 
 /// How soon a publisher that waits for room asks again, at first and at most.
 const ROOM: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(250));
+/// What the store is left of a publisher's time, at most, and which part of it: a transport that refuses at its deadline would leave
+/// none to take the record back, and a plain refusal would be an unknown end.
+const FOR_THE_STORE: (Duration, u32) = (Duration::from_secs(1), 8);
 
 /// A batch on its way: what is left of it, and what was answered.
 struct Post<'a> {
@@ -209,9 +212,11 @@ impl Post<'_> {
         PublishOptions { deadline: self.left(), ..self.options.clone() }
     }
 
-    /// The store has kept the bound; the transport would count copies that are to be dropped.
+    /// The store has kept the bound; the transport would count copies that are to be dropped. And it is asked once more afterwards.
     fn bounded_by_the_store(&self) -> PublishOptions {
-        PublishOptions { on_full: OnFull::Exceed, ..self.in_time() }
+        let left = self.left();
+        let deadline = left - (left / FOR_THE_STORE.1).min(FOR_THE_STORE.0);
+        PublishOptions { on_full: OnFull::Exceed, deadline, ..self.options.clone() }
     }
 
     /// The store is away: the stamped envelope is enough to run the job, and its record begins at its claim. What only the

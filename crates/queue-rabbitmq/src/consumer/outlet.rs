@@ -32,7 +32,7 @@ impl Shared {
         }
         let until = Instant::now() + defaults::PUBLISH_DEADLINE;
         for (index, follow_up) in then.iter().enumerate() {
-            let known = self.known(&follow_up.queue, until).await.map_err(|error| (index, error))?;
+            let known = self.known_by(&follow_up.queue, until).await.map_err(|error| (index, error))?;
             self.check(&known, &follow_up.envelope).map_err(|refused| (index, refused.into()))?;
         }
         let now = self.env.now();
@@ -88,8 +88,7 @@ impl Shared {
             None => self.post(queue, ShortString::default(), self.layout.ready(queue, band), properties, body).await,
             Some(route) => {
                 let until = Instant::now() + defaults::PUBLISH_DEADLINE;
-                let connection = self.work.connected(until, "publish").await?;
-                self.topology.climb(&connection, &self.layout, Some(route.rung)).await?;
+                self.climb(route.rung, until).await?;
                 let key = ShortString::try_new(route.key).unwrap_or_default();
                 self.post(queue, self.layout.delay(route.rung), key, properties, body).await
             }
@@ -99,7 +98,7 @@ impl Shared {
     /// What was missing, as far as this process may say how it is to be. Dead letters are the same for every queue.
     async fn mend(&self, queue: &QueueName, routing_key: &ShortString, until: Instant) -> Result<()> {
         self.specs.gone(queue);
-        self.known(queue, until).await?;
+        self.known_by(queue, until).await?;
         if *routing_key == self.layout.dead(queue) {
             let connection = self.work.connected(until, "declare").await?;
             self.topology.declare_dead(&connection, &self.layout, queue).await?;

@@ -9,7 +9,7 @@ use queue_core::{
 };
 
 use super::{
-    ending::{End, Sent},
+    ending::{End, Failure, Sent},
     line::Held,
     shelf::{Claim, Granted},
     station::Station,
@@ -88,8 +88,7 @@ async fn finish(station: &Station, batch: &[Settlement], parts: Parts, outcomes:
     let mut underway = Underway::new(station, batch, parts.slow);
     let failed = all_left(station, parts.sent).await;
     for one in parts.simple {
-        let lost = failed.contains(&(one.band, one.epoch));
-        outcomes[one.index] = Some(if lost { SettleOutcome::LeaseLost } else { SettleOutcome::Settled });
+        outcomes[one.index] = Some(failed.or_settled((one.band, one.epoch)));
     }
     if underway.slow.is_empty() {
         return;
@@ -98,8 +97,7 @@ async fn finish(station: &Station, batch: &[Settlement], parts: Parts, outcomes:
     let (concluded, sent) = underway.conclude();
     let failed = all_left(station, sent).await;
     for (index, outcome, address) in concluded {
-        let lost = outcome.is_settled() && failed.contains(&address);
-        outcomes[index] = Some(if lost { SettleOutcome::LeaseLost } else { outcome });
+        outcomes[index] = Some(if outcome.is_settled() { failed.or_settled(address) } else { outcome });
     }
 }
 
@@ -124,7 +122,7 @@ impl Slow {
 }
 
 /// Which settlement, what became of it as far as its frame leaves, and over which channel that is.
-type Concluded = (usize, SettleOutcome, (usize, u64));
+type Concluded = (usize, SettleOutcome, Address);
 
 impl<'a> Underway<'a> {
     fn new(station: &'a Station, batch: &[Settlement], slow: Vec<(usize, Granted)>) -> Self {
@@ -197,16 +195,43 @@ fn is_simple(settlement: &Settlement) -> bool {
     ends && settlement.then.is_empty()
 }
 
+/// A channel, by its band and epoch.
+type Address = (usize, u64);
+
+/// The channels over which a frame is not known to have left.
+#[derive(Default)]
+pub(super) struct Failed(Vec<(Address, Failure)>);
+
+impl Failed {
+    fn of(&self, address: Address) -> Option<&Failure> {
+        self.0.iter().find(|(failed, _)| *failed == address).map(|(_, failure)| failure)
+    }
+
+    fn or_settled(&self, address: Address) -> SettleOutcome {
+        self.of(address).map_or(SettleOutcome::Settled, |failure| failure.clone().outcome())
+    }
+}
+
 /// Waits until the frames have left; the channels on which one did not are lost, and told.
-pub(super) async fn all_left(station: &Station, sent: Vec<Sent>) -> Vec<(usize, u64)> {
-    let mut failed = Vec::new();
+pub(super) async fn all_left(station: &Station, sent: Vec<Sent>) -> Failed {
+    let lost = |(band, epoch)| {
+        station.change(|shelf| shelf.failed(band, epoch));
+        // The band gets itself another channel, and the broker back what is out on this one.
+        station.steer();
+    };
+    leave(sent, lost).await
+}
+
+/// Frames of one channel leave in their order: behind one that does not none is waited for.
+async fn leave(sent: Vec<Sent>, lost: impl Fn(Address)) -> Failed {
+    let mut failed = Failed::default();
     for frame in sent {
         let address = (frame.band, frame.epoch);
-        if !frame.left().await && !failed.contains(&address) {
-            station.change(|shelf| shelf.failed(address.0, address.1));
-            // The band gets itself another channel, and the broker back what is out on this one.
-            station.steer();
-            failed.push(address);
+        if failed.of(address).is_none()
+            && let Err(failure) = frame.left().await
+        {
+            lost(address);
+            failed.0.push((address, failure));
         }
     }
     failed
@@ -249,4 +274,26 @@ fn successor(held: &Held, retried: bool) -> Envelope {
 
 fn not_settled(then_index: Option<usize>, error: Error) -> SettleOutcome {
     SettleOutcome::NotSettled { then_index, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use queue_core::ErrorCode;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::link::Bounds;
+
+    #[tokio::test(start_paused = true)]
+    async fn many_frames_that_do_not_leave_are_waited_for_once() {
+        let (_gone, bounds) = Bounds::of_a_test(Duration::from_secs(10));
+        let sent = (0..100).map(|_| Sent::stuck((1, 7), bounds.clone())).collect();
+        let (began, lost) = (Instant::now(), std::cell::RefCell::new(Vec::new()));
+        let failed = leave(sent, |address| lost.borrow_mut().push(address)).await;
+        assert_eq!(began.elapsed(), Duration::from_secs(10));
+        assert_eq!(*lost.borrow(), [(1, 7)]);
+        let outcome = failed.or_settled((1, 7));
+        assert!(matches!(&outcome, SettleOutcome::Unknown(error) if error.code() == ErrorCode::Timeout), "{outcome:?}");
+        assert!(failed.or_settled((2, 7)).is_settled());
+    }
 }

@@ -38,6 +38,8 @@ const REOPEN: Duration = Duration::from_millis(250);
 /// Where messages are under way and so long none of them is confirmed, the connection is given up: what it owes would keep the window
 /// full for ever. Longer than anybody waits for a confirm.
 const SILENCE: Duration = Duration::from_secs(60);
+/// How long another channel waits for what is under way on a refused one: meanwhile nothing is written.
+const REFUSED: Duration = Duration::from_secs(10);
 /// How long a close waits for confirms.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -87,7 +89,7 @@ impl Publisher {
             landed: Vec::new(),
             returned: HashMap::new(),
             reopen_at: None,
-            refused: false,
+            refused: None,
             heard: Instant::now(),
         };
         Self { calls: Mutex::new(Some(calls)), closing, pump: Mutex::new(Some(tokio::spawn(pump.run()))) }
@@ -287,8 +289,8 @@ struct Pump {
     /// Messages that came back, and whose own confirm has not been seen.
     returned: HashMap<Address, usize>,
     reopen_at: Option<Instant>,
-    /// The broker refused something on the present channel: it gets another once all that is under way has ended.
-    refused: bool,
+    /// Since when the broker refuses on the present channel: it gets another once all that is under way has ended.
+    refused: Option<Instant>,
     /// When a confirm came last, or the first message after a pause was written.
     heard: Instant,
 }
@@ -319,8 +321,9 @@ impl Pump {
     async fn run(mut self) {
         loop {
             self.load().await;
-            let Self { inbox, closing, states, flying, channel, loading, reopen_at, heard, .. } = &mut self;
+            let Self { inbox, closing, states, flying, channel, loading, reopen_at, refused, heard, .. } = &mut self;
             let silent_at = *heard + SILENCE;
+            let renewed_at = refused.map(|since| since + REFUSED);
             let waits = !loading.is_empty();
             let blocked = channel.as_mut().filter(|_| waits).map(|open| &mut open.blocked);
             tokio::select! {
@@ -342,6 +345,8 @@ impl Pump {
                 }
                 () = unblocked(blocked), if waits => {}
                 () = sleep_until(silent_at), if !flying.is_empty() => self.give_up(),
+                // It is renewed before anything else.
+                () = sleep_until(renewed_at.unwrap_or_else(Instant::now)), if renewed_at.is_some() && !flying.is_empty() => {}
                 () = sleep_until(reopen_at.unwrap_or_else(Instant::now)), if waits && reopen_at.is_some() => {
                     *reopen_at = None;
                 }
@@ -361,13 +366,18 @@ impl Pump {
             tracing::warn!(incarnation = open.connection.incarnation(), "RabbitMQ confirms nothing: connecting again");
             open.connection.cut();
         }
+        self.let_go();
+    }
+
+    /// Of what is under way nothing will be known.
+    fn let_go(&mut self) {
         self.flying.clear();
         self.flying_bytes = 0;
     }
 
     /// Hands over what the window and the broker allow.
     async fn load(&mut self) {
-        if self.refused && !self.renew() {
+        if self.refused.is_some_and(|since| !self.renew(since)) {
             return;
         }
         while self.flying.len() < WINDOW && (self.flying.is_empty() || self.flying_bytes < WINDOW_BYTES) {
@@ -418,12 +428,14 @@ impl Pump {
 
     /// A queue that lost its leader before the channel's first message to it refuses all that this channel brings, until the lost
     /// node is back: to RabbitMQ 3.10 the leader is whoever it was then. Another channel asks anew. False while something is under
-    /// way, for what is returned is told apart on one channel only.
-    fn renew(&mut self) -> bool {
-        if !self.flying.is_empty() {
+    /// way, for what is returned is told apart on one channel only; of what is not confirmed in time, by a queue without its majority,
+    /// nothing is known then.
+    fn renew(&mut self, since: Instant) -> bool {
+        if !self.flying.is_empty() && since.elapsed() < REFUSED {
             return false;
         }
-        self.refused = false;
+        self.let_go();
+        self.refused = None;
         self.channel = None;
         // A broker that refuses for another reason is not asked all the time.
         self.reopen_at = Some(Instant::now() + REOPEN);
@@ -493,7 +505,7 @@ impl Pump {
                 Ok(_) if self.has_come_back(&flight.address) => Sent::Returned,
                 Ok(Confirmed { acknowledged: true, .. }) => Sent::Confirmed,
                 Ok(_) => {
-                    self.refused = true;
+                    self.refused.get_or_insert_with(Instant::now);
                     Sent::Unknown(refused())
                 }
                 Err(failed) => match *failed {
@@ -635,8 +647,8 @@ mod tests {
         assert!(matches!(sent[..], [Sent::Unknown(_), Sent::NotWritten(_), Sent::NotWritten(_)]), "{sent:?}");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn messages_that_nobody_confirms_do_not_fill_the_window_for_ever() {
+    /// A message that nobody confirms, and how long it takes until its caller is told so.
+    async fn unconfirmed(refused: Option<Instant>) -> Duration {
         let ledger = Arc::new(Ledger::new(1));
         let (_states, states) = watch::channel(State::Down(None));
         let (calls, inbox) = mpsc::channel(1);
@@ -652,7 +664,7 @@ mod tests {
             landed: Vec::new(),
             returned: HashMap::new(),
             reopen_at: None,
-            refused: false,
+            refused,
             heard: Instant::now(),
         };
         let seat = seat(&ledger, 0);
@@ -661,9 +673,23 @@ mod tests {
             pending::<Flight>().await
         };
         pump.flying.push(lost.boxed());
+        let began = Instant::now();
         let running = tokio::spawn(pump.run());
-        timeout_at(Instant::now() + SILENCE * 2, ledger.settled()).await.unwrap();
+        timeout_at(began + SILENCE * 2, ledger.settled()).await.unwrap();
+        let took = began.elapsed();
+        assert!(matches!(ledger.close(&blocked())[..], [Sent::Unknown(_)]));
         drop(calls);
         running.await.unwrap();
+        took
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_that_nobody_confirms_do_not_fill_the_window_for_ever() {
+        assert_eq!(unconfirmed(None).await.as_secs(), SILENCE.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn behind_a_refusal_a_message_that_nobody_confirms_holds_up_all_others_only_for_a_while() {
+        assert_eq!(unconfirmed(Some(Instant::now())).await.as_secs(), REFUSED.as_secs());
     }
 }

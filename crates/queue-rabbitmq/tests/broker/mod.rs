@@ -10,7 +10,7 @@ use lapin::{
         BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
         QueueDeleteOptions,
     },
-    types::FieldTable,
+    types::{AMQPValue, FieldTable},
 };
 use queue_core::{Env, Envelope, JobId, QueueName, job::JobKind, provider::ProviderUrl};
 use queue_rabbitmq::{RabbitOptions, RabbitProvider};
@@ -98,6 +98,15 @@ impl Plain {
         let options = QueueDeclareOptions { passive: true, durable: true, ..QueueDeclareOptions::default() };
         let declared = channel.queue_declare(queue.into(), options, FieldTable::default()).await;
         declared.ok().map(|queue| queue.message_count())
+    }
+
+    /// Puts a queue in its place that refuses all it is given, until it is deleted.
+    pub(crate) async fn refuse(&self, queue: &str) {
+        self.delete(queue).await;
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(0));
+        arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+        self.channel.queue_declare(queue.into(), QueueDeclareOptions::durable(), arguments).await.unwrap();
     }
 
     pub(crate) async fn delete(&self, queue: &str) {
