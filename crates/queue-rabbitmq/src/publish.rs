@@ -207,7 +207,7 @@ fn is_homeless(sent: &Sent) -> bool {
     match sent {
         Sent::Returned => true,
         Sent::NotWritten(error) => error.code() == ErrorCode::NotFound,
-        Sent::Confirmed | Sent::Unknown(_) => false,
+        Sent::Confirmed | Sent::Refused(_) | Sent::Unknown(_) => false,
     }
 }
 
@@ -216,7 +216,7 @@ fn outcome(sent: Option<Sent>) -> PublishOutcome {
         Some(Sent::Confirmed) => PublishOutcome::Accepted { place: 0 },
         Some(Sent::Returned) => PublishOutcome::Rejected(Rejection::Unroutable),
         Some(Sent::NotWritten(error)) => PublishOutcome::Rejected(rejection(error)),
-        Some(Sent::Unknown(error)) => PublishOutcome::Unknown(error),
+        Some(Sent::Refused(error) | Sent::Unknown(error)) => PublishOutcome::Unknown(error),
         None => PublishOutcome::Unknown(fault::unanswered("publish")),
     }
 }

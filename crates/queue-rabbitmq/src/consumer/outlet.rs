@@ -106,7 +106,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Once more where the queue was gone, which is declared anew then.
+    /// Once more where the queue was gone, which is declared anew then, and where it refused: the worker would do the same, a backoff later.
     async fn post(
         &self,
         queue: &QueueName,
@@ -116,7 +116,7 @@ impl Shared {
         body: Bytes,
     ) -> Result<()> {
         let until = Instant::now() + defaults::PUBLISH_DEADLINE;
-        let mut first = true;
+        let (mut first, mut refused) = (true, false);
         loop {
             let (properties, body) = (properties.clone(), body.clone());
             let letter = Letter { exchange: exchange.clone(), routing_key: routing_key.clone(), properties, body };
@@ -132,7 +132,8 @@ impl Shared {
                     self.topology.forget();
                     self.mend(queue, &routing_key, until).await?;
                 }
-                Some(Sent::NotWritten(error) | Sent::Unknown(error)) => return Err(error.on(queue)),
+                Some(Sent::Refused(_)) if !refused => refused = true,
+                Some(Sent::NotWritten(error) | Sent::Refused(error) | Sent::Unknown(error)) => return Err(error.on(queue)),
                 None => return Err(fault::unanswered("publish").on(queue)),
             }
         }

@@ -62,6 +62,8 @@ pub(crate) enum Sent {
     Returned,
     /// Nothing was written.
     NotWritten(Error),
+    /// It was written, and the broker does not answer for it. Queues refuse so the first message of a channel while they look for their leader.
+    Refused(Error),
     /// It was written, and nothing is known.
     Unknown(Error),
 }
@@ -506,7 +508,7 @@ impl Pump {
                 Ok(Confirmed { acknowledged: true, .. }) => Sent::Confirmed,
                 Ok(_) => {
                     self.refused.get_or_insert_with(Instant::now);
-                    Sent::Unknown(refused())
+                    Sent::Refused(refused())
                 }
                 Err(failed) => match *failed {
                     (error, false) => Sent::NotWritten(fault::of(&error, "publish")),
