@@ -133,7 +133,9 @@ impl Shared {
                     self.mend(queue, &routing_key, until).await?;
                 }
                 Some(Sent::Refused(_)) if !refused => refused = true,
-                Some(Sent::NotWritten(error) | Sent::Refused(error) | Sent::Unknown(error)) => return Err(error.on(queue)),
+                Some(Sent::NotWritten(error) | Sent::Refused(error) | Sent::Unknown(error)) => {
+                    return Err(error.on(queue));
+                }
                 None => return Err(fault::unanswered("publish").on(queue)),
             }
         }
