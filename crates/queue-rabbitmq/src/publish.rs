@@ -148,17 +148,46 @@ impl Shared {
         let drafts = self.with_rungs(drafts, until).await;
         let letters = drafts.iter().flatten().map(Draft::letter).collect();
         let mut sent = self.publisher.send(letters, until).await.into_iter();
-        let mut outcomes = Vec::with_capacity(drafts.len());
+        let (mut outcomes, mut refused) = (Vec::with_capacity(drafts.len()), Vec::new());
         for draft in drafts {
             outcomes.push(match draft {
                 Err(rejection) => PublishOutcome::Rejected(rejection),
                 Ok(draft) => match sent.next() {
                     Some(sent) if is_homeless(&sent) => self.send_again(draft, until).await,
+                    Some(sent @ Sent::Refused(_)) => {
+                        refused.push((outcomes.len(), draft));
+                        outcome(Some(sent))
+                    }
                     sent => outcome(sent),
                 },
             });
         }
+        self.send_refused(refused, until, &mut outcomes).await;
         outcomes
+    }
+
+    /// A queue that is being made, or looks for its leader, may take after a while what it refused.
+    async fn send_refused(&self, mut refused: Vec<(usize, Draft)>, until: Instant, outcomes: &mut [PublishOutcome]) {
+        for pause in Sent::PAUSES {
+            if refused.is_empty() || Instant::now() + pause >= until {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            let letters = refused.iter().map(|(_, draft)| draft.letter()).collect();
+            let sent = self.publisher.send(letters, until).await;
+            let mut again = Vec::new();
+            for ((index, draft), sent) in refused.into_iter().zip(sent) {
+                outcomes[index] = if is_homeless(&sent) {
+                    self.send_again(draft, until).await
+                } else {
+                    if matches!(sent, Sent::Refused(_)) {
+                        again.push((index, draft));
+                    }
+                    outcome(Some(sent))
+                };
+            }
+            refused = again;
+        }
     }
 
     /// The rungs that the drafts need are declared; a draft whose rung cannot be is refused.

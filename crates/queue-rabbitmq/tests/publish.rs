@@ -59,6 +59,25 @@ async fn each_priority_goes_to_the_queue_of_its_band() {
     provider.close().await.unwrap();
 }
 
+/// RabbitMQ shows a queue before it takes anything: who finds it made by another is refused for a moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_who_publish_first_to_a_queue_are_heard() {
+    let Some(provider) = connect("first").await else { return };
+    let options = PublishOptions::default();
+    for number in 0..10 {
+        let queue = queue(&format!("first{number}"));
+        let publishers = (0..8_u64).map(async |n| {
+            tokio::time::sleep(Duration::from_millis(n * 10)).await;
+            provider.publish(&queue, vec![job(n.to_string())], &options).await.remove(0)
+        });
+        for outcome in futures_util::future::join_all(publishers).await {
+            assert!(outcome.is_accepted(), "{outcome:?}");
+        }
+        provider.drop_queue(&queue, false).await.unwrap();
+    }
+    provider.close().await.unwrap();
+}
+
 /// A queue that is deleted behind our back is found by `mandatory`, and made anew.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_comes_back_is_sent_again_once_the_queue_is_there() {

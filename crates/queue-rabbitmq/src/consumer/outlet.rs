@@ -106,7 +106,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Once more where the queue was gone, which is declared anew then, and where it refused: the worker would do the same, a backoff later.
+    /// Once more where the queue was gone, which is declared anew then, and a few times where it refuses.
     async fn post(
         &self,
         queue: &QueueName,
@@ -116,7 +116,7 @@ impl Shared {
         body: Bytes,
     ) -> Result<()> {
         let until = Instant::now() + defaults::PUBLISH_DEADLINE;
-        let (mut first, mut refused) = (true, false);
+        let (mut first, mut pauses) = (true, Sent::PAUSES.into_iter());
         loop {
             let (properties, body) = (properties.clone(), body.clone());
             let letter = Letter { exchange: exchange.clone(), routing_key: routing_key.clone(), properties, body };
@@ -132,10 +132,11 @@ impl Shared {
                     self.topology.forget();
                     self.mend(queue, &routing_key, until).await?;
                 }
-                Some(Sent::Refused(_)) if !refused => refused = true,
-                Some(Sent::NotWritten(error) | Sent::Refused(error) | Sent::Unknown(error)) => {
-                    return Err(error.on(queue));
-                }
+                Some(Sent::Refused(error)) => match pauses.next().filter(|pause| Instant::now() + *pause < until) {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => return Err(error.on(queue)),
+                },
+                Some(Sent::NotWritten(error) | Sent::Unknown(error)) => return Err(error.on(queue)),
                 None => return Err(fault::unanswered("publish").on(queue)),
             }
         }

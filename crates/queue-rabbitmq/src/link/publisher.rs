@@ -62,10 +62,20 @@ pub(crate) enum Sent {
     Returned,
     /// Nothing was written.
     NotWritten(Error),
-    /// It was written, and the broker does not answer for it. Queues refuse so the first message of a channel while they look for their leader.
+    /// It was written, and the broker does not answer for it. A queue refuses so what comes while it is being made, or looks for its leader.
     Refused(Error),
     /// It was written, and nothing is known.
     Unknown(Error),
+}
+
+impl Sent {
+    /// How long to wait before each new try of what was refused.
+    pub(crate) const PAUSES: [Duration; 4] = [
+        Duration::from_millis(50),
+        Duration::from_millis(200),
+        Duration::from_millis(500),
+        Duration::from_millis(1_000),
+    ];
 }
 
 /// Shared by who publishes.
