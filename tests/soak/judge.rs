@@ -138,14 +138,7 @@ struct Replayed {
 }
 
 fn replay(recorder: &Recorder, fleet: &Fleet, faults: &[Fault]) -> Replayed {
-    let definite: HashSet<(JobId, u64)> = fleet
-        .events
-        .iter()
-        .filter_map(|event| match event.seen {
-            Seen::Settled { id, epoch, answer, .. } if answer.is_definite() => Some((id, epoch)),
-            _ => None,
-        })
-        .collect();
+    let (definite, mut in_vain) = answers(fleet);
     let mut events: Vec<&Event> = fleet.events.iter().collect();
     events.sort_by_key(|event| event.at);
     let mut faults = faults.iter().peekable();
@@ -168,6 +161,16 @@ fn replay(recorder: &Recorder, fleet: &Fleet, faults: &[Fault]) -> Replayed {
             Seen::Settled { id, epoch, answer, .. } if !answer.is_definite() && definite.contains(&(id, epoch)) => {}
             // Given back unstarted: that explains no run.
             Seen::Settled { id, end: End::Released, .. } if held.get(&id) != Some(&event.worker) => {}
+            // Asked in vain, and again when the job was another's: one settlement of which nothing is known.
+            Seen::Settled { id, epoch, end, answer, .. }
+                if in_vain.contains_key(&(id, epoch)) && !definite.contains(&(id, epoch)) =>
+            {
+                replayed.refused += usize::from(matches!(answer, Answer::LeaseLost | Answer::Conflict));
+                if in_vain.insert((id, epoch), true) == Some(false) {
+                    let unknown = told(Answer::Unknown);
+                    recorder.settled(id, &fleet.names[event.worker], &disposition(end), &unknown);
+                }
+            }
             Seen::Settled { id, end, answer, .. } => {
                 replayed.refused += usize::from(matches!(answer, Answer::LeaseLost | Answer::Conflict));
                 if matches!(answer, Answer::Settled | Answer::AlreadySettled) {
@@ -185,6 +188,30 @@ fn replay(recorder: &Recorder, fleet: &Fleet, faults: &[Fault]) -> Replayed {
     let unheard = |(id, runs): (&JobId, &usize)| runs - usize::from(!replayed.ended.contains_key(id) && *runs > 0);
     replayed.repeated = open.iter().map(unheard).sum();
     replayed
+}
+
+/// A job and the lease under which it ran.
+type Which = (JobId, u64);
+
+/// Settlements by what their worker was told in the end: those with an answer, and those that were asked for in vain before, of which each was
+/// not counted yet. That the lease is another's tells nothing then: the job may have been settled, and run on.
+fn answers(fleet: &Fleet) -> (HashSet<Which>, HashMap<Which, bool>) {
+    let all = || {
+        fleet.events.iter().filter_map(|event| match event.seen {
+            Seen::Settled { id, epoch, answer, .. } => Some(((id, epoch), answer)),
+            _ => None,
+        })
+    };
+    let in_vain: HashMap<_, _> =
+        all().filter(|(_, answer)| matches!(answer, Answer::Unknown)).map(|(which, _)| (which, false)).collect();
+    let is_answer =
+        |(which, answer): &(_, Answer)| is_told(*answer) || answer.is_definite() && !in_vain.contains_key(which);
+    (all().filter(is_answer).map(|(which, _)| which).collect(), in_vain)
+}
+
+/// Whether it says that this settlement stands.
+fn is_told(answer: Answer) -> bool {
+    matches!(answer, Answer::Settled | Answer::AlreadySettled)
 }
 
 fn strike(recorder: &Recorder, fault: &Fault) {
