@@ -41,6 +41,7 @@ fn main() {
 struct Redis {
     options: RedisOptions,
     /// One that may be killed.
+    env: Env,
     own: Option<Server>,
 }
 
@@ -59,12 +60,12 @@ impl Redis {
             let server = Server::start().map_err(away)?;
             let mut options = RedisOptions::new(server.url());
             options.shards = shards();
-            return Ok(Self { options, own: Some(server) });
+            return Ok(Self { options, env: Env::system(), own: Some(server) });
         }
         let mut options = RedisOptions::new(url.unwrap_or_default());
         options.shards = shards();
         options.prefix = format!("case-{:016x}", Env::system().random.next_u64());
-        Ok(Self { options, own: None })
+        Ok(Self { options, env: Env::system(), own: None })
     }
 }
 
@@ -83,12 +84,13 @@ impl Harness for Redis {
         Facts { fifo: false, strict_priority: false, release_to_head: false, unpark_to_head: false, ..facts }
     }
 
+    /// One for all of a case: two may differ by a millisecond.
     fn env(&self) -> Env {
-        Env::system()
+        self.env.clone()
     }
 
     async fn connect(&self) -> Result<Arc<dyn QueueProvider>> {
-        Ok(Arc::new(RedisProvider::connect(&self.options, &Env::system()).await?))
+        Ok(Arc::new(RedisProvider::connect(&self.options, &self.env).await?))
     }
 
     async fn crash(&self, connection: Arc<dyn QueueProvider>) {
