@@ -7,7 +7,7 @@ use cargo_metadata::TargetKind;
 
 use crate::{
     brokers::{self, Options, Session},
-    run,
+    failures, run,
     workspace::Workspace,
 };
 
@@ -58,7 +58,7 @@ pub(crate) fn perform(args: &Args) -> Result<()> {
     if let Some(only) = &args.only {
         test.env("QUEUE_TEST_ONLY", only);
     }
-    run::shown(&mut test)?;
+    failures::shown(&mut test)?;
     session.close()
 }
 

@@ -6,6 +6,7 @@ mod brokers;
 mod check;
 mod coverage;
 mod examples;
+mod failures;
 mod integration;
 mod interrupt;
 mod run;

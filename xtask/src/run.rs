@@ -1,9 +1,10 @@
 //! Running other programs so that they never outlive this one.
 
 use std::{
-    io::Read,
+    io::{self, BufRead as _, Read},
     os::unix::process::CommandExt as _,
     process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::{self, RecvTimeoutError, SyncSender},
     thread,
     time::{Duration, Instant},
 };
@@ -15,6 +16,9 @@ use crate::interrupt;
 
 const POLL: Duration = Duration::from_millis(20);
 const GRACE: Duration = Duration::from_secs(5);
+/// Without a line for so long, a program that has ended has said everything.
+const SILENCE: Duration = Duration::from_secs(1);
+const LINES_AHEAD: usize = 1024;
 
 /// What a program said, and how it ended.
 #[derive(Debug)]
@@ -54,18 +58,48 @@ pub(crate) fn shown(command: &mut Command) -> Result<()> {
 }
 
 /// Runs it with its standard output handed over line by line and its standard error shown.
-pub(crate) fn each_line(command: &mut Command, mut take: impl FnMut(&str)) -> Result<()> {
-    use std::io::BufRead as _;
+pub(crate) fn each_line(command: &mut Command, take: impl FnMut(&str)) -> Result<()> {
+    let (reader, writer) = io::pipe()?;
+    hand_over(command.stdout(writer), reader, take)
+}
+
+/// The same with both streams, in the order in which they were written.
+pub(crate) fn each_line_of_both(command: &mut Command, take: impl FnMut(&str)) -> Result<()> {
+    let (reader, writer) = io::pipe()?;
+    hand_over(command.stdout(writer.try_clone()?).stderr(writer), reader, take)
+}
+
+fn hand_over(command: &mut Command, reader: io::PipeReader, mut take: impl FnMut(&str)) -> Result<()> {
     interrupt::check()?;
     eprintln!("$ {}", line(command));
-    let mut child = spawn(command.stdout(Stdio::piped()))?;
-    let stdout = child.stdout.take().context("no standard output")?;
+    let child = spawn(command)?;
+    // This process holds no end to write to, else it would read for ever.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let (say, heard) = mpsc::sync_channel(LINES_AHEAD);
+    // Ends with the pipe, and that may be held by something left behind which nobody waits for.
+    thread::spawn(move || read_lines(reader, &say));
     let guard = thread::spawn(move || wait(child, None, Heed::Interrupts));
-    for said in std::io::BufReader::new(stdout).lines() {
-        take(&said?);
+    loop {
+        match heard.recv_timeout(SILENCE) {
+            Ok(said) => take(&said),
+            Err(RecvTimeoutError::Timeout) if !guard.is_finished() => {}
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+        }
     }
     let status = guard.join().map_err(|_| anyhow::anyhow!("the waiting thread panicked"))??;
     if status.success() { Ok(()) } else { bail!("`{}` failed ({status})", line(command)) }
+}
+
+fn read_lines(pipe: io::PipeReader, say: &SyncSender<String>) {
+    let mut pipe = io::BufReader::new(pipe);
+    let mut bytes = Vec::new();
+    while pipe.read_until(b'\n', &mut bytes).is_ok_and(|count| count > 0) {
+        let said = String::from_utf8_lossy(&bytes);
+        if say.send(said.trim_end_matches(['\n', '\r']).to_owned()).is_err() {
+            break;
+        }
+        bytes.clear();
+    }
 }
 
 /// Runs it silently, at most that long, and tells what it said. Failing is not an error here; not starting is.
@@ -193,5 +227,22 @@ mod tests {
         let failed = each_line(&mut sh("echo a; echo b; exit 1"), |line| lines.push(line.to_owned()));
         assert_eq!(lines, ["a", "b"]);
         assert!(failed.unwrap_err().to_string().contains("failed"));
+    }
+
+    #[test]
+    fn both_streams_arrive_in_the_order_they_were_written() {
+        let mut lines = Vec::new();
+        each_line_of_both(&mut sh("echo a; echo b >&2; printf 'c\\377\\n'"), |line| lines.push(line.to_owned()))
+            .unwrap();
+        assert_eq!(lines, ["a", "b", "c\u{fffd}"]);
+    }
+
+    #[test]
+    fn what_is_left_behind_with_the_pipe_is_not_waited_for() {
+        let start = Instant::now();
+        let mut lines = Vec::new();
+        each_line(&mut sh("setsid sleep 20 & echo a"), |line| lines.push(line.to_owned())).unwrap();
+        assert_eq!(lines, ["a"]);
+        assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     }
 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::{
     brokers::{Options, Session},
-    examples, run,
+    examples, failures, run,
     workspace::Workspace,
 };
 
@@ -29,10 +29,10 @@ pub(crate) fn perform(args: &Args) -> Result<()> {
     let needed = Session::needed(&workspace);
     let session = Session::open(&workspace, &needed, args.brokers)?;
 
-    // The examples come first: Cargo's own result lines end the output.
+    // The examples come first: the results of the tests end the output.
     examples::perform(&workspace, session.urls())?;
     let mut test = run::cargo();
     test.args(["test", "--workspace", "--all-features", "--no-fail-fast"]).envs(session.urls().iter().cloned());
-    run::shown(&mut test)?;
+    failures::shown(&mut test)?;
     session.close()
 }
