@@ -1,24 +1,16 @@
 //! The verdict: the logs of all workers and the answers to the producers, replayed for the checker in the order of time; and the
 //! store asked for every job that was accepted.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::{collections::HashSet, time::Duration};
 
-use queue_core::{
-    Error, ErrorCode, JobError, JobId, JobRef, JobScheduler,
-    lifecycle::JobState,
-    provider::{Disposition, ReleaseReason, SettleOutcome},
-    store::Lookup,
-};
-use queue_testkit::checker::{End, Recorder, Report, Struck};
+use queue_core::{JobId, JobRef, JobScheduler, lifecycle::JobState, provider::SettleOutcome, store::Lookup};
+use queue_testkit::checker::{End, Recorder, Report};
 
 use super::{
-    fleet::{Event, Fleet},
+    fleet::Fleet,
     load::{Load, Plan},
-    log::{Answer, Seen},
     producers::Published,
+    replay::{Replayed, disposition, replay},
 };
 
 /// What was done to whom, and when.
@@ -92,7 +84,7 @@ pub(crate) async fn judge(
     for (number, outcome) in published {
         recorder.published(load.id(*number), outcome);
     }
-    let Replayed { ended, refused, repeated } = replay(&recorder, fleet, faults);
+    let Replayed { ended, refused, repeated } = replay(&recorder, &fleet.names, &fleet.events, faults);
     let states = states(load, published, scheduler).await?;
     let mut verdict = Verdict {
         report: Report::default(),
@@ -127,124 +119,6 @@ pub(crate) async fn judge(
     verdict.report = recorder.check();
     verdict.in_flight = verdict.report.faults.iter().map(|(_, struck)| struck).sum();
     Ok(verdict)
-}
-
-#[derive(Debug, Default)]
-struct Replayed {
-    /// How each job ended, as its worker was told.
-    ended: HashMap<JobId, End>,
-    refused: usize,
-    repeated: usize,
-}
-
-fn replay(recorder: &Recorder, fleet: &Fleet, faults: &[Fault]) -> Replayed {
-    let (definite, mut in_vain) = answers(fleet);
-    let mut events: Vec<&Event> = fleet.events.iter().collect();
-    events.sort_by_key(|event| event.at);
-    let mut faults = faults.iter().peekable();
-    let mut replayed = Replayed::default();
-    let mut held: HashMap<JobId, usize> = HashMap::new();
-    // Runs that are yet to be explained by a settlement.
-    let mut open: HashMap<JobId, usize> = HashMap::new();
-    for event in events {
-        while let Some(fault) = faults.next_if(|fault| fault.at <= event.at) {
-            strike(recorder, fault);
-        }
-        match event.seen {
-            Seen::Fetched(_) => {}
-            Seen::Ran(id) => {
-                recorder.started(id, &fleet.names[event.worker]);
-                held.insert(id, event.worker);
-                *open.entry(id).or_default() += 1;
-            }
-            // It was asked again, and then answered.
-            Seen::Settled { id, epoch, answer, .. } if !answer.is_definite() && definite.contains(&(id, epoch)) => {}
-            // Given back unstarted: that explains no run.
-            Seen::Settled { id, end: End::Released, .. } if held.get(&id) != Some(&event.worker) => {}
-            // Asked in vain, and again when the job was another's: one settlement of which nothing is known.
-            Seen::Settled { id, epoch, end, answer, .. }
-                if in_vain.contains_key(&(id, epoch)) && !definite.contains(&(id, epoch)) =>
-            {
-                replayed.refused += usize::from(matches!(answer, Answer::LeaseLost | Answer::Conflict));
-                if in_vain.insert((id, epoch), true) == Some(false) {
-                    let unknown = told(Answer::Unknown);
-                    recorder.settled(id, &fleet.names[event.worker], &disposition(end), &unknown);
-                }
-            }
-            Seen::Settled { id, end, answer, .. } => {
-                replayed.refused += usize::from(matches!(answer, Answer::LeaseLost | Answer::Conflict));
-                if matches!(answer, Answer::Settled | Answer::AlreadySettled) {
-                    open.entry(id).and_modify(|runs| *runs = runs.saturating_sub(1));
-                    if end.is_final() {
-                        replayed.ended.insert(id, end);
-                    }
-                }
-                recorder.settled(id, &fleet.names[event.worker], &disposition(end), &told(answer));
-            }
-        }
-    }
-    faults.for_each(|fault| strike(recorder, fault));
-    // A job whose end nobody lived to hear has one run that was its last.
-    let unheard = |(id, runs): (&JobId, &usize)| runs - usize::from(!replayed.ended.contains_key(id) && *runs > 0);
-    replayed.repeated = open.iter().map(unheard).sum();
-    replayed
-}
-
-/// A job and the lease under which it ran.
-type Which = (JobId, u64);
-
-/// Settlements by what their worker was told in the end: those with an answer, and those that were asked for in vain before, of which each was
-/// not counted yet. That the lease is another's tells nothing then: the job may have been settled, and run on.
-fn answers(fleet: &Fleet) -> (HashSet<Which>, HashMap<Which, bool>) {
-    let all = || {
-        fleet.events.iter().filter_map(|event| match event.seen {
-            Seen::Settled { id, epoch, answer, .. } => Some(((id, epoch), answer)),
-            _ => None,
-        })
-    };
-    let in_vain: HashMap<_, _> =
-        all().filter(|(_, answer)| matches!(answer, Answer::Unknown)).map(|(which, _)| (which, false)).collect();
-    let is_answer =
-        |(which, answer): &(_, Answer)| is_told(*answer) || answer.is_definite() && !in_vain.contains_key(which);
-    (all().filter(is_answer).map(|(which, _)| which).collect(), in_vain)
-}
-
-/// Whether it says that this settlement stands.
-fn is_told(answer: Answer) -> bool {
-    matches!(answer, Answer::Settled | Answer::AlreadySettled)
-}
-
-fn strike(recorder: &Recorder, fault: &Fault) {
-    match &fault.struck {
-        Victim::Worker(name) => recorder.fault(&fault.what, &Struck::Worker(name)),
-        Victim::Everything { settled } => recorder.fault(&fault.what, &Struck::Everything { settled: *settled }),
-        Victim::Nothing => {}
-    }
-}
-
-/// Any that ends that way: the checker looks at nothing else of it.
-fn disposition(end: End) -> Disposition {
-    let error = || JobError::custom("SOAK", "as planned");
-    match end {
-        End::Completed => Disposition::Complete { result: None },
-        End::Dead => Disposition::DeadLetter { error: error() },
-        End::Cancelled => Disposition::Cancelled,
-        End::Expired => Disposition::Expired,
-        End::Retried => Disposition::Retry { after: Duration::ZERO, error: error() },
-        End::Released => Disposition::Release { after: Duration::ZERO, reason: ReleaseReason::Shutdown },
-    }
-}
-
-fn told(answer: Answer) -> SettleOutcome {
-    let error = || Error::new(ErrorCode::Unavailable, "no answer");
-    match answer {
-        Answer::Settled => SettleOutcome::Settled,
-        Answer::AlreadySettled => SettleOutcome::AlreadySettled,
-        Answer::Conflict => SettleOutcome::Conflict,
-        Answer::LeaseLost => SettleOutcome::LeaseLost,
-        Answer::NotSettled => SettleOutcome::NotSettled { then_index: None, error: error() },
-        Answer::Unknown => SettleOutcome::Unknown(error()),
-    }
 }
 
 /// What the store says of every job that was accepted; `None` where it knows nothing.
