@@ -38,6 +38,8 @@ compile_error!("queue-process needs process groups and signals: it builds on Uni
 
 // What to run, and whether it can be.
 mod descriptors;
+#[cfg(target_os = "linux")]
+mod dispositions;
 mod error;
 mod limits;
 #[cfg(target_os = "linux")]

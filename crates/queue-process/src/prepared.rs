@@ -14,11 +14,11 @@ use std::{
 
 use nix::{
     spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn},
-    sys::signal::{SigSet, Signal},
+    sys::signal::SigSet,
 };
 use rustix::process::Pid;
 
-use crate::{pipes::Theirs, sigchld};
+use crate::{dispositions, pipes::Theirs, sigchld};
 
 /// A command line and its environment as the system takes them.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub(crate) struct Prepared {
     args: Vec<CString>,
     /// `NAME=value`, each name once.
     environment: Vec<CString>,
+    /// The signals that it finds as the system has them.
+    set_back: SigSet,
 }
 
 impl Prepared {
@@ -39,13 +41,18 @@ impl Prepared {
         let words: Result<Vec<CString>, _> = words.map(|word| CString::new(word.as_bytes())).collect();
         let variables = environment.into_iter().map(|(name, value)| variable(name.into_vec(), value.as_bytes()).ok());
         let environment = variables.collect::<Option<Vec<CString>>>()?;
-        Some(Self { file: CString::new(file.as_bytes()).ok()?, args: words.ok()?, environment })
+        Some(Self {
+            file: CString::new(file.as_bytes()).ok()?,
+            args: words.ok()?,
+            environment,
+            set_back: dispositions::to_set_back(),
+        })
     }
 
     /// Starts it as the leader of a process group of its own, with these variables over its own.
     ///
-    /// As with the standard library: it takes SIGPIPE as a program expects, and the mask of signals of this thread, but for
-    /// a SIGCHLD that this crate blocked.
+    /// As with the standard library: it takes SIGPIPE as a program expects, other signals that this process ignored when this
+    /// was made are ignored, and the mask of signals is this thread's, but for a SIGCHLD that this crate blocked.
     pub(crate) fn spawn(&self, variables: &[(&str, String)], ends: &Theirs) -> io::Result<Pid> {
         let mut files = PosixSpawnFileActions::init()?;
         for (end, number) in [(&ends.stdin, 0), (&ends.stdout, 1), (&ends.stderr, 2)] {
@@ -59,7 +66,7 @@ impl Prepared {
         }
         attributes.set_flags(flags)?;
         attributes.set_pgroup(nix::unistd::Pid::from_raw(0))?;
-        attributes.set_sigdefault(&SigSet::from(Signal::SIGPIPE))?;
+        attributes.set_sigdefault(&self.set_back)?;
         let own = own(variables)?;
         let pid =
             posix_spawn(self.file.as_c_str(), &files, &attributes, &self.args, &self.environment(variables, &own))?;

@@ -266,7 +266,11 @@ impl Program {
     pub(crate) fn spawn(&self, shim: Option<&str>, variables: &[(&str, String)], ends: Theirs) -> io::Result<Pid> {
         #[cfg(target_os = "linux")]
         if let Some(prepared) = self.prepared().filter(|_| shim.is_none()) {
-            return prepared.spawn(variables, &ends);
+            match prepared.spawn(variables, &ends) {
+                // It is not where it was found, and may be elsewhere now.
+                Err(error) if !self.is_path() && is_gone(&error) => {}
+                started => return started,
+            }
         }
         let mut command = self.to_command(shim).into_std();
         command.stdin(ends.stdin).stdout(ends.stdout).stderr(ends.stderr);
@@ -276,7 +280,7 @@ impl Program {
         pid.ok_or_else(|| io::Error::other("the child has no process id"))
     }
 
-    /// `None` where it is not a matter of one file and its words, or the file is not there any more.
+    /// `None` where it is not a matter of one file and its words.
     #[cfg(target_os = "linux")]
     fn prepared(&self) -> Option<&Prepared> {
         if self.directory.is_some() || self.user.is_some() {
@@ -284,7 +288,7 @@ impl Program {
         }
         let file = match self.is_path() {
             true => Path::new(&self.command),
-            false => self.found()?,
+            false => self.was_found()?,
         };
         let words = || std::iter::once(&self.command).chain(&self.args);
         let variables = || self.all_variables().iter().map(|(name, value)| (name.clone(), value.clone()));
@@ -298,12 +302,16 @@ impl Program {
     /// The file that was found in `PATH`, if it is there still: looking it up each time costs the system a failed start for each
     /// directory before its own.
     fn found(&self) -> Option<&Path> {
+        self.was_found().filter(|found| rustix::fs::access(*found, Access::EXEC_OK).is_ok())
+    }
+
+    /// The file that was found in `PATH`, when this first ran.
+    fn was_found(&self) -> Option<&Path> {
         let look = || {
             let found = (!self.is_path()).then(|| self.look_up().ok()).flatten();
             found.filter(|found| found.is_absolute())
         };
-        let found = self.kept.found.get_or_init(look).as_deref()?;
-        rustix::fs::access(found, Access::EXEC_OK).is_ok().then_some(found)
+        self.kept.found.get_or_init(look).as_deref()
     }
 
     fn look_up(&self) -> Result<PathBuf, StartError> {
@@ -320,6 +328,12 @@ impl Program {
             _ => std::env::var_os("PATH"),
         }
     }
+}
+
+/// Whether a start failed for want of its file. A script without its interpreter fails so too, and then again.
+#[cfg(target_os = "linux")]
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory)
 }
 
 #[cfg(test)]

@@ -96,6 +96,31 @@ async fn the_first_executable_in_the_path_runs() {
     assert!(Program::new("sh").environment(Environment::Only(vec![])).check().is_ok(), "the default path");
 }
 
+/// Where it was found is kept, and the file may go, or stop being a program.
+#[tokio::test]
+async fn what_is_not_where_it_was_found_is_looked_up_again() {
+    let _turn = TURN.lock().await;
+    let scratch = Scratch::new();
+    for directory in ["first", "second", "third"] {
+        std::fs::create_dir(scratch.path(directory)).unwrap();
+        file(&scratch, &format!("{directory}/tool"), &format!("#!/bin/sh\necho {directory}\n"), 0o755);
+    }
+    let path = std::env::join_paths(["first", "second", "third"].map(|name| scratch.path(name))).unwrap();
+    let program = Program::new("tool").variable("PATH", path);
+    let said = async || program.run(Execution::default(), pending()).await.unwrap().stdout;
+    assert_eq!(said().await, "first\n");
+    file(&scratch, "first/tool", "#!/bin/sh\necho first\n", 0o644);
+    assert_eq!(said().await, "second\n");
+    std::fs::remove_dir_all(scratch.path("second")).unwrap();
+    assert_eq!(said().await, "third\n");
+    file(&scratch, "first/tool", "#!/bin/sh\necho anew\n", 0o755);
+    assert_eq!(said().await, "anew\n");
+    for directory in ["first", "third"] {
+        std::fs::remove_dir_all(scratch.path(directory)).unwrap();
+    }
+    assert!(matches!(refused(&program).await, StartError::NotInPath { .. }));
+}
+
 #[tokio::test]
 async fn a_relative_path_is_taken_from_the_working_directory() {
     let _turn = TURN.lock().await;
