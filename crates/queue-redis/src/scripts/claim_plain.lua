@@ -167,8 +167,8 @@ do
       end
       call('HSET', base .. 'n', 'p', pending - taken, 'r', running + taken, 'ticket', epoch + taken)
       give_back(ids, beyond, lines)
-      -- What it left is for somebody else.
-      if (taken == most or beyond <= #ids) and asleep > now then call('ZADD', base .. 'm', '0', '0') end
+      -- What it left is for somebody else. Where some were passed over it may not have asked all lines.
+      if (taken == most or taken < #ids) and asleep > now then call('ZADD', base .. 'm', '0', '0') end
       -- Who maintains the queue is called: it rests no more.
       if tick > now then
         call('ZADD', base .. 'v', '0', '0')
