@@ -174,6 +174,9 @@ async fn calls(redis: &mut MultiplexedConnection) -> u64 {
 async fn who_took_all_there_was_sleeps_again_without_a_look() {
     let Some(mut rig) = Rig::new().await else { return };
     let consumer = rig.consumer(10).await;
+    // So that the server knows the scripts.
+    rig.publish(5, 9..10).await;
+    assert_eq!(consumer.fetch(10, SOON).await.unwrap().len(), 1);
     let mut asleep = sleeps(&consumer, 10).await;
     for n in 0..3 {
         let before = calls(&mut rig.redis).await;
