@@ -8,8 +8,8 @@ use std::{sync::Arc, time::Duration};
 
 use queue_core::{
     Consumer, Env, Envelope, JobId, QueueName, QueueProvider, QueueSpec, Timestamp,
-    job::{JobKind, Priority},
-    provider::{ConsumeOptions, Delivery, PublishOptions},
+    job::{JobKind, JobRef, Priority},
+    provider::{Cancel, ConsumeOptions, Delivery, PublishOptions},
 };
 use queue_redis::{RedisOptions, RedisProvider};
 use redis::aio::MultiplexedConnection;
@@ -161,4 +161,56 @@ async fn a_lease_counts_from_before_its_claim_however_late_the_answer_is_read() 
     let left = jobs[0].lease.remaining.unwrap();
     assert!(left <= Duration::from_secs(10) - STOOD, "{left:?}");
     assert!(left >= Duration::from_secs(5), "{left:?}");
+}
+
+/// Calls of scripts so far.
+async fn calls(redis: &mut MultiplexedConnection) -> u64 {
+    let said: String = redis::cmd("INFO").arg("commandstats").query_async(redis).await.unwrap();
+    let line = said.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")).unwrap();
+    line.split(',').next().unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_took_all_there_was_sleeps_again_without_a_look() {
+    let Some(mut rig) = Rig::new().await else { return };
+    let consumer = rig.consumer(10).await;
+    // So that the server knows the scripts.
+    rig.publish(5, 9..10).await;
+    assert_eq!(consumer.fetch(10, SOON).await.unwrap().len(), 1);
+    let mut asleep = sleeps(&consumer, 10).await;
+    for n in 0..3 {
+        let before = calls(&mut rig.redis).await;
+        rig.publish(5, n..n + 1).await;
+        let jobs = tokio::time::timeout(SOON, asleep).await.unwrap().unwrap();
+        assert_eq!(jobs.iter().map(|job| job.receipt.id).collect::<Vec<_>>(), [JobId::derive(b"doze", n)]);
+        asleep = sleeps(&consumer, 10).await;
+        assert_eq!(calls(&mut rig.redis).await - before, 2, "its publication and its claim");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_slept_over_that_waits_behind_what_was_cancelled() {
+    let Some(rig) = Rig::new().await else { return };
+    let one = rig.consumer(10).await;
+    let asleep = sleeps(&one, 10).await;
+    // All at once: of these three one is passed over, and the last is in another line.
+    let jobs = vec![job(9, 0), job(9, 1), job(5, 2)];
+    let admin = rig.provider.admin();
+    admin.pause(&rig.queue, true).await.unwrap();
+    let outcomes = rig.provider.publish(&rig.queue, jobs, &PublishOptions::default()).await;
+    assert!(outcomes.iter().all(|outcome| outcome.is_accepted()), "{outcomes:?}");
+    let store = rig.provider.job_store().unwrap();
+    let first = JobRef::new(rig.queue.clone(), JobId::derive(b"doze", 0));
+    store.cancel(&[first], &Cancel::by("a test")).await.remove(0).unwrap();
+    admin.pause(&rig.queue, false).await.unwrap();
+    let jobs = tokio::time::timeout(SOON, asleep).await.unwrap().unwrap();
+    let mut ids: Vec<_> = jobs.iter().map(|job| job.receipt.id).collect();
+    while ids.len() < 2 {
+        let more = tokio::time::timeout(SOON, one.fetch(10, Duration::from_secs(30)))
+            .await
+            .expect("one is slept over")
+            .unwrap();
+        ids.extend(more.iter().map(|job| job.receipt.id));
+    }
+    assert_eq!(ids, [1, 2].map(|n| JobId::derive(b"doze", n)));
 }

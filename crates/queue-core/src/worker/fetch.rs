@@ -1,7 +1,9 @@
 //! Bringing jobs in, by wake-up and not by polling.
 
 use std::{
+    future::poll_fn,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
     time::Duration,
 };
 
@@ -29,7 +31,11 @@ pub(super) async fn fetch(pool: Arc<Pool>) {
                 pause = FIRST_PAUSE;
                 let now = pool.env().clock.monotonic();
                 pool.intake.ended_well(now);
+                let is_alone = deliveries.len() == 1;
                 pool.buffer.fill(pool.take_in(deliveries, now));
+                if is_alone {
+                    step_aside().await;
+                }
                 continue;
             }
             // Nothing came in all that time, or the pool stops.
@@ -57,6 +63,20 @@ pub(super) async fn fetch(pool: Arc<Pool>) {
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
     pool.buffer.close();
+}
+
+/// Lets the slot that was woken go first: where one job came alone there is no haste to ask for more. In line, where any thread may take it up:
+/// tokio's own `yield_now` would leave it to this one, and a handler that holds its thread would hold the fetcher.
+async fn step_aside() {
+    let mut stepped = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut stepped, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Waits until a good part of the buffer is free, so that each fetch brings several. `None` once the pool stops.

@@ -19,6 +19,11 @@ use crate::{
 };
 
 const FEW: u64 = 1_000;
+/// After so many jobs as many finished ones are kept as may be, and both generations of what is remembered of forgotten ones are there: what
+/// changes then is only how many wait.
+const SETTLED: u64 = 31_000;
+/// Rounds in a row, before the other server has as many.
+const TURN: u64 = 10;
 
 pub(crate) async fn all(server: &Server, scale: Scale, wanted: &Wanted) -> Vec<Row> {
     let mut rows = Vec::new();
@@ -109,6 +114,16 @@ impl Life {
             false => median(part.scripts.iter().copied()) / self.batch,
         });
         (parts, parts.iter().sum())
+    }
+
+    fn add(&mut self, more: Self) {
+        self.batch = more.batch;
+        self.jobs += more.jobs;
+        let parts = [&mut self.enqueue, &mut self.claim, &mut self.settle, &mut self.retain];
+        for (part, more) in parts.into_iter().zip([more.enqueue, more.claim, more.settle, more.retain]) {
+            part.all += more.all;
+            part.scripts.extend(more.scripts);
+        }
     }
 
     fn whole(&self, of: fn(&Spent) -> f64) -> f64 {
@@ -233,9 +248,11 @@ async fn costs(server: &Server, scale: Scale, rows: &mut Vec<Row>) {
     add("cost_untracked_lifecycle_script", "us/job", sum);
 }
 
-/// What a job costs where many others are, against where 1,000 are.
+/// What a job costs where many others are, against where 1,000 are: on two servers that take turns, so that both have the same hour and
+/// nothing else is different.
 async fn flat(server: &Server, scale: Scale, rows: &mut Vec<Row>) {
-    let rounds = scale.jobs / BATCH / 10;
+    let turns = scale.jobs / BATCH / 10 / TURN;
+    let other = Server::start();
     // Retention keeps the number of finished jobs what it is.
     let usual = Way { retain: true, ..USUAL };
     let kinds: [(Way, [&str; 3]); 3] = [
@@ -244,23 +261,44 @@ async fn flat(server: &Server, scale: Scale, rows: &mut Vec<Row>) {
         (Way { delayed: true, ..USUAL }, ["flat_delayed_enqueue", "flat_delayed_claim", "flat_delayed_settle"]),
     ];
     for (way, names) in kinds {
-        let mut bench = Bench::new(server, Tracking::Full).await;
-        let mut measured = Vec::new();
-        for (filled, target) in [(0, FEW), (FEW, scale.many)] {
-            bench.fill(target - filled, way).await;
-            // Few stay few.
-            let rounds = if target == FEW && (way.dead || way.delayed) { 5 } else { rounds };
-            let ([enqueue, mut claim, mut settle, _], _) = bench.live(rounds, way).await.scripts();
-            if way.delayed {
-                // Others come and go among them.
-                ([_, claim, settle, _], _) = bench.live(rounds, usual).await.scripts();
-            }
-            measured.push([enqueue, claim, settle]);
+        let mut benches = Vec::new();
+        for (server, jobs) in [(server, FEW), (&other, scale.many)] {
+            let mut bench = Bench::new(server, Tracking::Full).await;
+            bench.live(SETTLED / BATCH, usual).await;
+            bench.fill(jobs, way).await;
+            benches.push(bench);
         }
-        bench.end().await;
+        // Few stay few.
+        let stays = !way.dead && !way.delayed;
+        let mut costs = if stays {
+            in_turns(&mut benches, turns, TURN, way).await
+        } else {
+            in_turns(&mut benches, 5, 2, way).await
+        };
+        if way.delayed {
+            // Others come and go among them.
+            let among = in_turns(&mut benches, turns, TURN, usual).await;
+            for (cost, among) in costs.iter_mut().zip(among) {
+                (cost[1], cost[2]) = (among[1], among[2]);
+            }
+        }
+        for bench in benches {
+            bench.end().await;
+        }
         for (index, name) in names.into_iter().enumerate() {
-            let (few, many) = (measured[0][index], measured[1][index]);
+            let [few, many] = [0, 1].map(|bench: usize| costs[bench][index]);
             rows.push(Row { name, unit: "us/job", value: many, baseline: Some(few) });
         }
     }
+}
+
+/// What each part costs on each of them.
+async fn in_turns(benches: &mut [Bench], turns: u64, rounds: u64, way: Way) -> Vec<[f64; 4]> {
+    let mut lives: Vec<Life> = benches.iter().map(|_| Life::default()).collect();
+    for _ in 0..turns {
+        for (bench, life) in benches.iter_mut().zip(&mut lives) {
+            life.add(bench.live(rounds, way).await);
+        }
+    }
+    lives.iter().map(|life| life.scripts().0).collect()
 }

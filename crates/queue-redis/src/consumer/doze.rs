@@ -61,6 +61,14 @@ impl Looked {
         };
     }
 
+    /// What was found holds on where a claim took all that there was: whatever becomes ready sets the marker as before, and nobody need look
+    /// again before the next sleep. Time has something to do when the leases of that claim end.
+    fn outlasts(&self, leases_end: Instant) {
+        if let Some(look) = &mut *self.lock() {
+            look.due = Some(look.due.map_or(leases_end, |due| due.min(leases_end)));
+        }
+    }
+
     fn forget(&self) {
         *self.lock() = None;
     }
@@ -113,7 +121,12 @@ impl RedisConsumer {
         };
         let wanted = if self.closed.load(Ordering::Acquire) || self.shared.is_closed() { 0 } else { self.room(most) };
         let mut claimed = self.claimed(&self.known, answer, begun)?;
-        self.looked.note(begun, &claimed);
+        match &claimed {
+            Claimed::Jobs(jobs) if jobs.len() < most && jobs.len() <= wanted => {
+                self.looked.outlasts(begun + self.lease)
+            }
+            _ => self.looked.note(begun, &claimed),
+        }
         if let Claimed::Jobs(jobs) = &mut claimed {
             self.give_back(jobs.split_off(jobs.len().min(wanted))).await;
             self.plenty.store(jobs.len() == most, Ordering::Relaxed);

@@ -35,15 +35,15 @@ do
   local last, tick = tonumber(n[6] or 0), tonumber(n[8] or 0)
   -- As `tickets` gives them.
   local epoch = math.max(last or 0, now * 64)
-  local first = call('ZRANGE', base .. 't', 0, 0, 'WITHSCORES')[2]
+  local first = call('ZRANGE', base .. 't', '0', '0', 'WITHSCORES')[2]
   local plain = n[7] == ARGV[6] and watched and asleep and pending and running and last and tick and watched <= now and not (first and tonumber(first) <= now)
     and (call('EXISTS', base .. 'h', base .. 'x') == 0 or call('EXISTS', base .. 'h') == 0 and call('ZCOUNT', base .. 'x', '-inf', now) == 0)
   if plain then
     local r, ids = base .. 'r', nil
     lines = {}
     repeat
-      local lane = call('LMPOP', 15, r .. 15, r .. 14, r .. 13, r .. 12, r .. 11, r .. 10, r .. 9, r .. 8, r .. 7, r .. 6, r .. 5, r .. 4,
-        r .. 3, r .. 2, r .. 1, 'LEFT', 'COUNT', most - (ids and #ids or 0))
+      local lane = call('LMPOP', '15', r .. '15', r .. '14', r .. '13', r .. '12', r .. '11', r .. '10', r .. '9', r .. '8', r .. '7', r .. '6',
+        r .. '5', r .. '4', r .. '3', r .. '2', r .. '1', 'LEFT', 'COUNT', most - (ids and #ids or 0))
       if lane and ids then
         for _, id in ipairs(lane[2]) do ids[#ids + 1] = id end
       elseif lane then
@@ -167,11 +167,11 @@ do
       end
       call('HSET', base .. 'n', 'p', pending - taken, 'r', running + taken, 'ticket', epoch + taken)
       give_back(ids, beyond, lines)
-      -- What it left is for somebody else.
-      if (taken == most or beyond <= #ids) and asleep > now then call('ZADD', base .. 'm', 0, '0') end
+      -- What it left is for somebody else. Where some were passed over it may not have asked all lines.
+      if (taken == most or taken < #ids) and asleep > now then call('ZADD', base .. 'm', '0', '0') end
       -- Who maintains the queue is called: it rests no more.
       if tick > now then
-        call('ZADD', base .. 'v', 0, '0')
+        call('ZADD', base .. 'v', '0', '0')
         call('HDEL', base .. 'n', 'tick')
       end
       return answer

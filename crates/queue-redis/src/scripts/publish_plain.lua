@@ -26,7 +26,8 @@ if shared ~= '' then
       records[2 * n] = id
       records[2 * n + 1] = head .. ARGV[2 * n + 2]
     end
-    local known = call('HMGET', base .. 'j', unpack(ids, 2))
+    -- One that is alone is looked for as it is written.
+    local known = total > 1 and call('HMGET', base .. 'j', unpack(ids, 2)) or {}
     for n = 1, total do twice = twice or known[n] end
     if not twice and call('EXISTS', base .. 'a', base .. 'b') > 0 then
       for _, generation in ipairs({ 'a', 'b' }) do
@@ -34,11 +35,12 @@ if shared ~= '' then
         for n = 1, total do twice = twice or gone[n] end
       end
     end
+    if total == 1 then twice = twice or call('HSETNX', unpack(records)) == 0 end
     if not twice then
-      call('HSET', unpack(records))
+      if total > 1 then call('HSET', unpack(records)) end
       call('RPUSH', unpack(ids))
       call('HSET', base .. 'n', 'p', pending + total, 'submitted', submitted + total)
-      if sleeping > now and not paused then call('ZADD', base .. 'm', 0, '0') end
+      if sleeping > now and not paused then call('ZADD', base .. 'm', '0', '0') end
       return total
     end
   end
