@@ -42,7 +42,7 @@ use queue_core::{
 };
 
 /// What this library writes, and the newest it reads.
-pub(crate) const VERSION: i64 = 1;
+pub(crate) const VERSION: i8 = 1;
 
 /// A body of this content type is a whole envelope, as other transports carry it.
 pub(crate) const FRAME: &str = "application/x-queue-envelope";
@@ -95,7 +95,8 @@ pub(crate) fn properties(job: &Envelope) -> BasicProperties {
     let mut put = |name: &'static str, value: AMQPValue| {
         headers.insert(name.into(), value);
     };
-    put(name::VERSION, AMQPValue::LongLongInt(VERSION));
+    // In the fewest bytes: each costs the broker, which writes a message twice. Readers take any width.
+    put(name::VERSION, AMQPValue::ShortShortInt(VERSION));
     // Each header costs the broker and both clients about as much as 50 bytes of payload: what goes without saying is not said.
     if job.id.created_at() != Some(job.created_at) {
         put(name::CREATED, number(job.created_at.as_millis()));
@@ -169,11 +170,11 @@ pub(crate) fn read(
     }
     match (headers.contains_key(name::VERSION), integer(headers, name::VERSION)) {
         (false, _) => adopt(properties, headers, body, spec, now, fresh),
-        (true, Some(VERSION)) => match ours(properties, headers, body) {
+        (true, Some(version)) if version == i64::from(VERSION) => match ours(properties, headers, body) {
             Ok(envelope) => Reading::Job { envelope, nameless: false },
             Err(why) => Reading::Broken(why),
         },
-        (true, Some(newer)) if newer > VERSION => Reading::Newer,
+        (true, Some(newer)) if newer > i64::from(VERSION) => Reading::Newer,
         (true, _) => Reading::Broken("`queue-version` is no version"),
     }
 }
@@ -447,7 +448,8 @@ mod tests {
         assert_eq!(envelope(read_back(&properties(&other), &other.payload)), other);
         // Nobody knows when a job of another kind of id was made unless it is said.
         let mut headers = FieldTable::default();
-        headers.insert("queue-version".into(), AMQPValue::LongLongInt(VERSION));
+        // As earlier versions wrote it.
+        headers.insert("queue-version".into(), AMQPValue::LongLongInt(VERSION.into()));
         let silent = properties(&job()).with_headers(headers);
         assert!(matches!(read_back(&silent, &Bytes::new()), Reading::Broken(_)));
     }

@@ -38,7 +38,7 @@ async fn a_plain_client_reads_a_job() {
     assert_eq!(*properties.timestamp(), Some(job.created_at.as_millis() / 1_000));
     assert_eq!((*properties.delivery_mode(), *properties.priority()), (Some(2), Some(5)));
     let headers = properties.headers().clone().unwrap();
-    assert_eq!(headers.inner().get("queue-version"), Some(&AMQPValue::LongLongInt(1)));
+    assert_eq!(headers.inner().get("queue-version"), Some(&AMQPValue::ShortShortInt(1)));
     provider.drop_queue(&queue, false).await.unwrap();
     provider.close().await.unwrap();
 }

@@ -1,6 +1,9 @@
-use std::future::pending;
-
-use super::*;
+use super::{
+    super::State,
+    ledger::Seat,
+    pump::{DRAIN, REFUSED, SILENCE},
+    *,
+};
 
 fn letter() -> Letter {
     let name = ShortString::default();
@@ -28,26 +31,9 @@ async fn unconfirmed(refused: Option<Instant>) -> Duration {
     let (_states, states) = watch::channel(State::Down(None));
     let (calls, inbox) = mpsc::channel(1);
     let (_closing, closing) = watch::channel(false);
-    let pump = Pump {
-        states,
-        inbox,
-        closing,
-        channel: None,
-        loading: VecDeque::new(),
-        flying: FuturesUnordered::new(),
-        flying_bytes: 7,
-        landed: Vec::new(),
-        returned: HashMap::new(),
-        reopen_at: None,
-        refused,
-        heard: Instant::now(),
-    };
-    let seat = seat(&ledger, 0);
-    let lost = async move {
-        let _seat = seat;
-        pending::<Flight>().await
-    };
-    pump.flying.push(lost.boxed());
+    let mut pump = Pump::new(states, inbox, closing);
+    pump.refused = refused;
+    pump.flights.lose(seat(&ledger, 0));
     let began = Instant::now();
     let running = tokio::spawn(pump.run());
     timeout_at(began + SILENCE * 2, ledger.settled()).await.unwrap();
