@@ -12,8 +12,8 @@ use lapin::{
     types::FieldTable,
 };
 use queue_core::{
-    Env, QueueProvider as _, Timestamp,
-    provider::{PublishOptions, PublishOutcome, Rejection},
+    Env, Priority, QueueProvider as _, Timestamp,
+    provider::{ConsumeOptions, PublishOptions, PublishOutcome, Rejection},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -52,6 +52,33 @@ async fn a_short_delay_is_never_early_and_little_late() {
     }
     let whole: Vec<u64> = seen.iter().map(|millis: &u64| millis.div_ceil(1_000)).collect();
     assert!(whole.is_sorted(), "nothing waits behind a longer delay: {seen:?}");
+    provider.drop_queue(&queue, false).await.unwrap();
+    provider.close().await.unwrap();
+}
+
+/// RabbitMQ 4.x has two lanes in a quorum queue, by the message's priority, and looks for what has waited long enough in one of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_low_priority_does_not_wait_behind_a_high_one_that_came_later() {
+    let Some(provider) = connect("lanes").await else { return };
+    let (env, queue) = (Env::system(), queue("lanes"));
+    let delayed = |level: u8| {
+        let due = env.now() + Duration::from_millis(3_900);
+        job(level.to_string()).edit(|parts| {
+            parts.priority = Priority::new(level).unwrap();
+            parts.not_before = Some(due);
+        })
+    };
+    let start = env.now();
+    assert!(provider.publish(&queue, vec![delayed(1)], &PublishOptions::default()).await[0].is_accepted());
+    // Both wait on the rung of four seconds; at the end of the first one's wait this has 3.5 s to go.
+    tokio::time::sleep(Duration::from_millis(3_500)).await;
+    assert!(provider.publish(&queue, vec![delayed(9)], &PublishOptions::default()).await[0].is_accepted());
+    let consumer = provider.consumer(&queue, ConsumeOptions::new("lanes", 2)).await.unwrap();
+    let got = consumer.fetch(1, Duration::from_secs(10)).await.unwrap().remove(0);
+    let after = start.until(env.now());
+    assert_eq!(got.envelope.priority.level(), 1);
+    assert!(after < Duration::from_millis(6_500), "it came after {after:?}");
+    consumer.close(Duration::from_secs(1)).await;
     provider.drop_queue(&queue, false).await.unwrap();
     provider.close().await.unwrap();
 }

@@ -12,6 +12,7 @@ use queue_core::{
 };
 use queue_rabbitmq::{RabbitOptions, RabbitProvider};
 use server::Server;
+use tokio::time::{Instant, sleep};
 
 /// Certificates that `openssl` makes: a root, one for `localhost` from it, and another root that nobody trusts, with its own.
 #[derive(Debug)]
@@ -87,7 +88,12 @@ async fn refused(url: &str, code: ErrorCode, words: &str) {
 
 async fn one_job(provider: &RabbitProvider) {
     let (env, queue) = (Env::system(), QueueName::from_static("sealed"));
-    provider.declare(&QueueSpec::new(queue.clone())).await.unwrap();
+    let start = Instant::now();
+    while let Err(error) = provider.declare(&QueueSpec::new(queue.clone())).await {
+        // Between two connections.
+        assert!(error.is_retryable() && start.elapsed() < Duration::from_secs(30), "{error}");
+        sleep(Duration::from_millis(50)).await;
+    }
     // Longer than a record of TLS.
     let payload = vec![7_u8; 100_000];
     let job = Envelope::builder(JobId::fresh(&env), JobKind::from_static("test"), payload.clone(), env.now()).seal();
