@@ -1,6 +1,10 @@
 //! Many delays of all lengths at once, by the clock: none early, none behind a longer one.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
 use queue_core::{
@@ -41,36 +45,45 @@ pub(crate) async fn measure(settings: &Settings, bar: &Bar) -> Result<Extra> {
     provider.declare(&QueueSpec::new(queue.clone())).await?;
     let count = (JOBS * settings.scale).ceil() as u64;
     bar.begin(PART, count, 0);
-    let near = publish(&provider, &queue, settings.seed, count, &env).await?;
-    let (mut waiting, mut latest, mut early, mut strangers) = (near.clone(), Duration::ZERO, 0, 0);
     let consumer = provider.consumer(&queue, ConsumeOptions::new(PART, 500)).await?;
-    let until = Instant::now() + Duration::from_millis(LONGEST) + 10 * LATE;
-    while !waiting.is_empty() && Instant::now() < until && !stop::asked() {
-        let got = consumer.fetch(100, Duration::from_millis(200)).await?;
-        let now = env.now();
-        for job in &got {
-            let Some(due) = waiting.remove(&job.envelope.id) else {
-                strangers += 1;
-                continue;
-            };
-            early += u64::from(now < due);
-            latest = latest.max(due.until(now));
+    let plan = Plan { seed: settings.seed, count, env: &env };
+    let (waiting, all) = (RefCell::new(HashMap::new()), Cell::new(None));
+    let publishing =
+        async { publish(&provider, &queue, &plan, &waiting).await.map(|near| all.set(Some((near, Instant::now())))) };
+    let (mut seen, mut latest, mut early, mut strangers) = (0, Duration::ZERO, 0, 0);
+    let limit = Duration::from_millis(LONGEST) + 10 * LATE;
+    // From the first moment on: the first are due before the last are published.
+    let consuming = async {
+        while all.get().is_none_or(|(all, since)| seen < all && since.elapsed() < limit) && !stop::asked() {
+            let got = consumer.fetch(100, Duration::from_millis(200)).await?;
+            let now = env.now();
+            for job in &got {
+                let Some(due) = waiting.borrow_mut().remove(&job.envelope.id) else {
+                    strangers += 1;
+                    continue;
+                };
+                seen += 1;
+                early += u64::from(now < due);
+                latest = latest.max(due.until(now));
+            }
+            let done: Vec<Settlement> =
+                got.iter().map(|job| Settlement::new(job.receipt, Disposition::Complete { result: None })).collect();
+            consumer.settle(&done).await;
+            bar.show(seen, 0, 0);
         }
-        let done: Vec<Settlement> =
-            got.iter().map(|job| Settlement::new(job.receipt, Disposition::Complete { result: None })).collect();
-        consumer.settle(&done).await;
-        bar.show((near.len() - waiting.len()) as u64, 0, 0);
-    }
+        anyhow::Ok(())
+    };
+    tokio::try_join!(publishing, consuming)?;
     consumer.close(Duration::from_secs(1)).await;
     provider.close().await?;
-    let (lost, all) = (waiting.len(), near.len());
-    let good = !stop::asked() && lost + strangers == 0 && early == 0 && latest <= LATE;
+    let (lost, all) = (waiting.borrow().len(), all.get().map_or(0, |(all, _)| all));
+    let good = !stop::asked() && lost == 0 && strangers == 0 && early == 0 && latest <= LATE;
     Ok(Extra {
         part: PART,
         line: format!(
             "{PART}: {all} of up to {} s among {} of up to 30 days: {early} early, {lost} never, {strangers} twice or too far, the latest after {:.2} s: {}",
             LONGEST / 1_000,
-            count - all as u64,
+            count - all,
             latest.as_secs_f64(),
             if good { "good" } else { "BAD" },
         ),
@@ -82,25 +95,34 @@ pub(crate) async fn measure(settings: &Settings, bar: &Bar) -> Result<Extra> {
     })
 }
 
-/// Longer and shorter ones in turn. Says when those are due that are waited for.
+/// Which jobs there are.
+#[derive(Debug)]
+struct Plan<'a> {
+    seed: u64,
+    count: u64,
+    env: &'a Env,
+}
+
+/// Longer and shorter ones in turn. Notes when those are due that are waited for before they are on their way, and says how many these
+/// are.
 async fn publish(
     provider: &RabbitProvider,
     queue: &QueueName,
-    seed: u64,
-    count: u64,
-    env: &Env,
-) -> Result<HashMap<JobId, Timestamp>> {
-    let mut near = HashMap::new();
-    let numbers: Vec<u64> = (0..count).collect();
+    plan: &Plan<'_>,
+    waiting: &RefCell<HashMap<JobId, Timestamp>>,
+) -> Result<u64> {
+    let mut near = 0;
+    let numbers: Vec<u64> = (0..plan.count).collect();
     for part in numbers.chunks(500) {
-        let now = env.now();
+        let now = plan.env.now();
         let job = |number: &u64| {
-            let (far, chance) = (number % 10 == 9, dice(seed, *number, 21));
+            let (far, chance) = (number % 10 == 9, dice(plan.seed, *number, 21));
             let millis = if far { (FAR.start + chance % (FAR.end - FAR.start)) * 1_000 } else { chance % LONGEST };
             let due = now + Duration::from_millis(millis);
-            let id = JobId::fresh(env);
+            let id = JobId::fresh(plan.env);
             if !far {
-                near.insert(id, due);
+                near += 1;
+                waiting.borrow_mut().insert(id, due);
             }
             let job = Envelope::builder(id, JobKind::from_static("delayed"), &b"{}"[..], now).seal();
             job.edit(|parts| parts.not_before = Some(due))

@@ -39,7 +39,7 @@ pub(crate) fn perform(args: &Args) -> Result<()> {
         command.args(["--workspace", "--exclude", "xtask"]);
     }
     command.args(args.packages.iter().flat_map(|package| ["--package", package]));
-    command.envs(session.urls().iter().cloned());
+    command.envs(session.variables().iter().cloned());
     run::shown(&mut command)?;
     eprintln!("lcov: {}", target.join("coverage/lcov.info").display());
     session.close()

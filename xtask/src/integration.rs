@@ -23,9 +23,10 @@ const PACKAGES: [&str; 2] = ["queue-testkit", "queue-e2e"];
 #[command(after_help = "Examples:\n  \
     cargo xtask integration\n  \
     cargo xtask integration --only redis\n  \
+    cargo xtask integration --only rabbitmq-trixie --install\n  \
     cargo xtask integration --only memory -- stale_receipt")]
 pub(crate) struct Args {
-    /// Only this broker (redis, rabbitmq, kafka, sqs) or what runs in the process (memory, models). Others are not started;
+    /// Only this broker (redis, rabbitmq, rabbitmq-trixie, kafka, sqs, …) or what runs in the process (memory, models). Others are not started;
     /// the tests read it in `QUEUE_TEST_ONLY`.
     #[arg(long, value_name = "BROKER")]
     only: Option<String>,
@@ -54,9 +55,10 @@ pub(crate) fn perform(args: &Args) -> Result<()> {
     let mut test = run::cargo();
     test.args(["test", "--workspace", "--all-features", "--no-fail-fast"]);
     test.args(chosen.iter().flat_map(|target| ["--test", target]));
-    test.arg("--").args(&args.filters).envs(session.urls().iter().cloned());
+    test.arg("--").args(&args.filters).envs(session.variables().iter().cloned());
     if let Some(only) = &args.only {
-        test.env("QUEUE_TEST_ONLY", only);
+        let known_as = needed.first().map_or(only.as_str(), |broker| broker.known_as());
+        test.env("QUEUE_TEST_ONLY", known_as);
     }
     failures::shown(&mut test)?;
     session.close()

@@ -63,7 +63,7 @@ pub(crate) fn perform(args: &Args) -> Result<()> {
     let mut test = run::cargo();
     test.args(["test", "--release", "--all-features", "--package", package, "--test", &format!("{PREFIX}{name}")]);
     test.args(["--", "--include-ignored", "--nocapture", "--test-threads=1"]);
-    test.env("QUEUE_SOAK_SCALE", args.scale.to_string()).envs(session.urls().iter().cloned());
+    test.env("QUEUE_SOAK_SCALE", args.scale.to_string()).envs(session.variables().iter().cloned());
     test.envs(args.seed.map(|seed| ("QUEUE_SOAK_SEED", seed.to_string())));
     test.envs(args.only.as_ref().map(|only| ("QUEUE_SOAK_ONLY", only)));
     test.envs(args.json.then_some(("QUEUE_SOAK_JSON", "1")));

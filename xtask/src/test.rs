@@ -30,9 +30,9 @@ pub(crate) fn perform(args: &Args) -> Result<()> {
     let session = Session::open(&workspace, &needed, args.brokers)?;
 
     // The examples come first: the results of the tests end the output.
-    examples::perform(&workspace, session.urls())?;
+    examples::perform(&workspace, session.variables())?;
     let mut test = run::cargo();
-    test.args(["test", "--workspace", "--all-features", "--no-fail-fast"]).envs(session.urls().iter().cloned());
+    test.args(["test", "--workspace", "--all-features", "--no-fail-fast"]).envs(session.variables().iter().cloned());
     failures::shown(&mut test)?;
     session.close()
 }

@@ -2,6 +2,7 @@
 
 use lapin::ErrorKind;
 use queue_core::{Error, ErrorCode};
+use rustls::CertificateError;
 
 /// AMQP's reply codes that mean something of their own here.
 pub(crate) mod reply {
@@ -31,6 +32,7 @@ pub(crate) fn reply_text(error: &lapin::Error) -> &str {
 }
 
 pub(crate) fn of(error: &lapin::Error, operation: &'static str) -> Error {
+    let unreachable = || (ErrorCode::Unavailable, "RabbitMQ cannot be reached".into());
     let (code, message): (ErrorCode, String) = match reply_code(error) {
         // The broker refuses the login with the same code as a permission, before there is a connection.
         Some(reply::ACCESS_REFUSED) if reply_text(error).contains("Login was refused") => {
@@ -62,11 +64,38 @@ pub(crate) fn of(error: &lapin::Error, operation: &'static str) -> Error {
                 (ErrorCode::Unavailable, "all channels of the connection are in use: raise `channel_max`".into())
             }
             ErrorKind::InvalidProtocolVersion(_) => (ErrorCode::Config, "this server does not speak AMQP 0-9-1".into()),
+            ErrorKind::ParsingError(_) => {
+                (ErrorCode::Config, "what answers there is not AMQP: is the port an encrypted one (`amqps:`)?".into())
+            }
             ErrorKind::MissingHeartbeatError => (ErrorCode::Unavailable, "RabbitMQ has not been heard of".into()),
-            _ => (ErrorCode::Unavailable, "RabbitMQ cannot be reached".into()),
+            ErrorKind::IOError(error) => of_encryption(error).unwrap_or_else(unreachable),
+            _ => unreachable(),
         },
     };
     Error::new(code, message).at(operation).by(crate::SCHEME).caused_by(error.clone())
+}
+
+/// What stands between two that do not trust each other. Trying again does not change it, so it is not told as an outage.
+fn of_encryption(error: &std::io::Error) -> Option<(ErrorCode, String)> {
+    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    Some(match error {
+        rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => (ErrorCode::Config, format!("RabbitMQ's certificate is not for the host in the URL ({error})")),
+        rustls::Error::InvalidCertificate(_) => {
+            (ErrorCode::Config, format!("RabbitMQ's certificate is not trusted: name its root with `ca` ({error})"))
+        }
+        rustls::Error::InvalidMessage(_) => {
+            (ErrorCode::Config, format!("what answers there is not TLS: is the port a plain one (`amqp:`)? ({error})"))
+        }
+        rustls::Error::AlertReceived(_) => (
+            ErrorCode::Authentication,
+            format!(
+                "RabbitMQ ended the encryption: does it ask for a certificate (`cert` and `key`), and trust ours? ({error})"
+            ),
+        ),
+        _ => (ErrorCode::Config, format!("no encryption comes about with RabbitMQ ({error})")),
+    })
 }
 
 /// There is no connection now.

@@ -213,7 +213,16 @@ impl QueueProvider for RabbitProvider {
             return Err(Error::new(ErrorCode::Conflict, message).at("drop_queue").by(SCHEME).on(queue));
         }
         let connection = shared.work.connection("drop_queue")?;
-        shared.topology.drop_queue(&connection, &shared.layout, queue).await?;
+        match shared.topology.drop_queue(&connection, &shared.layout, queue).await {
+            // RabbitMQ 4.0 ends a whole connection where a subscription of it meets the removal of its queue. What is gone already
+            // is no error the second time.
+            Err(error) if error.is_retryable() && !connection.is_up() => {
+                let until = Instant::now() + shared.options.answer_timeout;
+                let next = shared.work.connected(until, "drop_queue").await?;
+                shared.topology.drop_queue(&next, &shared.layout, queue).await?;
+            }
+            done => done?,
+        }
         shared.specs.forget(queue);
         Ok(())
     }

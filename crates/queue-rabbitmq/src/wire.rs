@@ -8,7 +8,7 @@
 //! | `message_id` | the job's id, a UUID as text |
 //! | `type` | the kind |
 //! | `content_type` | the payload's |
-//! | `priority` | the priority, 1 to 15; it is the band's queue that decides |
+//! | `priority` | the priority, but never below 5; it is the band's queue that decides |
 //! | `timestamp` | when it was submitted, in seconds |
 //! | `correlation_id` | the correlation id, where it has at most 255 bytes |
 //! | `delivery_mode` | 2 |
@@ -18,6 +18,7 @@
 //! |---|---|---|
 //! | `queue-version` | integer | 1; a message without it is another client's |
 //! | `queue-created-ms` | integer | when it was submitted, in ms; absent where the id, a UUID of version 7, says the same |
+//! | `queue-priority` | integer | the priority, where it is 1 to 4 |
 //! | `queue-timeout-ms` | integer | the longest an attempt may run; 60,000 where absent |
 //! | `queue-attempt` | integer | 1 where absent |
 //! | `queue-deliveries` | integer | deliveries of earlier copies that were not settled; 0 where absent |
@@ -50,7 +51,12 @@ pub(crate) const FRAME: &str = "application/x-queue-envelope";
 /// How often the broker took the message back, as quorum queues note it on the message.
 const DELIVERY_COUNT: &str = "x-delivery-count";
 
+/// RabbitMQ 4.x keeps what is below in a lane of its own in each quorum queue, and looks at the other lane first: a message that is due
+/// would wait behind one that is not.
+const ONE_LANE: u8 = 5;
+
 mod name {
+    pub(super) const PRIORITY: &str = "queue-priority";
     pub(super) const VERSION: &str = "queue-version";
     pub(super) const CREATED: &str = "queue-created-ms";
     pub(super) const TIMEOUT: &str = "queue-timeout-ms";
@@ -101,6 +107,9 @@ pub(crate) fn properties(job: &Envelope) -> BasicProperties {
     if job.id.created_at() != Some(job.created_at) {
         put(name::CREATED, number(job.created_at.as_millis()));
     }
+    if job.priority.level() < ONE_LANE {
+        put(name::PRIORITY, AMQPValue::LongLongInt(job.priority.level().into()));
+    }
     if job.timeout != defaults::JOB_TIMEOUT {
         put(name::TIMEOUT, number(u64::try_from(job.timeout.as_millis()).unwrap_or(u64::MAX)));
     }
@@ -145,9 +154,28 @@ pub(crate) fn properties(job: &Envelope) -> BasicProperties {
         .with_message_id(short(job.id.to_string()))
         .with_type(short(job.kind.as_str()))
         .with_content_type(short(job.content_type.as_str()))
-        .with_priority(job.priority.level())
+        .with_priority(job.priority.level().max(ONE_LANE))
         .with_timestamp(job.created_at.as_millis() / 1_000)
         .with_delivery_mode(2)
+}
+
+/// A message as it came, so that it may wait among others: see [`ONE_LANE`].
+pub(crate) fn in_one_lane(properties: BasicProperties) -> BasicProperties {
+    let level = *properties.priority();
+    if level.is_some_and(|level| level >= ONE_LANE) {
+        return properties;
+    }
+    let mut headers = properties.headers().clone().unwrap_or_default();
+    if let Some(level) = level {
+        headers.insert(name::PRIORITY.into(), AMQPValue::LongLongInt(level.into()));
+    }
+    properties.with_headers(headers).with_priority(ONE_LANE)
+}
+
+/// As [`properties`] wrote it, or as AMQP has it.
+fn level(properties: &BasicProperties, headers: &FieldTable) -> Option<u8> {
+    let ours = integer(headers, name::PRIORITY).and_then(|level| u8::try_from(level).ok());
+    ours.or(*properties.priority())
 }
 
 /// Reads a message: ours, or another client's, which becomes a job with the queue's defaults. `fresh` makes an id for one that has
@@ -189,8 +217,8 @@ fn ours(properties: &BasicProperties, headers: &FieldTable, body: Bytes) -> Resu
     if let Some(content) = properties.content_type() {
         job.content_type = ContentType::parse(content.as_str()).map_err(|_| "`content_type` is no content type")?;
     }
-    if let Some(priority) = properties.priority() {
-        job.priority = Priority::new(*priority).map_err(|_| "`priority` is not 1 to 15")?;
+    if let Some(level) = level(properties, headers) {
+        job.priority = Priority::new(level).map_err(|_| "`priority` is not 1 to 15")?;
     }
     job.timeout = natural(headers, name::TIMEOUT)?.map_or(defaults::JOB_TIMEOUT, Duration::from_millis);
     job.attempt = count(headers, name::ATTEMPT, 1)?;
@@ -240,8 +268,8 @@ fn adopt(
         Envelope::builder(id.unwrap_or_else(fresh), kind.unwrap_or_else(|| spec.default_kind.clone()), body, created);
     let content = properties.content_type().as_ref().and_then(|content| ContentType::parse(content.as_str()).ok());
     job.content_type = content.unwrap_or(ContentType::Bytes);
-    job.priority = match properties.priority() {
-        Some(level) => Priority::new((*level).clamp(1, 15)).unwrap_or(spec.default_priority),
+    job.priority = match level(properties, headers) {
+        Some(level) => Priority::new(level.clamp(1, 15)).unwrap_or(spec.default_priority),
         None => spec.default_priority,
     };
     job.timeout = spec.timeout;
@@ -388,6 +416,15 @@ mod tests {
                 parts.unique = UniqueKey::new(&key).ok().map(|key| Box::new(Unique { key, window }));
             });
             prop_assert_eq!(envelope(read_back(&properties(&job), &job.payload)), job);
+        }
+
+        #[test]
+        fn all_jobs_wait_in_one_lane(level in 1u8..=15) {
+            let job = job().edit(|parts| parts.priority = Priority::new(level).unwrap());
+            prop_assert!(properties(&job).priority().is_some_and(|shown| shown >= ONE_LANE));
+            let theirs = in_one_lane(BasicProperties::default().with_priority(level));
+            prop_assert!(theirs.priority().is_some_and(|shown| shown >= ONE_LANE));
+            prop_assert_eq!(super::level(&theirs, theirs.headers().as_ref().unwrap_or(&FieldTable::default())), Some(level));
         }
 
         #[test]

@@ -16,8 +16,25 @@ pub(crate) struct Broker {
     pub(crate) url_var: &'static str,
     /// How it is started. `None`: only by URL.
     pub(crate) kit: Option<&'static dyn Kit>,
+    /// The broker that it is another release of: tests of that one run on it.
+    pub(crate) in_place_of: Option<&'static str>,
     /// Whether `cargo xtask test` brings it up. The others are for soaks and for one's own use, by name.
     pub(crate) in_tests: bool,
+}
+
+impl Broker {
+    /// What tests must be told so that they use it: its URL, also as that of the broker in whose place it is.
+    pub(crate) fn variables(&self, url: &str, brokers: &Path) -> Vec<(&'static str, String)> {
+        let stands_for = self.in_place_of.and_then(|name| find(name).ok());
+        let names = [Some(self.url_var), stands_for.map(|broker| broker.url_var)];
+        let urls = names.into_iter().flatten().map(|name| (name, url.to_owned()));
+        urls.chain(self.kit.into_iter().flat_map(|kit| kit.for_tests(brokers))).collect()
+    }
+
+    /// The name by which tests know what it is.
+    pub(crate) fn known_as(&self) -> &'static str {
+        self.in_place_of.unwrap_or(self.name)
+    }
 }
 
 /// How a broker is started and asked whether it is there.
@@ -36,6 +53,11 @@ pub(crate) trait Kit: std::fmt::Debug + Sync {
         1
     }
 
+    /// Gets what its processes need that no package of this machine has, into a folder of its own beside the data.
+    fn prepare(&self, _brokers: &Path) -> Result<()> {
+        Ok(())
+    }
+
     /// Its processes, each in the foreground on 127.0.0.1, with their data in `home`, which exists and is empty.
     fn commands(&self, home: &Path, ports: &[u16]) -> Result<Vec<Command>>;
 
@@ -50,6 +72,11 @@ pub(crate) trait Kit: std::fmt::Debug + Sync {
     /// Whether all of it is there, asked in the broker's own protocol.
     fn ping(&self, ports: &[u16]) -> Result<()>;
 
+    /// Variables that tell tests, beside its URL, how to start more of it.
+    fn for_tests(&self, _brokers: &Path) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
     /// How long it may take to answer after its start.
     fn patience(&self) -> Duration {
         Duration::from_secs(30)
@@ -57,12 +84,13 @@ pub(crate) trait Kit: std::fmt::Debug + Sync {
 }
 
 /// All of them.
-pub(crate) static ALL: [Broker; 7] = [
+pub(crate) static ALL: [Broker; 9] = [
     Broker {
         name: "redis",
         provider: "queue-redis",
         url_var: "QUEUE_TEST_REDIS_URL",
         kit: Some(&redis::Redis),
+        in_place_of: None,
         in_tests: true,
     },
     Broker {
@@ -70,6 +98,7 @@ pub(crate) static ALL: [Broker; 7] = [
         provider: "queue-redis",
         url_var: "QUEUE_TEST_REDIS_SENTINEL_URL",
         kit: Some(&redis::RedisSentinel),
+        in_place_of: None,
         in_tests: false,
     },
     Broker {
@@ -77,6 +106,7 @@ pub(crate) static ALL: [Broker; 7] = [
         provider: "queue-redis",
         url_var: "QUEUE_TEST_REDIS_CLUSTER_URL",
         kit: Some(&redis::RedisCluster),
+        in_place_of: None,
         in_tests: true,
     },
     Broker {
@@ -84,6 +114,7 @@ pub(crate) static ALL: [Broker; 7] = [
         provider: "queue-rabbitmq",
         url_var: "QUEUE_TEST_RABBITMQ_URL",
         kit: Some(&rabbitmq::RabbitMq),
+        in_place_of: None,
         in_tests: true,
     },
     Broker {
@@ -91,10 +122,41 @@ pub(crate) static ALL: [Broker; 7] = [
         provider: "queue-rabbitmq",
         url_var: "QUEUE_TEST_RABBITMQ_CLUSTER_URL",
         kit: Some(&rabbitmq::RabbitMqCluster),
+        in_place_of: None,
         in_tests: false,
     },
-    Broker { name: "kafka", provider: "queue-kafka", url_var: "QUEUE_TEST_KAFKA_URL", kit: None, in_tests: true },
-    Broker { name: "sqs", provider: "queue-sqs", url_var: "QUEUE_TEST_SQS_URL", kit: None, in_tests: true },
+    Broker {
+        name: "rabbitmq-trixie",
+        provider: "queue-rabbitmq",
+        url_var: "QUEUE_TEST_RABBITMQ_TRIXIE_URL",
+        kit: Some(&rabbitmq::LaterRabbitMq("trixie")),
+        in_place_of: Some("rabbitmq"),
+        in_tests: false,
+    },
+    Broker {
+        name: "rabbitmq-forky",
+        provider: "queue-rabbitmq",
+        url_var: "QUEUE_TEST_RABBITMQ_FORKY_URL",
+        kit: Some(&rabbitmq::LaterRabbitMq("forky")),
+        in_place_of: Some("rabbitmq"),
+        in_tests: false,
+    },
+    Broker {
+        name: "kafka",
+        provider: "queue-kafka",
+        url_var: "QUEUE_TEST_KAFKA_URL",
+        kit: None,
+        in_place_of: None,
+        in_tests: true,
+    },
+    Broker {
+        name: "sqs",
+        provider: "queue-sqs",
+        url_var: "QUEUE_TEST_SQS_URL",
+        kit: None,
+        in_place_of: None,
+        in_tests: true,
+    },
 ];
 
 /// By name.
@@ -119,6 +181,18 @@ mod tests {
     }
 
     #[test]
+    fn tests_of_a_broker_run_on_another_release_of_it() {
+        let later = find("rabbitmq-trixie").unwrap();
+        let told: Vec<_> = later.variables("amqp://here", Path::new("/nowhere"));
+        let url = || "amqp://here".to_owned();
+        assert_eq!(told, [("QUEUE_TEST_RABBITMQ_TRIXIE_URL", url()), ("QUEUE_TEST_RABBITMQ_URL", url())]);
+        assert_eq!(later.known_as(), "rabbitmq");
+        for name in ALL.iter().filter_map(|broker| broker.in_place_of) {
+            assert!(find(name).is_ok_and(|broker| broker.in_tests), "{name}");
+        }
+    }
+
+    #[test]
     fn every_kit_has_its_service_in_the_compose_file() {
         let compose = include_str!("../../compose.yaml");
         for (service, port) in ALL.iter().filter_map(|broker| broker.kit).filter_map(Kit::service) {
@@ -133,7 +207,7 @@ mod tests {
             find("reddis")
                 .unwrap_err()
                 .to_string()
-                .contains("redis, redis-sentinel, redis-cluster, rabbitmq, rabbitmq-cluster, kafka, sqs")
+                .contains("redis, redis-sentinel, redis-cluster, rabbitmq, rabbitmq-cluster, rabbitmq-trixie, rabbitmq-forky, kafka, sqs")
         );
     }
 }

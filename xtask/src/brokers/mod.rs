@@ -36,10 +36,11 @@ pub(crate) struct Options {
 /// any shell, and only what was started here is ever stopped.
 #[derive(Debug, clap::Subcommand)]
 #[command(
-    after_help = "Brokers: redis, redis-sentinel, redis-cluster, rabbitmq, rabbitmq-cluster, kafka, sqs. Without a name: those that the tests need.\n\nExamples:\n  \
+    after_help = "Brokers: redis, redis-sentinel, redis-cluster, rabbitmq, rabbitmq-cluster, rabbitmq-trixie, rabbitmq-forky (4.x), kafka, sqs. Without a name: those that the tests need.\n\nExamples:\n  \
     cargo xtask brokers up                       what the tests need, to stay up between test runs\n  \
     cargo xtask brokers up redis --install       as root, installs redis-server where it is missing\n  \
     eval \"$(cargo xtask brokers up redis)\"       and exports its URL to this shell\n  \
+    cargo xtask brokers up rabbitmq-trixie       RabbitMQ 4.0 of Debian's trixie, unpacked beside the machine's (root only)\n  \
     cargo xtask brokers status\n  \
     cargo xtask brokers down"
 )]
@@ -80,13 +81,16 @@ fn up(workspace: &Workspace, home: Home, names: &[String], options: Options) -> 
         return Ok(());
     }
     let _held = home.lock()?;
+    let folder = home.folder().to_owned();
     let supply = Supply::new(home, options);
     let mut missing = Vec::new();
     for broker in brokers {
         match supply.have(broker) {
             Ok(had) => {
                 eprintln!("{}: {} ({})", broker.name, address::without_password(had.url()), had.word());
-                println!("export {}='{}'", broker.url_var, had.url());
+                for (variable, value) in broker.variables(had.url(), &folder) {
+                    println!("export {variable}='{value}'");
+                }
             }
             Err(error) if error.is::<crate::interrupt::Interrupted>() => return Err(error),
             Err(error) => {

@@ -32,6 +32,7 @@ pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
 
 /// Starts it on a free port with empty data and waits until it answers. It lives on when this process ends.
 pub(crate) fn start(broker: &Broker, kit: &dyn Kit, home: &Home) -> Result<Running> {
+    kit.prepare(home.folder())?;
     let mut last = None;
     for _ in 0..TRIES {
         match start_once(broker, kit, home) {
@@ -175,7 +176,8 @@ mod tests {
         }
     }
 
-    const BROKER: Broker = Broker { name: "played", provider: "queue-played", url_var: "X", kit: None, in_tests: true };
+    const BROKER: Broker =
+        Broker { name: "played", provider: "queue-played", url_var: "X", kit: None, in_place_of: None, in_tests: true };
 
     fn home() -> (tempfile::TempDir, Home) {
         let folder = tempfile::tempdir().unwrap();

@@ -19,7 +19,7 @@ const REQUIRE: &str = "QUEUE_REQUIRE_BROKERS";
 #[derive(Debug)]
 pub(crate) struct Session {
     home: Home,
-    urls: Vec<(&'static str, String)>,
+    variables: Vec<(&'static str, String)>,
     started: Vec<&'static str>,
     left_out: Vec<&'static str>,
     /// Another test run waits until this one has taken its brokers down.
@@ -40,7 +40,7 @@ impl Session {
         let home = Home::of(workspace);
         let turn = if brokers.is_empty() { None } else { Some(home.lock_for_tests()?) };
         let mut session =
-            Self { home: home.clone(), urls: Vec::new(), started: Vec::new(), left_out: Vec::new(), _turn: turn };
+            Self { home: home.clone(), variables: Vec::new(), started: Vec::new(), left_out: Vec::new(), _turn: turn };
         let supply = Supply::new(home, options);
         for broker in brokers {
             let held = session.home.lock()?;
@@ -58,7 +58,7 @@ impl Session {
         match had {
             Ok(had) => {
                 eprintln!("{}: {} ({})", broker.name, super::address::without_password(had.url()), had.word());
-                self.urls.push((broker.url_var, had.url().to_owned()));
+                self.variables.extend(broker.variables(had.url(), self.home.folder()));
                 if matches!(had, Had::Started(_)) {
                     self.started.push(broker.name);
                 }
@@ -74,8 +74,8 @@ impl Session {
     }
 
     /// The variables that tell the tests where the brokers are.
-    pub(crate) fn urls(&self) -> &[(&'static str, String)] {
-        &self.urls
+    pub(crate) fn variables(&self) -> &[(&'static str, String)] {
+        &self.variables
     }
 
     /// Takes down what it started.

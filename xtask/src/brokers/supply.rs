@@ -189,6 +189,7 @@ mod tests {
             provider: "queue-sleeper",
             url_var: "QUEUE_TEST_SLEEPER_URL",
             kit: Some(kit),
+            in_place_of: None,
             in_tests: true,
         }
     }

@@ -90,6 +90,7 @@ impl Shared {
                 let until = Instant::now() + defaults::PUBLISH_DEADLINE;
                 self.climb(route.rung, until).await?;
                 let key = ShortString::try_new(route.key).unwrap_or_default();
+                let properties = wire::in_one_lane(properties);
                 self.post(queue, self.layout.delay(route.rung), key, properties, body).await
             }
         }

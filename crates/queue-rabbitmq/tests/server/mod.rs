@@ -31,16 +31,22 @@ struct Node {
     child: Child,
 }
 
-fn free_ports(count: usize) -> io::Result<Vec<u16>> {
+pub(crate) fn free_ports(count: usize) -> io::Result<Vec<u16>> {
     // Different ones: each is held until all are found.
     let held: io::Result<Vec<TcpListener>> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect();
     held?.iter().map(|one| Ok(one.local_addr()?.port())).collect()
 }
 
-/// Debian's script behind its wrapper, which insists on a user and on folders of its own, else the one on the path.
-fn script() -> PathBuf {
-    let behind = Path::new("/usr/lib/rabbitmq/bin/rabbitmq-server");
-    if behind.is_file() { behind.to_owned() } else { "rabbitmq-server".into() }
+/// Where the programs of another RabbitMQ than this machine's are.
+const PROGRAMS: &str = "QUEUE_TEST_RABBITMQ_PROGRAMS";
+
+/// One of RabbitMQ's programs: of the one that was asked for, else of Debian's behind its wrapper, which insists on a user and on
+/// folders of its own, else the one on the path.
+fn program(name: &str) -> PathBuf {
+    let asked = std::env::var_os(PROGRAMS).filter(|folder| !folder.is_empty());
+    let folder = asked.map_or_else(|| PathBuf::from("/usr/lib/rabbitmq/bin"), PathBuf::from);
+    let found = folder.join(name);
+    if found.is_file() { found } else { name.into() }
 }
 
 /// Whether there is one to start; where one is required, it is a failure if not.
@@ -49,7 +55,7 @@ pub(crate) fn is_installed() -> bool {
         let path = std::env::var_os("PATH").unwrap_or_default();
         std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
     };
-    let installed = script().is_file() || on_path("rabbitmq-server");
+    let installed = program("rabbitmq-server").is_file() || on_path("rabbitmq-server");
     if !installed {
         let required = std::env::var("QUEUE_REQUIRE_BROKERS").is_ok_and(|value| value == "1");
         assert!(!required, "there is no rabbitmq-server to start and stop");
@@ -67,22 +73,31 @@ impl Server {
         Self::try_start_nodes(1)
     }
 
+    /// With more lines in its configuration.
+    pub(crate) fn start_with(lines: &str) -> Self {
+        Self::try_start_as(1, lines).unwrap()
+    }
+
     /// So many nodes, each with its share of the votes of a quorum queue.
     pub(crate) fn try_start_nodes(count: usize) -> io::Result<Self> {
+        Self::try_start_as(count, "")
+    }
+
+    fn try_start_as(count: usize, lines: &str) -> io::Result<Self> {
         let home = tempfile::tempdir()?;
         let ports = free_ports(2 * count + 1)?;
         let (clients, rest) = ports.split_at(count);
         let (fellows, names) = (&rest[..count], rest[count]);
         write_cookie(home.path())?;
-        let mut command = Command::new("epmd");
-        command.args(["-port", &names.to_string(), "-address", "127.0.0.1"]);
+        let mut command = Command::new(program("epmd"));
+        command.args(["-port", &names.to_string(), "-address", "127.0.0.1"]).env("HOME", home.path());
         let name_server = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         let mut server = Self { home, names, name_server, nodes: Vec::new() };
         for (&port, &fellow) in clients.iter().zip(fellows) {
             let folder = server.home.path().join(port.to_string());
             fs::create_dir_all(&folder)?;
             fs::write(folder.join("enabled_plugins"), "[].\n")?;
-            fs::write(folder.join("rabbitmq.conf"), configuration(clients))?;
+            fs::write(folder.join("rabbitmq.conf"), configuration(clients) + lines)?;
             let child = spawn(server.home.path(), port, fellow, names)?;
             server.nodes.push(Node { port, fellow, child });
         }
@@ -151,7 +166,7 @@ impl Server {
     }
 
     pub(crate) fn try_ctl(&self, words: &[&str]) -> io::Result<String> {
-        let mut command = Command::new(script().with_file_name("rabbitmqctl"));
+        let mut command = Command::new(program("rabbitmqctl"));
         command.args(["--quiet", "--node", &name(self.port())]).args(words);
         command.env("HOME", self.home.path()).env("ERL_EPMD_PORT", self.names.to_string());
         let output = command.stdin(Stdio::null()).output()?;
@@ -228,7 +243,7 @@ fn configuration(all: &[u16]) -> String {
 fn spawn(home: &Path, port: u16, fellow: u16, names: u16) -> io::Result<Child> {
     let folder = home.join(port.to_string());
     let output = fs::OpenOptions::new().append(true).create(true).open(folder.join("output"))?;
-    let mut command = Command::new(script());
+    let mut command = Command::new(program("rabbitmq-server"));
     command.env("RABBITMQ_NODENAME", name(port)).env("HOME", home);
     command.env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1").env("RABBITMQ_NODE_PORT", port.to_string());
     command.env("RABBITMQ_DIST_PORT", fellow.to_string());

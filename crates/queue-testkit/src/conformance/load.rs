@@ -9,8 +9,8 @@ use std::{
 };
 
 use queue_core::{
-    Consumer, Envelope, JobError, QueueName,
-    provider::{Disposition, PublishOptions, Settlement},
+    Consumer, Envelope, Error, ErrorCode, JobError, QueueName,
+    provider::{Disposition, PublishOptions, SettleOutcome, Settlement},
 };
 use tokio::{
     task::JoinSet,
@@ -210,10 +210,10 @@ async fn workers_that_are_killed(ctx: &Ctx) -> Outcome {
         for delivery in got.iter().take(at) {
             let disposition = Disposition::Complete { result: None };
             let outcome = ctx.settle(&consumer, delivery, disposition.clone()).await?;
-            record.settled(delivery.receipt.id, &name, &disposition, &outcome);
             if outcome.is_settled() {
                 done.fetch_add(1, Ordering::Relaxed);
             }
+            record.settled(delivery.receipt.id, &name, &disposition, &told(ctx, outcome));
         }
         record.fault(&format!("{name} killed"), &Struck::Worker(&name));
         ctx.crash(provider).await;
@@ -239,6 +239,14 @@ async fn workers_that_are_killed(ctx: &Ctx) -> Outcome {
         check_eq!((report.accepted, report.completed), (n, n), "accepted and completed");
     }
     Ok(())
+}
+
+/// Where a settlement is sent and never answered, that of a worker that is killed in the next moment may not have arrived.
+fn told(ctx: &Ctx, outcome: SettleOutcome) -> SettleOutcome {
+    if ctx.caps().settle_confirmed || !outcome.is_settled() {
+        return outcome;
+    }
+    SettleOutcome::Unknown(Error::new(ErrorCode::Timeout, "sent, and not confirmed"))
 }
 
 /// A part of a case that may hang: then it is said which.

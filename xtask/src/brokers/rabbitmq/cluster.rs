@@ -33,7 +33,7 @@ impl Kit for RabbitMqCluster {
     }
 
     fn commands(&self, home: &Path, ports: &[u16]) -> Result<Vec<Command>> {
-        node::commands(home, ports, NODES)
+        node::commands(&node::Programs::installed(), home, ports, NODES)
     }
 
     /// A node listens when it has joined, or when it has given up finding the others: the first would be alone then.

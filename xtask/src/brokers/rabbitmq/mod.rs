@@ -1,10 +1,13 @@
-//! RabbitMQ, as Debian has it (3.10 and later): one node, and a cluster of three.
+//! RabbitMQ, as this machine's Debian has it (3.10 and later): one node, and a cluster of three; and as a later Debian has it.
 
 mod cluster;
+mod later;
 mod node;
+mod root;
 mod talk;
 
 pub(crate) use cluster::RabbitMqCluster;
+pub(crate) use later::LaterRabbitMq;
 
 use std::{path::Path, process::Command, time::Duration};
 
@@ -37,7 +40,7 @@ impl Kit for RabbitMq {
     }
 
     fn commands(&self, home: &Path, ports: &[u16]) -> Result<Vec<Command>> {
-        node::commands(home, ports, 1)
+        node::commands(&node::Programs::installed(), home, ports, 1)
     }
 
     fn url(&self, ports: &[u16]) -> String {

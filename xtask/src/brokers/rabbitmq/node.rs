@@ -16,26 +16,48 @@ use crate::brokers::native;
 /// Debian's script behind its wrapper, which insists on a user and on folders of its own.
 const BEHIND_THE_WRAPPER: &str = "/usr/lib/rabbitmq/bin";
 
+/// Which RabbitMQ it is: the folder of its programs.
+#[derive(Debug)]
+pub(super) struct Programs {
+    folder: PathBuf,
+}
+
+impl Programs {
+    /// This machine's.
+    pub(super) fn installed() -> Self {
+        Self { folder: BEHIND_THE_WRAPPER.into() }
+    }
+
+    pub(super) fn within(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    fn path(&self, program: &str) -> PathBuf {
+        let found = self.folder.join(program);
+        if found.is_file() { found } else { native::on_path(program).unwrap_or_else(|| program.into()) }
+    }
+}
+
 /// How many ports so many nodes need: for clients and for its fellows, each, and one for the name server.
 pub(super) const fn ports(nodes: usize) -> usize {
     2 * nodes + 1
 }
 
 /// The name server in the foreground, then the nodes: stopped in the reverse order, nothing of them stays.
-pub(super) fn commands(home: &Path, ports: &[u16], nodes: usize) -> Result<Vec<Command>> {
+pub(super) fn commands(programs: &Programs, home: &Path, ports: &[u16], nodes: usize) -> Result<Vec<Command>> {
     let (clients, rest) = ports.split_at(nodes);
     let [fellows @ .., names] = rest else { anyhow::bail!("too few ports") };
     write_cookie(home)?;
-    let mut commands = vec![name_server(*names)];
+    let mut commands = vec![name_server(programs, home, *names)];
     for (port, fellow) in clients.iter().zip(fellows) {
-        commands.push(node(home, *port, *fellow, *names, clients)?);
+        commands.push(node(programs, home, *port, *fellow, *names, clients)?);
     }
     Ok(commands)
 }
 
 /// Asks a node through RabbitMQ's own tool, which starts an Erlang machine: about a second each time.
 pub(super) fn control(home: &Path, port: u16, names: u16) -> Command {
-    let mut command = Command::new(script("rabbitmqctl"));
+    let mut command = Command::new(Programs::installed().path("rabbitmqctl"));
     command.args(["--quiet", "--node", &name(port)]).env("HOME", home).env("ERL_EPMD_PORT", names.to_string());
     command
 }
@@ -50,9 +72,9 @@ fn write_cookie(home: &Path) -> Result<()> {
     file.write_all(cookie.as_bytes()).with_context(|| format!("{} cannot be written", path.display()))
 }
 
-fn name_server(port: u16) -> Command {
-    let mut command = Command::new("epmd");
-    command.args(["-port", &port.to_string(), "-address", "127.0.0.1"]);
+fn name_server(programs: &Programs, home: &Path, port: u16) -> Command {
+    let mut command = Command::new(programs.path("epmd"));
+    command.args(["-port", &port.to_string(), "-address", "127.0.0.1"]).env("HOME", home);
     command
 }
 
@@ -60,13 +82,13 @@ fn name(port: u16) -> String {
     format!("queue-{port}@localhost")
 }
 
-fn node(home: &Path, port: u16, fellow: u16, names: u16, all: &[u16]) -> Result<Command> {
+fn node(programs: &Programs, home: &Path, port: u16, fellow: u16, names: u16, all: &[u16]) -> Result<Command> {
     let folder = home.join(port.to_string());
     fs::create_dir_all(&folder)?;
     ensure!(!folder.display().to_string().contains(' '), "RabbitMQ cannot live in {}: a blank", folder.display());
     fs::write(folder.join("rabbitmq.conf"), configuration(all))?;
     fs::write(folder.join("enabled_plugins"), "[].\n")?;
-    let mut command = Command::new(script(PROGRAM));
+    let mut command = Command::new(programs.path(PROGRAM));
     command.env("RABBITMQ_NODENAME", name(port)).env("HOME", home);
     command.env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1").env("RABBITMQ_NODE_PORT", port.to_string());
     command.env("RABBITMQ_DIST_PORT", fellow.to_string());
@@ -108,11 +130,6 @@ fn configuration(all: &[u16]) -> String {
     lines
 }
 
-fn script(program: &str) -> PathBuf {
-    let behind = Path::new(BEHIND_THE_WRAPPER).join(program);
-    if behind.is_file() { behind } else { native::on_path(program).unwrap_or_else(|| program.into()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,9 +138,10 @@ mod tests {
     #[test]
     fn each_node_has_ports_and_a_folder_of_its_own_and_one_name_server_serves_all() {
         let home = tempfile::tempdir().unwrap();
-        let all = commands(home.path(), &[1, 2, 3, 11, 12, 13, 99], 3).unwrap();
+        let programs = Programs::within("/nowhere".into());
+        let all = commands(&programs, home.path(), &[1, 2, 3, 11, 12, 13, 99], 3).unwrap();
         assert_eq!(all.len(), 4);
-        assert!(all[0].get_program() == "epmd" && all[0].get_args().any(|word| word == "99"));
+        assert!(Path::new(all[0].get_program()).ends_with("epmd") && all[0].get_args().any(|word| word == "99"));
         for (command, (port, fellow)) in all[1..].iter().zip([(1, 11), (2, 12), (3, 13)]) {
             let variable = |wanted: &str| {
                 let (_, value) = command.get_envs().find(|(name, _)| *name == wanted).unwrap();
