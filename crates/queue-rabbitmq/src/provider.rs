@@ -148,8 +148,7 @@ impl Shared {
         let connection = self.work.connection("drop_queue")?;
         for band in 0..BANDS {
             let name = self.layout.ready(queue, band);
-            let depth = self.topology.depth(&connection, name, "drop_queue").await?;
-            if depth.is_some_and(|(messages, _)| messages > 0) {
+            if !self.topology.is_empty(&connection, name, "drop_queue").await? {
                 return Ok(false);
             }
         }
