@@ -73,6 +73,22 @@ impl Topology {
         declared.await.map_err(|error: Error| inequivalent(error).on(queue))
     }
 
+    /// Makes what somebody removed of a queue that stands. One that was declared otherwise is left as it is.
+    pub(crate) async fn restore(
+        &self,
+        connection: &Connection,
+        layout: &Layout,
+        options: &RabbitOptions,
+        spec: &QueueSpec,
+    ) -> Result<()> {
+        let lane = connection.channel(DECLARE).await?.patient();
+        let (name, arguments) = (layout.ready(&spec.name, 1), ready_arguments(layout, options, spec));
+        let same = lane.answer(DECLARE, declare_queue(&lane, name, arguments)).await;
+        same.map_err(|error| inequivalent(error).on(&spec.name))?;
+        lane.farewell().await;
+        self.declare(connection, layout, options, spec).await
+    }
+
     /// Dead letters stay until somebody takes them, however often somebody looks: see [`ENDLESS`].
     pub(crate) async fn declare_dead(&self, connection: &Connection, layout: &Layout, queue: &QueueName) -> Result<()> {
         let lane = connection.channel(DECLARE).await?.patient();
