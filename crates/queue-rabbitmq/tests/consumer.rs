@@ -197,10 +197,10 @@ async fn what_follows_a_settlement_is_offered_again_where_it_is_refused_for_a_mo
     let got = take(&consumer, 2).await;
     let batch: Vec<_> = got.iter().map(|one| Settlement::new(one.receipt, dispositions(one))).collect();
     let dead = plain.dead(&rig.queue);
-    plain.refuse(&dead).await;
+    plain.fill(&dead, 1).await;
     let relent = async {
         sleep(Duration::from_millis(400)).await;
-        plain.delete(&dead).await;
+        plain.make_room(&dead, 1).await;
     };
     let (outcomes, ()) = tokio::join!(consumer.settle(&batch), relent);
     assert!(outcomes.iter().all(SettleOutcome::is_settled), "{outcomes:?}");

@@ -87,10 +87,10 @@ async fn what_is_refused_for_a_moment_is_offered_again() {
         provider.declare(&QueueSpec::new(queue.clone())).await.unwrap();
     }
     let (name, options) = (plain.ready(&queue, 1), PublishOptions::default());
-    plain.refuse(&name).await;
+    plain.fill(&name, 3).await;
     let relent = async {
         tokio::time::sleep(Duration::from_millis(400)).await;
-        plain.delete(&name).await;
+        plain.make_room(&name, 3).await;
     };
     let batch = || (0..3).map(|n| job(n.to_string())).collect();
     let (refused, fine, ()) =
