@@ -124,12 +124,14 @@ impl Shared {
         if let Some(known) = known.as_ref().filter(|known| known.stands) {
             return Ok(known.spec.clone());
         }
-        let declared = known.as_ref().is_some_and(|known| known.declared);
+        let (declared, gone) = (known.as_ref().is_some_and(|known| known.declared), known.is_some());
         let spec = known.map_or_else(|| Arc::new(QueueSpec::new(queue.clone())), |known| known.spec);
         let connection = self.work.connected(until, "declare").await?;
         // Another process may have declared it otherwise: what stands is left as it is.
         if declared || !self.topology.stands(&connection, &self.layout, queue).await? {
             self.topology.declare(&connection, &self.layout, &self.options, &spec).await?;
+        } else if gone {
+            self.topology.restore(&connection, &self.layout, &self.options, &spec).await?;
         } else {
             self.topology.climb(&connection, &self.layout, None).await?;
         }
@@ -143,13 +145,23 @@ impl Shared {
         known.unwrap_or_else(|_| Err(fault::unanswered("declare").on(queue)))
     }
 
+    /// Makes a band's queue again that somebody removed. False where the queue as a whole was dropped: it stays so until it is used.
+    pub(crate) async fn restore(&self, spec: &QueueSpec) -> Result<bool> {
+        self.open("fetch")?;
+        let connection = self.work.connection("fetch")?;
+        if !self.topology.stands(&connection, &self.layout, &spec.name).await? {
+            return Ok(false);
+        }
+        self.topology.restore(&connection, &self.layout, &self.options, spec).await?;
+        Ok(true)
+    }
+
     /// Whether nothing waits in any band. What runs, and what waits on the ladder, is not seen.
     async fn is_empty(&self, queue: &QueueName) -> Result<bool> {
         let connection = self.work.connection("drop_queue")?;
         for band in 0..BANDS {
             let name = self.layout.ready(queue, band);
-            let depth = self.topology.depth(&connection, name, "drop_queue").await?;
-            if depth.is_some_and(|(messages, _)| messages > 0) {
+            if !self.topology.is_empty(&connection, name, "drop_queue").await? {
                 return Ok(false);
             }
         }

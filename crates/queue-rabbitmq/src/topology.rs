@@ -4,7 +4,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use lapin::{
     Channel, ExchangeKind,
-    options::{ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions},
+    options::{
+        BasicGetOptions, BasicNackOptions, ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions,
+        QueueDeclareOptions, QueueDeleteOptions,
+    },
     types::{AMQPValue, FieldTable, ShortString},
 };
 use queue_core::{Error, ErrorCode, QueueName, QueueSpec, Result};
@@ -70,6 +73,22 @@ impl Topology {
         declared.await.map_err(|error: Error| inequivalent(error).on(queue))
     }
 
+    /// Makes what somebody removed of a queue that stands. One that was declared otherwise is left as it is.
+    pub(crate) async fn restore(
+        &self,
+        connection: &Connection,
+        layout: &Layout,
+        options: &RabbitOptions,
+        spec: &QueueSpec,
+    ) -> Result<()> {
+        let lane = connection.channel(DECLARE).await?.patient();
+        let (name, arguments) = (layout.ready(&spec.name, 1), ready_arguments(layout, options, spec));
+        let same = lane.answer(DECLARE, declare_queue(&lane, name, arguments)).await;
+        same.map_err(|error| inequivalent(error).on(&spec.name))?;
+        lane.farewell().await;
+        self.declare(connection, layout, options, spec).await
+    }
+
     /// Dead letters stay until somebody takes them, however often somebody looks: see [`ENDLESS`].
     pub(crate) async fn declare_dead(&self, connection: &Connection, layout: &Layout, queue: &QueueName) -> Result<()> {
         let lane = connection.channel(DECLARE).await?.patient();
@@ -115,19 +134,40 @@ impl Topology {
         Ok(())
     }
 
-    /// How many messages wait in a queue, and how many consumers it has; `None` where it is not there.
-    pub(crate) async fn depth(
+    /// Whether no message of a queue is ready; also where the queue is not there.
+    pub(crate) async fn is_empty(
         &self,
         connection: &Connection,
         name: ShortString,
         operation: &'static str,
-    ) -> Result<Option<(u32, u32)>> {
+    ) -> Result<bool> {
+        if self.depth(connection, name.clone(), operation).await?.unwrap_or(0) > 0 {
+            return Ok(false);
+        }
+        // A count of none is also what RabbitMQ says while the queue's leader is busy. Who asks for a message is not told so.
+        let lane = connection.channel(operation).await?;
+        let empty = match lane.answer(operation, lane.basic_get(name, BasicGetOptions::default())).await {
+            Ok(None) => true,
+            Ok(Some(message)) => {
+                let back = BasicNackOptions { multiple: false, requeue: true };
+                lane.answer(operation, lane.basic_nack(message.delivery.delivery_tag, back)).await?;
+                false
+            }
+            Err(error) if error.code() == ErrorCode::NotFound => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        lane.farewell().await;
+        Ok(empty)
+    }
+
+    /// How many messages of a queue are ready, as far as RabbitMQ knows; `None` where it is not there.
+    async fn depth(&self, connection: &Connection, name: ShortString, operation: &'static str) -> Result<Option<u32>> {
         let lane = connection.channel(operation).await?;
         let options = QueueDeclareOptions { passive: true, durable: true, ..QueueDeclareOptions::default() };
         match lane.answer(operation, lane.queue_declare(name, options, FieldTable::default())).await {
             Ok(queue) => {
                 lane.farewell().await;
-                Ok(Some((queue.message_count(), queue.consumer_count())))
+                Ok(Some(queue.message_count()))
             }
             Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
             Err(error) => Err(error),

@@ -134,6 +134,8 @@ impl Harness for Rabbit {
             strict_priority: false,
             scheduled_in_reach: false,
             successor_faults: self.alone,
+            // A quorum queue writes to its disk what it is given, takes or gives back, and sixteen cases share that disk.
+            at_once: Duration::from_secs(10),
             ..Facts::real(Duration::from_secs(1))
         }
     }

@@ -136,6 +136,81 @@ async fn a_band_whose_queue_is_gone_silences_no_other() {
     rig.end().await;
 }
 
+fn ranked(payload: &str, level: u8) -> Envelope {
+    job(payload).edit(|parts| parts.priority = Priority::new(level).unwrap())
+}
+
+/// Whoever finds a part of a queue missing makes it again: who consumes, and who publishes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_band_that_was_removed_by_hand_is_made_again() {
+    let Some(rig) = Rig::new("removed").await else { return };
+    let (consumer, plain) = (rig.consumer(5).await, Plain::open().await);
+    for (band, level) in [(0, 1), (2, 10), (3, 15)] {
+        let name = plain.ready(&rig.queue, band);
+        plain.delete(&name).await;
+        let end = Instant::now() + PATIENCE;
+        while plain.depth(&name).await.is_none() {
+            assert!(Instant::now() < end, "band {band} stays away");
+            sleep(Duration::from_millis(50)).await;
+        }
+        rig.publish(vec![ranked("urgent", level)]).await;
+        let got = take(&consumer, 1).await;
+        assert_eq!(text(&got[0]), "urgent");
+        settled(&consumer, &got).await;
+    }
+    consumer.close(PATIENCE).await;
+    // Also by one that declared nothing, and found the queue as it stood.
+    let other = broker::connect("other").await.unwrap();
+    for _ in 0..2 {
+        let outcomes = other.publish(&rig.queue, vec![ranked("urgent", 15)], &PublishOptions::default()).await;
+        assert!(outcomes[0].is_accepted(), "{outcomes:?}");
+        plain.delete(&plain.ready(&rig.queue, 3)).await;
+    }
+    other.close().await.unwrap();
+    rig.end().await;
+}
+
+/// A queue that is dropped as a whole stays so, whoever still consumes it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_queue_is_not_made_again_by_who_consumes_it() {
+    let Some(rig) = Rig::new("stays").await else { return };
+    let (consumer, plain) = (rig.consumer(5).await, Plain::open().await);
+    rig.provider.drop_queue(&rig.queue, false).await.unwrap();
+    sleep(Duration::from_secs(2)).await;
+    for band in 0..4 {
+        assert_eq!(plain.depth(&plain.ready(&rig.queue, band)).await, None, "band {band}");
+    }
+    assert_eq!(consumer.fetch(1, Duration::ZERO).await.unwrap_err().code(), ErrorCode::NotFound);
+    rig.end().await;
+}
+
+/// A queue that is being made, or has no leader for now, refuses what it will take a little later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_follows_a_settlement_is_offered_again_where_it_is_refused_for_a_moment() {
+    let Some(rig) = Rig::new("moment").await else { return };
+    let (consumer, plain) = (rig.consumer(5).await, Plain::open().await);
+    rig.publish(vec![job("dies"), ranked("again", 15)]).await;
+    let dispositions = |delivery: &Delivery| match text(delivery).as_str() {
+        "dies" => Disposition::DeadLetter { error: JobError::custom("BAD", "no use") },
+        _ => Disposition::Retry { after: Duration::ZERO, error: JobError::custom("TEMP", "again") },
+    };
+    let got = take(&consumer, 2).await;
+    let batch: Vec<_> = got.iter().map(|one| Settlement::new(one.receipt, dispositions(one))).collect();
+    let dead = plain.dead(&rig.queue);
+    plain.fill(&dead, 1).await;
+    let relent = async {
+        sleep(Duration::from_millis(400)).await;
+        plain.make_room(&dead, 1).await;
+    };
+    let (outcomes, ()) = tokio::join!(consumer.settle(&batch), relent);
+    assert!(outcomes.iter().all(SettleOutcome::is_settled), "{outcomes:?}");
+    assert_eq!(plain.depth(&dead).await, Some(1));
+    let again = take(&consumer, 1).await;
+    assert_eq!((text(&again[0]).as_str(), again[0].attempt), ("again", 2));
+    settled(&consumer, &again).await;
+    rig.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_out_stays_within_twice_the_demand_over_all_bands() {
     let Some(rig) = Rig::new("bounded").await else { return };

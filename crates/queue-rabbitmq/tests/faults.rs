@@ -12,8 +12,11 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use queue_core::{
-    Consumer, Env, ErrorCode, QueueName, QueueProvider as _,
-    provider::{ConsumeOptions, PublishOptions, PublishOutcome, Rejection},
+    Consumer, Env, ErrorCode, JobError, QueueName, QueueProvider as _,
+    provider::{
+        ConsumeOptions, DeadFilter, Disposition, PublishOptions, PublishOutcome, Redrive, RedriveSelection, Rejection,
+        Settlement,
+    },
 };
 use queue_rabbitmq::RabbitProvider;
 use server::Server;
@@ -140,6 +143,7 @@ async fn what_the_operator_does() {
     let mut server = tokio::task::spawn_blocking(Server::start).await.unwrap();
     let provider = connect_once_up(&server).await;
     closed_by_hand(&server, &provider).await;
+    busy(&server, &provider).await;
     alarm(&server, &provider).await;
     hung(&server, &provider).await;
     server = killed(server, &provider).await;
@@ -189,6 +193,35 @@ async fn consumes_again(provider: &RabbitProvider, consumer: &dyn Consumer, queu
         assert!(back.elapsed() < 5 * SECOND, "nothing is consumed after {:?}", back.elapsed());
     }
     assert!(back.elapsed() < 5 * SECOND, "{:?}", back.elapsed());
+}
+
+/// A queue's leader that is busy for more than a quarter of a second has no messages to a broker that is asked how many: what is there
+/// is neither dropped nor overlooked.
+async fn busy(server: &Server, provider: &RabbitProvider) {
+    let (queue, admin) = (queue("busy"), provider.admin());
+    let consumer = provider.consumer(&queue, ConsumeOptions::new("worker", 10)).await.unwrap();
+    for payload in ["one", "two"] {
+        assert!(within(provider, &queue, payload, 10 * SECOND).await.is_accepted());
+        let got = consumer.fetch(1, 10 * SECOND).await.unwrap();
+        let dies = Disposition::DeadLetter { error: JobError::custom("BAD", "no use") };
+        assert!(consumer.settle(&[Settlement::new(got[0].receipt, dies)]).await[0].is_settled());
+    }
+    consumer.close(SECOND).await;
+    assert!(within(provider, &queue, "waits", 10 * SECOND).await.is_accepted());
+    let hold = "erlang:suspend_process(P), timer:sleep(4000), erlang:resume_process(P)";
+    let leaders = format!("N <- registered(), lists:suffix(\"{queue}\", atom_to_list(N)), P <- [whereis(N)]");
+    tokio::task::block_in_place(|| server.ctl(&["eval", &format!("[spawn(fun() -> {hold} end) || {leaders}].")]));
+    let all = DeadFilter::default();
+    let (dropped, dead) = tokio::join!(provider.drop_queue(&queue, true), admin.dead(&queue, &all, None, 1));
+    assert_eq!(dropped.map_err(|error| error.code()), Err(ErrorCode::Conflict), "a job waits in it");
+    let dead = dead.unwrap();
+    assert_eq!((dead.items.len(), dead.next.is_some()), (1, true), "two are dead, of which one was asked for");
+    let plain = Plain::open_at(&server.url()).await;
+    assert_eq!(plain.depth(&plain.ready(&queue, 1)).await, Some(1));
+    let what = Redrive { which: RedriveSelection::Matching(all), dry_run: false, payload: None };
+    let redriven = admin.redrive(&queue, &what).await.unwrap();
+    assert_eq!((redriven.matched, redriven.redriven), (2, 2));
+    provider.drop_queue(&queue, false).await.unwrap();
 }
 
 /// A broker that is short of memory: publishes fail by their deadline, and say whether anything was written.

@@ -78,6 +78,38 @@ async fn all_who_publish_first_to_a_queue_are_heard() {
     provider.close().await.unwrap();
 }
 
+/// The same, where it is sure to be refused: what stands in the queue's place for a while takes nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_refused_for_a_moment_is_offered_again() {
+    let Some(provider) = connect("moment").await else { return };
+    let (queue, other, plain) = (queue("moment"), queue("other"), Plain::open().await);
+    for queue in [&queue, &other] {
+        provider.declare(&QueueSpec::new(queue.clone())).await.unwrap();
+    }
+    let (name, options) = (plain.ready(&queue, 1), PublishOptions::default());
+    plain.fill(&name, 3).await;
+    let relent = async {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        plain.make_room(&name, 3).await;
+    };
+    let batch = || (0..3).map(|n| job(n.to_string())).collect();
+    let (refused, fine, ()) =
+        tokio::join!(provider.publish(&queue, batch(), &options), provider.publish(&other, batch(), &options), relent);
+    assert!(refused.iter().chain(&fine).all(PublishOutcome::is_accepted), "{refused:?} {fine:?}");
+    for queue in [&queue, &other] {
+        assert_eq!(plain.depth(&plain.ready(queue, 1)).await, Some(3));
+    }
+    // One that goes on refusing is told of before the caller's time is over: nobody took the job.
+    plain.refuse(&name).await;
+    let short = PublishOptions { deadline: Duration::from_secs(1), ..PublishOptions::default() };
+    let outcomes = provider.publish(&queue, vec![job("never")], &short).await;
+    assert!(matches!(outcomes[..], [PublishOutcome::Unknown(_)]), "{outcomes:?}");
+    for queue in [&queue, &other] {
+        provider.drop_queue(queue, false).await.unwrap();
+    }
+    provider.close().await.unwrap();
+}
+
 /// A queue that is deleted behind our back is found by `mandatory`, and made anew.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_comes_back_is_sent_again_once_the_queue_is_there() {

@@ -166,6 +166,7 @@ impl Harness for Pairing {
             // As the transport alone: what is on the ladder comes due for a queue of that name, also for another.
             strict_priority: false,
             scheduled_in_reach: false,
+            at_once: Duration::from_secs(10),
             ..Facts::real(Duration::from_secs(2))
         }
     }

@@ -52,6 +52,8 @@ pub struct Facts {
     pub lease: Duration,
     /// Time is the paused clock of a current-thread runtime.
     pub virtual_time: bool,
+    /// What is still "at once". In real time the machine and the broker do other things, too.
+    pub at_once: Duration,
     /// [`Harness::crash`] works.
     pub crash: bool,
     /// [`Harness::restart_broker`] works.
@@ -84,6 +86,7 @@ impl Facts {
         Self {
             lease,
             virtual_time: true,
+            at_once: Duration::from_millis(50),
             crash: true,
             restart: false,
             raw: false,
@@ -101,7 +104,7 @@ impl Facts {
     /// A real broker in real time, on which nothing can be injected; strict and first in, first out.
     #[must_use]
     pub fn real(lease: Duration) -> Self {
-        Self { virtual_time: false, crash: false, ..Self::in_process(lease) }
+        Self { virtual_time: false, at_once: Duration::from_secs(2), crash: false, ..Self::in_process(lease) }
     }
 }
 

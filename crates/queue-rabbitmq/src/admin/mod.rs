@@ -55,7 +55,8 @@ impl RabbitAdmin {
     }
 }
 
-/// How many messages of a queue are ready.
+/// How many messages of a queue are ready. None also where the queue's leader is busy for longer than a quarter of a second, or away:
+/// RabbitMQ does not say that it does not know.
 async fn count(lane: &Lane, name: ShortString, operation: &'static str) -> Result<u64> {
     let passive = QueueDeclareOptions { passive: true, durable: true, ..QueueDeclareOptions::default() };
     let found = lane.answer(operation, lane.queue_declare(name, passive, FieldTable::default())).await?;

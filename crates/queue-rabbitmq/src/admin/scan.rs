@@ -12,11 +12,12 @@ use lapin::{
     types::ShortString,
 };
 use queue_core::Result;
+use tokio::time::{Instant, sleep};
 
 use crate::link::Lane;
 
-/// How long is waited for what was given back to be seen again: a second in all.
-const LOOKS: usize = 200;
+/// How long is waited for what was given back to be seen again, and how often it is looked meanwhile.
+const SEEN: Duration = Duration::from_secs(5);
 const BETWEEN: Duration = Duration::from_millis(5);
 
 /// One that is held.
@@ -31,35 +32,50 @@ pub(super) struct Scan {
     channel: Lane,
     queue: ShortString,
     operation: &'static str,
+    /// Taken out to learn how many there are.
+    first: Option<Letter>,
     /// So many more: what comes in meanwhile is left for another time, so that a scan has an end.
     left: u64,
-    last: u64,
     /// So many are out.
     held: u64,
 }
 
 impl Scan {
+    /// # Errors
+    /// `NOT_FOUND` for a queue that is not there.
     pub(super) async fn begin(channel: Lane, queue: ShortString, operation: &'static str) -> Result<Self> {
-        let left = super::count(&channel, queue.clone(), operation).await?;
-        Ok(Self { channel, queue, operation, left, last: 0, held: 0 })
+        let mut scan = Self { channel, queue, operation, first: None, left: 0, held: 0 };
+        // A count of the queue alone may be none, though there are letters: see `super::count`.
+        if let Some((first, behind)) = scan.get().await? {
+            (scan.first, scan.left) = (Some(first), behind);
+        }
+        Ok(scan)
     }
 
     pub(super) async fn next(&mut self) -> Result<Option<Letter>> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
         if self.left == 0 {
             return Ok(None);
         }
         self.left -= 1;
+        Ok(self.get().await?.map(|(letter, _)| letter))
+    }
+
+    /// The next letter, and how many are behind it.
+    async fn get(&mut self) -> Result<Option<(Letter, u64)>> {
         let got = self.channel.basic_get(self.queue.clone(), BasicGetOptions::default());
         let Some(message) = self.channel.answer(self.operation, got).await? else { return Ok(None) };
-        let delivery = message.delivery;
-        self.last = delivery.delivery_tag;
+        let (delivery, behind) = (message.delivery, u64::from(message.message_count));
         self.held += 1;
-        Ok(Some(Letter { tag: self.last, properties: delivery.properties, body: Bytes::from(delivery.data) }))
+        let (tag, body) = (delivery.delivery_tag, Bytes::from(delivery.data));
+        Ok(Some((Letter { tag, properties: delivery.properties, body }, behind)))
     }
 
     /// Whether there was more than was looked at.
     pub(super) fn has_more(&self) -> bool {
-        self.left > 0
+        self.first.is_some() || self.left > 0
     }
 
     /// Takes one out for good.
@@ -76,11 +92,11 @@ impl Scan {
             self.channel.answer(self.operation, self.channel.basic_nack(0, all)).await?;
             // No answer comes to it, and who looks next is to see them all, also those that were not looked at now.
             let all = self.held + self.left;
-            for _ in 0..LOOKS {
-                if super::count(&self.channel, self.queue.clone(), self.operation).await? >= all {
-                    break;
-                }
-                tokio::time::sleep(BETWEEN).await;
+            let give_up = Instant::now() + SEEN;
+            while super::count(&self.channel, self.queue.clone(), self.operation).await? < all
+                && Instant::now() < give_up
+            {
+                sleep(BETWEEN).await;
             }
         }
         // What was taken is taken once the broker has read it: its goodbye says so.

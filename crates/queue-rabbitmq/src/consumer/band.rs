@@ -49,10 +49,13 @@ pub(super) async fn run(station: Arc<Station>, band: usize) {
     let mut pause = AGAIN.0;
     loop {
         let began = Instant::now();
-        let error = match Open::new(&station, band).await {
+        let mut error = match Open::new(&station, band).await {
             Ok(open) => open.serve().await,
             Err(error) => error,
         };
+        if error.code() == ErrorCode::NotFound {
+            error = restore(&station, band, error).await;
+        }
         station.change(|shelf| {
             shelf.lose(band);
             shelf.trouble(band, error.clone());
@@ -65,6 +68,22 @@ pub(super) async fn run(station: Arc<Station>, band: usize) {
         // One that served for a while failed for a reason of its own.
         pause = if began.elapsed() > AGAIN.1 * 2 { AGAIN.0 } else { (pause * 2).min(AGAIN.1) };
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// A band's queue was removed, and the others stand: it is made again, and the band begins anew. Otherwise the queue was dropped, or
+/// nobody here may say how it is to be.
+async fn restore(station: &Station, band: usize, gone: Error) -> Error {
+    match station.base.restore(&station.spec).await {
+        Ok(true) => {
+            tracing::warn!(queue = %station.queue, band, "a band's queue had been removed, and was made again");
+            fault::away("fetch")
+        }
+        Ok(false) => gone,
+        Err(error) => {
+            tracing::warn!(queue = %station.queue, band, %error, "a band's queue was removed, and cannot be made again");
+            gone
+        }
     }
 }
 

@@ -33,8 +33,6 @@ use crate::{fault, provider::Shared};
 use plan::BANDS;
 use station::Station;
 
-/// How long the broker may take to begin, change or end subscriptions.
-const ANSWER: Duration = Duration::from_secs(10);
 /// The longest wait that is taken for one that ends.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -53,7 +51,9 @@ pub(crate) async fn open(
         bands.spawn(band::run(Arc::clone(&station), band));
     }
     let bands = Mutex::new(bands);
-    if !station.until(Some(Instant::now() + ANSWER), || station.all_tried()).await {
+    // To begin subscriptions is several questions, one after the other.
+    let patience = station.base.options.answer_timeout * 2;
+    if !station.until(Some(Instant::now() + patience), || station.all_tried()).await {
         return Err(fault::unanswered("consumer").on(&station.queue));
     }
     match station.look(|shelf| shelf.in_trouble().cloned()) {
@@ -133,7 +133,7 @@ impl Consumer for RabbitConsumer {
     async fn demand(&self, outstanding: usize) -> Result<()> {
         self.station.open("demand")?;
         self.station.change(|shelf| shelf.demand(outstanding));
-        match self.follow(Instant::now() + ANSWER).await {
+        match self.follow(Instant::now() + self.station.base.options.answer_timeout).await {
             true => Ok(()),
             false => Err(fault::unanswered("demand").on(&self.station.queue)),
         }

@@ -102,9 +102,27 @@ impl Plain {
 
     /// Puts a queue in its place that refuses all it is given, until it is deleted.
     pub(crate) async fn refuse(&self, queue: &str) {
+        self.replace(queue, 0).await;
+    }
+
+    /// The same, until [`Plain::make_room`]: what is on its way to a queue that is deleted would be confirmed, and be gone with it.
+    pub(crate) async fn fill(&self, queue: &str, room: u8) {
+        self.replace(queue, room).await;
+        for _ in 0..room {
+            self.publish(queue, BasicProperties::default(), b"in the way").await;
+        }
+    }
+
+    pub(crate) async fn make_room(&self, queue: &str, room: u8) {
+        for _ in 0..room {
+            assert_eq!(self.take(queue).await.unwrap().data, b"in the way");
+        }
+    }
+
+    async fn replace(&self, queue: &str, room: u8) {
         self.delete(queue).await;
         let mut arguments = FieldTable::default();
-        arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(0));
+        arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(room.into()));
         arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
         self.channel.queue_declare(queue.into(), QueueDeclareOptions::durable(), arguments).await.unwrap();
     }

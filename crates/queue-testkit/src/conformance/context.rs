@@ -178,14 +178,31 @@ impl Ctx {
     /// What "at once" may take. Virtual time stands still while anything runs.
     #[must_use]
     pub fn promptly(&self) -> Duration {
-        if self.facts.virtual_time { Duration::from_millis(50) } else { Duration::from_secs(2) }
+        self.facts.at_once
     }
 
-    /// How much later than `delay` something that is due may come: the granularity, a maintenance tick, and a quarter for
-    /// brokers that round long delays up.
+    /// How much later than `delay` something that is due may come, to be on time.
     #[must_use]
     pub fn lateness(&self, delay: Duration) -> Duration {
-        self.caps.delay_granularity + defaults::MAINTENANCE_TICK + delay / 4 + self.promptly()
+        self.slack(delay) + self.promptly()
+    }
+
+    /// When something that is due after `delay` is there, unless the machine is very busy: for who cannot look until it is.
+    #[must_use]
+    pub fn by_then(&self, delay: Duration) -> Duration {
+        delay + self.slack(delay) + self.promptly().min(Duration::from_secs(2))
+    }
+
+    /// The granularity, a maintenance tick, and a quarter for brokers that round long delays up.
+    fn slack(&self, delay: Duration) -> Duration {
+        self.caps.delay_granularity + defaults::MAINTENANCE_TICK + delay / 4
+    }
+
+    /// Times to try a case with whose parts must come within one: the next is for a broker that was too slow for the last.
+    #[must_use]
+    pub fn stretched(&self, time: Duration) -> Vec<Duration> {
+        let factors: &[u32] = if self.facts.virtual_time { &[1] } else { &[1, 4, 16] };
+        factors.iter().map(|factor| time * *factor).collect()
     }
 
     /// A lease that outlasts every case.

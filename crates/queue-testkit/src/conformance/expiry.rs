@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use queue_core::{Envelope, lifecycle::JobState, provider::Disposition};
+use queue_core::{Envelope, Timestamp, lifecycle::JobState, provider::Disposition};
 use tokio::time::sleep;
 
 use super::{
@@ -65,19 +65,26 @@ async fn scheduled_job_that_expires_first(ctx: &Ctx) -> Outcome {
     // Whether it is refused or accepted and dropped is the provider's choice.
     ctx.offer_one(&queue, job).await?;
     let consumer = ctx.consumer(&queue).await?;
-    let span = Duration::from_secs(2) + ctx.lateness(Duration::from_secs(2));
+    let span = ctx.by_then(Duration::from_secs(2));
     let got = ctx.collect(&consumer, 1, span).await?;
     check!(got.is_empty(), "{:?} came after it had expired", texts(&got));
     Ok(())
 }
 
 async fn running_job_is_not_expired(ctx: &Ctx) -> Outcome {
-    let queue = ctx.queue("ttl");
-    ctx.publish(&queue, mortal(ctx, "started", Duration::from_secs(1))).await?;
+    let queue = ctx.declared("ttl", |_| {}).await?;
     let consumer = ctx.consumer(&queue).await?;
-    let delivery = ctx.take_one(&consumer).await?;
-    sleep(Duration::from_secs(3)).await;
-    ctx.complete(&consumer, &delivery).await
+    for lives in ctx.stretched(Duration::from_secs(1)) {
+        let job = mortal(ctx, "started", lives);
+        let expires_at = job.expires_at.unwrap_or(Timestamp::MAX);
+        ctx.publish(&queue, job).await?;
+        let got = ctx.collect(&consumer, 1, ctx.now().until(expires_at) + Duration::from_secs(1)).await?;
+        if let Some(delivery) = got.first() {
+            sleep(ctx.now().until(expires_at) + Duration::from_secs(2)).await;
+            return ctx.complete(&consumer, delivery).await;
+        }
+    }
+    Err(Failed("it expired before it came, however long it lived".into()))
 }
 
 async fn expired_settlement_is_the_end(ctx: &Ctx) -> Outcome {

@@ -218,6 +218,8 @@ async fn takes_over_its_parents_unique_key(ctx: &Ctx) -> Outcome {
 
 async fn delay_is_kept(ctx: &Ctx) -> Outcome {
     let Stage { next, consumer, delivery, .. } = stage(ctx).await?;
+    // To make the queue takes a broker a while, and is no part of the delay.
+    let next_consumer = ctx.consumer(&next).await?;
     let delay = Duration::from_secs(2);
     let mut then = follow_up(ctx, &delivery, &next, "later", 0);
     let due = ctx.now() + delay;
@@ -225,7 +227,6 @@ async fn delay_is_kept(ctx: &Ctx) -> Outcome {
     let before = Instant::now();
     let outcome = ctx.settle_with(&consumer, completed(&delivery, vec![then])).await?;
     check_matches!(outcome, SettleOutcome::Settled, "a settlement with a delayed follow-up");
-    let next_consumer = ctx.consumer(&next).await?;
     ctx.take_one(&next_consumer).await?;
     check!(ctx.now() >= due, "delivered {:?} early", ctx.now().until(due));
     check!(before.elapsed() <= delay + ctx.lateness(delay), "delivered after {:?}", before.elapsed());

@@ -162,7 +162,7 @@ async fn late_settlement_is_whole_or_nothing(ctx: &Ctx) -> Outcome {
     let slow = ctx.consumer_on(ctx.provider(), &queue, 1, ctx.facts().lease).await?;
     let delivery = ctx.take_one(&slow).await?;
     slow.demand(0).await?;
-    sleep(ctx.facts().lease + reclaim_slack(ctx)).await;
+    sleep(ctx.by_then(ctx.facts().lease)).await;
     let outcome = ctx.settle(&slow, &delivery, Disposition::Complete { result: None }).await?;
     let consumer = ctx.consumer(&queue).await?;
     match outcome {
@@ -299,7 +299,7 @@ async fn lost_job_returns_to_the_head(ctx: &Ctx) -> Outcome {
     let silent = ctx.consumer_on(ctx.provider(), &queue, 1, ctx.facts().lease).await?;
     ctx.take_one(&silent).await?;
     silent.demand(0).await?;
-    sleep(ctx.facts().lease + reclaim_slack(ctx)).await;
+    sleep(ctx.by_then(ctx.facts().lease)).await;
     let consumer = ctx.narrow_consumer(&queue, 1).await?;
     let first = ctx.take_one(&consumer).await?;
     check_eq!(text(&first), "a", "the job that was there first");

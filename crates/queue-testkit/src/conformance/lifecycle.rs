@@ -145,16 +145,16 @@ async fn apply(ctx: &Ctx, subject: &Subject, from: JobState, trigger: Trigger) -
         Trigger::Expire if running => Disposition::Expired,
         Trigger::Unblock => return Ok(()),
         Trigger::Due => {
-            sleep(WAIT + ctx.lateness(WAIT)).await;
+            sleep(ctx.by_then(WAIT)).await;
             return Ok(());
         }
         Trigger::LeaseLost => {
-            sleep(ctx.facts().lease + ctx.lateness(ctx.facts().lease)).await;
+            sleep(ctx.by_then(ctx.facts().lease)).await;
             return Ok(());
         }
         Trigger::Expire => {
             // Some notice when it is due or when somebody fetches, and that is soon enough.
-            sleep(WAIT + ctx.lateness(WAIT)).await;
+            sleep(ctx.by_then(WAIT)).await;
             return claim(ctx, subject, false).await;
         }
         Trigger::Claim => return claim(ctx, subject, from == JobState::Pending).await,

@@ -178,7 +178,7 @@ async fn a_retried_job_stays_in_its_partition(ctx: &Ctx) -> Outcome {
         let delivery = ctx.take_one(&consumer).await?;
         let error = JobError::custom("TEMP", "again");
         ctx.end(&consumer, &delivery, Disposition::Retry { after, error }).await?;
-        tokio::time::sleep(after + ctx.lateness(after)).await;
+        tokio::time::sleep(ctx.by_then(after)).await;
         let got = ctx.collect(&consumer, 5, ctx.quiet_time()).await?;
         check_eq!(got.len(), 1, "of two jobs of a partition that runs one at a time, of which one was retried");
         let release = Disposition::Release { after: Duration::ZERO, reason: ReleaseReason::Shutdown };

@@ -81,8 +81,12 @@ async fn delay_is_kept(ctx: &Ctx) -> Outcome {
         let margin = Duration::from_millis(if ctx.facts().virtual_time { 20 } else { 300 });
         let left = delay.saturating_sub(before.elapsed() + margin);
         let got = ctx.collect(&consumer, 1, left).await?;
-        check!(got.is_empty(), "{:?} before {delay:?} had passed", before.elapsed());
-        let again = ctx.take_one(&consumer).await?;
+        // Who was kept from looking for so long looks too late to tell.
+        check!(got.is_empty() || before.elapsed() >= delay, "{:?} before {delay:?} had passed", before.elapsed());
+        let again = match got.into_iter().next() {
+            Some(again) => again,
+            None => ctx.take_one(&consumer).await?,
+        };
         let took = before.elapsed();
         check!(took + Duration::from_millis(1) >= delay, "{took:?} is before {delay:?}");
         check!(took <= delay + ctx.lateness(delay), "{took:?} is long after {delay:?}");

@@ -98,7 +98,7 @@ async fn held_for_a_window_beyond_completion(ctx: &Ctx) -> Outcome {
     let delivery = ctx.take_one(&consumer).await?;
     ctx.complete(&consumer, &delivery).await?;
     existing(&ctx.offer_one(&queue, ctx.unique("second", KEY, Some(window))).await?, &first, &queue)?;
-    tokio::time::sleep(window + ctx.lateness(window)).await;
+    tokio::time::sleep(ctx.by_then(window)).await;
     let outcome = ctx.offer_one(&queue, ctx.unique("third", KEY, Some(window))).await?;
     check_matches!(outcome, PublishOutcome::Accepted { .. }, "the window is over");
     Ok(())
@@ -108,7 +108,7 @@ async fn window_ends_while_it_waits(ctx: &Ctx) -> Outcome {
     let queue = ctx.queue("window");
     let window = Duration::from_secs(2);
     ctx.publish(&queue, ctx.unique("first", KEY, Some(window))).await?;
-    tokio::time::sleep(window + ctx.lateness(window)).await;
+    tokio::time::sleep(ctx.by_then(window)).await;
     let outcome = ctx.offer_one(&queue, ctx.unique("second", KEY, Some(window))).await?;
     check_matches!(outcome, PublishOutcome::Accepted { .. }, "a window holds from publication, finished or not");
     let consumer = ctx.consumer(&queue).await?;

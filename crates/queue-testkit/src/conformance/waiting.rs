@@ -109,7 +109,7 @@ async fn parked_keys_are_listed_by_how_many(ctx: &Ctx) -> Outcome {
     );
     check_eq!(listed(ctx, &queue, 1).await?, Some(vec![entry("tenant:a", 2)]), "one key at most");
     ctx.provider().unpark(&queue, &ParkKey("tenant:a".into()), 1).await?;
-    sleep(Duration::from_secs(2) + ctx.lateness(Duration::from_secs(2))).await;
+    sleep(ctx.by_then(Duration::from_secs(2))).await;
     let mut found = listed(ctx, &queue, 10).await?.unwrap_or_default();
     found.sort();
     check_eq!(found, [entry("breaker:ü", 1), entry("tenant:a", 1)], "after one was let go, and one came back by time");
