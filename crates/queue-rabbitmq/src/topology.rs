@@ -6,13 +6,17 @@ use lapin::{
     Channel, ExchangeKind,
     options::{
         BasicGetOptions, BasicNackOptions, ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions,
-        QueueDeclareOptions, QueueDeleteOptions,
+        QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
     },
     types::{AMQPValue, FieldTable, ShortString},
 };
 use queue_core::{Error, ErrorCode, QueueName, QueueSpec, Result};
 
-use crate::{RabbitOptions, SCHEME, delay, layout::Layout, link::Connection};
+use crate::{
+    RabbitOptions, SCHEME, delay,
+    layout::{BANDS, Layout},
+    link::Connection,
+};
 
 /// The broker's own limit of deliveries is a backstop behind the scheduler's, which stands at `max_deliveries`.
 const BACKSTOP: u32 = 10;
@@ -120,6 +124,9 @@ impl Topology {
 
     /// Removes a queue with everything in it. What waits on the ladder for it ends among the orphans.
     pub(crate) async fn drop_queue(&self, connection: &Connection, layout: &Layout, queue: &QueueName) -> Result<()> {
+        for band in 0..BANDS {
+            self.settle_in(connection, layout.ready(queue, band)).await.map_err(|error| error.on(queue))?;
+        }
         let lane = connection.channel(DROP).await?.patient();
         let delete = async |name: ShortString| {
             let deleted = lane.queue_delete(name, QueueDeleteOptions::default());
@@ -131,6 +138,21 @@ impl Topology {
         }
         delete(layout.dead(queue)).await?;
         lane.farewell().await;
+        Ok(())
+    }
+
+    /// Has a queue's leader agree on something, which comes after what it agreed on when it began to lead.
+    ///
+    /// Where a queue is deleted while its dead-letter worker starts, RabbitMQ 3.10 starts that worker again for a queue that is no more,
+    /// gives up all dead-letter workers (`rabbit_fifo_dlx_sup`, one restart in five seconds) and answers every declaration with
+    /// `INTERNAL_ERROR` until it is restarted.
+    async fn settle_in(&self, connection: &Connection, name: ShortString) -> Result<()> {
+        let lane = connection.channel(DROP).await?.patient();
+        match lane.answer(DROP, lane.queue_purge(name, QueuePurgeOptions::default())).await {
+            Ok(_) => lane.farewell().await,
+            Err(error) if error.code() == ErrorCode::NotFound => {}
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 

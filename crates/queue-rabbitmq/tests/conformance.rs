@@ -19,7 +19,7 @@ use lapin::{
     BasicProperties, ConnectionProperties, ExchangeKind,
     options::{
         BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
-        QueueDeleteOptions,
+        QueueDeleteOptions, QueuePurgeOptions,
     },
     types::{AMQPValue, FieldTable},
 };
@@ -211,6 +211,9 @@ impl Harness for Rabbit {
         let channel = connection.create_channel().await.unwrap();
         let rung = format!("{}.v1.delay.00", self.prefix);
         for name in [rung.clone(), format!("{}.v1.dead.{queue}", self.prefix)] {
+            // Not while its dead-letter worker starts: see `Topology::drop_queue`. It may not be there.
+            let settled = connection.create_channel().await.unwrap();
+            let _ = settled.queue_purge(name.as_str().into(), QueuePurgeOptions::default()).await;
             channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
             if refuse {
                 let mut arguments = FieldTable::default();

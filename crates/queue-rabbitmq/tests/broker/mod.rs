@@ -8,7 +8,7 @@ use lapin::{
     message::Delivery,
     options::{
         BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
-        QueueDeleteOptions,
+        QueueDeleteOptions, QueuePurgeOptions,
     },
     types::{AMQPValue, FieldTable},
 };
@@ -128,6 +128,8 @@ impl Plain {
     }
 
     pub(crate) async fn delete(&self, queue: &str) {
+        // Not while its dead-letter worker starts: see `Topology::drop_queue`.
+        self.channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await.unwrap();
         self.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
     }
 }

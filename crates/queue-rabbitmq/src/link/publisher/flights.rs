@@ -156,8 +156,11 @@ impl Flights {
             }
             waited = Some(flight.order.channel);
             let _ = flight.channel.wait_for_confirms().now_or_never();
-            while let Some(Some(flight)) = self.flying.next().now_or_never() {
-                landed.push(flight);
+            // Twice: wakes that come while it looks make it stop before all were looked at.
+            for _ in 0..2 {
+                while let Some(Some(flight)) = self.flying.next().now_or_never() {
+                    landed.push(flight);
+                }
             }
         }
     }
