@@ -15,7 +15,7 @@ use queue_core::{Error, ErrorCode, QueueName, QueueSpec, Result};
 use crate::{
     RabbitOptions, SCHEME, delay,
     layout::{BANDS, Layout},
-    link::Connection,
+    link::{Connection, Lane},
 };
 
 /// The broker's own limit of deliveries is a backstop behind the scheduler's, which stands at `max_deliveries`.
@@ -125,7 +125,7 @@ impl Topology {
     /// Removes a queue with everything in it. What waits on the ladder for it ends among the orphans.
     pub(crate) async fn drop_queue(&self, connection: &Connection, layout: &Layout, queue: &QueueName) -> Result<()> {
         for band in 0..BANDS {
-            self.settle_in(connection, layout.ready(queue, band)).await.map_err(|error| error.on(queue))?;
+            self.settle_in(connection, layout.ready(queue, band)).await;
         }
         let lane = connection.channel(DROP).await?.patient();
         let delete = async |name: ShortString| {
@@ -146,14 +146,13 @@ impl Topology {
     /// Where a queue is deleted while its dead-letter worker starts, RabbitMQ 3.10 starts that worker again for a queue that is no more,
     /// gives up all dead-letter workers (`rabbit_fifo_dlx_sup`, one restart in five seconds) and answers every declaration with
     /// `INTERNAL_ERROR` until it is restarted.
-    async fn settle_in(&self, connection: &Connection, name: ShortString) -> Result<()> {
-        let lane = connection.channel(DROP).await?.patient();
-        match lane.answer(DROP, lane.queue_purge(name, QueuePurgeOptions::default())).await {
-            Ok(_) => lane.farewell().await,
-            Err(error) if error.code() == ErrorCode::NotFound => {}
-            Err(error) => return Err(error),
+    async fn settle_in(&self, connection: &Connection, name: ShortString) {
+        // No more than a precaution: where it is not there, or not to be read, deleting says what is to be said.
+        if let Ok(lane) = connection.channel(DROP).await.map(Lane::patient)
+            && lane.answer(DROP, lane.queue_purge(name, QueuePurgeOptions::default())).await.is_ok()
+        {
+            lane.farewell().await;
         }
-        Ok(())
     }
 
     /// Whether no message of a queue is ready; also where the queue is not there.
