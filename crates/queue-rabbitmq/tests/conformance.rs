@@ -229,6 +229,7 @@ impl Harness for Rabbit {
             let bind = QueueBindOptions::default();
             channel.queue_bind(name(), name(), "#".into(), bind, FieldTable::default()).await.unwrap();
         }
-        connection.close(200, "done".into()).await.unwrap();
+        // All was answered; a channel may still be closing, for a queue that was not there.
+        let _ = connection.close(200, "done".into()).await;
     }
 }
