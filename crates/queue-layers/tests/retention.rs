@@ -4,7 +4,7 @@
 
 mod bed;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bed::{Bed, complete, secs, settle};
@@ -21,6 +21,8 @@ use queue_testkit::{
     fuse::Fuse,
     models::PushModel,
 };
+
+const ASKED_FOR: Duration = Duration::from_millis(10);
 
 /// A broker that keeps no declarations, as RabbitMQ.
 #[derive(Debug)]
@@ -52,6 +54,7 @@ impl AdminFront for ForgetfulAdmin {
     }
 
     async fn spec(&self, _: &QueueName) -> Result<Option<QueueSpec>> {
+        tokio::time::sleep(ASKED_FOR).await;
         Ok(None)
     }
 }
@@ -269,4 +272,19 @@ async fn a_note_that_loses_a_race_is_tried_again() {
     declared.unwrap();
     let control = bed.store.queue_control(&bed.queue).await.unwrap();
     assert_eq!((control.paused, control.retention), (true, Some(spec.retention)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_declaration_stands_that_came_while_the_broker_was_asked() {
+    let bed = Bed::new(PushModel::default());
+    let process = process(&bed);
+    let declare = async {
+        tokio::time::sleep(ASKED_FOR / 2).await;
+        process.declare(&bed, 3).await;
+        let control = bed.store.queue_control(&bed.queue).await.unwrap();
+        bed.store.set_queue_control(&bed.queue, &QueueControl { retention: None, ..control }).await.unwrap();
+    };
+    let (jobs, ()) = tokio::join!(process.finish(&bed, 8), declare);
+    let _ = process.tracked.maintain(true).await;
+    assert_eq!(left(&bed, &jobs).await, 3);
 }
