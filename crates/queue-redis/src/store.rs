@@ -348,6 +348,7 @@ impl JobStore for RedisStore {
         answers
     }
 
+    /// Without a retention, and none is noted: declarations are kept as a whole, and whoever leads goes by them.
     async fn queue_control(&self, queue: &QueueName) -> Result<QueueControl> {
         let base = self.shared.layout.base(queue);
         let ask = redis::cmd("HMGET").arg(format!("{base}n")).arg("version").arg("paused").take();
@@ -356,7 +357,7 @@ impl JobStore for RedisStore {
         let answer = items(answer).map_err(broken)?;
         let [version, paused] = &answer[..] else { return Err(broken("two values are missing")) };
         let version = u64::try_from(number(version).map_err(broken)?).unwrap_or(0);
-        Ok(QueueControl { version, paused: number(paused).map_err(broken)? == 1 })
+        Ok(QueueControl { version, paused: number(paused).map_err(broken)? == 1, retention: None })
     }
 
     async fn set_queue_control(&self, queue: &QueueName, control: &QueueControl) -> Result<()> {

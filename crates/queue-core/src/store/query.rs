@@ -9,6 +9,7 @@ use crate::{
     event::JobEvent,
     job::{JobKind, JobRef, QueueName},
     lifecycle::JobState,
+    queue_spec::Retention,
 };
 
 /// Who can open a store.
@@ -113,13 +114,17 @@ pub enum CancelOutcome {
     NotFound,
 }
 
-/// The switches of a queue. Every change raises the version.
+/// The switches of a queue, and what was noted of its declaration. Every change raises the version.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueControl {
     /// As it was read; the compare-and-set is on it.
     pub version: u64,
     /// Workers are held back.
     pub paused: bool,
+    /// As the queue was declared last, where the transport cannot tell declarations, so that whoever leads the maintenance
+    /// knows it; in whole milliseconds. `None`: nobody noted one.
+    #[serde(default)]
+    pub retention: Option<Retention>,
 }
 
 /// A lead that was won.

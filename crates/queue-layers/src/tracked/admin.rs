@@ -10,13 +10,10 @@ use queue_core::{
     store::QueueControl,
 };
 
-use super::core::Core;
+use super::core::{CONTROL_TRIES, Core};
 
 #[derive(Debug)]
 pub(super) struct TrackedAdmin(pub(super) Arc<Core>);
-
-/// Others may be changing a queue's switches at the same time.
-const CONTROL_TRIES: usize = 10;
 
 /// What the transport cannot do is no error where the store did its part.
 pub(super) fn if_supported<T: Default>(answer: Result<T>) -> Result<T> {

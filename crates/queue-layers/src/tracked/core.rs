@@ -22,6 +22,7 @@ use super::{
     health::Health,
     options::Options,
     reconcile::Emptiness,
+    retention::Unnoted,
     rule::{Rule, Rules},
 };
 
@@ -38,6 +39,7 @@ pub(super) struct Core {
     pub(super) health: Health,
     pub(super) backlog: Backlog,
     pub(super) emptiness: Emptiness,
+    pub(super) unnoted: Unnoted,
     /// In milliseconds, of the consumers of this process.
     longest_lease: AtomicU64,
     specs: Mutex<BTreeMap<QueueName, Known>>,
@@ -55,7 +57,9 @@ struct Known {
 /// How long a queue that nobody seems to have declared is taken to have the defaults.
 const SUPPOSED_FOR: Duration = Duration::from_secs(30);
 /// How many queues' specs and switches are remembered.
-const MAX_KNOWN: usize = 10_000;
+pub(super) const MAX_KNOWN: usize = 10_000;
+/// Others may be changing a queue's switches at the same time.
+pub(super) const CONTROL_TRIES: usize = 10;
 /// How long a step of a settlement or of the sweep waits for the transport.
 pub(super) const STEP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -79,6 +83,7 @@ impl Core {
             health: Health::new(now),
             backlog: Backlog::default(),
             emptiness: Emptiness::default(),
+            unnoted: Unnoted::default(),
             longest_lease: AtomicU64::new(0),
             specs: Mutex::default(),
             controls: Mutex::default(),
@@ -132,6 +137,12 @@ impl Core {
     fn remember(&self, spec: QueueSpec, until: Option<Duration>) -> Arc<QueueSpec> {
         let spec = Arc::new(spec);
         let mut specs = self.specs();
+        if until.is_some()
+            && let Some(known) = specs.get(&spec.name).filter(|known| known.until.is_none())
+        {
+            // It was declared while the broker was asked.
+            return Arc::clone(&known.spec);
+        }
         if specs.len() >= MAX_KNOWN && !specs.contains_key(&spec.name) {
             specs.pop_first();
         }
@@ -143,6 +154,7 @@ impl Core {
         self.specs().remove(queue);
         self.controls.lock().unwrap_or_else(PoisonError::into_inner).remove(queue);
         self.emptiness.forget(queue);
+        self.unnoted.forget(queue);
     }
 
     /// Queues that this process declared or used.

@@ -13,6 +13,7 @@ mod pairing;
 mod publish;
 mod reconcile;
 mod redrive;
+mod retention;
 mod rule;
 mod settle;
 mod sweep;
@@ -114,6 +115,7 @@ impl QueueProvider for Tracked {
             self.core.transport.declare(spec).await?;
         }
         self.core.learn(spec);
+        self.core.note_retention(spec).await;
         Ok(())
     }
 

@@ -19,6 +19,7 @@ impl Core {
     pub(super) async fn maintain(&self, leading: bool) -> Result<Duration> {
         let next = self.transport.maintain(leading).await;
         self.flush().await;
+        self.note_owed().await;
         if !leading || self.store_is_away().await {
             return next.map(|next| next.min(defaults::MAINTENANCE_TICK));
         }
@@ -71,7 +72,8 @@ impl Core {
 
     async fn evict(&self) -> Result<()> {
         for spec in self.known_queues().into_iter().filter(|spec| spec.tracking == Tracking::Full) {
-            self.ask(self.store.evict(&spec.name, &spec.retention, EVICT_AT_ONCE)).await?;
+            let retention = self.retention(&spec).await?;
+            self.ask(self.store.evict(&spec.name, &retention, EVICT_AT_ONCE)).await?;
         }
         Ok(())
     }

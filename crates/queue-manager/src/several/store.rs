@@ -81,12 +81,13 @@ impl JobStore for SeveralStore {
         routes::cancel(&self.schedulers(), jobs, self.anywhere(jobs), cancel).await
     }
 
-    /// Paused is only what is paused everywhere.
+    /// Paused is only what is paused everywhere, and noted only the retention that all have.
     async fn queue_control(&self, queue: &QueueName) -> Result<QueueControl> {
         let controls = all(join_all(self.stores()?.into_iter().map(|store| store.queue_control(queue))).await)?;
         let whole = |one: QueueControl, other: QueueControl| QueueControl {
             version: one.version.max(other.version),
             paused: one.paused && other.paused,
+            retention: if one.retention == other.retention { one.retention } else { None },
         };
         Ok(controls.into_iter().reduce(whole).unwrap_or_default())
     }

@@ -129,14 +129,29 @@ fn id(row: &mut Reader) -> Result<JobId, Broken> {
 mod tests {
     use std::time::Duration;
 
+    use queue_core::queue_spec::Retention;
+
     use super::*;
+
+    #[test]
+    fn a_row_from_before_retention_was_noted_has_none() {
+        let spec = QueueSpec::new(QueueName::from_static("mail"));
+        let mut bytes = Vec::new();
+        let mut out = Writer(&mut bytes);
+        out.byte(1);
+        out.long(9);
+        out.bytes(&serde_json::to_vec(&spec).unwrap());
+        out.bytes(br#"{"version":3,"paused":true}"#);
+        let control = QueueControl { version: 3, paused: true, retention: None };
+        assert_eq!(QueueRow::decode(Bytes::from(bytes)), Ok(QueueRow { spec, control, tickets: 9 }));
+    }
 
     #[test]
     fn what_is_kept_of_a_queue_comes_back_as_it_was() {
         let name = QueueName::from_static("mail");
         let mut spec = QueueSpec::new(name.clone());
         spec.max_len = Some(7);
-        let control = QueueControl { version: 3, paused: true };
+        let control = QueueControl { version: 3, paused: true, retention: Some(Retention::none()) };
         let mut bytes = Vec::new();
         QueueRow::write(&spec, &control, 9, &mut bytes);
         assert_eq!(QueueRow::decode(Bytes::from(bytes)), Ok(QueueRow { spec, control, tickets: 9 }));

@@ -143,6 +143,7 @@ impl Room {
         QueueRow {
             version: self.control.version,
             paused: self.control.paused,
+            retention: self.control.retention,
             submitted: self.submitted,
             completed: self.completed,
             failed: self.failed,
@@ -165,7 +166,7 @@ impl Room {
     #[cfg(feature = "journal")]
     pub(super) fn restore(&mut self, row: QueueRow) {
         self.kept = row;
-        self.control = QueueControl { version: row.version, paused: row.paused };
+        self.control = QueueControl { version: row.version, paused: row.paused, retention: row.retention };
         (self.submitted, self.completed, self.failed) = (row.submitted, row.completed, row.failed);
     }
 

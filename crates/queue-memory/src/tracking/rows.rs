@@ -9,7 +9,10 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use queue_core::job::{Envelope, JobId, JobRef, QueueName, StoreId, Timestamp, UniqueKey};
+use queue_core::{
+    job::{Envelope, JobId, JobRef, QueueName, StoreId, Timestamp, UniqueKey},
+    queue_spec::Retention,
+};
 
 use super::{
     record::{Copy, Origin, Tracked},
@@ -21,6 +24,8 @@ use crate::{
 };
 
 const VERSION: u8 = 1;
+/// Of a queue's row in which its retention is noted.
+const NOTED: u8 = 2;
 
 /// Whose journal it is: before all records.
 pub(super) const OWNER: &[u8] = b"";
@@ -29,17 +34,26 @@ const ANNOUNCED: u8 = 1;
 const STAGED: u8 = 2;
 
 fn start(row: Bytes) -> Result<Reader, Broken> {
+    start_of(row, VERSION).map(|(row, _)| row)
+}
+
+/// A row whose newest version is another, and the version it has.
+fn start_of(row: Bytes, newest: u8) -> Result<(Reader, u8), Broken> {
     let mut row = Reader::new(row);
     match row.byte()? {
-        VERSION => Ok(row),
-        newer if newer > VERSION => Err(Broken::Newer(newer)),
+        version if (VERSION..=newest).contains(&version) => Ok((row, version)),
+        newer if newer > newest => Err(Broken::Newer(newer)),
         _ => Err(Broken::Record("there is no such version")),
     }
 }
 
 fn begin(out: &mut Vec<u8>) -> Writer<'_> {
+    begin_of(out, VERSION)
+}
+
+fn begin_of(out: &mut Vec<u8>, version: u8) -> Writer<'_> {
     let mut out = Writer(out);
-    out.byte(VERSION);
+    out.byte(version);
     out
 }
 
@@ -66,11 +80,13 @@ impl OwnerRow {
     }
 }
 
-/// A queue's switches and totals.
+/// A queue's switches and totals, and its retention if that was noted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct QueueRow {
     pub(super) version: u64,
     pub(super) paused: bool,
+    /// In whole milliseconds.
+    pub(super) retention: Option<Retention>,
     pub(super) submitted: u64,
     pub(super) completed: u64,
     pub(super) failed: u64,
@@ -78,26 +94,42 @@ pub(super) struct QueueRow {
 
 impl QueueRow {
     pub(super) fn write(self, out: &mut Vec<u8>) {
-        let mut out = begin(out);
+        let mut out = begin_of(out, if self.retention.is_some() { NOTED } else { VERSION });
         out.long(self.version);
         out.byte(u8::from(self.paused));
         out.long(self.submitted);
         out.long(self.completed);
         out.long(self.failed);
+        if let Some(Retention { age, count, bytes, dead }) = self.retention {
+            [millis(age), count, bytes, millis(dead)].into_iter().for_each(|number| out.long(number));
+        }
     }
 
     pub(super) fn decode(row: Bytes) -> Result<Self, Broken> {
-        let mut row = start(row)?;
-        let found = Self {
+        let (mut row, version) = start_of(row, NOTED)?;
+        let mut found = Self {
             version: row.long()?,
             paused: row.flag()?,
+            retention: None,
             submitted: row.long()?,
             completed: row.long()?,
             failed: row.long()?,
         };
+        if version == NOTED {
+            found.retention = Some(Retention {
+                age: Duration::from_millis(row.long()?),
+                count: row.long()?,
+                bytes: row.long()?,
+                dead: Duration::from_millis(row.long()?),
+            });
+        }
         row.end()?;
         Ok(found)
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What a record is, and where its newest copy is.

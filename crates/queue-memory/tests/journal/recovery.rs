@@ -198,7 +198,7 @@ async fn queues_switches_topics_and_the_stores_name_are_kept() {
     topics.unsubscribe(&topic, &other).await.unwrap();
     rig.provider.admin().pause(&queue(), true).await.unwrap();
     let store = rig.provider.job_store().unwrap();
-    let control = QueueControl { paused: true, version: 1 };
+    let control = QueueControl { paused: true, version: 1, ..QueueControl::default() };
     store.set_queue_control(&queue(), &control).await.unwrap();
     rig.provider.declare(&QueueSpec::new(other.clone())).await.unwrap();
     rig.provider.drop_queue(&other, false).await.unwrap();
@@ -207,7 +207,7 @@ async fn queues_switches_topics_and_the_stores_name_are_kept() {
     let rig = rig.crash();
     let store = rig.provider.job_store().unwrap();
     assert_eq!(store.id(), name);
-    assert_eq!(store.queue_control(&queue()).await.unwrap(), QueueControl { paused: true, version: 2 });
+    assert_eq!(store.queue_control(&queue()).await.unwrap(), QueueControl { version: 2, ..control });
     assert_eq!(rig.provider.admin().spec(&queue()).await.unwrap().unwrap().max_len, Some(7));
     assert_eq!(rig.provider.admin().queues("", None, 9).await.unwrap().items, [queue()]);
     let outcomes = rig.provider.topics().unwrap().publish(&topic, vec![job(1)], &PublishOptions::default()).await;

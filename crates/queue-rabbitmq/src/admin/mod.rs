@@ -127,7 +127,9 @@ impl QueueAdmin for RabbitAdmin {
 
     async fn spec(&self, queue: &QueueName) -> Result<Option<QueueSpec>> {
         self.base.open("spec")?;
-        Ok(self.base.specs.get(queue).map(|known| (*known.spec).clone()))
+        // What was only used stands with the defaults, of which nobody knows whether they were declared.
+        let declared = self.base.specs.get(queue).filter(|known| known.declared);
+        Ok(declared.map(|known| (*known.spec).clone()))
     }
 
     async fn parked(&self, queue: &QueueName, _: usize) -> Result<Vec<(ParkKey, u64)>> {

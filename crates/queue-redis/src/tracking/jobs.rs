@@ -1,5 +1,7 @@
 //! Records, as everyone may read and command them.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use queue_core::{
     Error, ErrorCode, QueueName, Result,
@@ -182,18 +184,21 @@ impl Inner {
     }
 
     pub(super) async fn queue_control(&self, queue: &QueueName) -> Result<QueueControl> {
-        let ask = redis::cmd("HMGET").arg(format!("{}n", self.base(queue))).arg("version").arg("paused").take();
+        let ask =
+            redis::cmd("HMGET").arg(format!("{}n", self.base(queue))).arg(&["version", "paused", "retention"]).take();
         let answer = self.shared.link.ask(&ask).await.map_err(|error| fault::of(&error, "queue_control").on(queue))?;
         let broken = |what| fault::broken(what, "queue_control").on(queue);
         let answer = link::items(answer).map_err(broken)?;
-        let [version, paused] = &answer[..] else { return Err(broken("two values are missing")) };
+        let [version, paused, retention] = &answer[..] else { return Err(broken("three values are missing")) };
         let version = u64::try_from(link::number(version).map_err(broken)?).unwrap_or(0);
-        Ok(QueueControl { version, paused: link::number(paused).map_err(broken)? == 1 })
+        let retention = link::bytes(retention.clone()).ok().and_then(|text| read_retention(&text));
+        Ok(QueueControl { version, paused: link::number(paused).map_err(broken)? == 1, retention })
     }
 
     pub(super) async fn set_queue_control(&self, queue: &QueueName, control: &QueueControl) -> Result<()> {
         self.number(queue, "set_queue_control").await?;
-        let arguments = [control.version.to_string(), u8::from(control.paused).to_string()];
+        let retention = control.retention.as_ref().map_or_else(String::new, write_retention);
+        let arguments = [control.version.to_string(), u8::from(control.paused).to_string(), retention];
         let answer = self.shared.link.run(&scripts::CONTROL, self.base(queue), &arguments).await;
         let answer = answer.map_err(|error| fault::of(&error, "set_queue_control").on(queue))?;
         if answer == Value::Int(-1) {
@@ -227,6 +232,20 @@ impl Inner {
     }
 }
 
+/// Four numbers, divided by spaces: age in milliseconds, count, bytes, age of the dead in milliseconds.
+fn write_retention(retention: &Retention) -> String {
+    let Retention { age, count, bytes, dead } = retention;
+    format!("{} {count} {bytes} {}", millis(*age), millis(*dead))
+}
+
+/// What is not readable is as if nobody had noted it: the next declaration notes it anew.
+fn read_retention(text: &[u8]) -> Option<Retention> {
+    let mut numbers = std::str::from_utf8(text).ok()?.split(' ').map(|number| number.parse::<u64>().ok());
+    let mut next = || numbers.next().flatten();
+    let (age, count, bytes, dead) = (next()?, next()?, next()?, next()?);
+    Some(Retention { age: Duration::from_millis(age), count, bytes, dead: Duration::from_millis(dead) })
+}
+
 fn cancelled(letter: Value, queue: &QueueName) -> Result<CancelOutcome> {
     let broken = |what| fault::broken(what, "cancel").on(queue);
     match link::bytes(letter).map_err(broken)?.as_ref() {
@@ -241,4 +260,21 @@ fn cancelled(letter: Value, queue: &QueueName) -> Result<CancelOutcome> {
 fn read_cursor(cursor: &Cursor) -> Result<(Walk, String)> {
     let parts = cursor.0.split_once('@').and_then(|(place, name)| Some((Walk::read(place)?, name.to_owned())));
     parts.ok_or_else(|| Error::new(ErrorCode::Validation, "this cursor is of another listing").at("list").by(SCHEME))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retention_is_read_as_it_was_written() {
+        let most = Retention { age: Duration::from_millis(u64::MAX), count: u64::MAX, ..Retention::default() };
+        for retention in [Retention::default(), Retention::none(), most] {
+            assert_eq!(read_retention(write_retention(&retention).as_bytes()), Some(retention));
+        }
+        assert_eq!(write_retention(&Retention::default()), "86400000 10000 67108864 604800000");
+        for unreadable in [&b""[..], b"1 2 3", b"1 2 3 x", b"1 -2 3 4", b"\xff"] {
+            assert_eq!(read_retention(unreadable), None);
+        }
+    }
 }

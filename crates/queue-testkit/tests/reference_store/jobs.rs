@@ -4,7 +4,7 @@ use super::*;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use queue_core::{
-    Error, Result,
+    Error, ErrorCode, Result,
     job::StoreId,
     lifecycle::JobState,
     provider::{Cursor, Page},
@@ -63,12 +63,18 @@ impl JobStore for ReferenceStore {
         jobs.iter().map(cancel).collect()
     }
 
-    async fn queue_control(&self, _queue: &QueueName) -> Result<QueueControl> {
-        no("queue_control")
+    async fn queue_control(&self, queue: &QueueName) -> Result<QueueControl> {
+        Ok(self.lock().controls.get(queue).cloned().unwrap_or_default())
     }
 
-    async fn set_queue_control(&self, _queue: &QueueName, _control: &QueueControl) -> Result<()> {
-        no("set_queue_control")
+    async fn set_queue_control(&self, queue: &QueueName, control: &QueueControl) -> Result<()> {
+        let mut state = self.lock();
+        let known = state.controls.entry(queue.clone()).or_default();
+        if known.version != control.version {
+            return Err(Error::new(ErrorCode::Conflict, "somebody was faster"));
+        }
+        *known = QueueControl { version: control.version + 1, ..control.clone() };
+        Ok(())
     }
 
     async fn evict(&self, _queue: &QueueName, _retention: &Retention, _limit: usize) -> Result<usize> {

@@ -14,7 +14,7 @@ use queue_core::{
     Env, Envelope, JobRef, QueueName,
     job::{JobId, UniqueKey},
     provider::Cancel,
-    store::{Fence, JobRecord},
+    store::{Fence, JobRecord, QueueControl},
 };
 
 type Moment = Duration;
@@ -45,6 +45,7 @@ struct State {
     jobs: BTreeMap<Id, Job>,
     keys: BTreeMap<(QueueName, UniqueKey), JobId>,
     submitted: BTreeMap<QueueName, u64>,
+    controls: BTreeMap<QueueName, QueueControl>,
     epoch: u64,
 }
 

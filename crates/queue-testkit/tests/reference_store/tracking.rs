@@ -255,6 +255,7 @@ impl TrackingStore for ReferenceStore {
         state.jobs.retain(|(of, _), _| of != queue);
         state.keys.retain(|(of, _), _| of != queue);
         state.submitted.remove(queue);
+        state.controls.remove(queue);
         Ok(())
     }
 

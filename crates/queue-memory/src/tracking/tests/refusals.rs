@@ -51,6 +51,8 @@ async fn full() -> ModelDisk {
     let limits = TrackingLimits { max_tombstones: 1, ..TrackingLimits::default() };
     let store = MemoryTracking::open(&journal(&disk), env.clone(), limits).unwrap();
     let queue = QueueName::from_static("q");
+    let noted = QueueControl { retention: Some(Retention::default()), ..QueueControl::default() };
+    store.set_queue_control(&queue, &noted).await.unwrap();
     for n in 0..4 {
         let mut job = Envelope::builder(JobId::fresh(&env), JobKind::from_static("k"), vec![1; 9], env.now());
         let key = UniqueKey::new(format!("key {n}")).unwrap();
@@ -140,4 +142,24 @@ async fn no_row_that_is_cut_or_flipped_panics_the_reader() {
             read(&flipped, &value);
         }
     }
+}
+
+/// As version 1 wrote it, and as it is still written where no retention was noted.
+#[test]
+fn a_queues_row_without_a_retention_is_read_and_written_as_ever() {
+    let mut old = vec![1];
+    old.extend(3_u64.to_le_bytes());
+    old.push(1);
+    [5_u64, 4, 2].into_iter().for_each(|number| old.extend(number.to_le_bytes()));
+    let row = QueueRow { version: 3, paused: true, retention: None, submitted: 5, completed: 4, failed: 2 };
+    assert_eq!(QueueRow::decode(bytes::Bytes::from(old.clone())), Ok(row));
+    let mut written = Vec::new();
+    row.write(&mut written);
+    assert_eq!(written, old);
+
+    let noted = QueueRow { retention: Some(Retention { count: 7, ..Retention::none() }), ..row };
+    let mut written = Vec::new();
+    noted.write(&mut written);
+    assert_eq!((written[0], &written[1..old.len()]), (2, &old[1..]));
+    assert_eq!(QueueRow::decode(bytes::Bytes::from(written)), Ok(noted));
 }

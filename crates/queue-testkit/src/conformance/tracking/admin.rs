@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use queue_core::{
-    JobError, JobRef,
+    ErrorCode, JobError, JobRef,
     lifecycle::JobState,
     provider::{Beat, BeatOutcome, Cursor, DeadFilter, DeadJob, Disposition, ParkKey},
-    store::{Lookup, RedriveOutcome, StageOutcome, StagedJob, Verdict},
+    queue_spec::Retention,
+    store::{Lookup, QueueControl, RedriveOutcome, StageOutcome, StagedJob, Verdict},
 };
 use tokio::time::sleep;
 
@@ -32,6 +33,7 @@ store_cases! { "admin";
     position_in_line
     purged_jobs_are_cancelled
     dropped_queue_is_forgotten
+    noted_retention_is_told_again
 }
 
 fn bury() -> Disposition {
@@ -50,6 +52,32 @@ async fn bound_is_kept_by_stage(ctx: &StoreCtx) -> Outcome {
     ctx.run(&queue, &jobs[0].envelope).await?;
     let again = only(ctx.store.stage(&jobs[2..], STAGE).await)?;
     check_matches!(again, StageOutcome::Staged, "when one runs there is room");
+    Ok(())
+}
+
+async fn noted_retention_is_told_again(ctx: &StoreCtx) -> Outcome {
+    let queue = ctx.queue();
+    let noted = async || ctx.store.queue_control(&queue).await.map_err(Failed::from);
+    let fresh = noted().await?;
+    check_eq!((fresh.paused, fresh.retention), (false, None), "the switches of a queue that nobody has told of");
+    let long = Retention { count: u64::MAX, age: Duration::from_millis(1_500), ..Retention::default() };
+    ctx.store.set_queue_control(&queue, &QueueControl { retention: Some(long), ..fresh.clone() }).await?;
+    let first = noted().await?;
+    check_eq!((first.paused, first.retention), (false, Some(long)), "once it is noted");
+    check!(first.version > fresh.version, "after a change: {first:?}, before: {fresh:?}");
+    ctx.store.set_queue_control(&queue, &QueueControl { paused: true, ..first }).await?;
+    let paused = noted().await?;
+    check_eq!((paused.paused, paused.retention), (true, Some(long)), "of a queue that was paused after it");
+    let late = ctx.store.set_queue_control(&queue, &QueueControl { retention: None, ..fresh }).await;
+    check_eq!(late.err().map(|error| error.code()), Some(ErrorCode::Conflict), "a note on an old version");
+    check_eq!(noted().await?, paused, "after a note on an old version");
+    let none = Retention::none();
+    ctx.store.set_queue_control(&queue, &QueueControl { retention: Some(none), ..paused }).await?;
+    let other = noted().await?;
+    check_eq!((other.paused, other.retention), (true, Some(none)), "another one, of a queue that is paused");
+    check_eq!(ctx.store.queue_control(&ctx.queue()).await?.retention, None, "that of another queue");
+    ctx.store.drop_queue(&queue).await?;
+    check_eq!(noted().await?.retention, None, "that of a queue that was dropped");
     Ok(())
 }
 

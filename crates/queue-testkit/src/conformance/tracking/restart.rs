@@ -343,9 +343,11 @@ async fn switches_and_numbers_stay(ctx: &StoreCtx) -> Outcome {
     let queue = &job.queue;
     ctx.publish(queue, &ctx.job("b")).await?;
     let control = ctx.store.queue_control(queue).await?;
-    ctx.store.set_queue_control(queue, &QueueControl { paused: true, ..control }).await?;
+    let retention = Some(Retention { count: u64::MAX, bytes: 7, ..Retention::default() });
+    ctx.store.set_queue_control(queue, &QueueControl { paused: true, retention, ..control }).await?;
     let (control, stats) =
         (ctx.store.queue_control(queue).await?, only(ctx.store.stats(std::slice::from_ref(queue)).await)??);
+    check_eq!((control.paused, control.retention), (true, retention), "the switches as they were set");
     let ctx = ctx.reopened(Crash).await?;
     check_eq!(ctx.store.queue_control(queue).await?, control, "the switches");
     check_eq!(only(ctx.store.stats(std::slice::from_ref(queue)).await)??, stats, "the numbers");
