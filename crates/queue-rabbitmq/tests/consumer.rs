@@ -404,3 +404,16 @@ async fn dead_letters_find_a_home_where_it_was_removed() {
     consumer.close(Duration::ZERO).await;
     rig.end().await;
 }
+
+/// The broker keeps no declarations, and a default is none.
+#[tokio::test]
+async fn a_queue_that_was_only_used_is_not_told_as_declared() {
+    let Some(rig) = Rig::new("told").await else { return };
+    let Some(other) = broker::connect("told").await else { return };
+    let consumer = other.consumer(&rig.queue, ConsumeOptions::new("test", 1)).await.unwrap();
+    assert!(other.admin().spec(&rig.queue).await.unwrap().is_none(), "by who only uses it");
+    assert!(rig.provider.admin().spec(&rig.queue).await.unwrap().is_some(), "by who declared it");
+    consumer.close(Duration::from_secs(1)).await;
+    other.close().await.unwrap();
+    rig.end().await;
+}
