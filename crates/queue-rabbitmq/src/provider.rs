@@ -131,7 +131,13 @@ impl Shared {
         if declared || !self.topology.stands(&connection, &self.layout, queue).await? {
             self.topology.declare(&connection, &self.layout, &self.options, &spec).await?;
         } else if gone {
-            self.topology.restore(&connection, &self.layout, &self.options, &spec).await?;
+            // Whoever declared it otherwise knows how its parts are to be; what it still has is used.
+            match self.topology.restore(&connection, &self.layout, &self.options, &spec).await {
+                Err(error) if error.code() == ErrorCode::Conflict => {
+                    self.topology.climb(&connection, &self.layout, None).await?;
+                }
+                done => done?,
+            }
         } else {
             self.topology.climb(&connection, &self.layout, None).await?;
         }

@@ -152,14 +152,16 @@ impl Shared {
         for draft in drafts {
             outcomes.push(match draft {
                 Err(rejection) => PublishOutcome::Rejected(rejection),
-                Ok(draft) => match sent.next() {
-                    Some(sent) if is_homeless(&sent) => self.send_again(draft, until).await,
-                    Some(sent @ Sent::Refused(_)) => {
+                Ok(draft) => {
+                    let sent = match sent.next() {
+                        Some(sent) if is_homeless(&sent) => self.send_again(&draft, until).await,
+                        sent => sent,
+                    };
+                    if matches!(sent, Some(Sent::Refused(_))) {
                         refused.push((outcomes.len(), draft));
-                        outcome(Some(sent))
                     }
-                    sent => outcome(sent),
-                },
+                    outcome(sent)
+                }
             });
         }
         self.send_refused(refused, until, &mut outcomes).await;
@@ -177,14 +179,11 @@ impl Shared {
             let sent = self.publisher.send(letters, until).await;
             let mut again = Vec::new();
             for ((index, draft), sent) in refused.into_iter().zip(sent) {
-                outcomes[index] = if is_homeless(&sent) {
-                    self.send_again(draft, until).await
-                } else {
-                    if matches!(sent, Sent::Refused(_)) {
-                        again.push((index, draft));
-                    }
-                    outcome(Some(sent))
-                };
+                let sent = if is_homeless(&sent) { self.send_again(&draft, until).await } else { Some(sent) };
+                if matches!(sent, Some(Sent::Refused(_))) {
+                    again.push((index, draft));
+                }
+                outcomes[index] = after_a_refusal(outcome(sent));
             }
             refused = again;
         }
@@ -214,7 +213,7 @@ impl Shared {
     }
 
     /// The queue is gone, or a part of the ladder: somebody removed it. It is made anew, as at the first use.
-    async fn send_again(&self, draft: Draft, until: Instant) -> PublishOutcome {
+    async fn send_again(&self, draft: &Draft, until: Instant) -> Option<Sent> {
         self.specs.gone(&draft.queue);
         self.topology.forget();
         let made = async {
@@ -225,9 +224,9 @@ impl Shared {
             }
         };
         if let Err(error) = made.await {
-            return PublishOutcome::Rejected(rejection(error));
+            return Some(Sent::NotWritten(error));
         }
-        outcome(self.publisher.send(vec![draft.letter()], until).await.pop())
+        self.publisher.send(vec![draft.letter()], until).await.pop()
     }
 }
 
@@ -247,6 +246,14 @@ fn outcome(sent: Option<Sent>) -> PublishOutcome {
         Some(Sent::NotWritten(error)) => PublishOutcome::Rejected(rejection(error)),
         Some(Sent::Refused(error) | Sent::Unknown(error)) => PublishOutcome::Unknown(error),
         None => PublishOutcome::Unknown(fault::unanswered("publish")),
+    }
+}
+
+/// What was refused was written once, and the broker never said that it does not have it: a later try takes nothing of that back.
+fn after_a_refusal(last: PublishOutcome) -> PublishOutcome {
+    match last {
+        PublishOutcome::Rejected(rejection) => PublishOutcome::Unknown(rejection.into()),
+        other => other,
     }
 }
 

@@ -6,7 +6,7 @@ use lapin::{
     Channel, ExchangeKind,
     options::{
         BasicGetOptions, BasicNackOptions, ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions,
-        QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
+        QueueDeclareOptions, QueueDeleteOptions,
     },
     types::{AMQPValue, FieldTable, ShortString},
 };
@@ -147,10 +147,16 @@ impl Topology {
     /// gives up all dead-letter workers (`rabbit_fifo_dlx_sup`, one restart in five seconds) and answers every declaration with
     /// `INTERNAL_ERROR` until it is restarted.
     async fn settle_in(&self, connection: &Connection, name: ShortString) {
-        // No more than a precaution: where it is not there, or not to be read, deleting says what is to be said.
+        // No more than a precaution: where it is not there, or not to be read, deleting says what is to be said. Nothing is taken:
+        // who may read may not be allowed to delete.
         if let Ok(lane) = connection.channel(DROP).await.map(Lane::patient)
-            && lane.answer(DROP, lane.queue_purge(name, QueuePurgeOptions::default())).await.is_ok()
+            && let Ok(got) = lane.answer(DROP, lane.basic_get(name, BasicGetOptions::default())).await
         {
+            if let Some(message) = got {
+                let back = BasicNackOptions { multiple: false, requeue: true };
+                // The end of the channel gives it back as well.
+                let _ = lane.answer(DROP, lane.basic_nack(message.delivery.delivery_tag, back)).await;
+            }
             lane.farewell().await;
         }
     }

@@ -170,6 +170,25 @@ async fn a_band_that_was_removed_by_hand_is_made_again() {
     rig.end().await;
 }
 
+/// Who does not know how a queue was declared does not make its parts again, and goes on with those it has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_was_declared_otherwise_is_used_without_the_band_that_was_removed() {
+    let Some(other) = broker::connect("otherwise").await else { return };
+    let (owner, queue, plain) =
+        (broker::connect("owner").await.unwrap(), broker::queue("otherwise"), Plain::open().await);
+    let mut spec = QueueSpec::new(queue.clone());
+    spec.max_deliveries += 1;
+    owner.declare(&spec).await.unwrap();
+    plain.delete(&plain.ready(&queue, 3)).await;
+    for (level, accepted) in [(5, true), (15, false), (5, true)] {
+        let outcomes = other.publish(&queue, vec![ranked("x", level)], &PublishOptions::default()).await;
+        assert_eq!(outcomes[0].is_accepted(), accepted, "{outcomes:?}");
+    }
+    owner.drop_queue(&queue, false).await.unwrap();
+    owner.close().await.unwrap();
+    other.close().await.unwrap();
+}
+
 /// A queue that is dropped as a whole stays so, whoever still consumes it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dropped_queue_is_not_made_again_by_who_consumes_it() {

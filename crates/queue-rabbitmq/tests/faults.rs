@@ -331,6 +331,19 @@ async fn denied(server: &Server) {
     let PublishOutcome::Rejected(Rejection::Denied(error)) = outcome else { panic!("{outcome:?}") };
     assert_eq!(error.code(), ErrorCode::Denied, "{error}");
     assert!(error.message().contains("permissions"), "{error}");
+    // Who may read a queue, and not delete it, leaves in it what is there.
+    let owner = connect_once_up(server).await;
+    assert!(within(&owner, &queue, "stays", 10 * SECOND).await.is_accepted());
+    assert_eq!(provider.drop_queue(&queue, false).await.map_err(|error| error.code()), Err(ErrorCode::Denied));
+    let plain = Plain::open_at(&server.url()).await;
+    let name = plain.ready(&queue, 1);
+    let end = Instant::now() + 5 * SECOND;
+    while plain.depth(&name).await != Some(1) {
+        assert!(Instant::now() < end, "what was in the queue is gone");
+        sleep(Duration::from_millis(50)).await;
+    }
+    owner.drop_queue(&queue, false).await.unwrap();
+    owner.close().await.unwrap();
     provider.close().await.unwrap();
 }
 

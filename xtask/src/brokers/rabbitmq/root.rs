@@ -58,7 +58,9 @@ pub(super) fn make(brokers: &Path, suite: &str) -> Result<()> {
     }
     fs::create_dir_all(root)?;
     eprintln!("making a root of Debian's {suite} with its RabbitMQ (debootstrap): a minute or two");
-    let mut command = Command::new(MAKER);
+    // What it mounts inside goes with it, also where it is killed: the next try removes the folder, and must not reach through.
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", MAKER]);
     command.args(["--variant=minbase", "--include=rabbitmq-server", suite]).arg(root).args([MIRROR, SCRIPT]);
     let said = run::captured(&mut command, MAKING)?;
     ensure!(said.status.success(), "`{}` failed: {}", run::line(&command), said.last_line());
