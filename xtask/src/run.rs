@@ -18,6 +18,8 @@ const POLL: Duration = Duration::from_millis(20);
 const GRACE: Duration = Duration::from_secs(5);
 /// Without a line for so long, a program that has ended has said everything.
 const SILENCE: Duration = Duration::from_secs(1);
+/// What was left behind may go on talking: so long after the end it is heard.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 const LINES_AHEAD: usize = 1024;
 
 /// What a program said, and how it ended.
@@ -79,11 +81,15 @@ fn hand_over(command: &mut Command, reader: io::PipeReader, mut take: impl FnMut
     // Ends with the pipe, and that may be held by something left behind which nobody waits for.
     thread::spawn(move || read_lines(reader, &say));
     let guard = thread::spawn(move || wait(child, None, Heed::Interrupts));
+    let mut ended = None;
     loop {
         match heard.recv_timeout(SILENCE) {
             Ok(said) => take(&said),
             Err(RecvTimeoutError::Timeout) if !guard.is_finished() => {}
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+        }
+        if guard.is_finished() && ended.get_or_insert_with(Instant::now).elapsed() > LAST_WORDS {
+            break;
         }
     }
     let status = guard.join().map_err(|_| anyhow::anyhow!("the waiting thread panicked"))??;
@@ -244,5 +250,15 @@ mod tests {
         each_line(&mut sh("setsid sleep 20 & echo a"), |line| lines.push(line.to_owned())).unwrap();
         assert_eq!(lines, ["a"]);
         assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn what_is_left_behind_and_talks_on_is_not_listened_to_for_ever() {
+        let start = Instant::now();
+        let mut lines = Vec::new();
+        let talks = "setsid sh -c 'for n in $(seq 60); do echo more; sleep 0.5; done' & echo a";
+        each_line(&mut sh(talks), |line| lines.push(line.to_owned())).unwrap();
+        assert!(lines.iter().any(|line| line == "a"), "{lines:?}");
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
     }
 }

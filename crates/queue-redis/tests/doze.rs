@@ -214,3 +214,33 @@ async fn nothing_is_slept_over_that_waits_behind_what_was_cancelled() {
     }
     assert_eq!(ids, [1, 2].map(|n| JobId::derive(b"doze", n)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_slept_over_that_was_put_off_as_another_was_claimed() {
+    let Some(mut rig) = Rig::new().await else { return };
+    let one = rig.consumer(10).await;
+    for (n, is_plain) in [(0, true), (2, false)] {
+        let asleep = sleeps(&one, 10).await;
+        if !is_plain {
+            // Time has something to do: the claim is not the plain one.
+            let due = redis::cmd("ZADD").arg("queue:{q}:t").arg(1).arg("nobody").take();
+            let _: i64 = due.query_async(&mut rig.redis).await.unwrap();
+        }
+        let mut later = Envelope::builder(
+            JobId::derive(b"doze", n + 1),
+            JobKind::from_static("k"),
+            "{}",
+            Timestamp::from_millis(1),
+        );
+        later.not_before = Some(Env::system().clock.now() + Duration::from_secs(1));
+        // One marker tells of both, and the claim that it sets off takes one.
+        let jobs = vec![job(5, n), later.seal()];
+        let outcomes = rig.provider.publish(&rig.queue, jobs, &PublishOptions::default()).await;
+        assert!(outcomes.iter().all(|outcome| outcome.is_accepted()), "{outcomes:?}");
+        let first = tokio::time::timeout(SOON, asleep).await.unwrap().unwrap();
+        assert_eq!(first.iter().map(|job| job.receipt.id).collect::<Vec<_>>(), [JobId::derive(b"doze", n)]);
+        let next = one.fetch(10, Duration::from_secs(30));
+        let next = tokio::time::timeout(SOON, next).await.expect("one is slept over").unwrap();
+        assert_eq!(next.iter().map(|job| job.receipt.id).collect::<Vec<_>>(), [JobId::derive(b"doze", n + 1)]);
+    }
+}

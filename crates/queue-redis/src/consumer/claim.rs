@@ -191,6 +191,13 @@ impl RedisConsumer {
         Ok(Claimed::Nothing { next })
     }
 
+    /// When time has something to do, as a claim tells whatever it found, but for its own leases.
+    pub(super) fn due(answer: &Value) -> Option<Instant> {
+        let Value::Array(items) = answer else { return None };
+        let millis = u64::try_from(link::number(items.first()?).ok()?).ok()?;
+        Instant::now().checked_add(Duration::from_millis(millis))
+    }
+
     fn delivery(&self, place: u16, claim: record::Claim, envelope: Envelope, asked: Instant, out: Out) -> Delivery {
         self.out().insert((claim.id, claim.epoch), out);
         let first = || record::Past { attempt: envelope.attempt, started: envelope.deliveries, redelivered: false };

@@ -62,10 +62,10 @@ impl Looked {
     }
 
     /// What was found holds on where a claim took all that there was: whatever becomes ready sets the marker as before, and nobody need look
-    /// again before the next sleep. Time has something to do when the leases of that claim end.
-    fn outlasts(&self, leases_end: Instant) {
+    /// again before the next sleep. Time has something to do when that claim said so, of what was put off since, or when its leases end.
+    fn outlasts(&self, due: Option<Instant>, leases_end: Instant) {
         if let Some(look) = &mut *self.lock() {
-            look.due = Some(look.due.map_or(leases_end, |due| due.min(leases_end)));
+            look.due = look.due.into_iter().chain(due).chain([leases_end]).min();
         }
     }
 
@@ -120,10 +120,11 @@ impl RedisConsumer {
             return Ok(None);
         };
         let wanted = if self.closed.load(Ordering::Acquire) || self.shared.is_closed() { 0 } else { self.room(most) };
+        let due = Self::due(&answer);
         let mut claimed = self.claimed(&self.known, answer, begun)?;
         match &claimed {
             Claimed::Jobs(jobs) if jobs.len() < most && jobs.len() <= wanted => {
-                self.looked.outlasts(begun + self.lease)
+                self.looked.outlasts(due, begun + self.lease)
             }
             _ => self.looked.note(begun, &claimed),
         }

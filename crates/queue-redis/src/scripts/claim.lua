@@ -94,9 +94,10 @@ ready = (taken == most or full) and 1 or 0
 local leases = timers
 timers = {}
 flush()
+-- But for these leases, whose end who claimed knows.
+answer[1] = next_due()
 if #leases > 0 then call('ZADD', B .. 't', unpack(leases)) end
 if taken == 0 then
-  answer[1] = next_due()
   if sleep > 0 then call('HSET', B .. 'n', 'sleeping', now + sleep) end
 end
 return answer

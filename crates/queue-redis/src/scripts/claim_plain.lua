@@ -67,7 +67,7 @@ do
     local once, first_attempt = pack('<I2I2', 1, 0), pack('<I4I4', 1, 0)
     -- A number would be written out anew for each.
     ends = string.format('%.0f', ends)
-    local answer, taken, seen, heads = { -1, 0, epoch, '' }, 0, {}, {}
+    local answer, taken, seen, heads = { first and first - now or -1, 0, epoch, '' }, 0, {}, {}
     -- Of those taken: ids, claims, and their statuses up to the epoch and from the last times on.
     local chosen, claims, starts, tails = {}, {}, {}, {}
     -- What all begin with, while nothing ever happened to any and they are alike.
