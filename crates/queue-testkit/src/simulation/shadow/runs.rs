@@ -57,7 +57,8 @@ impl Shadow {
         }
     }
 
-    /// A heartbeat returned to a worker. A lease counts from before the beat was sent.
+    /// A heartbeat returned to a worker. A lease counts from before the beat was sent, and none is shorter for having been extended: who
+    /// answers may have taken its own way from what remains, and was told of more before.
     pub(in crate::simulation) fn heard(
         &mut self,
         at: At,
@@ -71,7 +72,8 @@ impl Shadow {
             for belief in beliefs.iter_mut().filter(|belief| belief.receipt == beat.receipt) {
                 match outcome {
                     BeatOutcome::Held(lease) => {
-                        belief.until = lease.remaining.map(|rest| sent + rest);
+                        let until = lease.remaining.map(|rest| sent + rest);
+                        belief.until = until.map(|until| belief.until.map_or(until, |before| before.max(until)));
                         belief.must_mark &= !beat.started;
                     }
                     BeatOutcome::Lost => belief.until = Some(belief.until.map_or(at.mono, |until| until.min(at.mono))),
