@@ -241,8 +241,9 @@ async fn alarm(server: &Server, provider: &RabbitProvider) {
             }
             other => panic!("{other:?}"),
         }
+        // An answer's time would be 10 s; a busy machine may stand still for a while.
         let took = start.elapsed();
-        assert!(took < 2 * SECOND, "by the deadline, not after {took:?}");
+        assert!(took < 5 * SECOND, "by the deadline, not after {took:?}");
     }
     assert!(unavailable >= 4, "only {unavailable} of 6 knew that nothing was written");
     // The other connection is not blocked: what it does goes on.
