@@ -62,7 +62,7 @@ async fn why(queues: &JobScheduler, job: &JobHandle<()>) -> (Option<JobState>, V
 }
 
 fn no_worker(workers: usize) -> WaitReason {
-    WaitReason::NoWorker { kind: JobKind::from_static("work"), workers, elsewhere: false }
+    WaitReason::NoWorker { kind: Some(JobKind::from_static("work")), workers, elsewhere: false }
 }
 
 #[tokio::test(start_paused = true)]
@@ -210,12 +210,19 @@ async fn the_broker_is_away_and_keeps_no_records() {
     let broker = Broker::new(env.clone(), PushModel::default());
     let queues = JobScheduler::with_env(broker.connect(), env);
     let job = work(&queues).await.unwrap();
-    assert_eq!(why(&queues, &job).await, (None, vec![]), "nothing is known to be wrong");
+    let nobody = WaitReason::NoWorker { kind: None, workers: 0, elsewhere: true };
+    assert_eq!(why(&queues, &job).await, (None, vec![nobody.clone()]), "nobody here, as far as that is known");
+    let words = queues.explain(job.job()).await.unwrap().to_string();
+    assert!(words.ends_with("no worker is on the queue in this process (others are not known here)"), "{words}");
     queues.admin().pause(&QueueName::from_static("q"), true).await.unwrap();
-    assert_eq!(why(&queues, &job).await.1, [WaitReason::Paused]);
+    assert_eq!(why(&queues, &job).await.1, [WaitReason::Paused, nobody]);
+    // Of what kind it is no record tells: any worker may take it.
+    let worker = worker(&queues, 1).await;
+    assert_eq!(why(&queues, &job).await, (None, vec![WaitReason::Paused]));
     broker.stop();
     let (state, reasons) = why(&queues, &job).await;
     assert!(state.is_none() && matches!(&reasons[..], [WaitReason::BrokerAway { .. }]), "{reasons:?}");
+    drop(worker);
 }
 
 #[tokio::test(start_paused = true)]

@@ -97,6 +97,29 @@ async fn another_process_adopts_the_lines_of_one_that_died() {
     lives.stop().await;
 }
 
+/// The keys of other tenants are as many as are looked at first, and none of them has room for an hour.
+#[tokio::test(start_paused = true)]
+async fn a_small_key_is_adopted_beside_a_thousand_that_are_full() {
+    const ONE_AN_HOUR: Limit = Limit::SlidingWindow { max: 1, per: Duration::from_secs(3_600) };
+    const ONE_A_MINUTE: Limit = Limit::SlidingWindow { max: 1, per: Duration::from_secs(60) };
+    let rules = [("tenant:*", ONE_AN_HOUR), ("tenant:zoe", ONE_A_MINUTE)];
+    let (first, _, _) = front(StoreScope::Shared, &rules);
+    for tenant in 0..1_000 {
+        first.submit(2, keys(|keys| keys.tenant = Some(format!("a{tenant}").into()))).await;
+    }
+    first.submit(2, keys(|keys| keys.tenant = Some("zoe".into()))).await;
+    let worker = first.worker(8).await;
+    tokio::time::sleep(seconds(10)).await;
+    worker.stop().await;
+    assert_eq!(first.parked().await, 1_001);
+    let second = first.beside(&rules);
+    let worker = second.worker(8).await;
+    let took = second.until_done(1_002).await;
+    assert!(took < seconds(100), "{took:?}");
+    assert_eq!(second.starts(|run| run.key == "zoe").len(), 2);
+    worker.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn two_processes_share_a_limit_that_counts_for_both() {
     let (one, ..) = front(StoreScope::Shared, &[("concurrency:db", TWO), ("rate:api", TEN_A_SECOND)]);

@@ -19,6 +19,7 @@ use queue_core::{
     event::PoolChange,
     lifecycle::JobState,
     provider::Cancel,
+    scheduler::WaitReason,
     store::Watched,
     worker::{DrainReport, PoolStatus, WorkerBuilder},
 };
@@ -327,9 +328,16 @@ async fn who_cannot_fetch_for_long_does_not_consume() {
     tokio::time::sleep(seconds(30)).await;
     let status = pool(&running);
     assert!(!status.consuming && status.fetched_ago >= seconds(30), "{status:?}");
+    let job = queues.enqueue(Block { millis: 0 }).await.unwrap();
+    let why = queues.explain(job.job()).await.unwrap();
+    let [WaitReason::WorkersSilent { since }] = &why.reasons[..] else { panic!("{why}") };
+    assert_eq!(*since, status.fetched_ago);
+    assert!(why.to_string().ends_with(&format!("its workers have fetched nothing for {} s", since.as_secs())), "{why}");
     faults.fetch_fails(false);
     tokio::time::sleep(seconds(7)).await;
     assert!(pool(&running).consuming, "again");
+    assert_eq!(job.result().await.unwrap(), 0);
+    assert!(queues.explain(job.job()).await.unwrap().reasons.is_empty());
     // Full with jobs that take long is no failure.
     for _ in 0..3 {
         queues.enqueue(Block { millis: 0 }).await.unwrap();

@@ -16,8 +16,10 @@ use queue_core::{
     Env, Error, ErrorCode, Event, Failure, Job, JobScheduler, JobStore, QueueName, QueueProvider, QueueSpec, Result,
     Timestamp,
     event::JobEventKind,
-    job::Envelope,
+    job::{Envelope, SlaClass},
     lifecycle::JobState,
+    limit::SlaCompliance,
+    message::RawMessage,
     provider::{Capabilities, ConsumeOptions, PublishOptions, PublishOutcome, Support, Topics},
     queue_spec::Tracking,
     store::Watched,
@@ -188,6 +190,49 @@ async fn without_a_store_the_process_tells_its_own_events() {
     let told = events.next().now_or_never().flatten();
     let Some(Watched::Event(Event::Job(event))) = told else { panic!("{told:?}") };
     assert_eq!((event.what, event.job.id), (JobEventKind::Submitted, handle.id()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_store_events_say_whether_a_class_was_kept_to() {
+    let queues = scheduler(&Watchful::new(true, true, 0));
+    let urgent = queues.enqueue(Add { a: 2 }).sla(SlaClass::Urgent).await.unwrap();
+    let high = queues.enqueue(Add { a: 2 }).sla(SlaClass::High).await.unwrap();
+    queues.enqueue(Add { a: 2 }).await.unwrap();
+    queues.enqueue(Add { a: 0 }).sla(SlaClass::Low).await.unwrap();
+    let mut events = queues.events().await.unwrap();
+    let handler = async |job: Add| {
+        tokio::time::sleep(Duration::from_secs(2 * u64::from(job.a))).await;
+        if job.a == 0 { Err(Failure::never("no good")) } else { Ok(job.a) }
+    };
+    let running = queues.worker().queue("math", 4).heartbeat_on_runtime().register(handler).start().await.unwrap();
+    let mut told = Vec::new();
+    while told.len() < 4 {
+        let Some(Watched::Event(Event::Job(event))) = events.next().await else { panic!("an event is missing") };
+        assert!(event.sla.is_none() || event.what == JobEventKind::Completed, "{event:?}");
+        told.push((event.job.id, event.sla_class.zip(event.sla)));
+    }
+    let kept = |class: SlaClass, met| Some((class, SlaCompliance { met, actual_ms: 4_000 }));
+    for (job, expected) in [(&urgent, kept(SlaClass::Urgent, false)), (&high, kept(SlaClass::High, true))] {
+        assert!(told.contains(&(job.id(), expected)), "{told:?}");
+    }
+    assert_eq!(told.iter().filter(|(_, sla)| sla.is_none()).count(), 2, "{told:?}");
+    running.stop().await;
+
+    let late = queues.enqueue(Add { a: 2 }).sla(SlaClass::Urgent).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let inbox = queues.inbox::<RawMessage>("math").open().await.unwrap();
+    inbox.receive(Duration::from_secs(1)).await.unwrap().unwrap().ack().await.unwrap();
+    let of_it = async {
+        loop {
+            let Some(Watched::Event(Event::Job(event))) = events.next().await else { panic!("an event is missing") };
+            if event.what == JobEventKind::Completed {
+                return event;
+            }
+        }
+    };
+    let event = of_it.await;
+    assert_eq!((event.job.id, event.sla_class), (late.id(), Some(SlaClass::Urgent)));
+    assert_eq!(event.sla, Some(SlaCompliance { met: false, actual_ms: 5_000 }));
 }
 
 #[tokio::test(start_paused = true)]

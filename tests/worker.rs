@@ -271,6 +271,55 @@ async fn a_stop_finishes_releases_and_aborts() {
     assert_eq!((stats.pending, stats.running, stats.completed_total), (8, 0, 2));
 }
 
+/// What gives up because its worker stops runs again elsewhere, in whatever words it does; what somebody cancels does not.
+#[tokio::test(start_paused = true)]
+async fn a_stop_gives_back_what_it_told_to_stop_and_a_cancel_does_not() {
+    let queues = queues();
+    let mut jobs = Vec::new();
+    for b in 0..6 {
+        jobs.push(queues.enqueue(Add { a: 1, b }).timeout(Duration::from_secs(3600)).await.unwrap());
+    }
+    const SECOND: Duration = Duration::from_secs(1);
+    let stubborn = queues.worker().queue("math", 6).heartbeat_on_runtime().drain_deadline(SECOND);
+    let running = stubborn
+        .register(async |job: Add, context: JobContext| {
+            context.cancelled().await;
+            match job.b {
+                0 => Err(Failure::Cancel),
+                1 => Err(Failure::retry("told to stop")),
+                2 => Err(Failure::never("no good")),
+                3 => Ok(job.b),
+                4 => {
+                    tokio::time::sleep(2 * SECOND).await;
+                    Err(Failure::Cancel)
+                }
+                _ => std::future::pending().await,
+            }
+        })
+        .start()
+        .await
+        .unwrap();
+    tokio::time::sleep(SECOND).await;
+    let begun = tokio::time::Instant::now();
+    let stop = tokio::spawn(running.stop());
+    tokio::time::sleep(SECOND + SECOND / 2).await;
+    // Told to stop half a second ago, and cancelled as well now.
+    for job in &jobs[4..] {
+        job.cancel().await.unwrap();
+    }
+    let report = stop.await.unwrap();
+    assert_eq!(report, DrainReport { done: 2, released: 0, aborted: 2 });
+    let took = begun.elapsed();
+    assert!(took >= 6 * SECOND && took < 6 * SECOND + SECOND / 4, "the grace begins once: {took:?}");
+    let mut ends = Vec::new();
+    for job in &jobs {
+        let record = job.record().await.unwrap();
+        ends.push((record.state, record.attempt));
+    }
+    use JobState::{Cancelled, Completed, Dead, Pending};
+    assert_eq!(ends, [Pending, Pending, Dead, Completed, Cancelled, Cancelled].map(|state| (state, 1)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_slot_starts_jobs_strictly_by_priority_and_age() {
     let queues = queues();

@@ -61,11 +61,24 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// For a worker that runs small programs: 512 MiB of address space for each process, and 30 s for a run. The rest is as by
+    /// default.
+    ///
+    /// A [`ProcessHandler`](crate::ProcessHandler) and a [`ProcessPool`](crate::ProcessPool) go by the timeout of their jobs
+    /// instead: give the queue the same, `QueueSpec::timeout`.
+    #[must_use]
+    pub fn process_worker() -> Self {
+        Self { timeout: Duration::from_secs(30), memory: Some(512 << 20), ..Self::default() }
+    }
+
     /// The limits that a program may have run into without anybody knowing, for the message of its failure.
-    pub(crate) fn suspects(&self) -> String {
+    ///
+    /// Whether it was refused a process is known where a cgroup counts that.
+    pub(crate) fn suspects(&self, counted: bool) -> String {
         let memory = self.memory.map(|bytes| format!("{} of memory", Size(bytes)));
         let files = self.open_files.map(|files| format!("{files} open files"));
-        let said: Vec<String> = memory.into_iter().chain(files).collect();
+        let processes = self.processes.filter(|_| !counted).map(|processes| format!("{processes} processes of its user"));
+        let said: Vec<String> = memory.into_iter().chain(files).chain(processes).collect();
         if said.is_empty() { String::new() } else { format!(" (its limits: {})", said.join(", ")) }
     }
 
@@ -81,7 +94,8 @@ impl Limits {
 pub enum Limit {
     /// [`Limits::cpu_time`].
     CpuTime,
-    /// [`Limits::processes`]: so many times it was refused another process.
+    /// [`Limits::processes`]: so many times it was refused another process. Of a [user](crate::Program::user) the system does
+    /// not tell.
     Processes(u64),
 }
 
@@ -141,9 +155,13 @@ mod tests {
 
     #[test]
     fn suspects_are_those_that_are_set() {
-        assert_eq!(Limits::default().suspects(), "");
-        let limits = Limits { memory: Some(512 << 20), open_files: Some(9), ..Limits::default() };
-        assert_eq!(limits.suspects(), " (its limits: 512 MiB of memory, 9 open files)");
+        assert_eq!(Limits::default().suspects(false), "");
+        let limits = Limits { memory: Some(512 << 20), open_files: Some(9), processes: Some(4), ..Limits::default() };
+        assert_eq!(limits.suspects(true), " (its limits: 512 MiB of memory, 9 open files)");
+        assert_eq!(
+            limits.suspects(false),
+            " (its limits: 512 MiB of memory, 9 open files, 4 processes of its user)"
+        );
         assert_eq!(Size(1_000).to_string(), "1000 bytes");
     }
 }

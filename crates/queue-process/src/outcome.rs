@@ -47,19 +47,19 @@ fn failure(finished: &Finished, limits: &Limits) -> JobError {
         End::Cancelled => return JobError::new(ErrorCode::Cancelled, "stopped on request"),
         End::Lost => "its exit status was lost".to_owned(),
     };
-    let error = at_limit(&by_itself, finished.limit, limits);
+    let error = at_limit(&by_itself, finished.limit, finished.counted, limits);
     if finished.end == End::Exited(NEVER_RETRY) { error.permanent() } else { error }
 }
 
-/// The error of a program that ended by itself, in this way.
-pub(crate) fn at_limit(end: &str, limit: Option<Limit>, limits: &Limits) -> JobError {
+/// The error of a program that ended by itself, in this way; `counted` is whether refused processes would be known.
+pub(crate) fn at_limit(end: &str, limit: Option<Limit>, counted: bool, limits: &Limits) -> JobError {
     match limit {
         Some(Limit::CpuTime) => {
             let seconds = limits.cpu_seconds().unwrap_or_default();
             JobError::custom(CPU_TIME_LIMIT, format!("it used up its {seconds} s of CPU time ({end})"))
         }
         Some(Limit::Processes(_)) => JobError::custom(PROCESS_LIMIT, end.to_owned() + &refusals(limit, limits)),
-        None => JobError::new(ErrorCode::HandlerFailed, end.to_owned() + &limits.suspects()),
+        None => JobError::new(ErrorCode::HandlerFailed, end.to_owned() + &limits.suspects(counted)),
     }
 }
 
@@ -90,7 +90,8 @@ mod tests {
         let stderr = Tail { bytes: Bytes::from_static(b"why\n"), dropped: 0 };
         let stdout = Bytes::from_static(b"7\n");
         let limit = None;
-        outcome(&Finished { end, stdout, stderr, limit, run_time: Duration::from_secs(2) }, &Limits::default())
+        let run_time = Duration::from_secs(2);
+        outcome(&Finished { end, stdout, stderr, limit, counted: false, run_time }, &Limits::default())
     }
 
     #[test]
@@ -109,7 +110,8 @@ mod tests {
         ];
         for (end, limit, code, said) in cases {
             let run_time = Duration::from_secs(2);
-            let finished = Finished { end, stdout: Bytes::new(), stderr: Tail::default(), limit, run_time };
+            let (stdout, stderr) = (Bytes::new(), Tail::default());
+            let finished = Finished { end, stdout, stderr, limit, counted: true, run_time };
             let error = outcome(&finished, &limits).unwrap_err();
             assert!(error.retryable && error.code == code && error.message.contains(said), "{error}");
         }

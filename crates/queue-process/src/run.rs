@@ -85,6 +85,8 @@ pub struct Finished {
     pub stderr: Tail,
     /// The limit that it ran into, where the system tells: memory and open files show only in what the program does then.
     pub limit: Option<Limit>,
+    /// Whether refused processes were counted: a cgroup does.
+    pub(crate) counted: bool,
     /// From before its start to after its end.
     pub run_time: Duration,
 }
@@ -113,11 +115,12 @@ pub(crate) async fn run(
     if pipes.must_flow() || program.wrote_much() {
         pipes.flow().map_err(exhausted)?;
     }
+    let counted = cell.is_some();
     let run = Run { group, watch, pipes, grace: limits.grace, cpu_seconds: limits.cpu_seconds(), cell };
     let Ended { end, limit, pipes } = run.see_through(begun, timeout, pin!(cancel)).await.map_err(exhausted)?;
     let (stdout, stderr) = pipes.into_output();
     program.writes_much(stdout.len() as u64 + stderr.bytes.len() as u64 + stderr.dropped > MUCH);
-    Ok(Finished { end, stdout, stderr, limit, run_time: begun.elapsed() })
+    Ok(Finished { end, stdout, stderr, limit, counted, run_time: begun.elapsed() })
 }
 
 /// A program that was just started, limited and watched.

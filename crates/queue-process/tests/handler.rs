@@ -26,7 +26,8 @@ impl Bench {
     async fn new(script: &str) -> Self {
         let queues = JobScheduler::new(MemoryProvider::new());
         let handler = ProcessHandler::new(sh(script));
-        let worker = queues.worker().queue("q", 2).fallback(handler).start().await.unwrap();
+        let worker = queues.worker().queue("q", 2).drain_deadline(Duration::from_millis(200)).fallback(handler);
+        let worker = worker.start().await.unwrap();
         Self { queues, worker }
     }
 
@@ -119,4 +120,24 @@ async fn a_cancel_reaches_the_program_as_sigterm() {
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "term\n");
     assert!(elapsed < Duration::from_secs(3), "{elapsed:?}");
     bench.worker.stop().await;
+}
+
+/// Whatever a program says when it is told to stop: it was not its job that somebody did not want.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_beyond_its_deadline_gives_the_job_back() {
+    for end in ["exit 0", "exit 1", "exit 65", "trap - TERM; kill -TERM $$"] {
+        let scratch = machine::Scratch::new();
+        let file = scratch.path("said");
+        let script = format!("trap 'echo term > {0}; {end}' TERM; while :; do sleep 0.02; done", file.display());
+        let bench = Bench::new(&script).await;
+        let job = bench.submit("", MINUTE, 3).await;
+        bench.record_when(&job, |record| record.state == JobState::Running).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let (elapsed, report) = stopwatch(bench.worker.stop()).await;
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "term\n");
+        assert_eq!((report.done, report.released, report.aborted), (0, 0, 1), "{end}");
+        let record = bench.queues.get(&job).await.unwrap();
+        assert_eq!((record.state, record.attempt), (JobState::Pending, 1), "{end}: {record:?}");
+        assert!(elapsed < Duration::from_secs(3), "{end}: {elapsed:?}");
+    }
 }

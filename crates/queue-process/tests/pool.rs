@@ -46,6 +46,7 @@ const HANDLER: &str = r#"
             long) head -c 70000 /dev/zero | tr '\0' x; sleep 77;;
             flood) while :; do answer '"log":"more"'; done;;
             hang) trap '' TERM; sleep 76 & echo $$ $! > "$PIDS"; sleep 77;;
+            meek) echo > "$PIDS"; while :; do sleep 0.02; done;;
             polite) trap 'answer "\"result\":\"cut short\""; exit' TERM; echo > "$PIDS"; while :; do sleep 0.02; done;;
             last) answer '"result":"bye"'; exit 0;;
             spin) while :; do :; done;;
@@ -75,7 +76,8 @@ impl Bench {
         let queues = JobScheduler::new(MemoryProvider::new());
         let size = options.size;
         let pool = ProcessPool::new(program, options).unwrap();
-        let worker = queues.worker().queue("q", size).fallback(pool.clone()).start().await.unwrap();
+        let worker = queues.worker().queue("q", size).drain_deadline(SECOND / 5).fallback(pool.clone());
+        let worker = worker.start().await.unwrap();
         Self { queues, worker: Some(worker), pool, scratch }
     }
 
@@ -312,6 +314,31 @@ async fn a_cancel_ends_the_job_and_the_process() {
         bench.pid().await;
     }
     bench.end().await;
+}
+
+/// One that dies of the signal, one that will not hear of it, and one that has no process yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_beyond_its_deadline_gives_jobs_back() {
+    for (payload, state) in
+        [("meek", JobState::Pending), ("hang", JobState::Pending), ("polite", JobState::Completed)]
+    {
+        let mut bench = Bench::one().await;
+        let job = bench.submit(payload).await;
+        bench.pids_of_file().await;
+        let (elapsed, report) = stopwatch(bench.worker.take().unwrap().stop()).await;
+        let given_back = usize::from(state == JobState::Pending);
+        assert_eq!((report.done, report.aborted), (1 - given_back, given_back), "{payload}");
+        let record = bench.queues.get(&job).await.unwrap();
+        assert_eq!((record.state, record.attempt), (state, 1), "{payload}: {record:?}");
+        assert!(elapsed < 3 * SECOND, "{payload}: {elapsed:?}");
+        bench.pool.shutdown().await;
+    }
+    let mut bench = Bench::with("exit 1", PoolOptions::default(), Limits::default()).await;
+    let job = bench.submit_as("pid", ContentType::Text, MINUTE, 1_000).await;
+    tokio::time::sleep(SECOND / 2).await;
+    bench.worker.take().unwrap().stop().await;
+    assert_eq!(bench.queues.get(&job).await.unwrap().state, JobState::Pending);
+    bench.pool.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    job::{JobKind, JobRef, SlaClass, Timestamp},
+    job::{Envelope, JobKind, JobRef, SlaClass, Timestamp},
     limit::SlaCompliance,
 };
 
@@ -105,7 +105,8 @@ pub struct JobEvent {
     pub attempt: u32,
     /// With [`JobEventKind::Progress`], what the handler said: JSON of [`Progress`].
     pub progress: Option<Bytes>,
-    /// With [`JobEventKind::Completed`], whether the job kept to its SLA class, where it has one.
+    /// With [`JobEventKind::Completed`], whether the job kept to its SLA class, where it has one. Without a store it counts from
+    /// when the job was made, by its submitter's clock.
     pub sla: Option<SlaCompliance>,
     /// With `sla`, the class.
     pub sla_class: Option<SlaClass>,
@@ -116,6 +117,22 @@ impl JobEvent {
     #[must_use]
     pub fn new(at: Timestamp, job: JobRef, kind: JobKind, what: JobEventKind, attempt: u32) -> Self {
         Self { at, job, kind, what, attempt, progress: None, sla: None, sla_class: None }
+    }
+
+    /// The event of a job without a record: what became of it is in the envelope alone.
+    pub(crate) fn of_envelope(
+        at: Timestamp,
+        job: JobRef,
+        envelope: &Envelope,
+        what: JobEventKind,
+        attempt: u32,
+    ) -> Self {
+        let mut event = Self::new(at, job, envelope.kind.clone(), what, attempt);
+        if what == JobEventKind::Completed {
+            event.sla_class = envelope.sla();
+            event.sla = event.sla_class.map(|class| class.compliance(at - envelope.created_at));
+        }
+        event
     }
 }
 

@@ -160,8 +160,8 @@ fn report(desk: &Desk, item: Settling, outcome: SettleOutcome) {
     if matches!(outcome, SettleOutcome::Settled) {
         desk.scheduler.tell(|| {
             let job = JobRef { queue: desk.spec.name.clone(), id: delivery.envelope.id, place: delivery.place };
-            let kind = delivery.envelope.kind.clone();
-            JobEvent::new(desk.env().now(), job, kind, event_of(&disposition), delivery.attempt)
+            let what = event_of(&disposition);
+            JobEvent::of_envelope(desk.env().now(), job, &delivery.envelope, what, delivery.attempt)
         });
     }
     if outcome.is_settled() && answer.is_some() && desk.phase() != Phase::Open {

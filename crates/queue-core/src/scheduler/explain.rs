@@ -81,8 +81,8 @@ pub enum WaitReason {
     },
     /// No worker takes its kind from its queue.
     NoWorker {
-        /// The kind.
-        kind: JobKind,
+        /// The kind; `None` where no record tells it, and no worker known here is on the queue at all.
+        kind: Option<JobKind>,
         /// Workers on its queue that are known here.
         workers: usize,
         /// Whether other processes may have one that is not known here.
@@ -142,11 +142,14 @@ impl JobScheduler {
         if stats.as_ref().is_some_and(|stats| stats.paused) {
             reasons.push(WaitReason::Paused);
         }
-        if let Ok(record) = &record {
-            reasons.extend(delay(record));
-            reasons.extend(self.limited(record).await);
-            reasons.extend(stats.and_then(|stats| crowded(record, &stats)));
-            reasons.extend(self.workers_missing(record));
+        match &record {
+            Ok(record) => {
+                reasons.extend(delay(record));
+                reasons.extend(self.limited(record).await);
+                reasons.extend(stats.and_then(|stats| crowded(record, &stats)));
+                reasons.extend(self.workers_missing(record));
+            }
+            Err(_) => reasons.extend(self.nobody_here(&job.queue)),
         }
         if state == Some(JobState::Pending)
             && let Ok(Some(ahead)) = within(self.admin().position(job)).await
@@ -207,25 +210,36 @@ impl JobScheduler {
         reasons
     }
 
+    /// Of a job that no record tells of: whether anybody here works on its queue.
+    fn nobody_here(&self, queue: &QueueName) -> Option<WaitReason> {
+        let workers = self.pools_on(queue).len();
+        (workers == 0).then(|| WaitReason::NoWorker { kind: None, workers, elsewhere: self.may_be_elsewhere() })
+    }
+
+    fn pools_on(&self, queue: &QueueName) -> Vec<PoolStatus> {
+        let pools = self.workers().into_iter().flat_map(|worker| worker.pools);
+        pools.filter(|pool| pool.queue == *queue).collect()
+    }
+
+    /// Whether other processes may work on what this one does.
+    fn may_be_elsewhere(&self) -> bool {
+        self.store().map_or(true, |store| store.scope() == StoreScope::Shared)
+    }
+
     fn workers_missing(&self, record: &JobRecord) -> Option<WaitReason> {
         let kind = &record.envelope.kind;
-        let mut pools: Vec<PoolStatus> = self.workers().into_iter().flat_map(|worker| worker.pools).collect();
-        pools.retain(|pool| pool.queue == record.job.queue);
+        let mut pools = self.pools_on(&record.job.queue);
         let workers = pools.len();
         pools.retain(|pool| pool.takes(kind));
-        let elsewhere = self.store().map_or(true, |store| store.scope() == StoreScope::Shared);
+        let elsewhere = self.may_be_elsewhere();
         let Some(since) = pools.iter().map(|pool| pool.fetched_ago).min() else {
-            return Some(WaitReason::NoWorker { kind: kind.clone(), workers, elsewhere });
+            return Some(WaitReason::NoWorker { kind: Some(kind.clone()), workers, elsewhere });
         };
         if elsewhere {
             return None;
         }
         if pools.iter().all(|pool| !pool.consuming) {
             return Some(WaitReason::WorkersSilent { since });
-        }
-        // What is not due, or parked, waits for something else.
-        if record.state != JobState::Pending || record.parked.is_some() {
-            return None;
         }
         let slots = pools.iter().map(|pool| pool.slots).sum();
         // Who is put off or parked needs no slot now.
@@ -299,10 +313,11 @@ impl fmt::Display for WaitReason {
                 };
                 write!(f, "the circuit breaker {} is {state}{}", key.0, Until(until))
             }
-            Self::NoWorker { kind, workers: 0, elsewhere } => {
+            Self::NoWorker { kind: None, elsewhere, .. } => write!(f, "no worker is on the queue{}", here(*elsewhere)),
+            Self::NoWorker { kind: Some(kind), workers: 0, elsewhere } => {
                 write!(f, "no worker takes `{kind}`: none works on the queue{}", here(*elsewhere))
             }
-            Self::NoWorker { kind, workers, elsewhere } => {
+            Self::NoWorker { kind: Some(kind), workers, elsewhere } => {
                 write!(
                     f,
                     "none of {workers} workers on the queue takes `{kind}`: register a handler{}",

@@ -35,7 +35,7 @@ pub(super) struct Maintenance {
 #[derive(Debug)]
 enum Task {
     NotStarted,
-    Running(watch::Sender<bool>, JoinHandle<()>),
+    Running { stop: watch::Sender<bool>, task: JoinHandle<()>, since: Timestamp },
     Stopped,
 }
 
@@ -73,12 +73,12 @@ impl Maintenance {
             last_tick: Arc::clone(&self.last_tick),
             consumers: Arc::clone(&self.consumers),
         };
-        *task = Task::Running(stop, runtime.spawn(round.run(stopped)));
+        *task = Task::Running { stop, task: runtime.spawn(round.run(stopped)), since: self.env.now() };
     }
 
     pub(super) async fn stop(&self) {
         let task = std::mem::replace(&mut *self.task.lock().unwrap_or_else(PoisonError::into_inner), Task::Stopped);
-        if let Task::Running(stop, task) = task {
+        if let Task::Running { stop, task, .. } = task {
             stop.send_replace(true);
             if let Err(error) = task.await {
                 tracing::error!(%error, "the maintenance task did not end well");
@@ -93,6 +93,14 @@ impl Maintenance {
         }
     }
 
+    /// When it began; `None` where it does not run.
+    pub(super) fn since(&self) -> Option<Timestamp> {
+        match &*self.task.lock().unwrap_or_else(PoisonError::into_inner) {
+            Task::Running { since, .. } => Some(*since),
+            Task::NotStarted | Task::Stopped => None,
+        }
+    }
+
     pub(super) fn consuming(&self) -> Consuming {
         self.consumers.fetch_add(1, Ordering::Relaxed);
         Consuming(Arc::clone(&self.consumers))
@@ -102,7 +110,7 @@ impl Maintenance {
 /// Dropping the last scheduler ends the task: it has nobody to stop it any more.
 impl Drop for Maintenance {
     fn drop(&mut self) {
-        if let Task::Running(stop, _) = &*self.task.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Task::Running { stop, .. } = &*self.task.lock().unwrap_or_else(PoisonError::into_inner) {
             stop.send_replace(true);
         }
     }

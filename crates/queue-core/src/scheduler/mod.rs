@@ -274,10 +274,17 @@ impl JobScheduler {
         stream.boxed()
     }
 
-    /// When the maintenance task last did its round; `None` before the first.
+    /// When the maintenance task last did its round; `None` before the first that went well.
     #[must_use]
     pub fn last_maintenance(&self) -> Option<Timestamp> {
         self.inner.maintenance.last_tick()
+    }
+
+    /// When the maintenance task began: with the first call that needs it. `None` before that, and after [`Self::close`]. One
+    /// that began long ago and has done no round yet does not work.
+    #[must_use]
+    pub fn maintained_since(&self) -> Option<Timestamp> {
+        self.inner.maintenance.since()
     }
 
     /// Stops the maintenance task and closes the provider. Workers are to be stopped before.

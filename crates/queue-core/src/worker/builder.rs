@@ -175,7 +175,7 @@ impl WorkerBuilder {
         self
     }
 
-    /// How long a graceful stop waits for running jobs before it aborts them. Default 30 s.
+    /// How long a graceful stop waits for running jobs before it aborts them: they are told to stop, and released. Default 30 s.
     pub fn drain_deadline(mut self, deadline: Duration) -> Self {
         self.drain = deadline;
         self

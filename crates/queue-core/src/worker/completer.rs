@@ -195,9 +195,10 @@ fn report(pool: &Pool, item: Finished, outcome: Option<SettleOutcome>) {
         pool.setup.scheduler.lines().parked(&pool.setup.spec.name, key, pool.env().clock.monotonic());
     }
     if let (Some(disposition), Some(SettleOutcome::Settled)) = (&item.disposition, &outcome) {
-        let kind = || delivery.envelope.kind.clone();
-        let event = event_of(disposition);
-        pool.setup.scheduler.tell(|| JobEvent::new(pool.env().now(), job(), kind(), event, delivery.attempt));
+        let what = event_of(disposition);
+        pool.setup.scheduler.tell(|| {
+            JobEvent::of_envelope(pool.env().now(), job(), &delivery.envelope, what, delivery.attempt)
+        });
     }
     if let Some(observer) = &pool.setup.observer {
         let report = RunReport {

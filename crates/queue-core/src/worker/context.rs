@@ -107,7 +107,10 @@ impl JobContext {
     }
 
     /// Waits until somebody wants the job to stop. A handler that returns within the grace ends the way it says: a success
-    /// completes the job, a failure is a cancel. One that does not is dropped at its next await.
+    /// completes the job. Any failure of a job that was cancelled is a cancel; where only the worker stops, a failure and
+    /// [`Failure::Cancel`](super::Failure::Cancel) release the job, no attempt spent, while
+    /// [`Failure::Never`](super::Failure::Never) and [`Failure::Snooze`](super::Failure::Snooze) mean what they say. A handler
+    /// that does not return is dropped at its next await.
     pub async fn cancelled(&self) {
         self.0.order_other_than(Order::GoOn).await;
     }

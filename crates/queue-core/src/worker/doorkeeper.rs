@@ -14,15 +14,17 @@ use crate::{
     error::{Error, ErrorCode, Result},
     job::QueueName,
     limit::{Need, Room, Ruled},
-    provider::ParkKey,
+    provider::{ParkKey, QueueAdmin},
     scheduler::JobScheduler,
     store::StoreScope,
 };
 
 /// Keys that are looked at together.
 const BATCH: usize = 100;
-/// Keys of a queue that are adopted at a time.
-const MOST_KEYS: usize = 1_000;
+/// Keys of a queue that are adopted at a time: so many are asked for first,
+const FIRST_KEYS: usize = 1_000;
+/// then eight times as many as long as there are more, but never more than these.
+const MOST_KEYS: usize = 64_000;
 /// A provider or limiter that does not answer is asked again.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_secs(1);
@@ -150,7 +152,7 @@ impl Door {
     /// Looks for jobs that were parked by whom nobody knows here: workers that died, other processes.
     async fn adopt(&mut self) {
         let admin = self.scheduler.admin();
-        let parked = join_all(self.queues.iter().map(|queue| patiently(admin.parked(queue, MOST_KEYS)))).await;
+        let parked = join_all(self.queues.iter().map(|queue| all_parked(&*admin, queue))).await;
         let mut refused = Vec::new();
         for (queue, parked) in self.queues.iter().zip(parked) {
             match parked {
@@ -270,6 +272,19 @@ impl Drop for Look<'_> {
     fn drop(&mut self) {
         let now = self.door.now();
         self.door.lines().looked(&self.key, now, now.saturating_add(self.next));
+    }
+}
+
+/// The keys under which jobs are parked. The fullest come first, and they may be full for long: a key with few jobs and room for
+/// them must not wait until those are gone.
+async fn all_parked(admin: &dyn QueueAdmin, queue: &QueueName) -> Result<Vec<(ParkKey, u64)>> {
+    let mut limit = FIRST_KEYS;
+    loop {
+        let keys = patiently(admin.parked(queue, limit)).await?;
+        if keys.len() < limit || limit == MOST_KEYS {
+            return Ok(keys);
+        }
+        limit = (limit * 8).min(MOST_KEYS);
     }
 }
 

@@ -21,7 +21,8 @@ pub enum Failure {
     RetryAfter(Duration, JobError),
     /// Start again after this delay; it spends no attempt.
     Snooze(Duration),
-    /// The job is not wanted any more.
+    /// The job is not wanted any more. Of a handler that the stop of its worker told to stop it means no more than that it
+    /// did: the job is released, and runs elsewhere.
     Cancel,
     /// Another attempt cannot help: dead.
     Never(JobError),

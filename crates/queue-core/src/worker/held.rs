@@ -239,12 +239,14 @@ impl Held {
         }
     }
 
-    /// The first order to stop stands, but a later one may shorten its grace, and the loss of the lease overrules it.
+    /// An order to stop stands, but a later one may shorten its grace, a cancel is more than the end of a worker, and the loss
+    /// of the lease overrules both.
     pub(super) fn command(&self, order: Order) {
         let mut current = self.order.lock().unwrap_or_else(PoisonError::into_inner);
         let new = match (*current, order) {
             (Order::GoOn, order) | (Order::Stop { .. }, order @ Order::Lost) => order,
-            (Order::Stop { why, grace }, Order::Stop { grace: other, .. }) => {
+            (Order::Stop { why, grace }, Order::Stop { why: also, grace: other }) => {
+                let why = if also == Why::Cancelled { also } else { why };
                 Order::Stop { why, grace: grace.min(other) }
             }
             (current, _) => current,

@@ -11,6 +11,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
+use tokio::time::Instant;
 
 use super::{
     Failure, JobContext, JobRequest,
@@ -150,12 +151,13 @@ async fn take<'p>(
 
 /// What becomes of a job whose handler returned by itself.
 fn returned(pool: &Pool, context: &JobContext, result: JobResult) -> Option<Disposition> {
-    let again = matches!(result, Err(Failure::Retry(_) | Failure::RetryAfter(..)));
+    // Told to stop, a handler may call that a failure or a cancel: it cannot know which of the two was meant.
+    let gives_up = matches!(result, Err(Failure::Retry(_) | Failure::RetryAfter(..) | Failure::Cancel));
     match context.0.order() {
         Order::Lost => return None,
         // It failed because it was stopped, as far as anyone can tell.
         Order::Stop { why: Why::Cancelled, .. } if result.is_err() => return Some(Disposition::Cancelled),
-        Order::Stop { why: Why::Shutdown, .. } if again => {
+        Order::Stop { why: Why::Shutdown, .. } if gives_up => {
             pool.drained.aborted.fetch_add(1, Ordering::Relaxed);
             return Some(release(Duration::ZERO, ReleaseReason::Shutdown));
         }
@@ -218,11 +220,16 @@ async fn attempt(pool: &Pool, context: &JobContext) -> End {
 /// Resolves when the handler has to be dropped: at once where the job is lost, else after the grace.
 async fn told_to_stop(held: &Held) -> End {
     let mut order = held.order_other_than(Order::GoOn).await;
+    let mut until = None;
     while let Order::Stop { why, grace } = order {
+        // A second order does not begin the grace of the first one anew.
+        let this = tokio::time::sleep(grace).deadline();
+        let soonest = until.map_or(this, |until: Instant| this.min(until));
+        until = Some(soonest);
         tokio::select! {
             biased;
             changed = held.order_other_than(order) => order = changed,
-            () = tokio::time::sleep(grace) => return End::Stopped(why),
+            () = tokio::time::sleep_until(soonest) => return End::Stopped(why),
         }
     }
     End::Lost

@@ -56,11 +56,18 @@ fn workers(provider: &ProviderName, workers: Vec<WorkerStatus>) -> Vec<WorkerHea
 
 impl ProviderHealth {
     fn maintenance(&mut self, scheduler: &JobScheduler, stale_after: Duration) {
-        let Some(last) = scheduler.last_maintenance() else { return };
-        let age = scheduler.env().now() - last;
-        self.maintenance_age_ms = Some(millis(age));
+        let last = scheduler.last_maintenance();
+        // One that never did a round is as old as itself.
+        let Some(since) = last.or_else(|| scheduler.maintained_since()) else { return };
+        let age = scheduler.env().now() - since;
+        self.maintenance_age_ms = last.map(|_| millis(age));
         if age > stale_after {
-            let message = format!("the maintenance task did its last round {age:?} ago: see the log for its errors");
+            let message = match last {
+                Some(_) => format!("the maintenance task did its last round {age:?} ago: see the log for its errors"),
+                None => {
+                    format!("the maintenance task has done no round since it began {age:?} ago: see the log for its errors")
+                }
+            };
             self.fault(HealthStatus::Degraded, &Error::new(ErrorCode::Unavailable, message));
         }
     }
@@ -123,12 +130,13 @@ impl ProviderHealth {
         let Some(bound) = bound else { return };
         let late = |queue: &&QueueHealth| {
             let worked_on = workers.iter().any(|worker| worker.queue == queue.queue);
-            // Those that are parked wait for something else than a worker.
+            // Those that are parked, or behind a full partition, wait for something else than a worker.
             let held = queue.paused || queue.parked >= queue.pending;
-            worked_on && !held && queue.oldest_pending_ms.is_some_and(|oldest| u128::from(oldest) > bound.as_millis())
+            let waited = queue.oldest_claimable_ms.map(u128::from);
+            worked_on && !held && waited.is_some_and(|oldest| oldest > bound.as_millis())
         };
         let late: Vec<_> =
-            self.queues.iter().filter(late).map(|queue| (queue.queue.clone(), queue.oldest_pending_ms)).collect();
+            self.queues.iter().filter(late).map(|queue| (queue.queue.clone(), queue.oldest_claimable_ms)).collect();
         for (queue, oldest) in late {
             let oldest = Duration::from_millis(oldest.unwrap_or_default());
             let message = format!(
@@ -179,6 +187,7 @@ fn queue(stats: QueueStats, now: Timestamp) -> QueueHealth {
         running: stats.running,
         dead: stats.dead,
         oldest_pending_ms: stats.oldest_pending.map(|oldest| millis(now - oldest)),
+        oldest_claimable_ms: stats.oldest_claimable().map(|oldest| millis(now - oldest)),
         queue: stats.queue,
     }
 }

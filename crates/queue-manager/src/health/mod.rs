@@ -22,7 +22,8 @@ use crate::config::ProviderName;
 ///     "name": "default", "provider": "memory", "url": "memory:", "status": "healthy", "faults": [],
 ///     "ping_ms": 0, "maintenance_age_ms": 312,
 ///     "queues": [{
-///       "queue": "mail", "paused": false, "pending": 3, "parked": 0, "running": 2, "dead": 0, "oldest_pending_ms": 41
+///       "queue": "mail", "paused": false, "pending": 3, "parked": 0, "running": 2, "dead": 0, "oldest_pending_ms": 41,
+///       "oldest_claimable_ms": 41
 ///     }]
 ///   }],
 ///   "workers": [{
@@ -98,7 +99,8 @@ pub struct ProviderHealth {
     /// How long its answer took.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ping_ms: Option<u64>,
-    /// How long ago this process's maintenance task did its last round. Absent before the first.
+    /// How long ago this process's maintenance task did its last round. Absent before the first that went well: where that does
+    /// not come, there is a fault.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub maintenance_age_ms: Option<u64>,
     /// The store that it is paired with. Absent where it keeps the records of its jobs itself, or has none.
@@ -169,6 +171,9 @@ pub struct QueueHealth {
     /// How long the job that waits longest has been ready. Absent where none is, or the provider cannot tell.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub oldest_pending_ms: Option<u64>,
+    /// The same of those that are not behind a full partition: how long workers have left one that they could take.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub oldest_claimable_ms: Option<u64>,
 }
 
 impl HealthReport {

@@ -366,7 +366,8 @@ impl Child {
         };
         let end = run::by_itself(status);
         let limit = run::limit_of(end, used.zip(allowed), self.refused());
-        let error = at_limit(&format!("the process ended before it answered, {}", described(status)), limit, limits);
+        let what = format!("the process ended before it answered, {}", described(status));
+        let error = at_limit(&what, limit, self.cell.is_some(), limits);
         Reply::Broken(self.with_stderr(error))
     }
 
