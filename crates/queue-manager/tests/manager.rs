@@ -3,7 +3,7 @@
 #![cfg(feature = "memory")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
-use std::{io::Write as _, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io::Write as _, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use queue_core::{
@@ -11,11 +11,13 @@ use queue_core::{
     job::JobKind,
     lifecycle::JobState,
     provider::{Cancel, ProviderFactory, ProviderInfo, ProviderUrl, PublishOptions, Registry},
+    queue_spec::Partition,
     scheduler::{NewJob, Submitted},
     store::{CancelOutcome, JobQuery},
 };
 use queue_manager::{HealthStatus, ManagerBuilder, QueueManager};
 use queue_memory::MemoryProvider;
+use queue_testkit::front::{InFront, ProviderFront};
 use serde::{Deserialize, Serialize};
 use validator::Validate;
 
@@ -202,6 +204,71 @@ async fn health_tells_what_waits_and_what_does_not_answer() {
     let report = queues.health().await;
     assert_eq!(report.providers[0].faults.len(), 2, "{report:?}");
     assert_eq!(report.providers[0].faults[0].code, "UNAVAILABLE");
+}
+
+/// Its maintenance fails, every time.
+#[derive(Debug)]
+struct Unkempt(MemoryProvider);
+
+#[async_trait]
+impl ProviderFront for Unkempt {
+    fn behind(&self) -> &dyn QueueProvider {
+        &self.0
+    }
+
+    async fn maintain(&self, _: bool) -> Result<Duration> {
+        Err(Error::new(ErrorCode::Unavailable, "no script"))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn health_tells_of_maintenance_that_never_did_a_round() {
+    let env = Env::seeded(Timestamp::from_millis(1_700_000_000_000), 7);
+    let provider = Arc::new(InFront(Unkempt(MemoryProvider::with_env(env.clone()))));
+    let queues = QueueManager::builder().env(env).provider(provider).connect().await.unwrap();
+    tokio::time::sleep(300 * SECOND).await;
+    assert!(queues.health().await.is_healthy(), "nothing has needed it");
+    queues.enqueue(Add { a: 1, b: 2 }).await.unwrap();
+    tokio::time::sleep(29 * SECOND).await;
+    assert!(queues.health().await.is_healthy(), "it may have just begun");
+    tokio::time::sleep(2 * SECOND).await;
+    let report = queues.health().await;
+    let provider = &report.providers[0];
+    assert_eq!((provider.status, provider.maintenance_age_ms), (HealthStatus::Degraded, None));
+    let [fault] = &provider.faults[..] else { panic!("{report:?}") };
+    assert!(fault.message.contains("no round since it began 31s ago"), "{fault:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_its_partition_is_no_want_of_slots() {
+    let queues = manager().await;
+    let mut spec = QueueSpec::new(QueueName::from_static("math"));
+    spec.partitions = BTreeMap::from([("bulk".into(), Partition { weight: 1, max_concurrency: Some(1) })]);
+    queues.declare(spec).await.unwrap();
+    let never = async |_: Add| std::future::pending::<std::result::Result<u32, Failure>>().await;
+    let worker = queues.worker().queue("math", 2).heartbeat_on_runtime().register(never).start().await.unwrap();
+    let enqueue = async |partition: &str| {
+        let job = queues.enqueue(Add { a: 1, b: 2 }).timeout(99_999 * SECOND).partition(partition);
+        job.await.unwrap();
+        tokio::time::sleep(SECOND).await;
+    };
+    enqueue("bulk").await;
+    enqueue("bulk").await;
+    tokio::time::sleep(700 * SECOND).await;
+    let report = queues.health().await;
+    let math = &report.providers[0].queues[0];
+    assert!(report.is_healthy(), "another slot would not help: {report:?}");
+    assert_eq!((math.pending, math.oldest_claimable_ms), (1, None));
+    assert!(math.oldest_pending_ms.unwrap() >= 700_000, "{math:?}");
+    // Beside it one takes the other slot, and for a third there is none.
+    enqueue("default").await;
+    enqueue("default").await;
+    tokio::time::sleep(700 * SECOND).await;
+    let report = queues.health().await;
+    let [fault] = &report.providers[0].faults[..] else { panic!("{report:?}") };
+    assert!(fault.message.contains("has waited 701s"), "{fault:?}");
+    assert!(fault.message.contains("add slots"), "{fault:?}");
+    drop(worker);
 }
 
 /// A provider of a third party.

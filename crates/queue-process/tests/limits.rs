@@ -6,7 +6,7 @@ mod machine;
 
 use std::{future::pending, time::Duration};
 
-use machine::{gone, pids_in, sh, stopwatch};
+use machine::{gone, leave_out, pids_in, sh, stopwatch};
 use queue_core::job::JobError;
 use queue_process::{End, Execution, Finished, Limit, LimitError, Limits, Program, StartError, outcome};
 
@@ -27,7 +27,7 @@ fn counts(program: &Program) -> bool {
     match program.check() {
         Ok(_) => true,
         Err(StartError::Limit(LimitError::Processes { why })) => {
-            eprintln!("left out: {why}");
+            leave_out("limits on processes by a cgroup", &why);
             false
         }
         Err(error) => panic!("{error}"),
@@ -152,5 +152,30 @@ async fn another_user_is_bound_by_rlimits_or_refused() {
     match rustix::process::geteuid().is_root() {
         true => assert_eq!(&run(&program).await.0.stdout[..], b"12345\n12346\n33\n"),
         false => assert!(matches!(program.check(), Err(StartError::Limit(LimitError::User { uid: 12_345 })))),
+    }
+}
+
+/// There the system counts no refusals: the error says what it may have been, and what a cgroup has counted it does not guess.
+#[tokio::test]
+async fn forks_of_another_user_stop_at_its_limit_which_the_error_names() {
+    let limits = Limits { processes: Some(4), ..Limits::default() };
+    let forks = "for i in 1 2 3 4 5 6 7 8; do sleep 1 & done; wait; exit 7";
+    let program = under(forks, limits.clone()).user(12_347, 12_347);
+    if !rustix::process::geteuid().is_root() {
+        leave_out("limits on the processes of another user", "only root can run a program as one");
+        return;
+    }
+    let (finished, error) = run(&program).await;
+    assert!(finished.end != End::Exited(7) && finished.limit.is_none(), "{finished:?}");
+    let error = error.unwrap();
+    assert_eq!((&*error.code, error.retryable), ("HANDLER_FAILED", true), "{error:?}");
+    assert!(error.message.ends_with("(its limits: 4 processes of its user)"), "{error}");
+    assert!(error.detail.is_some(), "the program said why: {error:?}");
+    // A third one: what was killed just now may count until it is reaped.
+    let fits = under("sleep 0.1 & sleep 0.1 & wait", limits.clone()).user(12_348, 12_348);
+    assert_eq!(run(&fits).await.0.end, End::Exited(0));
+    let by_cgroup = under("exit 5", limits);
+    if counts(&by_cgroup) {
+        assert_eq!(&*run(&by_cgroup).await.1.unwrap().message, "exit status 5");
     }
 }

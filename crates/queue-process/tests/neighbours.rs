@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use machine::{Scratch, gone, pids_in, sh, stopwatch};
+use machine::{Scratch, gone, leave_out, pids_in, sh, stopwatch};
 use queue_core::{
     JobScheduler, QueueName, RetryPolicy,
     job::{ContentType, JobKind, JobRef, Priority},
@@ -24,6 +24,7 @@ use queue_core::{
 };
 use queue_memory::MemoryProvider;
 use queue_process::{Limits, PoolOptions, ProcessHandler, ProcessPool, Program};
+use tokio::sync::Mutex;
 
 /// What a job is to do; anything else is done at once. The first line it hears is the job, in either mode.
 const DO: &str = r#"
@@ -41,6 +42,9 @@ const ONESHOT: &str = r#"read -r line; do_it "$line"; echo 1"#;
 const POOL: &str = r#"while read -r line; do do_it "${line##*payload}"; id=${line#*'"id":"'}
     printf '{"id":"%s","result":1}\n' "${id%%'"'*}"; done"#;
 
+/// Each measures what the others would disturb.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
 const BAD: [&str; 6] = ["leak", "spin", "fork", "deaf", "close", "signal"];
 
 fn program(mode: &str, scratch: &Scratch) -> (Program, bool) {
@@ -55,7 +59,10 @@ fn program(mode: &str, scratch: &Scratch) -> (Program, bool) {
     let program = |limits| sh(&format!("{DO}\n{mode}")).with_limits(limits).variable("PIDS", scratch.path("pids"));
     match program(limits.clone()) {
         counted if counted.check().is_ok() => (counted, true),
-        _ => (program(Limits { processes: None, ..limits }), false),
+        uncounted => {
+            leave_out("handlers that fork without end", &uncounted.check().unwrap_err().to_string());
+            (program(Limits { processes: None, ..limits }), false)
+        }
     }
 }
 
@@ -163,6 +170,9 @@ async fn good_jobs_beside(queues: &JobScheduler, what: &'static str, completed: 
     (beside, alone)
 }
 
+/// So often at most.
+const LOOKS: usize = 4;
+
 /// Five hands; while a bad job has one of them, the others must not be held up.
 async fn not_held_up(handler: Handler, counted: bool) {
     let queues = JobScheduler::new(MemoryProvider::new());
@@ -184,12 +194,16 @@ async fn not_held_up(handler: Handler, counted: bool) {
         async move { keep_coming(&queues, &completed).await }
     });
     for what in BAD.into_iter().filter(|what| counted || *what != "fork") {
-        let (beside, alone) = good_jobs_beside(&queues, what, &completed).await;
-        eprintln!("{what}: {beside} good jobs beside it, {alone} without it");
         // It keeps one hand of five; these two keep processors as well, which are shared among all. Of neighbours that wait
-        // for it hardly any complete.
+        // for it hardly any complete, however often one looks; what else the machine does passes.
         let share = if matches!(what, "spin" | "fork") { 5 } else { 2 };
-        assert!(alone >= 5 && beside * share >= alone, "{what}: {beside} good jobs beside it, {alone} without it");
+        let mut seen = Vec::new();
+        let well = |(beside, alone): &(u64, u64)| *alone >= 5 && beside * share >= *alone;
+        while seen.len() < LOOKS && !seen.last().is_some_and(well) {
+            seen.push(good_jobs_beside(&queues, what, &completed).await);
+        }
+        eprintln!("{what}: good jobs beside it and without it: {seen:?}");
+        assert!(seen.last().is_some_and(well), "{what}: good jobs beside it and without it: {seen:?}");
     }
     coming.abort();
     assert!(coming.await.unwrap_err().is_cancelled());
@@ -207,6 +221,7 @@ enum Handler {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_shot_each_bad_one_ends_by_its_own_error() {
+    let _alone = ALONE.lock().await;
     let scratch = Scratch::new();
     let (program, counted) = program(ONESHOT, &scratch);
     let queues = JobScheduler::new(MemoryProvider::new());
@@ -217,6 +232,7 @@ async fn one_shot_each_bad_one_ends_by_its_own_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_pool_each_bad_one_ends_by_its_own_error() {
+    let _alone = ALONE.lock().await;
     let scratch = Scratch::new();
     let (program, counted) = program(POOL, &scratch);
     let queues = JobScheduler::new(MemoryProvider::new());
@@ -229,6 +245,7 @@ async fn in_a_pool_each_bad_one_ends_by_its_own_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_shot_neighbours_are_not_held_up() {
+    let _alone = ALONE.lock().await;
     let scratch = Scratch::new();
     let (program, counted) = program(ONESHOT, &scratch);
     not_held_up(Handler::OneShot(ProcessHandler::new(program)), counted).await;
@@ -237,6 +254,7 @@ async fn one_shot_neighbours_are_not_held_up() {
 /// With threads for all, so that prompt processes are waited for on the spot.
 #[tokio::test(flavor = "multi_thread", worker_threads = 6)]
 async fn in_a_pool_neighbours_are_not_held_up() {
+    let _alone = ALONE.lock().await;
     let scratch = Scratch::new();
     let (program, counted) = program(POOL, &scratch);
     let pool = ProcessPool::new(program, PoolOptions { size: 5, ..PoolOptions::default() }).unwrap();
