@@ -246,7 +246,8 @@ async fn what_waits_for_its_partition_is_no_want_of_slots() {
     spec.partitions = BTreeMap::from([("bulk".into(), Partition { weight: 1, max_concurrency: Some(1) })]);
     queues.declare(spec).await.unwrap();
     let never = async |_: Add| std::future::pending::<std::result::Result<u32, Failure>>().await;
-    let worker = queues.worker().queue("math", 2).prefetch(0).heartbeat_on_runtime().register(never).start().await.unwrap();
+    let worker =
+        queues.worker().queue("math", 2).prefetch(0).heartbeat_on_runtime().register(never).start().await.unwrap();
     let enqueue = async |partition: &str| {
         let job = queues.enqueue(Add { a: 1, b: 2 }).timeout(99_999 * SECOND).partition(partition);
         job.await.unwrap();

@@ -77,7 +77,8 @@ impl Limits {
     pub(crate) fn suspects(&self, counted: bool) -> String {
         let memory = self.memory.map(|bytes| format!("{} of memory", Size(bytes)));
         let files = self.open_files.map(|files| format!("{files} open files"));
-        let processes = self.processes.filter(|_| !counted).map(|processes| format!("{processes} processes of its user"));
+        let processes =
+            self.processes.filter(|_| !counted).map(|processes| format!("{processes} processes of its user"));
         let said: Vec<String> = memory.into_iter().chain(files).chain(processes).collect();
         if said.is_empty() { String::new() } else { format!(" (its limits: {})", said.join(", ")) }
     }
@@ -154,14 +155,18 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_of_small_programs_has_512_mib_and_30_s() {
+        let Limits { timeout, memory, max_stdout, cpu_time, open_files, processes, .. } = Limits::process_worker();
+        assert_eq!((timeout, memory), (Duration::from_secs(30), Some(536_870_912)));
+        assert_eq!((max_stdout, cpu_time, open_files, processes), (1 << 20, None, None, None));
+    }
+
+    #[test]
     fn suspects_are_those_that_are_set() {
         assert_eq!(Limits::default().suspects(false), "");
         let limits = Limits { memory: Some(512 << 20), open_files: Some(9), processes: Some(4), ..Limits::default() };
         assert_eq!(limits.suspects(true), " (its limits: 512 MiB of memory, 9 open files)");
-        assert_eq!(
-            limits.suspects(false),
-            " (its limits: 512 MiB of memory, 9 open files, 4 processes of its user)"
-        );
+        assert_eq!(limits.suspects(false), " (its limits: 512 MiB of memory, 9 open files, 4 processes of its user)");
         assert_eq!(Size(1_000).to_string(), "1000 bytes");
     }
 }

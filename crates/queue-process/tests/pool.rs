@@ -319,8 +319,7 @@ async fn a_cancel_ends_the_job_and_the_process() {
 /// One that dies of the signal, one that will not hear of it, and one that has no process yet.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_beyond_its_deadline_gives_jobs_back() {
-    for (payload, state) in
-        [("meek", JobState::Pending), ("hang", JobState::Pending), ("polite", JobState::Completed)]
+    for (payload, state) in [("meek", JobState::Pending), ("hang", JobState::Pending), ("polite", JobState::Completed)]
     {
         let mut bench = Bench::one().await;
         let job = bench.submit(payload).await;

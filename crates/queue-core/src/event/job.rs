@@ -82,6 +82,15 @@ impl JobEventKind {
         }
     }
 
+    /// Its other name there, where it has two: a job that has failed for good is dead.
+    #[must_use]
+    pub const fn wire_alias(self) -> Option<&'static str> {
+        match self {
+            Self::DeadLettered => Some("job:failed"),
+            _ => None,
+        }
+    }
+
     /// Whether the job is over after it.
     #[must_use]
     pub const fn is_terminal(self) -> bool {

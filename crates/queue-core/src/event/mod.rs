@@ -43,6 +43,17 @@ impl Event {
     }
 }
 
+impl Event {
+    /// Its other name on the wire, where it has two.
+    #[must_use]
+    pub const fn wire_alias(&self) -> Option<&'static str> {
+        match self {
+            Self::Job(event) => event.what.wire_alias(),
+            Self::Pool(_) | Self::Breaker(_) | Self::Provider(_) | Self::Alert(_) => None,
+        }
+    }
+}
+
 impl From<JobEvent> for Event {
     fn from(event: JobEvent) -> Self {
         Self::Job(event)

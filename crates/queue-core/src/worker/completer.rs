@@ -196,9 +196,9 @@ fn report(pool: &Pool, item: Finished, outcome: Option<SettleOutcome>) {
     }
     if let (Some(disposition), Some(SettleOutcome::Settled)) = (&item.disposition, &outcome) {
         let what = event_of(disposition);
-        pool.setup.scheduler.tell(|| {
-            JobEvent::of_envelope(pool.env().now(), job(), &delivery.envelope, what, delivery.attempt)
-        });
+        pool.setup
+            .scheduler
+            .tell(|| JobEvent::of_envelope(pool.env().now(), job(), &delivery.envelope, what, delivery.attempt));
     }
     if let Some(observer) = &pool.setup.observer {
         let report = RunReport {

@@ -18,13 +18,15 @@ pub struct EventFilter {
 }
 
 /// Every name there is: a pattern that can never match is a mistake in writing.
-const NAMES: [&str; 27] = [
+const NAMES: [&str; 28] = [
     "job:submitted",
     "job:processing",
     "job:progress",
     "job:completed",
     "job:retried",
     "job:dead-letter",
+    // The same under another name.
+    "job:failed",
     "job:cancelled",
     "job:cancel-requested",
     "job:expired",
@@ -64,7 +66,7 @@ impl EventFilter {
     /// Whether it is wanted.
     #[must_use]
     pub fn wants(&self, event: &Event) -> bool {
-        self.matches(event.wire_name())
+        self.matches(event.wire_name()) || event.wire_alias().is_some_and(|alias| self.matches(alias))
     }
 
     fn matches(&self, name: &str) -> bool {
@@ -112,7 +114,11 @@ impl fmt::Display for EventFilter {
 
 #[cfg(test)]
 mod tests {
-    use queue_core::event::{BreakerState, JobEventKind};
+    use queue_core::{
+        Env, JobId, QueueName, Timestamp,
+        event::{BreakerState, JobEvent, JobEventKind},
+        job::{JobKind, JobRef},
+    };
 
     use super::*;
 
@@ -125,6 +131,17 @@ mod tests {
         assert!(filter.wants_more_than_alerts() && !EventFilter::alerts().wants_more_than_alerts());
         let all: EventFilter = "*".parse().unwrap();
         assert!(all == EventFilter::all() && NAMES.iter().all(|name| all.matches(name)));
+    }
+
+    #[test]
+    fn a_dead_job_has_failed() {
+        let filter: EventFilter = "job:failed".parse().unwrap();
+        let event = |what| {
+            let job = JobRef::new(QueueName::from_static("q"), JobId::fresh(&Env::system()));
+            Event::from(JobEvent::new(Timestamp::from_millis(1), job, JobKind::from_static("x"), what, 1))
+        };
+        assert!(filter.wants(&event(JobEventKind::DeadLettered)) && filter.wants_more_than_alerts());
+        assert!(!filter.wants(&event(JobEventKind::Retrying)) && !filter.wants(&event(JobEventKind::Cancelled)));
     }
 
     #[test]

@@ -92,8 +92,9 @@ section! {
 section! {
     /// When health is no longer good.
     HealthConfig {
-        /// A queue that has a worker in this process, is not paused, and whose oldest pending job has waited longer than this,
-        /// is reported as degraded; `none` never does.
+        /// A queue that has a worker in this process, is not paused, and where a job that a worker could take has waited longer
+        /// than this, is reported as degraded; `none` never does. Jobs behind a full partition do not count, nor do they where
+        /// all are parked.
         #[validate(custom(function = "positive"))]
         oldest_pending: Option<Duration> = Some(Duration::from_secs(600)),
     }
@@ -102,7 +103,8 @@ section! {
 section! {
     /// How the maintenance task is watched. It runs in every process that submits or works.
     MaintenanceConfig {
-        /// A maintenance task whose last round is longer ago is reported as unhealthy.
+        /// A maintenance task whose last round is longer ago, or that began longer ago and has done none, is reported as
+        /// unhealthy.
         #[validate(custom(function = "positive"))]
         stale_after: Duration = Duration::from_secs(30),
     }

@@ -65,7 +65,9 @@ impl ProviderHealth {
             let message = match last {
                 Some(_) => format!("the maintenance task did its last round {age:?} ago: see the log for its errors"),
                 None => {
-                    format!("the maintenance task has done no round since it began {age:?} ago: see the log for its errors")
+                    format!(
+                        "the maintenance task has done no round since it began {age:?} ago: see the log for its errors"
+                    )
                 }
             };
             self.fault(HealthStatus::Degraded, &Error::new(ErrorCode::Unavailable, message));
