@@ -5,6 +5,7 @@
 //!
 //! | property | what |
 //! |---|---|
+//! | `app_id` | `queue/1`: of this library, with the version of what is below; a message without it is another client's |
 //! | `message_id` | the job's id, a UUID as text |
 //! | `type` | the kind |
 //! | `content_type` | the payload's |
@@ -16,7 +17,6 @@
 //!
 //! | header | type | what |
 //! |---|---|---|
-//! | `queue-version` | integer | 1; a message without it is another client's |
 //! | `queue-created-ms` | integer | when it was submitted, in ms; absent where the id, a UUID of version 7, says the same |
 //! | `queue-priority` | integer | the priority, where it is 1 to 4 |
 //! | `queue-timeout-ms` | integer | the longest an attempt may run; 60,000 where absent |
@@ -29,7 +29,10 @@
 //! | `queue-headers` | text | JSON: retry policy, correlation, keys, tags, metadata |
 //! | `traceparent`, `tracestate` | text | W3C trace context |
 
-use std::{num::NonZeroU64, time::Duration};
+use std::{
+    num::{NonZeroU64, ParseIntError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use lapin::{
@@ -43,7 +46,11 @@ use queue_core::{
 };
 
 /// What this library writes, and the newest it reads.
-pub(crate) const VERSION: i8 = 1;
+const VERSION: u32 = 1;
+
+/// Before the version in `app_id`: a property and no header, for most jobs then have no header at all, and each costs the broker and both
+/// clients about as much as 50 bytes of payload.
+const MARK: &str = "queue/";
 
 /// A body of this content type is a whole envelope, as other transports carry it.
 pub(crate) const FRAME: &str = "application/x-queue-envelope";
@@ -57,7 +64,6 @@ const ONE_LANE: u8 = 5;
 
 mod name {
     pub(super) const PRIORITY: &str = "queue-priority";
-    pub(super) const VERSION: &str = "queue-version";
     pub(super) const CREATED: &str = "queue-created-ms";
     pub(super) const TIMEOUT: &str = "queue-timeout-ms";
     pub(super) const ATTEMPT: &str = "queue-attempt";
@@ -101,8 +107,6 @@ pub(crate) fn properties(job: &Envelope) -> BasicProperties {
     let mut put = |name: &'static str, value: AMQPValue| {
         headers.insert(name.into(), value);
     };
-    // In the fewest bytes: each costs the broker, which writes a message twice. Readers take any width.
-    put(name::VERSION, AMQPValue::ShortShortInt(VERSION));
     // Each header costs the broker and both clients about as much as 50 bytes of payload: what goes without saying is not said.
     if job.id.created_at() != Some(job.created_at) {
         put(name::CREATED, number(job.created_at.as_millis()));
@@ -149,8 +153,11 @@ pub(crate) fn properties(job: &Envelope) -> BasicProperties {
             }
         }
     }
+    if !headers.inner().is_empty() {
+        properties = properties.with_headers(headers);
+    }
     properties
-        .with_headers(headers)
+        .with_app_id(short(format!("{MARK}{VERSION}")))
         .with_message_id(short(job.id.to_string()))
         .with_type(short(job.kind.as_str()))
         .with_content_type(short(job.content_type.as_str()))
@@ -196,15 +203,21 @@ pub(crate) fn read(
             Err(_) => Reading::Broken("its body is no envelope, as its content type says it is"),
         };
     }
-    match (headers.contains_key(name::VERSION), integer(headers, name::VERSION)) {
-        (false, _) => adopt(properties, headers, body, spec, now, fresh),
-        (true, Some(version)) if version == i64::from(VERSION) => match ours(properties, headers, body) {
+    match mark(properties) {
+        None => adopt(properties, headers, body, spec, now, fresh),
+        Some(Ok(VERSION)) => match ours(properties, headers, body) {
             Ok(envelope) => Reading::Job { envelope, nameless: false },
             Err(why) => Reading::Broken(why),
         },
-        (true, Some(newer)) if newer > i64::from(VERSION) => Reading::Newer,
-        (true, _) => Reading::Broken("`queue-version` is no version"),
+        Some(Ok(newer)) if newer > VERSION => Reading::Newer,
+        Some(_) => Reading::Broken("`app_id` names no version"),
     }
+}
+
+/// Which version of this library wrote it, as it says; `None` of another client's.
+fn mark(properties: &BasicProperties) -> Option<Result<u32, ParseIntError>> {
+    let version = properties.app_id().as_ref()?.as_str().strip_prefix(MARK)?;
+    Some(version.parse())
 }
 
 fn ours(properties: &BasicProperties, headers: &FieldTable, body: Bytes) -> Result<Envelope, &'static str> {
@@ -388,9 +401,13 @@ mod tests {
 
     fn with_header(name: &str, value: AMQPValue) -> BasicProperties {
         let properties = properties(&job());
-        let mut headers = properties.headers().clone().unwrap();
+        let mut headers = properties.headers().clone().unwrap_or_default();
         headers.insert(name.into(), value);
         properties.with_headers(headers)
+    }
+
+    fn with_app_id(text: &str) -> BasicProperties {
+        properties(&job()).with_app_id(short(text))
     }
 
     proptest! {
@@ -429,16 +446,16 @@ mod tests {
 
         #[test]
         fn no_message_of_anybody_ends_a_worker(
-            names in prop::collection::vec("(queue-[a-z-]{1,12}|queue-version|queue-attempt|queue-store|x|traceparent)", 0..6),
+            names in prop::collection::vec("(queue-[a-z-]{1,12}|queue-attempt|queue-store|x|traceparent)", 0..6),
             numbers in prop::collection::vec(any::<i64>(), 6),
-            (id, kind, body) in ("[ -~]{0,40}", ".{0,40}", any::<Vec<u8>>()),
+            (app, id, kind, body) in ("(queue/)?[0-9]{0,2}", "[ -~]{0,40}", ".{0,40}", any::<Vec<u8>>()),
         ) {
             let mut headers = FieldTable::default();
             for (index, (name, number)) in names.iter().zip(&numbers).enumerate() {
                 let value = if index % 2 == 0 { AMQPValue::LongLongInt(*number) } else { text(&kind) };
                 headers.insert(name.as_str().into(), value);
             }
-            let properties = BasicProperties::default().with_headers(headers).with_message_id(short(&id)).with_type(short(&kind));
+            let properties = BasicProperties::default().with_headers(headers).with_message_id(short(&id)).with_type(short(&kind)).with_app_id(short(&app));
             let _ = read_back(&properties, &body.into());
             let _ = returns(&properties);
         }
@@ -455,6 +472,7 @@ mod tests {
         });
         let properties = properties(&job);
         let text = |value: &Option<ShortString>| value.as_ref().map(|text| text.as_str().to_owned());
+        assert_eq!(text(properties.app_id()).as_deref(), Some("queue/1"));
         assert_eq!(text(properties.message_id()), Some(job.id.to_string()));
         assert_eq!(text(properties.kind()).as_deref(), Some("email.send"));
         assert_eq!(text(properties.content_type()).as_deref(), Some("application/json"));
@@ -462,32 +480,29 @@ mod tests {
         assert_eq!((*properties.priority(), *properties.delivery_mode()), (Some(5), Some(2)));
         assert_eq!((*properties.timestamp(), properties.expiration()), (Some(1_700_000_000), &None));
         let names: Vec<_> = properties.headers().as_ref().unwrap().inner().keys().map(ShortString::as_str).collect();
-        assert_eq!(names, ["queue-attempt", "queue-created-ms", "queue-headers", "queue-version", "traceparent"]);
+        assert_eq!(names, ["queue-attempt", "queue-created-ms", "queue-headers", "traceparent"]);
     }
 
     #[test]
     fn what_goes_without_saying_is_not_said() {
         let names = |job: &Envelope| -> Vec<String> {
-            let headers = properties(job).headers().clone().unwrap();
+            let headers = properties(job).headers().clone().unwrap_or_default();
             headers.inner().keys().map(|name| name.as_str().to_owned()).collect()
         };
         let mut id = *JobId::derive(b"x", 1).as_bytes();
         id[..6].copy_from_slice(&NOW.as_millis().to_be_bytes()[2..]);
         id[6] = 0x70;
         let fresh = Envelope::builder(JobId::from_bytes(id), JobKind::from_static("k"), &b""[..], NOW).seal();
-        assert_eq!(names(&fresh), ["queue-version"]);
+        assert_eq!(properties(&fresh).headers(), &None);
         assert_eq!(envelope(read_back(&properties(&fresh), &fresh.payload)), fresh);
         let other = fresh.edit(|job| {
             job.created_at = NOW + Duration::from_millis(1);
             job.timeout = Duration::from_secs(61);
         });
-        assert_eq!(names(&other), ["queue-created-ms", "queue-timeout-ms", "queue-version"]);
+        assert_eq!(names(&other), ["queue-created-ms", "queue-timeout-ms"]);
         assert_eq!(envelope(read_back(&properties(&other), &other.payload)), other);
         // Nobody knows when a job of another kind of id was made unless it is said.
-        let mut headers = FieldTable::default();
-        // As earlier versions wrote it.
-        headers.insert("queue-version".into(), AMQPValue::LongLongInt(VERSION.into()));
-        let silent = properties(&job()).with_headers(headers);
+        let silent = properties(&job()).with_headers(FieldTable::default());
         assert!(matches!(read_back(&silent, &Bytes::new()), Reading::Broken(_)));
     }
 
@@ -523,10 +538,17 @@ mod tests {
     #[test]
     fn a_newer_version_is_told_from_nonsense() {
         let body = Bytes::new();
-        assert!(matches!(read_back(&with_header("queue-version", AMQPValue::LongInt(2)), &body), Reading::Newer));
+        assert!(matches!(read_back(&with_app_id("queue/2"), &body), Reading::Newer));
+        // A client that calls itself something else is another client.
+        assert!(
+            matches!(read_back(&with_app_id("queue"), &body), Reading::Job { envelope, .. } if envelope.id == job().id)
+        );
         for broken in [
-            with_header("queue-version", text("1")),
-            with_header("queue-version", AMQPValue::LongInt(0)),
+            with_app_id("queue/"),
+            with_app_id("queue/one"),
+            with_app_id("queue/0"),
+            with_app_id("queue/-1"),
+            with_app_id("queue/99999999999"),
             with_header("queue-attempt", AMQPValue::LongInt(0)),
             with_header("queue-attempt", AMQPValue::LongLongInt(-1)),
             with_header("queue-store", text("x")),

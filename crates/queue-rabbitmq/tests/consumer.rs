@@ -298,9 +298,9 @@ async fn what_can_be_neither_run_nor_named_nor_marked_is_buried_and_in_nobodys_w
     plain.publish(&ready, BasicProperties::default(), &[b'x'; 5_000]).await;
     // It says that it is ours and is not, and fills its frame, so that nothing can be noted beside what it has.
     let mut headers = FieldTable::default();
-    headers.insert("queue-version".into(), AMQPValue::LongString("x".into()));
     headers.insert("much".into(), AMQPValue::LongString("m".repeat(130_900).into()));
-    plain.publish(&ready, BasicProperties::default().with_headers(headers), b"bytes").await;
+    let marked = BasicProperties::default().with_app_id("queue/x".into()).with_headers(headers);
+    plain.publish(&ready, marked, b"bytes").await;
     rig.publish(vec![job("after")]).await;
     let consumer = rig.consumer(1).await;
     let got = take(&consumer, 1).await;

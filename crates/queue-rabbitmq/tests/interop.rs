@@ -37,8 +37,7 @@ async fn a_plain_client_reads_a_job() {
     assert_eq!(text(properties.correlation_id()), "order-7");
     assert_eq!(*properties.timestamp(), Some(job.created_at.as_millis() / 1_000));
     assert_eq!((*properties.delivery_mode(), *properties.priority()), (Some(2), Some(5)));
-    let headers = properties.headers().clone().unwrap();
-    assert_eq!(headers.inner().get("queue-version"), Some(&AMQPValue::ShortShortInt(1)));
+    assert_eq!(text(properties.app_id()), "queue/1");
     provider.drop_queue(&queue, false).await.unwrap();
     provider.close().await.unwrap();
 }
@@ -90,9 +89,8 @@ async fn garbage_is_dead_lettered_as_it_came() {
     let Some(provider) = connect("garbage").await else { return };
     let (queue, plain) = (queue("garbage"), Plain::open().await);
     let consumer = provider.consumer(&queue, ConsumeOptions::new("worker", 10)).await.unwrap();
-    let mut headers = FieldTable::default();
-    headers.insert("queue-version".into(), AMQPValue::LongString("nonsense".into()));
-    plain.publish(&plain.ready(&queue, 1), BasicProperties::default().with_headers(headers), b"\xff\x00junk").await;
+    let marked = BasicProperties::default().with_app_id("queue/nonsense".into());
+    plain.publish(&plain.ready(&queue, 1), marked, b"\xff\x00junk").await;
     assert!(consumer.fetch(10, Duration::from_secs(3)).await.unwrap().is_empty());
     assert_eq!(plain.depth(&plain.ready(&queue, 1)).await, Some(0));
     let dead = provider.admin().dead(&queue, &DeadFilter::default(), None, 10).await.unwrap().items;

@@ -1,7 +1,7 @@
 //! The Redis provider against `redis-benchmark` on the same private server: `cargo xtask bench redis`.
 //!
 //! The baseline of rates, R, is un-pipelined `LPUSH` of 200 bytes by 50 clients; that of latencies is the median of `PING` through the
-//! client that the provider uses. Each figure is the median of runs that alternate with their baselines', as machines are noisy. Jobs have
+//! client that the provider uses, as seldom as the jobs. Each figure is the median of runs that alternate with their baselines', as machines are noisy. Jobs have
 //! payloads of 200 bytes and are fully tracked, unless the row says otherwise. `--quick` measures less of everything, once; a name
 //! measures what begins with it.
 //!

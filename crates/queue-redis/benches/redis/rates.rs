@@ -5,7 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use queue_core::{Failure, JobScheduler, queue_spec::Tracking};
+use queue_core::{Env, Failure, JobScheduler, queue_spec::Tracking};
+use queue_redis::{ClientOptions, RedisClusterClient};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -47,19 +48,15 @@ pub(crate) async fn round(server: &Server, scale: Scale, wanted: &Wanted) -> Vec
         }
     }
     if wanted.is("latency_idle") {
-        let pinged = ping(server, scale.samples).await;
-        let (rested, waited) = latency_idle(server, scale.samples).await;
-        let mut add = |name, value| rows.push(Row { name, unit: "us", value, baseline: Some(pinged) });
-        add("ping_p50", pinged);
+        let (pinged, waited) = latency_idle(server, scale.samples).await;
+        let baseline = percentile(&pinged, 0.5);
+        let mut add = |name, value| rows.push(Row { name, unit: "us", value, baseline: Some(baseline) });
+        add("ping_idle_p50", baseline);
+        add("ping_idle_p99", percentile(&pinged, 0.99));
         add("latency_idle_p50", percentile(&waited, 0.5));
         add("latency_idle_p99", percentile(&waited, 0.99));
-        // Against a `PING` that comes as seldom: processors that rest take long to wake, and the loop of `ping_p50` does not let them.
-        let rested_p50 = percentile(&rested, 0.5);
-        let mut add = |name, value| rows.push(Row { name, unit: "us", value, baseline: Some(rested_p50) });
-        add("ping_rested_p50", rested_p50);
-        add("ping_rested_p99", percentile(&rested, 0.99));
-        add("latency_rested_p50", percentile(&waited, 0.5));
-        add("latency_rested_p99", percentile(&waited, 0.99));
+        // For scale: processors that rest take long to wake, and a loop does not let them.
+        add("ping_looped_p50", ping_looped(server, scale.samples).await);
     }
     rows
 }
@@ -112,22 +109,32 @@ async fn process(server: &Server, jobs: u64, tracking: Tracking, kind: &'static 
     rate
 }
 
-async fn ping(server: &Server, samples: usize) -> f64 {
-    let mut connection = server.connect().await;
+/// Microseconds of one `PING` through the client on which the provider runs.
+async fn ping(client: &RedisClusterClient) -> f64 {
+    let started = Instant::now();
+    client.execute(None, &redis::cmd("PING"), true).await.unwrap();
+    started.elapsed().as_secs_f64() * 1e6
+}
+
+async fn client(server: &Server) -> RedisClusterClient {
+    let options = ClientOptions::from_url(&server.url()).unwrap();
+    RedisClusterClient::connect(options, &Env::system()).await.unwrap()
+}
+
+async fn ping_looped(server: &Server, samples: usize) -> f64 {
+    let client = client(server).await;
     let mut took = Vec::with_capacity(samples);
     for _ in 0..samples {
-        let started = Instant::now();
-        let () = redis::cmd("PING").query_async(&mut connection).await.unwrap();
-        took.push(started.elapsed().as_secs_f64() * 1e6);
+        took.push(ping(&client).await);
     }
     took.sort_by(f64::total_cmp);
     percentile(&took, 0.5)
 }
 
 /// Microseconds from the call of `enqueue` to the handler, one job at a time, on a worker that sleeps; before them those of a `PING` in
-/// between.
+/// between, as seldom.
 async fn latency_idle(server: &Server, samples: usize) -> (Vec<f64>, Vec<f64>) {
-    let mut connection = server.connect().await;
+    let client = client(server).await;
     let queues = JobScheduler::new(jobs::provider(server, Tracking::Full).await);
     let (sender, mut begun) = mpsc::unbounded_channel();
     let sender = Arc::new(sender);
@@ -145,9 +152,7 @@ async fn latency_idle(server: &Server, samples: usize) -> (Vec<f64>, Vec<f64>) {
     let (mut pinged, mut waited) = (Vec::with_capacity(samples), Vec::with_capacity(samples));
     for _ in 0..samples {
         tokio::time::sleep(Duration::from_millis(3)).await;
-        let started = Instant::now();
-        let () = redis::cmd("PING").query_async(&mut connection).await.unwrap();
-        pinged.push(started.elapsed().as_secs_f64() * 1e6);
+        pinged.push(ping(&client).await);
         // Long enough for the worker to have settled the last one and to sleep.
         tokio::time::sleep(Duration::from_millis(3)).await;
         let started = Instant::now();
