@@ -7,6 +7,7 @@ pub mod config;
 mod connect;
 mod dead;
 mod health;
+mod listing;
 mod manager;
 mod messages;
 mod providers;

@@ -14,6 +14,7 @@ use queue_core::{
     lifecycle::JobState,
     limit::{Limit, LimitRule},
     provider::{Cancel, DeadFilter, Redrive, RedriveSelection},
+    scheduler::WaitReason,
     store::{CancelOutcome, JobQuery, Watched},
 };
 use queue_manager::QueueManager;
@@ -61,6 +62,29 @@ async fn a_handle_finds_a_job_and_its_end_at_whichever_provider_has_it() {
     let nowhere = JobRef::new(name("reports.daily"), JobId::derive(b"nowhere", 0));
     assert_eq!(queues.job(&nowhere).await.unwrap_err().code(), ErrorCode::NotFound);
     assert_eq!(queues.cancel(&nowhere, &Cancel::by("me")).await.unwrap(), CancelOutcome::NotFound);
+}
+
+#[tokio::test]
+async fn why_a_job_waits_is_said_by_the_provider_that_has_it() {
+    let broker = Broker::new(env(), LogModel::default());
+    let queues = builder().provider_named("log", broker.connect());
+    let logged = to("log").queue("reports.*").unwrap().kind("log.*").unwrap().order(2);
+    let paused = queues.route("logged", logged).connect().await.unwrap();
+    let (report, audit) =
+        (paused.enqueue(Report { page: 1 }).await.unwrap(), paused.enqueue(Audit { page: 1 }).await.unwrap());
+    paused.provider("bulk").unwrap().admin().pause(&name("reports.daily"), true).await.unwrap();
+    let why = paused.explain(report.job()).await.unwrap();
+    assert!(why.state == Some(JobState::Pending) && why.reasons.contains(&WaitReason::Paused), "{why}");
+    let why = paused.explain(audit.job()).await.unwrap();
+    assert!(why.state == Some(JobState::Pending) && !why.reasons.contains(&WaitReason::Paused), "{why}");
+    // One that only the bare one may have.
+    let logged = paused.enqueue_raw("reports.daily", job("log.x")).await.unwrap();
+    let why = paused.explain(logged.job()).await.unwrap();
+    assert!(why.state.is_none() && matches!(why.reasons[..], [WaitReason::NoWorker { kind: None, .. }]), "{why}");
+    // One that nobody has, where everybody can tell.
+    let queues = manager().await;
+    let nowhere = JobRef::new(name("reports.daily"), JobId::derive(b"nowhere", 0));
+    assert_eq!(queues.explain(&nowhere).await.unwrap_err().code(), ErrorCode::NotFound);
 }
 
 #[tokio::test]

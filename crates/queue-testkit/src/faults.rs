@@ -14,6 +14,7 @@ use futures_core::stream::BoxStream;
 use queue_core::{
     Error, ErrorCode, JobStore, Result,
     job::{JobError, JobRef, QueueName, StoreId},
+    limit::Limiter,
     provider::{Beat, BeatOutcome, Cancel, Cursor, DeadFilter, DeadJob, Page, ParkKey, SettleOutcome},
     queue_spec::Retention,
     stats::QueueStats,
@@ -73,6 +74,7 @@ pub enum StoreCall {
     Unpark,
     Due,
     Silent,
+    Queues,
     Parked,
     Dead,
     Redrive,
@@ -276,6 +278,16 @@ impl TrackingStore for FaultyStore {
         self.one(StoreCall::Silent, self.inner.silent(scope, at_least, limit, stage_lease)).await
     }
 
+    async fn queues(
+        &self,
+        provider: &str,
+        prefix: &str,
+        cursor: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<QueueName>> {
+        self.one(StoreCall::Queues, self.inner.queues(provider, prefix, cursor, limit)).await
+    }
+
     async fn parked(&self, queue: &QueueName, limit: usize) -> Result<Vec<(ParkKey, u64)>> {
         self.one(StoreCall::Parked, self.inner.parked(queue, limit)).await
     }
@@ -312,6 +324,11 @@ impl TrackingStore for FaultyStore {
 
     async fn drop_queue(&self, queue: &QueueName) -> Result<()> {
         self.one(StoreCall::DropQueue, self.inner.drop_queue(queue)).await
+    }
+
+    /// Without faults.
+    fn limiter(&self) -> Option<Arc<dyn Limiter>> {
+        self.inner.limiter()
     }
 
     /// Also during an outage: it is this side that ends.

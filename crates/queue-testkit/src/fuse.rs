@@ -276,6 +276,16 @@ impl TrackingStore for FusedStore {
         self.fuse.pass("store.silent", self.inner.silent(scope, at_least, limit, stage_lease)).await
     }
 
+    async fn queues(
+        &self,
+        provider: &str,
+        prefix: &str,
+        cursor: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<QueueName>> {
+        self.fuse.pass("store.queues", self.inner.queues(provider, prefix, cursor, limit)).await
+    }
+
     async fn parked(&self, queue: &QueueName, limit: usize) -> Result<Vec<(ParkKey, u64)>> {
         self.fuse.pass("store.parked", self.inner.parked(queue, limit)).await
     }
@@ -312,6 +322,10 @@ impl TrackingStore for FusedStore {
 
     async fn drop_queue(&self, queue: &QueueName) -> Result<()> {
         self.fuse.pass("store.drop_queue", self.inner.drop_queue(queue)).await
+    }
+
+    fn limiter(&self) -> Option<Arc<dyn Limiter>> {
+        self.inner.limiter()
     }
 
     async fn close(&self) -> Result<()> {

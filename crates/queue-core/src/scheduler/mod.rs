@@ -12,6 +12,7 @@ mod decide;
 mod enqueue;
 mod explain;
 mod handle;
+mod known;
 mod limits;
 mod maintain;
 mod options;
@@ -52,6 +53,7 @@ use crate::{
     store::{CancelOutcome, JobRecord, JobStore, Lookup, Watch, Watched},
     worker::{AtWork, Pool, Roll, WorkerBuilder, WorkerStatus},
 };
+use known::Used;
 use limits::Limits;
 use maintain::Maintenance;
 
@@ -67,6 +69,8 @@ struct Inner {
     store: Option<Arc<dyn JobStore>>,
     env: Env,
     specs: RwLock<HashMap<QueueName, Arc<QueueSpec>>>,
+    /// Queues that were used here and have no spec of their own.
+    used: Used,
     limits: Limits,
     /// Of topics that the provider does not have itself.
     subscriptions: Subscriptions,
@@ -99,6 +103,7 @@ impl JobScheduler {
             store,
             env,
             specs: RwLock::default(),
+            used: Used::default(),
             told: broadcast::Sender::new(BEHIND),
         };
         Self { inner: Arc::new(inner) }
@@ -137,7 +142,10 @@ impl JobScheduler {
         if let Some(known) = self.known_spec(queue) {
             return Ok(known);
         }
-        let Some(spec) = self.admin().spec(queue).await? else { return Ok(self.spec(queue)) };
+        let Some(spec) = self.admin().spec(queue).await? else {
+            self.inner.used.note(queue);
+            return Ok(self.spec(queue));
+        };
         let spec = Arc::new(spec);
         let mut specs = self.inner.specs.write().unwrap_or_else(PoisonError::into_inner);
         Ok(Arc::clone(specs.entry(queue.clone()).or_insert(spec)))

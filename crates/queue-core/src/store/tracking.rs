@@ -9,6 +9,7 @@ use super::JobStore;
 use crate::{
     error::{Error, Result},
     job::{Envelope, JobError, JobId, JobRef, QueueName},
+    limit::Limiter,
     provider::{
         Beat, BeatOutcome, Cursor, DeadFilter, DeadJob, Lease, Page, ParkKey, Rejection, SettleOutcome, Settlement,
     },
@@ -84,6 +85,20 @@ pub trait TrackingStore: JobStore {
         stage_lease: Duration,
     ) -> Result<Vec<StagedJob>>;
 
+    /// Queues of the provider whose names begin with `prefix`, by name, for a transport that cannot list them: those that hold a
+    /// record, or a switch that was set, or did and were not dropped. Of one that holds no record (any more) nobody may know
+    /// whose it is: then it is in every provider's listing.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE`; `VALIDATION` for a cursor of another listing.
+    async fn queues(
+        &self,
+        provider: &str,
+        prefix: &str,
+        cursor: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<QueueName>>;
+
     /// Like [`crate::provider::QueueAdmin::parked`].
     ///
     /// # Errors
@@ -130,6 +145,10 @@ pub trait TrackingStore: JobStore {
     /// # Errors
     /// `UNAVAILABLE`.
     async fn drop_queue(&self, queue: &QueueName) -> Result<()>;
+
+    /// Like [`crate::provider::QueueProvider::limiter`], for every process that shares the store: for a transport that counts
+    /// nothing. `None` where it is this process's own.
+    fn limiter(&self) -> Option<Arc<dyn Limiter>>;
 
     /// Writes what is not on disk yet, and ends connections and background tasks. What comes after it may be refused as
     /// `CLOSED`. A second call does nothing.

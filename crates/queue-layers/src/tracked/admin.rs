@@ -28,6 +28,29 @@ impl TrackedAdmin {
         self.0.transport.admin()
     }
 
+    /// The queues that the store has records of, and those that were declared here and have none yet.
+    async fn remembered(&self, prefix: &str, cursor: Option<Cursor>, limit: usize) -> Result<Page<QueueName>> {
+        let core = &self.0;
+        let after = cursor.as_ref().map(|cursor| Arc::clone(&cursor.0));
+        let page = core.ask(core.store.queues(&core.name, prefix, cursor, limit)).await;
+        let mut page = page.map_err(|error| error.at("queues"))?;
+        let declared = core.declared_queues().into_iter().filter(|queue| {
+            let behind = after.as_deref().is_none_or(|after| queue.as_str() > after);
+            // What is behind the page is in a later one.
+            let before = page.next.is_none() || page.items.last().is_some_and(|last| queue <= last);
+            queue.as_str().starts_with(prefix) && behind && before
+        });
+        let declared: Vec<QueueName> = declared.collect();
+        page.items.extend(declared);
+        page.items.sort_unstable();
+        page.items.dedup();
+        if page.items.len() > limit {
+            page.items.truncate(limit);
+            page.next = page.items.last().map(|last| Cursor(last.as_str().into()));
+        }
+        Ok(page)
+    }
+
     async fn tracked_stats(&self, queues: &[QueueName], bare: Vec<Result<QueueStats>>) -> Vec<Result<QueueStats>> {
         let core = &self.0;
         let mut of_store = core.ask_all(queues.len(), core.store.stats(queues)).await.into_iter();
@@ -64,7 +87,10 @@ fn together(bare: &QueueStats, mut stats: QueueStats) -> QueueStats {
 #[async_trait]
 impl QueueAdmin for TrackedAdmin {
     async fn queues(&self, prefix: &str, cursor: Option<Cursor>, limit: usize) -> Result<Page<QueueName>> {
-        self.bare().queues(prefix, cursor, limit).await
+        match self.bare().queues(prefix, cursor.clone(), limit).await {
+            Err(error) if error.code() == ErrorCode::Unsupported => self.remembered(prefix, cursor, limit).await,
+            listed => listed,
+        }
     }
 
     async fn stats(&self, queues: &[QueueName]) -> Vec<Result<QueueStats>> {

@@ -162,6 +162,12 @@ impl Core {
         self.specs().values().map(|known| Arc::clone(&known.spec)).collect()
     }
 
+    /// Of these, the ones of which that is certain.
+    pub(super) fn declared_queues(&self) -> Vec<QueueName> {
+        let specs = self.specs();
+        specs.iter().filter(|(_, known)| known.until.is_none()).map(|(queue, _)| queue.clone()).collect()
+    }
+
     /// The queue as it was declared, by whichever process, as far as the broker tells; else with the defaults.
     pub(super) async fn spec(&self, queue: &QueueName) -> Arc<QueueSpec> {
         let now = self.now();

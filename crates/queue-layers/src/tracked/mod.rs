@@ -172,7 +172,7 @@ impl QueueProvider for Tracked {
     }
 
     fn limiter(&self) -> Option<Arc<dyn Limiter>> {
-        self.core.transport.limiter()
+        self.core.transport.limiter().or_else(|| self.core.store.limiter())
     }
 
     async fn unpark(&self, queue: &QueueName, key: &ParkKey, n: usize) -> Result<usize> {

@@ -6,15 +6,12 @@ use queue_core::{
     Error, ErrorCode, JobScheduler, QueueName, Result,
     job::SlaClass,
     lifecycle::JobState,
-    provider::QueueAdmin,
     stats::QueueStats,
     store::{JobQuery, JobRecord},
 };
 
 use super::judge::{Judge, LateJob};
 
-/// Names asked for at once in a listing of all queues.
-const PAGE: usize = 1_000;
 /// Records looked at for one that is late.
 const SAMPLE: usize = 100;
 
@@ -25,10 +22,9 @@ pub(super) async fn stats(
     limit: Duration,
 ) -> Result<Vec<QueueStats>> {
     let asked = async {
-        let admin = scheduler.admin();
-        let names = names(&*admin, &named).await?;
+        let names = names(&scheduler, &named).await?;
         let mut all = Vec::with_capacity(names.len());
-        for stats in admin.stats(&names).await {
+        for stats in scheduler.admin().stats(&names).await {
             match stats {
                 Ok(stats) => all.push(stats),
                 // It was dropped in between, or never came to be.
@@ -42,21 +38,13 @@ pub(super) async fn stats(
     tokio::time::timeout(limit, asked).await.unwrap_or_else(late)
 }
 
-/// The provider's queues; where it cannot list them, those that the configuration names.
-async fn names(admin: &dyn QueueAdmin, named: &[QueueName]) -> Result<Vec<QueueName>> {
-    let (mut all, mut cursor) = (Vec::new(), None);
-    while all.len() < Judge::MAX_QUEUES {
-        let page = match admin.queues("", cursor, PAGE).await {
-            Err(error) if error.code() == ErrorCode::Unsupported => return Ok(named.to_vec()),
-            page => page?,
-        };
-        all.extend(page.items);
-        match page.next {
-            Some(next) => cursor = Some(next),
-            None => break,
-        }
-    }
-    Ok(all)
+/// The provider's queues, and those that the configuration names: it may be that nobody could list them.
+async fn names(scheduler: &JobScheduler, named: &[QueueName]) -> Result<Vec<QueueName>> {
+    let mut names = crate::listing::names(scheduler, "", Judge::MAX_QUEUES).await?;
+    names.extend_from_slice(named);
+    names.sort_unstable();
+    names.dedup();
+    Ok(names)
 }
 
 /// The class of the queue, if the job that waits longest for its turn has been there for longer than the class allows.

@@ -11,6 +11,7 @@ use queue_core::{
 use super::{HealthFault, HealthReport, HealthStatus, ProviderHealth, QueueHealth, StoreHealth, WorkerHealth};
 use crate::{
     config::{Config, ProviderName},
+    listing,
     routes::Member,
 };
 
@@ -83,7 +84,7 @@ impl ProviderHealth {
         }
         match within(limit, "stats", queues(scheduler)).await {
             Ok(queues) => self.queues = queues,
-            // A broker that cannot list its queues is no worse for it.
+            // A broker that cannot count is no worse for it.
             Err(error) if error.code() == ErrorCode::Unsupported => {}
             Err(error) => self.fault(HealthStatus::Degraded, &error),
         }
@@ -166,14 +167,13 @@ pub(crate) async fn within<T>(
 }
 
 async fn queues(scheduler: &JobScheduler) -> queue_core::Result<Vec<QueueHealth>> {
-    let admin = scheduler.admin();
-    let names = admin.queues("", None, HealthReport::MAX_QUEUES).await?.items;
+    let names = listing::names(scheduler, "", HealthReport::MAX_QUEUES).await?;
     let now = scheduler.env().now();
     let mut queues = Vec::with_capacity(names.len());
-    for stats in admin.stats(&names).await {
+    for stats in scheduler.admin().stats(&names).await {
         match stats {
             Ok(stats) => queues.push(queue(stats, now)),
-            // It was dropped in between.
+            // It was dropped in between, or was never there.
             Err(error) if error.code() == ErrorCode::NotFound => {}
             Err(error) => return Err(error),
         }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use queue_core::{
     Error, ErrorCode, Job, JobHandle, JobRef, JobScheduler, QueueName, Result,
     provider::{Cancel, Cursor, Page, PublishOptions},
-    scheduler::{Enqueue, NewJob, Route, Submitted},
+    scheduler::{Enqueue, Explanation, NewJob, Route, Submitted},
     store::{CancelOutcome, JobQuery, JobRecord},
     worker::{Scaling, WorkerBuilder},
 };
@@ -66,6 +67,25 @@ impl QueueManager {
     /// `UNROUTABLE` where no route matches its queue; else as [`JobScheduler::cancel`].
     pub async fn cancel(&self, job: &JobRef, cancel: &Cancel) -> Result<CancelOutcome> {
         self.route(&job.queue)?.cancel(job, cancel).await
+    }
+
+    /// Why a job is not running, as [`JobScheduler::explain`] says it of the provider that has it. Where several may have it all
+    /// are asked at once; if none has it and one cannot say so, the answer is that one's, without a state.
+    ///
+    /// # Errors
+    /// `UNROUTABLE` where no route matches its queue; else as [`JobScheduler::explain`].
+    pub async fn explain(&self, job: &JobRef) -> Result<Explanation> {
+        let places = self.inner.routes.places(&job.queue)?;
+        let (mut unsure, mut failed) = (None, None);
+        for answer in join_all(places.into_iter().map(|member| member.scheduler.explain(job))).await {
+            match answer {
+                Ok(explanation) if explanation.state.is_some() => return Ok(explanation),
+                Ok(explanation) => unsure = unsure.or(Some(explanation)),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        let nobody = || Error::new(ErrorCode::Internal, "no provider").at("explain");
+        unsure.map_or_else(|| Err(failed.unwrap_or_else(nobody)), Ok)
     }
 
     /// Begins a worker with the configured defaults. A queue whose jobs may be on several providers is worked on all of them,

@@ -7,7 +7,6 @@ mod queues;
 mod watch;
 
 pub use bulk::CancelReport;
-pub(crate) use queues::names;
 
 use std::{path::Path, sync::Arc};
 

@@ -12,10 +12,10 @@ use crate::config::Pattern;
 ///
 /// In a pattern `*` stands for anything. The answers are by name.
 impl QueueManager {
-    /// The queues that there are and whose names match.
+    /// The queues that [`QueueManager::queues`] finds and whose names match.
     ///
     /// # Errors
-    /// `VALIDATION` for what is no pattern; `UNSUPPORTED`, `UNAVAILABLE`.
+    /// `VALIDATION` for what is no pattern; `UNAVAILABLE`.
     pub async fn queues_matching(&self, pattern: impl AsRef<str>) -> Result<Vec<QueueName>> {
         let pattern = Pattern::new(pattern)?;
         let queues = self.queues_with(pattern.prefix()).await?;

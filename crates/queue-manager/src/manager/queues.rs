@@ -3,13 +3,10 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use queue_core::{ErrorCode, QueueName, QueueSpec, Result, provider::QueueAdmin, stats::QueueStats};
+use queue_core::{ErrorCode, QueueName, QueueSpec, Result, stats::QueueStats};
 
 use super::QueueManager;
-use crate::{DeadLetters, routes::Member, several::merge_stats};
-
-/// Names asked for at once in a listing of all queues.
-const PAGE: usize = 1_000;
+use crate::{DeadLetters, listing::names, routes::Member, several::merge_stats};
 
 /// # Queues
 ///
@@ -50,13 +47,14 @@ impl QueueManager {
     /// `CONFLICT` where `only_if_empty` and a job waits or runs.
     pub async fn drop_queue(&self, queue: impl AsRef<str>, only_if_empty: bool) -> Result<()> {
         let queue = QueueName::new(queue)?;
-        self.route(&queue)?.provider().drop_queue(&queue, only_if_empty).await
+        self.route(&queue)?.drop_queue(&queue, only_if_empty).await
     }
 
-    /// Every queue of every provider, by name.
+    /// Every queue of every provider, by name. Of a provider whose broker cannot list its queues (RabbitMQ) they are those of
+    /// the store that it is paired with, and without one those that this process declared, submitted to or works on.
     ///
     /// # Errors
-    /// `UNSUPPORTED`, `UNAVAILABLE`.
+    /// `UNAVAILABLE`.
     pub async fn queues(&self) -> Result<Vec<QueueName>> {
         self.queues_with("").await
     }
@@ -64,7 +62,7 @@ impl QueueManager {
     pub(super) async fn queues_with(&self, prefix: &str) -> Result<Vec<QueueName>> {
         let mut all = Vec::new();
         for member in self.distinct() {
-            all.extend(names(&*member.scheduler.admin(), prefix).await?);
+            all.extend(names(&member.scheduler, prefix, usize::MAX).await?);
         }
         all.sort();
         all.dedup();
@@ -80,10 +78,10 @@ impl QueueManager {
         self.route(&queue)?.stats(&queue).await
     }
 
-    /// Numbers of every queue of every provider, by name.
+    /// Numbers of every queue of every provider, by name: of the queues that [`QueueManager::queues`] finds.
     ///
     /// # Errors
-    /// `UNSUPPORTED`, `UNAVAILABLE`. [`QueueManager::statistics`] leaves out who cannot tell.
+    /// `UNAVAILABLE`. [`QueueManager::statistics`] leaves out who cannot tell.
     pub async fn stats_all(&self) -> Result<Vec<QueueStats>> {
         let mut all = Vec::new();
         for stats in join_all(self.distinct().map(stats_of)).await {
@@ -141,27 +139,14 @@ impl QueueManager {
     }
 }
 
-/// The names of a provider's queues.
-pub(crate) async fn names(admin: &dyn QueueAdmin, prefix: &str) -> Result<Vec<QueueName>> {
-    let (mut all, mut cursor) = (Vec::new(), None);
-    loop {
-        let page = admin.queues(prefix, cursor, PAGE).await?;
-        all.extend(page.items);
-        match page.next {
-            Some(next) => cursor = Some(next),
-            None => return Ok(all),
-        }
-    }
-}
-
 /// Numbers of all queues of a provider.
 pub(super) async fn stats_of(member: &Member) -> Result<Vec<QueueStats>> {
-    let admin = member.scheduler.admin();
+    let names = names(&member.scheduler, "", usize::MAX).await?;
     let mut all = Vec::new();
-    for stats in admin.stats(&names(&*admin, "").await?).await {
+    for stats in member.scheduler.admin().stats(&names).await {
         match stats {
             Ok(stats) => all.push(stats),
-            // It was dropped in between.
+            // It was dropped in between, or was never there.
             Err(error) if error.code() == ErrorCode::NotFound => {}
             Err(error) => return Err(error),
         }

@@ -80,8 +80,8 @@ impl QueueAdmin for SeveralAdmin {
         // Each is asked for as many as there could be; the cursor is a name.
         let after = cursor.map(|cursor| QueueName::new(&*cursor.0)).transpose()?;
         let mut names = Vec::new();
-        for admin in self.admins() {
-            names.extend(crate::manager::names(&*admin, prefix).await?);
+        for (_, scheduler) in &*self.members {
+            names.extend(crate::listing::names(scheduler, prefix, usize::MAX).await?);
         }
         names.sort();
         names.dedup();

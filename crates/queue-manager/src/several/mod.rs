@@ -86,7 +86,8 @@ impl QueueProvider for Several {
     }
 
     async fn drop_queue(&self, queue: &QueueName, only_if_empty: bool) -> Result<()> {
-        all(join_all(self.each().map(|provider| provider.drop_queue(queue, only_if_empty))).await).map(drop)
+        let each = self.members.iter().map(|(_, scheduler)| scheduler.drop_queue(queue, only_if_empty));
+        all(join_all(each).await).map(drop)
     }
 
     async fn publish(&self, queue: &QueueName, batch: Vec<Envelope>, _: &PublishOptions) -> Vec<PublishOutcome> {

@@ -5,5 +5,6 @@
 
 mod bench;
 mod everything;
+mod listing;
 mod opening;
 mod outage;

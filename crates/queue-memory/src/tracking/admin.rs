@@ -15,6 +15,7 @@ use queue_core::{
 use super::{
     ledger::Ledger,
     record::{Copy, Origin, Tracked},
+    room::Room,
     tombstones::Kind,
 };
 use crate::queue::Now;
@@ -27,6 +28,28 @@ impl Ledger {
         keys.sort_by_key(|(_, jobs)| Reverse(*jobs));
         keys.truncate(limit);
         keys
+    }
+
+    /// The cursor is the last name that was shown.
+    pub(super) fn queues(
+        &self,
+        provider: &str,
+        prefix: &str,
+        cursor: Option<&Cursor>,
+        limit: usize,
+    ) -> Page<QueueName> {
+        let meant = |queue: &QueueName, room: &Room| {
+            let is_its = room.provider.as_deref().is_none_or(|carries| carries == provider);
+            let behind = cursor.is_none_or(|cursor| queue.as_str() > &*cursor.0);
+            is_its && behind && queue.as_str().starts_with(prefix)
+        };
+        let rooms = self.rooms.iter().filter(|(queue, room)| meant(queue, room));
+        let mut items: Vec<QueueName> = rooms.map(|(queue, _)| queue.clone()).collect();
+        items.sort_unstable();
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next = items.last().filter(|_| more).map(|last| Cursor(last.as_str().into()));
+        Page { items, next }
     }
 
     pub(super) fn stats(&self, queue: &QueueName) -> QueueStats {

@@ -101,7 +101,7 @@ impl Ledger {
         let claimed = envelope.generation;
         let place = job.place;
         let entry = Entry::new(envelope, state, self.ticket, self.born, now.wall);
-        let queue = job.queue.clone();
+        let (queue, carries) = (job.queue.clone(), Arc::clone(&provider));
         let record = Tracked {
             queue,
             place,
@@ -126,6 +126,7 @@ impl Ledger {
         let room = self.room(&job.queue);
         *room.count(state) += 1;
         room.submitted += 1;
+        room.carried_by(&carries);
         if let Some(unique) = unique {
             room.hold(&unique, id, now);
         }
@@ -164,10 +165,12 @@ impl Ledger {
         let (state, due, turn_at) = (record.job.state, record.due, record.job.turn_at);
         let (job, envelope) = (record.reference(), record.job.envelope.clone());
         let parked = record.job.parked().cloned().map(|key| (key, record.job.ticket));
+        let carries = Arc::clone(&record.provider);
         let slot = self.slots.restore(record)?;
         self.index(slot, job.id);
         let room = self.room(&job.queue);
         *room.count(state) += 1;
+        room.carried_by(&carries);
         if let Some((key, ticket)) = parked {
             room.parked.entry(key).or_default().insert((ticket, slot));
         }

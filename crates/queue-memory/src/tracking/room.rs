@@ -3,6 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
+    sync::Arc,
 };
 
 use hashbrown::HashMap;
@@ -86,6 +87,8 @@ pub(super) struct Room {
     /// What the journal has.
     #[cfg(feature = "journal")]
     pub(super) kept: QueueRow,
+    /// Whose transport carried its newest job. `None` where no record was there since the store was opened.
+    pub(super) provider: Option<Arc<str>>,
     pub(super) control: QueueControl,
     /// How many records are in each state.
     states: [u64; JobState::ALL.len()],
@@ -117,6 +120,13 @@ impl Room {
 
     pub(super) fn number_of(&self, state: JobState) -> u64 {
         self.states[state as usize]
+    }
+
+    /// A job of the provider's is here.
+    pub(super) fn carried_by(&mut self, provider: &Arc<str>) {
+        if self.provider.as_deref() != Some(&**provider) {
+            self.provider = Some(Arc::clone(provider));
+        }
     }
 
     /// Jobs that wait, which are bounded.

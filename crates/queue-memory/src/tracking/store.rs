@@ -1,6 +1,6 @@
 //! The two contracts over the ledger.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -8,6 +8,7 @@ use futures_core::stream::BoxStream;
 use queue_core::{
     Error, ErrorCode, JobStore, Result,
     job::{JobError, JobRef, QueueName, StoreId},
+    limit::Limiter,
     provider::{Beat, BeatOutcome, Cancel, Cursor, DeadFilter, DeadJob, Page, ParkKey, SettleOutcome},
     queue_spec::Retention,
     stats::QueueStats,
@@ -233,6 +234,16 @@ impl TrackingStore for MemoryTracking {
         self.handed_out(|ledger, now| ledger.silent(scope, at_least, limit, stage_lease, now)).await
     }
 
+    async fn queues(
+        &self,
+        provider: &str,
+        prefix: &str,
+        cursor: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<QueueName>> {
+        Ok(self.with(|ledger, _| ledger.queues(provider, prefix, cursor.as_ref(), limit)))
+    }
+
     async fn parked(&self, queue: &QueueName, limit: usize) -> Result<Vec<(ParkKey, u64)>> {
         Ok(self.with(|ledger, _| ledger.parked(queue, limit)))
     }
@@ -272,6 +283,11 @@ impl TrackingStore for MemoryTracking {
 
     async fn drop_queue(&self, queue: &QueueName) -> Result<()> {
         self.kept(|ledger, _| ledger.drop_queue(queue)).await
+    }
+
+    /// Its scope is one process, and so is that of whoever counts without it.
+    fn limiter(&self) -> Option<Arc<dyn Limiter>> {
+        None
     }
 
     async fn close(&self) -> Result<()> {

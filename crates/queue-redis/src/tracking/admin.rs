@@ -3,6 +3,7 @@
 use std::{cmp::Reverse, time::Duration};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use queue_core::{
     Error, ErrorCode, QueueName, Result,
     job::{Envelope, JobId, JobRef, Timestamp},
@@ -25,6 +26,66 @@ use crate::{
 };
 
 impl Inner {
+    /// The cursor is the last name that was shown. The list of names never shrinks, so each is asked whether anything is there.
+    pub(super) async fn queues(
+        &self,
+        provider: &str,
+        prefix: &str,
+        cursor: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<QueueName>> {
+        let mut items = Vec::new();
+        let mut last = cursor.map(|cursor| cursor.0);
+        while limit > 0 {
+            let from = last.as_deref().map_or_else(|| format!("[{prefix}"), |last| format!("({last}"));
+            let mut range = redis::cmd("ZRANGE");
+            range.arg(self.shared.layout.queues()).arg(from).arg("+").arg("BYLEX");
+            range.arg("LIMIT").arg(0).arg(BATCH);
+            let answer = self.shared.link.ask(&range).await.map_err(|error| fault::of(&error, "queues"))?;
+            let broken = |what| fault::broken(what, "queues");
+            let names: Result<Vec<String>, _> =
+                link::items(answer).map_err(broken)?.into_iter().map(link::text).collect();
+            let names = names.map_err(broken)?;
+            let whole = names.len() == BATCH;
+            last = names.last().map(|last| last.as_str().into());
+            let ended = !whole || names.iter().any(|name| !name.starts_with(prefix));
+            let meant = names.into_iter().filter(|name| name.starts_with(prefix));
+            let meant: Vec<QueueName> = meant.filter_map(|name| QueueName::new(name).ok()).collect();
+            let there = join_all(meant.iter().map(|queue| self.is_carried_by(queue, provider))).await;
+            for (queue, there) in meant.into_iter().zip(there) {
+                if !there? {
+                    continue;
+                }
+                if items.len() == limit {
+                    let next = items.last().map(|last: &QueueName| Cursor(last.as_str().into()));
+                    return Ok(Page { items, next });
+                }
+                items.push(queue);
+            }
+            if ended {
+                break;
+            }
+        }
+        Ok(Page { items, next: None })
+    }
+
+    /// By any of its jobs: a queue is one provider's. Where there is none, whether there is anything at all.
+    async fn is_carried_by(&self, queue: &QueueName, provider: &str) -> Result<bool> {
+        let base = self.base(queue);
+        let fail = |error: redis::RedisError| fault::of(&error, "queues").on(queue);
+        let any = redis::cmd("HRANDFIELD").arg(format!("{base}s")).arg(1).arg("WITHVALUES").take();
+        let any = link::items(self.shared.link.ask(&any).await.map_err(fail)?).unwrap_or_default();
+        let row = any.into_iter().nth(1).and_then(|row| link::bytes(row).and_then(wire::Row::read).ok().flatten());
+        match row {
+            Some(row) => Ok(row.provider == wire::short(provider)),
+            // None, or one that only a newer version can read.
+            None => {
+                let there = self.shared.link.ask(redis::cmd("EXISTS").arg(format!("{base}n"))).await.map_err(fail)?;
+                Ok(there == Value::Int(1))
+            }
+        }
+    }
+
     /// The most first, then by name.
     pub(super) async fn parked(&self, queue: &QueueName, limit: usize) -> Result<Vec<(ParkKey, u64)>> {
         if limit == 0 {

@@ -8,6 +8,7 @@ use futures_core::stream::BoxStream;
 use queue_core::{
     JobStore, QueueName, Result,
     job::{JobError, JobRef, StoreId},
+    limit::Limiter,
     provider::{Beat, BeatOutcome, Cancel, Cursor, DeadFilter, DeadJob, Page, ParkKey},
     queue_spec::Retention,
     stats::QueueStats,
@@ -18,7 +19,7 @@ use queue_core::{
 };
 
 use super::RedisTracking;
-use crate::events;
+use crate::{events, limiter::RedisLimiter};
 
 #[async_trait]
 impl JobStore for RedisTracking {
@@ -117,6 +118,16 @@ impl TrackingStore for RedisTracking {
         self.inner.silent(scope, at_least, limit, stage_lease).await
     }
 
+    async fn queues(
+        &self,
+        provider: &str,
+        prefix: &str,
+        cursor: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<QueueName>> {
+        self.inner.queues(provider, prefix, cursor, limit).await
+    }
+
     async fn parked(&self, queue: &QueueName, limit: usize) -> Result<Vec<(ParkKey, u64)>> {
         self.inner.parked(queue, limit).await
     }
@@ -157,6 +168,10 @@ impl TrackingStore for RedisTracking {
 
     async fn drop_queue(&self, queue: &QueueName) -> Result<()> {
         self.inner.drop_queue(queue).await
+    }
+
+    fn limiter(&self) -> Option<Arc<dyn Limiter>> {
+        Some(Arc::new(RedisLimiter::new(Arc::clone(&self.inner.shared))))
     }
 
     async fn close(&self) -> Result<()> {

@@ -233,6 +233,23 @@ impl TrackingStore for ReferenceStore {
         queues.iter().map(stats).collect()
     }
 
+    async fn queues(&self, _: &str, prefix: &str, cursor: Option<Cursor>, limit: usize) -> Result<Page<QueueName>> {
+        let state = self.lock();
+        let all = state.jobs.values().map(|job| &job.record.job.queue);
+        let mut queues: Vec<QueueName> = all.filter(|queue| queue.as_str().starts_with(prefix)).cloned().collect();
+        queues.sort_unstable();
+        queues.dedup();
+        queues.retain(|queue| cursor.as_ref().is_none_or(|cursor| queue.as_str() > &*cursor.0));
+        let more = queues.len() > limit;
+        queues.truncate(limit);
+        let next = queues.last().filter(|_| more).map(|last| Cursor(last.as_str().into()));
+        Ok(Page { items: queues, next })
+    }
+
+    fn limiter(&self) -> Option<Arc<dyn queue_core::limit::Limiter>> {
+        None
+    }
+
     async fn position(&self, job: &JobRef) -> Result<Option<u64>> {
         let state = self.lock();
         let place = |job: &Job| (std::cmp::Reverse(job.envelope.priority), job.since);

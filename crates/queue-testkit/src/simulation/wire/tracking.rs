@@ -8,6 +8,7 @@ use futures_core::stream::BoxStream;
 use queue_core::{
     JobRef, JobStore, QueueName, Result,
     job::{JobError, StoreId},
+    limit::Limiter,
     provider::{Beat, BeatOutcome, Cancel, Cursor, DeadFilter, DeadJob, Page, ParkKey, SettleOutcome},
     queue_spec::Retention,
     stats::QueueStats,
@@ -160,6 +161,17 @@ impl TrackingStore for TrackingWire {
         self.line.carry(Call::of("silent").quiet(), work, silent, words::result).await
     }
 
+    async fn queues(
+        &self,
+        provider: &str,
+        prefix: &str,
+        cursor: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<QueueName>> {
+        let work = || self.inner.queues(provider, prefix, cursor.clone(), limit);
+        self.line.carry(Call::of("queues in store").quiet(), work, silent, words::result).await
+    }
+
     async fn parked(&self, queue: &QueueName, limit: usize) -> Result<Vec<(ParkKey, u64)>> {
         let call = Call::of("parked in store").quiet();
         self.line.carry(call, || self.inner.parked(queue, limit), silent, words::result).await
@@ -206,6 +218,10 @@ impl TrackingStore for TrackingWire {
 
     async fn drop_queue(&self, queue: &QueueName) -> Result<()> {
         self.line.carry(Call::of("drop in store"), || self.inner.drop_queue(queue), silent, words::result).await
+    }
+
+    fn limiter(&self) -> Option<Arc<dyn Limiter>> {
+        self.inner.limiter()
     }
 
     async fn close(&self) -> Result<()> {
