@@ -15,6 +15,8 @@ use queue_core::{
 
 /// The version of records that this library writes.
 const VERSION: u8 = 1;
+/// Why what a newer version wrote is not read.
+pub(crate) const NEWER: Broken = "a newer version wrote it: read it with that one";
 
 const EXPIRES: u8 = 1;
 const UNIQUE: u8 = 2;
@@ -111,8 +113,10 @@ pub(crate) struct Submitted {
 /// Reads a record.
 pub(crate) fn read(id: JobId, row: Bytes) -> Result<Submitted, Broken> {
     let mut row = Reader(row);
-    if row.u8()? != VERSION {
-        return Err("a record of another version");
+    match row.u8()? {
+        VERSION => {}
+        newer if newer > VERSION => return Err(NEWER),
+        _ => return Err("a record of no version"),
     }
     let flags = row.u8()?;
     let priority = Priority::new(row.u8()?).map_err(|_| "priority out of range")?;
@@ -124,7 +128,7 @@ pub(crate) fn read(id: JobId, row: Bytes) -> Result<Submitted, Broken> {
     let kind = JobKind::new(row.short()?).map_err(|_| "kind")?;
     let has = row.u8()?;
     if has & !(HAS_NOT_BEFORE | HAS_STORE | HAS_TRACE) != 0 {
-        return Err("a record of a newer version");
+        return Err(NEWER);
     }
     let content_type = match row.short()? {
         text if text.is_empty() => ContentType::Json,
@@ -223,7 +227,9 @@ impl Kept {
             record.worker = Some(status.worker).filter(|worker| !worker.is_empty()).map(Into::into);
             record.started_at = Some(status.started_at).filter(|at| *at > 0).map(Timestamp::from_millis);
             let waits = matches!(status.state, JobState::Scheduled | JobState::Retrying);
-            record.due_at = waits.then_some(Timestamp::from_millis(status.turn));
+            let turn = Timestamp::from_millis(status.turn);
+            record.due_at = waits.then_some(turn);
+            record.lease_ends = (status.state == JobState::Running).then_some(turn);
             record.finished_at = status.state.is_terminal().then_some(status.changed);
             record.cancel_requested = status.flags & CANCELLING != 0;
             if status.flags & PARKED != 0 {

@@ -285,6 +285,11 @@ async fn a_job_of_a_newer_version_is_neither_run_nor_changed() {
         rig.maintain().await;
         tokio::time::sleep(lease).await;
     }
+    let refused = rig.store.get(&[JobRef::new(rig.queue.clone(), newer.id)]).await.remove(0).unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (queue_core::ErrorCode::Undecodable, "a newer version wrote it: read it with that one")
+    );
     let left: Vec<u8> = redis::cmd("HGET").arg(key).arg(newer.id.as_bytes()).query_async(&mut redis).await.unwrap();
     assert_eq!(left, row);
     rig.maintain().await;

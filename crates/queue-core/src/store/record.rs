@@ -29,6 +29,9 @@ pub struct JobRecord {
     pub started_count: u32,
     /// Who holds it, or held it last.
     pub worker: Option<Arc<str>>,
+    /// Until when the present holder's lease stands, by the store's clock: `Some` exactly while it runs. It may have passed: the
+    /// job is the holder's until somebody notices.
+    pub lease_ends: Option<Timestamp>,
     /// When it was accepted.
     pub submitted_at: Timestamp,
     /// When a scheduled or retrying job is due.
@@ -82,6 +85,7 @@ impl JobRecord {
             state,
             parked: None,
             worker: None,
+            lease_ends: None,
             submitted_at,
             started_at: None,
             finished_at: None,

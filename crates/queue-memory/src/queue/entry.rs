@@ -254,6 +254,7 @@ impl Entry {
             let left = std::time::Duration::from_nanos(self.turn_at.saturating_sub(now.mono));
             record.due_at = Some(now.wall + left);
         }
+        record.lease_ends = (self.state == JobState::Running).then(|| now.time_of(self.turn_at));
         record.finished_at = self.state.is_terminal().then_some(self.changed_at);
         if let Some(details) = self.details() {
             record.parked.clone_from(&details.parked);

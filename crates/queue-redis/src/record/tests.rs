@@ -54,6 +54,20 @@ fn a_job_is_read_back_as_it_was_submitted() {
 }
 
 #[test]
+fn what_a_newer_version_wrote_is_refused_as_such() {
+    let row = as_kept(&plain());
+    let with = |place: usize, byte: u8| {
+        let mut row = row.to_vec();
+        row[place] = byte;
+        read(plain().id, row.into()).unwrap_err()
+    };
+    // The version, and what the client keeps behind head and kind.
+    let options = 19 + 1 + plain().kind.as_str().len();
+    assert_eq!((with(0, VERSION + 1), with(options, 1 << 7)), (NEWER, NEWER));
+    assert_ne!(with(0, 0), NEWER);
+}
+
+#[test]
 fn a_plain_job_fits_the_allocator_s_class_of_256_bytes() {
     // Four bytes of Redis's own go with it.
     assert!(as_kept(&plain()).len() + 4 <= 256, "{}", as_kept(&plain()).len());

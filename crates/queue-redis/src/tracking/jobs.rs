@@ -53,7 +53,7 @@ impl Inner {
             seen.push(match (row.is_empty(), &stone[..]) {
                 (false, _) => {
                     let row = Row::read(row).map_err(broken)?;
-                    let row = row.ok_or_else(|| broken("a newer version wrote it: read it with that one"))?;
+                    let row = row.ok_or_else(|| broken(record::NEWER))?;
                     Seen::Kept(Box::new(Kept { record, row, details }))
                 }
                 (true, b"E") => Seen::Evicted,

@@ -63,15 +63,17 @@ pub(crate) fn record(copy: &Envelope) -> Vec<u8> {
 
 /// Reads the copy out of a record.
 fn read_copy(record: Bytes) -> Result<Envelope, Broken> {
-    let mut record = Reader(record);
-    if record.u8()? != VERSION {
-        return Err("a record of another version");
+    let mut kept = Reader(record);
+    match kept.u8()? {
+        VERSION => {}
+        newer if newer > VERSION => return Err(record::NEWER),
+        _ => return Err("a record of no version"),
     }
-    let _window = record.six()?;
-    let key = usize::from(record.u16()?);
-    record.bytes(key)?;
-    record.short()?;
-    Envelope::decode(record.0).map_err(|_| "a copy that cannot be read")
+    let _window = kept.six()?;
+    let key = usize::from(kept.u16()?);
+    kept.bytes(key)?;
+    kept.short()?;
+    Envelope::decode(kept.0).map_err(|_| "a copy that cannot be read")
 }
 
 /// Which copy of a job it is; what a script hands out.
@@ -118,6 +120,8 @@ pub(crate) struct Row {
     pub(crate) born: u64,
     pub(crate) changed: u64,
     started_at: u64,
+    /// When time ends its state: lease, delay, park.
+    turn: u64,
     due: u64,
     worker: String,
     pub(crate) provider: String,
@@ -140,7 +144,7 @@ impl Row {
         let edition = Edition::read(&mut row)?;
         let (_claimed, place) = (row.u32()?, row.u16()?);
         let (submitted, born, changed) = (row.six()?, row.u64()?, row.six()?);
-        let (started_at, _turn, due) = (row.six()?, row.six()?, row.six()?);
+        let (started_at, turn, due) = (row.six()?, row.six()?, row.six()?);
         let (_stage_end, _expires) = (row.six()?, row.six()?);
         let (_settled, _print) = (row.u64()?, row.u64()?);
         Ok(Some(Self {
@@ -155,6 +159,7 @@ impl Row {
             born,
             changed,
             started_at,
+            turn,
             due,
             worker: row.short()?,
             provider: row.short()?,
@@ -205,6 +210,7 @@ impl Kept {
         record.started_at = Some(row.started_at).filter(|at| *at > 0).map(Timestamp::from_millis);
         let waits = matches!(state, JobState::Scheduled | JobState::Retrying);
         record.due_at = waits.then_some(Timestamp::from_millis(row.due));
+        record.lease_ends = (state == JobState::Running).then_some(Timestamp::from_millis(row.turn));
         record.finished_at = state.is_terminal().then_some(Timestamp::from_millis(row.changed));
         record.cancel_requested = row.flags & CANCELLING != 0;
         if row.flags & PARKED != 0 {

@@ -86,6 +86,7 @@ async fn record_of_a_waiting_job(ctx: &Ctx) -> Outcome {
     check_eq!((record.attempt, record.started_count), (1, 0), "the attempt and started deliveries");
     check!(record.submitted_at >= before && record.submitted_at <= ctx.now(), "submitted at {:?}", record.submitted_at);
     check!(record.started_at.is_none() && record.finished_at.is_none(), "it neither started nor finished");
+    check_eq!(record.lease_ends, None, "until when it is held that nobody holds");
     check!(record.result.is_none() && record.error.is_none() && !record.cancel_requested, "nothing happened to it");
     if ctx.caps().delay.is_supported() {
         let later = ctx.delayed("later", Duration::from_secs(900));
@@ -103,7 +104,20 @@ async fn record_of_a_running_job(ctx: &Ctx) -> Outcome {
     check_eq!(record.worker.as_deref(), Some("suite"), "who holds it");
     check!(record.started_at.is_some(), "when it was claimed is not recorded");
     check_eq!(record.attempt, 1, "the attempt");
-    ctx.complete(&consumer, &delivery).await
+    check!(
+        record.lease_ends > record.started_at,
+        "claimed at {:?}, and held until {:?}",
+        record.started_at,
+        record.lease_ends
+    );
+    // Of a lease that is as long as it was, the end moves on with time.
+    sleep(Duration::from_millis(20)).await;
+    consumer.heartbeat(&[Beat::extend(delivery.receipt, ctx.long_lease())]).await;
+    let (before, after) = (record.lease_ends, ctx.record(&job).await?.lease_ends);
+    check!(after > before, "held until {after:?} after a heartbeat, and until {before:?} before");
+    ctx.complete(&consumer, &delivery).await?;
+    check_eq!(ctx.record(&job).await?.lease_ends, None, "until when it is held once it is completed");
+    Ok(())
 }
 
 async fn record_of_a_completed_job(ctx: &Ctx) -> Outcome {
@@ -126,6 +140,7 @@ async fn record_of_a_failing_job(ctx: &Ctx) -> Outcome {
     check_eq!((record.state, record.attempt), (JobState::Retrying, 2), "the state and the attempt");
     check_eq!(record.error, Some(error(1)), "the last failure");
     check!(record.due_at.is_some_and(|due| due > ctx.now()), "due at {:?}", record.due_at);
+    check_eq!(record.lease_ends, None, "until when it is held that waits for its next attempt");
     let delivery = ctx.take_one(&consumer).await?;
     ctx.end(&consumer, &delivery, Disposition::Retry { after, error: error(2) }).await?;
     let record = ctx.record(&job).await?;

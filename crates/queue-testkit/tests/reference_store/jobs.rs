@@ -30,7 +30,7 @@ impl JobStore for ReferenceStore {
     async fn get(&self, jobs: &[JobRef]) -> Vec<Result<Lookup>> {
         let state = self.lock();
         let look_up = |job: &JobRef| match state.jobs.get(&id_of(job)) {
-            Some(found) => Ok(Lookup::Found(Box::new(found.record.clone()))),
+            Some(found) => Ok(Lookup::Found(Box::new(found.record(&self.env)))),
             None => Ok(Lookup::NotFound),
         };
         jobs.iter().map(look_up).collect()

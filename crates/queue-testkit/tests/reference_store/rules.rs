@@ -35,6 +35,13 @@ impl Job {
         self.staged_job()
     }
 
+    pub(super) fn record(&self, env: &Env) -> JobRecord {
+        let mut record = self.record.clone();
+        let left = self.lease_ends.saturating_sub(env.clock.monotonic());
+        record.lease_ends = (record.state == JobState::Running).then(|| env.now() + left);
+        record
+    }
+
     pub(super) fn staged_job(&self) -> StagedJob {
         StagedJob::new(Arc::clone(&self.provider), self.record.job.clone(), self.envelope.clone())
     }

@@ -43,6 +43,7 @@ store_cases! { "claim";
 async fn first_copy_runs(ctx: &StoreCtx) -> Outcome {
     let (queue, job) = (ctx.queue(), ctx.job("a"));
     let published = ctx.publish(&queue, &job).await?;
+    let before = ctx.now();
     let verdict = ctx.judge(&queue, &job, "ann").await?;
     let Verdict::Run { fence, lease, attempt, started_before, redelivered } = verdict else {
         return Err(Failed(format!("the first copy was judged {verdict:?}")));
@@ -52,6 +53,11 @@ async fn first_copy_runs(ctx: &StoreCtx) -> Outcome {
     check_eq!((attempt, started_before, redelivered), (1, 0, false), "attempt, started before, redelivered");
     let record = ctx.record(&published).await?;
     check_eq!((record.state, record.worker.as_deref()), (JobState::Running, Some("ann")), "the state and the worker");
+    let ends = record.lease_ends.ok_or_else(|| Failed("until when it is held is not recorded".into()))?;
+    let (first, last) = (before + LEASE, ctx.now() + LEASE + SLACK);
+    check!(first <= ends + SLACK && ends <= last, "held until {ends:?}, which is not from {first:?} to {last:?}");
+    ctx.settle(fence, Disposition::Complete { result: None }).await?;
+    check_eq!(ctx.record(&published).await?.lease_ends, None, "until when it is held once it is completed");
     Ok(())
 }
 
