@@ -36,7 +36,8 @@ pub struct QueueStats {
     pub completed_total: u64,
     /// Attempts that failed so far, retried or not.
     pub failed_total: u64,
-    /// When the pending job that waits longest became ready.
+    /// When the pending job that waits longest became ready. `None` where none is, and where nobody can tell: a bare broker that
+    /// keeps no times (RabbitMQ), without a store beside it.
     pub oldest_pending: Option<Timestamp>,
     /// Its partitions, by name. Empty where the queue declares none, or the provider cannot tell.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -4,22 +4,30 @@
 
 mod bed;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bed::{Bed, Process, complete, follow_up, secs, settle};
 use queue_core::{
-    Consumer, Env, Envelope, ErrorCode, JobError, QueueProvider, QueueSpec,
+    Consumer, Env, Envelope, ErrorCode, JobError, QueueName, QueueProvider, QueueSpec, Result,
     job::{Unique, UniqueKey},
     lifecycle::JobState,
     provider::{
-        Beat, BeatOutcome, Delivery, Disposition, ParkKey, PublishOutcome, Rejection, ReleaseReason, SettleOutcome,
-        Settlement,
+        Beat, BeatOutcome, Delivery, Disposition, ParkKey, PublishOutcome, QueueAdmin, Rejection, ReleaseReason,
+        SettleOutcome, Settlement,
     },
+    stats::QueueStats,
 };
 use queue_layers::{Options, Tracked, tracked::Rule};
 use queue_memory::MemoryTracking;
 use queue_testkit::{
     faults::StoreCall,
+    front::{AdminFront, InFront, ProviderFront},
     models::{PushModel, VisibilityModel},
 };
 
@@ -456,6 +464,87 @@ async fn silent_is_republished(broken: Broken) -> bool {
     process.work_for(secs(150)).await.len() == 1
 }
 
+/// A transport that estimates, as RabbitMQ: it does not tell what is out, and says zero while a leader is away.
+#[derive(Debug)]
+struct Estimating {
+    behind: Arc<dyn QueueProvider>,
+    leader_away: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+struct EstimatingAdmin(Arc<dyn QueueAdmin>, Arc<AtomicBool>);
+
+impl ProviderFront for Estimating {
+    fn behind(&self) -> &dyn QueueProvider {
+        &*self.behind
+    }
+
+    fn admin(&self) -> Arc<dyn QueueAdmin> {
+        Arc::new(InFront(EstimatingAdmin(self.behind.admin(), Arc::clone(&self.leader_away))))
+    }
+}
+
+#[async_trait::async_trait]
+impl AdminFront for EstimatingAdmin {
+    fn behind(&self) -> &dyn QueueAdmin {
+        &*self.0
+    }
+
+    async fn stats(&self, queues: &[QueueName]) -> Vec<Result<QueueStats>> {
+        let stats = self.0.stats(queues).await.into_iter();
+        let estimate = |stats: Result<QueueStats>| {
+            let stats = stats?;
+            let mut estimate = QueueStats::empty(stats.queue.clone());
+            estimate.exact = false;
+            estimate.pending = if self.1.load(Ordering::Relaxed) { 0 } else { stats.pending };
+            Ok(estimate)
+        };
+        stats.map(estimate).collect()
+    }
+}
+
+/// With ten jobs in it.
+async fn estimating(bed: &Bed, leader_away: bool, broken: Broken) -> Process {
+    let leader_away = Arc::new(AtomicBool::new(leader_away));
+    let mut process = bed.process();
+    let behind: Arc<dyn QueueProvider> = Arc::new(InFront(Estimating { behind: bed.broker.connect(), leader_away }));
+    let mut tracked = Tracked::new(behind, Arc::new(bed.store.clone()), &bed.env);
+    if let Some(rule) = broken {
+        tracked = tracked.without(rule);
+    }
+    process.tracked = Arc::new(tracked);
+    for job in 0..10 {
+        process.accepted(&bed.job(&format!("job {job}"))).await;
+    }
+    process
+}
+
+async fn an_estimate_is_proven(broken: Broken) -> bool {
+    let bed = push();
+    let process = estimating(&bed, true, broken).await;
+    process.maintain_for(secs(300)).await;
+    bed.copies().await <= 11
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_estimating_transport_lost_is_found_with_workers_and_without() {
+    for worked_on in [true, false] {
+        let bed = push();
+        let process = estimating(&bed, false, None).await;
+        process.maintain_for(secs(100)).await;
+        assert_eq!(bed.copies().await, 10, "nothing is lost");
+        bed.broker.connect().drop_queue(&bed.queue, false).await.unwrap();
+        bed.broker.connect().declare(&QueueSpec::new(bed.queue.clone())).await.unwrap();
+        if worked_on {
+            let runs = process.work_for(secs(150)).await;
+            assert!(runs.len() == 10 && runs.values().all(|runs| runs.len() == 1), "{runs:?}");
+        } else {
+            process.maintain_for(secs(150)).await;
+            assert_eq!(bed.copies().await, 10);
+        }
+    }
+}
+
 async fn long_delays_are_held(broken: Broken) -> bool {
     let bed = visibility();
     let process = process(&bed, broken);
@@ -546,6 +635,7 @@ rules! {
     foreign_is_left_alone ForeignIsLeftAlone;
     silent_only_when_empty SilentOnlyWhenEmpty;
     silent_is_republished SilentIsRepublished;
+    an_estimate_is_proven AnEstimateIsProven;
     long_delays_are_held LongDelaysAreHeld;
     promises_find_room PromisesFindRoom;
     acknowledgements_are_repeated AcknowledgementsAreRepeated;

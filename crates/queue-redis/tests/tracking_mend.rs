@@ -104,7 +104,7 @@ impl Rig {
 
     /// Everything that follows from the rows.
     fn standing(&self) -> BTreeMap<String, String> {
-        let sets = ["a", "l", "t", "x", "d", "f", "w", "k", "k:door"];
+        let sets = ["a", "l", "t", "x", "d", "f", "o", "w", "k", "k:door"];
         let mut all: BTreeMap<_, _> = sets
             .map(|set| {
                 let key = self.key(set);
@@ -158,7 +158,7 @@ async fn every_set_and_counter_is_made_again_from_the_rows() {
     assert!(rig.sweep_afresh().await.is_empty(), "nothing is due");
     let right = rig.standing();
     assert!(right.values().all(|set| *set != "array()" && *set != "[]"), "each set has something in it: {right:?}");
-    for set in ["a", "l", "t", "x", "d", "f", "w", "k", "k:door"] {
+    for set in ["a", "l", "t", "x", "d", "f", "o", "w", "k", "k:door"] {
         rig.ask(&[b"DEL", rig.key(set).as_bytes()]);
     }
     for counter in ["p", "s", "r", "d", "c", "k"] {

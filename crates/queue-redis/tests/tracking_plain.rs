@@ -58,7 +58,7 @@ impl Rig {
         // A history has times in it.
         let details = details.into_iter().filter(|(name, _)| name[16] != b'h');
         kept.insert("i".into(), details.flat_map(|(name, value)| [name, value]).collect());
-        for set in ["a", "l", "t", "x", "d", "f"] {
+        for set in ["a", "l", "t", "x", "d", "f", "o"] {
             let mut ids: Vec<Vec<u8>> = self.ask(&["ZRANGE", &key(set), "0", "-1"]);
             ids.sort();
             kept.insert(set.into(), ids);

@@ -124,7 +124,9 @@ pub trait TrackingStore: JobStore {
     /// Forgets dead jobs; tombstones stay. `false`: it is not dead.
     async fn forget_dead(&self, jobs: &[JobRef]) -> Vec<Result<bool>>;
 
-    /// What the records of these queues add up to, one answer each, in order. `paused` is the queue's control flag.
+    /// What the records of these queues add up to, one answer each, in order. `paused` is the queue's control flag;
+    /// `oldest_pending` is since when the pending job has been so, parked ones left out, that has been it longest: `None` where
+    /// none is, or where the store cannot tell at little cost.
     async fn stats(&self, queues: &[QueueName]) -> Vec<Result<QueueStats>>;
 
     /// How many pending jobs of its queue have a higher priority, or the same one and came earlier. `None` where it is not

@@ -94,21 +94,27 @@ impl Scaling {
     /// # Errors
     /// `CONFIG`, naming the field.
     pub fn check(&self) -> Result<()> {
-        let wrong = [
-            (self.min == 0, "min: at least one slot"),
-            (self.max < self.min, "max: at least `min`"),
-            (self.initial < self.min || self.initial > self.max, "initial: from `min` to `max`"),
-            (self.up_step == 0, "up_step: at least 1"),
-            (self.down_step == 0, "down_step: at least 1"),
-            (self.down_depth > self.up_depth, "down_depth: at most `up_depth`, else the pool flaps"),
-            (self.down_looks == 0, "down_looks: at least 1"),
-            (self.up_wait.is_some_and(|wait| wait.is_zero()), "up_wait: longer than zero, or none"),
-            (self.interval < SHORTEST_INTERVAL, "interval: at least 10 ms"),
-        ];
-        match wrong.into_iter().find(|(wrong, _)| *wrong) {
-            Some((_, why)) => Err(Error::new(ErrorCode::Config, format!("scaling.{why}")).at("worker")),
+        match self.fault() {
+            Some((field, why)) => Err(Error::new(ErrorCode::Config, format!("scaling.{field}: {why}")).at("worker")),
             None => Ok(()),
         }
+    }
+
+    /// The field for which it cannot, and what it would have to be.
+    #[must_use]
+    pub fn fault(&self) -> Option<(&'static str, &'static str)> {
+        let wrong = [
+            (self.min == 0, "min", "at least one slot"),
+            (self.max < self.min, "max", "at least `min`"),
+            (self.initial < self.min || self.initial > self.max, "initial", "from `min` to `max`"),
+            (self.up_step == 0, "up_step", "at least 1"),
+            (self.down_step == 0, "down_step", "at least 1"),
+            (self.down_depth > self.up_depth, "down_depth", "at most `up_depth`, else the pool flaps"),
+            (self.down_looks == 0, "down_looks", "at least 1"),
+            (self.up_wait.is_some_and(|wait| wait.is_zero()), "up_wait", "longer than zero, or none"),
+            (self.interval < SHORTEST_INTERVAL, "interval", "at least 10 ms"),
+        ];
+        wrong.into_iter().find_map(|(wrong, field, why)| wrong.then_some((field, why)))
     }
 }
 

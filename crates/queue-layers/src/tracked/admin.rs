@@ -77,7 +77,12 @@ fn together(bare: &QueueStats, mut stats: QueueStats) -> QueueStats {
     let beyond = (bare.waiting() + bare.running).saturating_sub(stats.waiting() + stats.running - stats.parked);
     stats.pending += beyond;
     stats.exact = beyond == 0;
-    stats.oldest_pending = bare.oldest_pending.filter(|_| stats.pending > stats.parked);
+    let copied = bare.oldest_pending.filter(|_| stats.pending > stats.parked);
+    stats.oldest_pending = match stats.oldest_pending {
+        // What has no record may have been there longer.
+        Some(known) if beyond > 0 => copied.into_iter().chain([known]).min(),
+        known => known.or(copied),
+    };
     // Bytes that nobody could read have no record.
     stats.dead += bare.dead;
     stats

@@ -2,14 +2,20 @@
 //!
 //! Nothing can be looked up there, so what is pending is published again only where nothing at all was in the queue for a while:
 //! neither waiting, nor out. A copy that turns up all the same is outdated, and dropped at its claim.
+//!
+//! A transport whose numbers are estimates may say zero of what it cannot see: RabbitMQ does while the leader of a queue is away, and
+//! never tells what is out. There nothing may run either, by the store, and one silent job is published again first. Once it is seen,
+//! alone in the queue or at a worker, the transport sees what it has and has lost the others; until then they stay as they are.
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use queue_core::{QueueName, Result, queue_spec::Tracking, stats::QueueStats};
+use queue_core::{
+    JobRef, QueueName, Result, lifecycle::JobState, queue_spec::Tracking, stats::QueueStats, store::Lookup,
+};
 
 use super::{core::Core, rule::Rule};
 
@@ -20,13 +26,25 @@ pub(super) struct Emptiness(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     looked: Option<Duration>,
-    since: BTreeMap<QueueName, Duration>,
+    found: BTreeMap<QueueName, Found>,
+}
+
+/// A queue that was found empty.
+#[derive(Debug)]
+struct Found {
+    since: Duration,
+    /// The job that was published to prove it.
+    probe: Option<JobRef>,
 }
 
 impl Emptiness {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether it is time to look again.
     fn is_due(&self, now: Duration, every: Duration) -> bool {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         let due = state.looked.is_none_or(|looked| now >= looked + every);
         if due {
             state.looked = Some(now);
@@ -34,18 +52,26 @@ impl Emptiness {
         due
     }
 
-    /// For how long it has been found empty.
-    fn note(&self, queue: &QueueName, empty: bool, now: Duration) -> Option<Duration> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !empty {
-            state.since.remove(queue);
-            return None;
-        }
-        Some(now.saturating_sub(*state.since.entry(queue.clone()).or_insert(now)))
+    /// For how long it has been found empty, now too.
+    fn note(&self, queue: &QueueName, now: Duration) -> Duration {
+        let mut state = self.lock();
+        let found = state.found.entry(queue.clone()).or_insert(Found { since: now, probe: None });
+        now.saturating_sub(found.since)
     }
 
+    fn probe(&self, queue: &QueueName) -> Option<JobRef> {
+        self.lock().found.get(queue).and_then(|found| found.probe.clone())
+    }
+
+    fn set_probe(&self, queue: &QueueName, probe: JobRef) {
+        if let Some(found) = self.lock().found.get_mut(queue) {
+            found.probe = Some(probe);
+        }
+    }
+
+    /// It was not found empty, or it begins anew.
     pub(super) fn forget(&self, queue: &QueueName) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).since.remove(queue);
+        self.lock().found.remove(queue);
     }
 }
 
@@ -62,25 +88,83 @@ impl Core {
         let queues: Vec<QueueName> = tracked.map(|spec| spec.name.clone()).collect();
         let stats = self.transport.admin().stats(&queues).await;
         for (queue, stats) in queues.iter().zip(stats) {
-            // A transport that does not answer, or cannot count, was not found empty.
-            let empty = stats.as_ref().is_ok_and(is_empty) || !self.keeps(Rule::SilentOnlyWhenEmpty);
-            let empty_for = self.emptiness.note(queue, empty, self.now());
-            if empty_for.is_some_and(|empty_for| empty_for >= after) {
-                self.republish(queue, after).await?;
+            match stats {
+                _ if !self.keeps(Rule::SilentOnlyWhenEmpty) => self.look_into(queue, true).await?,
+                // A transport that does not answer, or cannot count, was not found empty.
+                Err(_) => self.emptiness.forget(queue),
+                Ok(stats) if stats.exact || !self.keeps(Rule::AnEstimateIsProven) => {
+                    self.look_into(queue, is_empty(&stats)).await?;
+                }
+                Ok(stats) => self.look_into_estimate(queue, &stats).await?,
             }
         }
         Ok(())
     }
 
-    async fn republish(&self, queue: &QueueName, after: Duration) -> Result<()> {
+    async fn look_into(&self, queue: &QueueName, empty: bool) -> Result<()> {
+        if !empty {
+            self.emptiness.forget(queue);
+        } else if self.emptiness.note(queue, self.now()) >= self.options.reconcile_after {
+            self.republish(queue, self.options.sweep_batch).await?;
+        }
+        Ok(())
+    }
+
+    async fn look_into_estimate(&self, queue: &QueueName, stats: &QueueStats) -> Result<()> {
+        if let Some(probe) = self.emptiness.probe(queue) {
+            return self.look_for(queue, &probe, stats).await;
+        }
+        if !is_empty(stats) || self.runs_something(queue).await? {
+            self.emptiness.forget(queue);
+            return Ok(());
+        }
+        if self.emptiness.note(queue, self.now()) < self.options.reconcile_after {
+            return Ok(());
+        }
+        match self.republish(queue, 1).await?.pop() {
+            Some(probe) => self.emptiness.set_probe(queue, probe),
+            // Nothing waits, or the transport does not take it.
+            None => self.emptiness.forget(queue),
+        }
+        Ok(())
+    }
+
+    /// Whether the numbers show the job that was published to see whether they would.
+    async fn look_for(&self, queue: &QueueName, probe: &JobRef, stats: &QueueStats) -> Result<()> {
+        let seen = stats.waiting() + stats.running;
+        if seen > 1 {
+            // There are others: the zero was none, or they are new.
+            self.emptiness.forget(queue);
+        } else if seen == 1 || !self.is_pending(probe).await? {
+            self.emptiness.forget(queue);
+            self.republish(queue, self.options.sweep_batch).await?;
+        }
+        Ok(())
+    }
+
+    async fn runs_something(&self, queue: &QueueName) -> Result<bool> {
+        let stats = self.ask_all(1, self.store.stats(std::slice::from_ref(queue))).await.into_iter().next();
+        Ok(stats.transpose()?.is_some_and(|stats| stats.running > 0))
+    }
+
+    async fn is_pending(&self, job: &JobRef) -> Result<bool> {
+        let found = self.ask_all(1, self.store.get(std::slice::from_ref(job))).await.into_iter().next();
+        Ok(match found.transpose()? {
+            Some(Lookup::Found(record)) => record.state == JobState::Pending,
+            Some(Lookup::Gone | Lookup::NotFound) => false,
+            Some(Lookup::Unknown) | None => true,
+        })
+    }
+
+    /// Up to so many that are silent: those that the transport took.
+    async fn republish(&self, queue: &QueueName, limit: usize) -> Result<Vec<JobRef>> {
         let scope = self.scope(Some(vec![queue.clone()]));
-        let call = self.store.silent(&scope, after, self.options.sweep_batch, self.options.stage_lease);
+        let call = self.store.silent(&scope, self.options.reconcile_after, limit, self.options.stage_lease);
         let silent = self.ask(call).await?;
         if !silent.is_empty() {
-            tracing::warn!(%queue, jobs = silent.len(), "the transport has lost jobs: they are published again");
+            tracing::warn!(%queue, jobs = silent.len(), "the transport seems to have lost jobs: they are published again");
         }
-        self.publish_promised(silent).await;
-        Ok(())
+        Ok(self.publish_promised(silent).await)
     }
 }
 

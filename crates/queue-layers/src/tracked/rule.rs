@@ -87,6 +87,8 @@ rules! {
     SilentOnlyWhenEmpty,
     /// A silent job is published again.
     SilentIsRepublished,
+    /// Where the transport only estimates, an empty queue is proven with one job before the others are published again.
+    AnEstimateIsProven,
     /// A delay that the transport cannot hold is held by the store.
     LongDelaysAreHeld,
     /// What is promised goes into a full queue.

@@ -41,10 +41,10 @@ impl Core {
         Ok(more)
     }
 
-    /// Copies of accepted jobs: tried again until the transport has them, or refuses them for good.
-    pub(super) async fn publish_promised(&self, staged: Vec<StagedJob>) {
+    /// Copies of accepted jobs: tried again until the transport has them, or refuses them for good. Those that it has taken now.
+    pub(super) async fn publish_promised(&self, staged: Vec<StagedJob>) -> Vec<JobRef> {
         if staged.is_empty() {
-            return;
+            return Vec::new();
         }
         let copies: Vec<(JobRef, Envelope)> = staged.into_iter().map(|staged| (staged.job, staged.envelope)).collect();
         let outcomes = self.post(&copies).await;
@@ -68,6 +68,9 @@ impl Core {
         if !given_up.is_empty() {
             self.ask_all(given_up.len(), self.store.confirm(&given_up)).await;
         }
+        let taken = copies.into_iter().zip(outcomes);
+        let taken = taken.filter(|(_, outcome)| matches!(outcome, Some(PublishOutcome::Accepted { .. })));
+        taken.map(|((job, _), _)| job).collect()
     }
 
     async fn evict(&self) -> Result<()> {

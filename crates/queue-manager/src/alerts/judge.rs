@@ -3,13 +3,14 @@
 use std::{collections::HashMap, time::Duration};
 
 use queue_core::{
-    JobId, QueueName, Timestamp,
+    JobId, JobScheduler, QueueName, Timestamp,
     event::{Alert, AlertKind},
     stats::QueueStats,
 };
 
 use super::{
     condition::{Change, Condition, Level},
+    look,
     rules::Rules,
     window::Window,
 };
@@ -27,6 +28,8 @@ pub(super) struct Now {
 pub(super) struct Judge {
     config: AlertsConfig,
     queues: HashMap<QueueName, Watched>,
+    /// Whether its numbers tell that somebody takes jobs is asked of it; `None`: they do.
+    provider: Option<JobScheduler>,
 }
 
 /// What is kept of one queue.
@@ -82,7 +85,13 @@ impl Judge {
     pub(super) const MAX_QUEUES: usize = 10_000;
 
     pub(super) fn new(config: AlertsConfig) -> Self {
-        Self { config, queues: HashMap::new() }
+        Self { config, queues: HashMap::new(), provider: None }
+    }
+
+    /// Of a provider that may not tell all.
+    pub(super) fn of(mut self, provider: JobScheduler) -> Self {
+        self.provider = Some(provider);
+        self
     }
 
     /// Looks at some queues.
@@ -119,7 +128,11 @@ impl Judge {
             if self.queues.len() >= Self::MAX_QUEUES {
                 return None;
             }
-            self.queues.insert(queue.clone(), Watched::new(Rules::of(queue, &self.config)));
+            let mut rules = Rules::of(queue, &self.config);
+            if self.provider.as_ref().is_some_and(|provider| !look::shows_takers(provider, queue)) {
+                rules.unhealthy_after = None;
+            }
+            self.queues.insert(queue.clone(), Watched::new(rules));
         }
         self.queues.get_mut(queue)
     }

@@ -6,6 +6,7 @@ use queue_core::{
     Error, ErrorCode, JobScheduler, QueueName, Result,
     job::SlaClass,
     lifecycle::JobState,
+    provider::LeaseModel,
     stats::QueueStats,
     store::{JobQuery, JobRecord},
 };
@@ -45,6 +46,13 @@ async fn names(scheduler: &JobScheduler, named: &[QueueName]) -> Result<Vec<Queu
     names.sort_unstable();
     names.dedup();
     Ok(names)
+}
+
+/// Whether the numbers of a queue tell that somebody takes jobs. A bare RabbitMQ counts neither what is out nor what ended, so that a
+/// queue at work looks like one that nobody works on.
+pub(super) fn shows_takers(scheduler: &JobScheduler, queue: &QueueName) -> bool {
+    let can = scheduler.provider().capabilities(Some(&scheduler.spec(queue)));
+    can.exact_depth.is_supported() || matches!(can.lease, LeaseModel::PerMessage { .. })
 }
 
 /// The class of the queue, if the job that waits longest for its turn has been there for longer than the class allows.

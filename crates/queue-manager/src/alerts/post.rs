@@ -185,7 +185,7 @@ fn member(manager: &QueueManager, name: &str, scheduler: &JobScheduler, config: 
     Member {
         name: name.into(),
         scheduler: scheduler.clone(),
-        judge: Judge::new(config.clone()),
+        judge: Judge::new(config.clone()).of(scheduler.clone()),
         named: named.into(),
         away: false,
         store_away: false,

@@ -148,7 +148,7 @@ impl Config {
             spec.validate().map_err(|error| origins.error(&format!("queues.{name}"), error.message()))?;
         }
         if let Some((key, message)) = self.pool.contradiction() {
-            return Err(origins.error(&format!("pool.{key}"), message));
+            return Err(origins.error(&format!("pool.{key}"), &message));
         }
         self.rules(origins)?;
         providers::check(self, origins)

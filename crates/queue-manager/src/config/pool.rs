@@ -17,7 +17,7 @@ section! {
         /// Whether the slots follow the load at all; else they stay as at the start. Else `true`.
         auto: Option<bool> = None,
         /// Never fewer slots than these; else 1.
-        #[validate(range(min = 1, message = "at least 1"))]
+        #[validate(range(min = 1, max = 100_000, message = "between 1 and 100000"))]
         min: Option<usize> = None,
         /// Never more; else 50.
         #[validate(range(min = 1, max = 100_000, message = "between 1 and 100000"))]
@@ -119,8 +119,20 @@ impl PoolConfig {
         scaling
     }
 
-    /// What contradicts itself, whatever the preset.
-    pub(super) fn contradiction(&self) -> Option<(&'static str, &'static str)> {
+    /// What contradicts itself, by itself or with the preset.
+    pub(super) fn contradiction(&self) -> Option<(&'static str, String)> {
+        let preset = self.preset.map(|preset| preset.show());
+        let beside = preset.map(|name| format!(" (of the preset `{name}`, where `pool` does not give it)"));
+        let own = self.own_contradiction().map(|(key, why)| (key, why.to_owned()));
+        // What is left unsaid fits whatever is said, so the field at fault is a key that was given.
+        own.or_else(|| {
+            let (key, why) = self.scaling().fault()?;
+            Some((key, format!("it must be {why}{}", beside.unwrap_or_default())))
+        })
+    }
+
+    /// Of the keys that are given, whatever the preset.
+    fn own_contradiction(&self) -> Option<(&'static str, &'static str)> {
         let above = |a: Option<u64>, b: Option<u64>| a.zip(b).is_some_and(|(a, b)| a > b);
         let wide = |slots: Option<usize>| slots.map(|slots| slots as u64);
         let (min, max, initial) = (wide(self.min), wide(self.max), wide(self.initial));
@@ -178,6 +190,10 @@ mod tests {
             (PoolConfig { initial: Some(3), min: Some(4), ..pool.clone() }, "initial"),
             (PoolConfig { down_depth: Some(6), up_depth: Some(5), ..pool.clone() }, "down_depth"),
             (PoolConfig { heartbeat: Some(seconds(41)), ..pool.clone() }, "heartbeat"),
+            (PoolConfig { initial: Some(51), ..pool.clone() }, "initial"),
+            (PoolConfig { initial: Some(9), preset: Some(PoolPreset::HighTraffic), ..pool.clone() }, "initial"),
+            (PoolConfig { initial: Some(6), preset: Some(PoolPreset::Dev), ..pool.clone() }, "initial"),
+            (PoolConfig { interval: Some(Duration::from_millis(9)), ..pool.clone() }, "interval"),
         ] {
             assert_eq!(bad.contradiction().unwrap().0, key);
         }

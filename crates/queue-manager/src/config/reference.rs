@@ -125,8 +125,10 @@ const VARIABLES: &str = "
 Every key is also a variable: `QUEUE__`, then the path in upper case with two underscores for each dot. `QUEUE__WORKER__LEASE`
 is `worker.lease`; `QUEUE__QUEUES__MAIL__TIMEOUT` is the timeout of the queue `mail`. A name of the file (of a queue, a
 provider, a route, a limit) is meant whatever its case and with `_` for its other characters:
-`QUEUE__QUEUES__REPORTS_NIGHTLY__TTL`. What the file does not name is in lower case; a limit's scope is its word and its name,
-or the word alone for `*`: `QUEUE__LIMITS__RATE_OPENAI__RATE` is `limits.\"rate:openai\".rate`, `QUEUE__LIMITS__TENANT__RATE` is
+`QUEUE__QUEUES__REPORTS_NIGHTLY__TTL`. What the file does not name is in lower case, and three underscores are a dot in it:
+`QUEUE__QUEUES__REPORTS___NIGHTLY__TTL` is `queues.\"reports.nightly\".ttl`. So a name in a variable neither begins nor ends with
+an underscore, nor has two or more in a row; such a one, and one with upper case or other characters, stands in the file. A limit's
+scope is its word and its name, or the word alone for `*`: `QUEUE__LIMITS__RATE_OPENAI__RATE` is `limits.\"rate:openai\".rate`, `QUEUE__LIMITS__TENANT__RATE` is
 `limits.\"tenant:*\".rate`. An empty variable says nothing.
 
 | variable | meaning | default |

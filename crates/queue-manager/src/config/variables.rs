@@ -35,7 +35,8 @@ pub(super) fn assignments(variables: &[(String, OsString)], file: &Table) -> Res
         set.iter().filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, name, value))).collect();
     keyed.sort_unstable();
     for (key, name, value) in keyed {
-        all.push(Assignment { key: path(key, file), value: (*value).to_owned(), variable: (*name).to_owned() });
+        let key = path(key, file).map_err(|what| complaint("", &what, Some(&Origin::Variable(name.to_string()))))?;
+        all.push(Assignment { key, value: (*value).to_owned(), variable: (*name).to_owned() });
     }
     Ok(all)
 }
@@ -95,21 +96,55 @@ fn encoded(text: &str) -> String {
 
 /// `WORKER__LEASE` is `worker.lease`. Variables are upper case and have few characters: a name is the one of the file that
 /// reads the same, else the name in lower case.
-fn path(key: &str, file: &Table) -> Vec<String> {
-    let mut parts: Vec<String> = key.split("__").map(str::to_lowercase).collect();
+///
+/// # Errors
+/// What nothing can be meant by.
+fn path(key: &str, file: &Table) -> Result<Vec<String>, String> {
+    let mut parts = parts(key)?;
     let mut at = Some(file);
     for index in 0..parts.len() {
+        let part = &parts[index];
         if let Some(named) = named(&parts[..index]) {
             // What is said of a queue elsewhere is said of the queue that is declared.
             let queues = file.get("queues").and_then(toml::Value::as_table).filter(|_| named == Named::Queue);
-            let known = at.into_iter().chain(queues).flat_map(Table::keys);
-            let found = known.into_iter().find(|known| reads(known) == reads(&parts[index])).cloned();
-            let unknown = || if named == Named::Scope { as_scope(&parts[index]) } else { parts[index].clone() };
+            let known: Vec<&String> = at.into_iter().chain(queues).flat_map(Table::keys).collect();
+            let exact = known.iter().find(|known| known.to_lowercase() == *part);
+            let found =
+                exact.or_else(|| known.iter().find(|known| is_meant(known, part))).map(|known| (*known).clone());
+            let unknown = || if named == Named::Scope { as_scope(part) } else { part.clone() };
             parts[index] = found.unwrap_or_else(unknown);
+        } else if part.contains('.') {
+            return Err(format!("three underscores are a dot within a name, and `{part}` stands where no name does"));
         }
         at = at.and_then(|table| table.get(&parts[index])).and_then(toml::Value::as_table);
     }
-    parts
+    Ok(parts)
+}
+
+/// Two underscores part, three are a dot within a name.
+fn parts(key: &str) -> Result<Vec<String>, String> {
+    let (mut parts, mut part, mut run) = (Vec::new(), String::new(), 0);
+    for letter in key.chars().map(Some).chain([None]) {
+        if letter == Some('_') {
+            run += 1;
+            continue;
+        }
+        match std::mem::take(&mut run) {
+            0 => {}
+            1 => part.push('_'),
+            2 => parts.push(std::mem::take(&mut part)),
+            3 => part.push('.'),
+            _ => return Err("more than three underscores in a row mean nothing".to_owned()),
+        }
+        part.extend(letter.into_iter().flat_map(char::to_lowercase));
+    }
+    parts.push(part);
+    Ok(parts)
+}
+
+/// A dot that is written is one that is meant; an underscore may be any character, or several.
+fn is_meant(known: &str, part: &str) -> bool {
+    reads(known) == reads(part) && (!part.contains('.') || known.split('.').map(reads).eq(part.split('.').map(reads)))
 }
 
 /// What a section's keys are names of.
@@ -207,6 +242,31 @@ mod tests {
     }
 
     #[test]
+    fn three_underscores_are_a_dot_within_a_name() {
+        let key = |variable: &str, file: &str| {
+            let set = [(variable.to_owned(), OsString::from("1"))];
+            Ok::<_, queue_core::Error>(assignments(&set, &toml::from_str(file).unwrap())?.remove(0).key)
+        };
+        let nightly = |file| key("QUEUE__QUEUES__REPORTS___NIGHTLY__TTL", file).unwrap();
+        assert_eq!(nightly(""), ["queues", "reports.nightly", "ttl"]);
+        assert_eq!(nightly("[queues.'Reports.Nightly']"), ["queues", "Reports.Nightly", "ttl"]);
+        assert_eq!(nightly("[queues.reports-nightly]"), ["queues", "reports.nightly", "ttl"], "another queue");
+        let both = "[queues.a-b]\n[queues.a_b]\n[queues.'a.b']";
+        for (said, meant) in [("A_B", "a_b"), ("A___B", "a.b")] {
+            assert_eq!(key(&format!("QUEUE__QUEUES__{said}__TTL"), both).unwrap()[1], meant);
+        }
+        for (variable, said) in [
+            ("QUEUE__WORKER___LEASE", "stands where no name does"),
+            ("QUEUE__QUEUES___X__TTL", "stands where no name does"),
+            ("QUEUE__QUEUES__X____TTL", "more than three underscores"),
+        ] {
+            let error = key(variable, "").unwrap_err();
+            assert_eq!(error.code(), queue_core::ErrorCode::Config);
+            assert!(error.message().contains(said) && error.message().contains(variable), "{error}");
+        }
+    }
+
+    #[test]
     fn a_name_is_the_files_that_reads_the_same() {
         let file = "[queues.'Reports..Nightly'.partitions.Big-Ones]\n[limits.'tenant:*']\n[limits.'rate:Open AI']\n";
         for (variable, key) in [
@@ -226,6 +286,10 @@ mod tests {
             ("QUEUE__ROUTES__A_B__ORDER", "routes.a_b.order"),
             ("QUEUE__ALERTS__QUEUES__REPORTS_NIGHTLY__BACKLOG", "alerts.queues.Reports..Nightly.backlog"),
             ("QUEUE__ALERTS__QUEUES__OTHER__BACKLOG", "alerts.queues.other.backlog"),
+            ("QUEUE__QUEUES__NEW___BY_NIGHT__TTL", "queues.new.by_night.ttl"),
+            ("QUEUE__LIMITS__QUEUE_NEW___X__RATE", "limits.queue:new.x.rate"),
+            ("QUEUE__ALERTS__QUEUES__NEW___X__BACKLOG", "alerts.queues.new.x.backlog"),
+            ("QUEUE__QUEUES__A___B__PARTITIONS__C___D__WEIGHT", "queues.a.b.partitions.c.d.weight"),
         ] {
             assert_eq!(assigned(&[(variable, "1")], file).unwrap()[0].0, key, "{variable}");
         }

@@ -3,6 +3,7 @@
 #![cfg(feature = "memory")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
+mod estimating;
 mod shaky;
 
 use std::{
@@ -408,24 +409,26 @@ async fn a_look_is_one_call_and_one_that_hangs_or_fails_holds_up_nothing_else() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_queues_cannot_be_listed_those_of_the_configuration_are_looked_at() {
-    let provider = Shaky::new(MemoryProvider::with_env(env()));
+async fn where_queues_cannot_be_listed_those_of_the_configuration_and_of_this_process_are_looked_at() {
+    let memory = MemoryProvider::with_env(env());
+    let elsewhere = QueueManager::builder().env(env()).provider(Arc::new(memory.connect())).connect().await.unwrap();
+    let provider = Shaky::new(memory);
     provider.become_(Mode::CannotList);
     let variables = [("QUEUE__ALERTS__QUEUES__MAIL__BACKLOG", "1"), ("QUEUE__QUEUES__OTHER__MAX_LEN", "9")];
     let builder = QueueManager::builder().env(env()).variables(variables).provider(Arc::new(provider));
     let queues = builder.connect().await.unwrap();
     let (seen, sink) = seen();
     queues.alerts().sink(sink).configure(|alerts| alerts.backlog = Some(1)).start().await.unwrap();
-    submit(&queues, 2).await;
-    for name in ["other", "unheard_of"] {
+    submit(&elsewhere, 2).await;
+    for (manager, name) in [(&elsewhere, "other"), (&queues, "used"), (&elsewhere, "unheard_of")] {
         for _ in 0..2 {
-            queues.enqueue(Take { seconds: 0 }).to(name).await.unwrap();
+            manager.enqueue(Take { seconds: 0 }).to(name).await.unwrap();
         }
     }
     sleep(15 * SECOND).await;
     let mut names: Vec<String> = seen.lock().unwrap().iter().map(|alert| alert.queue.to_string()).collect();
     names.sort();
-    assert_eq!(names, ["mail", "other"]);
+    assert_eq!(names, ["mail", "other", "used"]);
     queues.close().await.unwrap();
 }
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use queue_core::{
-    ErrorCode, Failure,
+    ErrorCode,
     provider::{ADD_STORE, ProviderUrl},
-    store::StoreScope,
 };
+#[cfg(feature = "journal")]
+use queue_core::{Failure, store::StoreScope};
 use queue_manager::{HealthStatus, QueueManager, config::RouteConfig};
 
 use crate::bench::{Bench, SCHEMES, mail, the_mail};

@@ -66,6 +66,7 @@ impl Ledger {
         stats.submitted_total = room.submitted;
         stats.completed_total = room.completed;
         stats.failed_total = room.failed;
+        stats.oldest_pending = room.ready.first().map(|(since, _)| *since);
         stats
     }
 

@@ -114,6 +114,7 @@ impl Ledger {
             announced: false,
             lease: Duration::ZERO,
             listed: None,
+            in_line: None,
             outlived: false,
             suspect: false,
             row: Row { number: self.ticket, revised: false },
@@ -241,8 +242,26 @@ impl Ledger {
         }
     }
 
+    /// Keeps the line of the ready true, which follows from the states.
+    fn stand_in_line(&mut self, slot: u32) {
+        let Some(record) = self.slots.get_mut_unnoted(slot) else { return };
+        let (old, new) = (record.in_line, record.ready_since());
+        if old == new {
+            return;
+        }
+        record.in_line = new;
+        let Some(room) = self.rooms.get_mut_unnoted(&record.queue) else { return };
+        if let Some(since) = old {
+            room.ready.remove(&(since, slot));
+        }
+        if let Some(since) = new {
+            room.ready.insert((since, slot));
+        }
+    }
+
     /// Keeps the sweep's lists true. Whoever changes a copy, a lease or a state calls it.
     pub(super) fn relist(&mut self, slot: u32) {
+        self.stand_in_line(slot);
         let Some(record) = self.slots.get_mut_unnoted(slot) else { return };
         let (old, new) = (record.listed, record.appointment());
         if old == new {
@@ -352,12 +371,16 @@ impl Ledger {
         }
         let record = self.slots.get(slot)?;
         let (job, envelope, listed) = (record.reference(), record.job.envelope.clone(), record.listed);
-        let state = record.job.state;
+        let (state, in_line) = (record.job.state, record.in_line);
         self.slots.remove(slot);
         if let Some((agenda, at)) = listed {
             self.agenda(agenda).remove(&(at, slot));
         }
-        *self.room(&job.queue).count(state) -= 1;
+        let room = self.room(&job.queue);
+        *room.count(state) -= 1;
+        if let Some(since) = in_line {
+            room.ready.remove(&(since, slot));
+        }
         Some((job, envelope))
     }
 }

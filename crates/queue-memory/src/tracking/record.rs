@@ -34,6 +34,8 @@ pub(super) struct Tracked {
     pub(super) lease: Duration,
     /// Where the sweep finds it.
     pub(super) listed: Option<(Agenda, Moment)>,
+    /// Where its queue's line of ready jobs has it.
+    pub(super) in_line: Option<Timestamp>,
     /// Its time to live passed while it ran, or seemed to: should its lease be dead, the transport may have no copy left.
     pub(super) outlived: bool,
     /// It may have been claimed by a process that died before the claim was written.
@@ -115,6 +117,11 @@ impl Tracked {
             (_, Copy::Staged { until, .. }) => Some((Agenda::Owed, until)),
             (_, Copy::Sent) => self.is_parked().then_some((Agenda::Owed, turn)),
         }
+    }
+
+    /// Since when it has been ready, if it is.
+    pub(super) fn ready_since(&self) -> Option<Timestamp> {
+        (self.job.state == JobState::Pending && !self.is_parked()).then_some(self.job.changed_at)
     }
 
     /// Makes the newest copy a new one, which outdates every copy before it.

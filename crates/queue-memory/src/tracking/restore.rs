@@ -171,6 +171,7 @@ fn tracked(birth: BirthRow, row: records::Row, born: u32, suspect: bool, now: No
         announced,
         lease,
         listed,
+        in_line: None,
         outlived: false,
         suspect,
         row,

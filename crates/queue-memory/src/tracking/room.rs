@@ -103,6 +103,8 @@ pub(super) struct Room {
     pub(super) finished: VecDeque<u32>,
     pub(super) finished_bytes: u64,
     pub(super) dead: BTreeSet<(Timestamp, u32)>,
+    /// Pending jobs that are not parked, by when they became so.
+    pub(super) ready: BTreeSet<(Timestamp, u32)>,
 }
 
 /// A held unique key.

@@ -109,7 +109,9 @@ impl Inner {
         let none: [&str; 0] = [];
         let answer = self.run(&scripts::STATS, queue, &none, "stats").await?;
         let broken = |what| fault::broken(what, "stats").on(queue);
-        let numbers = answer.iter().map(|value| link::number(value).map(|value| u64::try_from(value).unwrap_or(0)));
+        let (oldest, numbers) = answer.split_last().ok_or_else(|| broken("numbers are missing"))?;
+        let oldest = link::number(oldest).map_err(broken)?;
+        let numbers = numbers.iter().map(|value| link::number(value).map(|value| u64::try_from(value).unwrap_or(0)));
         let numbers: Vec<u64> = numbers.collect::<Result<_, _>>().map_err(broken)?;
         let [paused, pending, parked, scheduled, retrying, running, dead, finished, submitted, completed, failed] =
             numbers[..]
@@ -121,6 +123,7 @@ impl Inner {
         (stats.pending, stats.parked, stats.scheduled, stats.retrying) = (pending, parked, scheduled, retrying);
         (stats.running, stats.dead, stats.finished) = (running, dead, finished);
         (stats.submitted_total, stats.completed_total, stats.failed_total) = (submitted, completed, failed);
+        stats.oldest_pending = u64::try_from(oldest).ok().map(Timestamp::from_millis);
         Ok(stats)
     }
 

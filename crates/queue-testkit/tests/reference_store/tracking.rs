@@ -221,6 +221,12 @@ impl TrackingStore for ReferenceStore {
             let mut stats = QueueStats::empty(queue.clone());
             stats.pending = count(JobState::Pending);
             stats.parked = state.of(queue).filter(|job| job.record.parked.is_some()).count() as u64;
+            let ready = |job: &&Job| job.record.state == JobState::Pending && job.record.parked.is_none();
+            let longest = state.of(queue).filter(ready).map(|job| self.monotonic() - job.since).max();
+            stats.oldest_pending = longest.map(|longest| {
+                let longest = u64::try_from(longest.as_millis()).unwrap();
+                queue_core::Timestamp::from_millis(self.env.now().as_millis() - longest)
+            });
             stats.scheduled = count(JobState::Scheduled);
             stats.retrying = count(JobState::Retrying);
             stats.running = count(JobState::Running);
@@ -233,10 +239,16 @@ impl TrackingStore for ReferenceStore {
         queues.iter().map(stats).collect()
     }
 
-    async fn queues(&self, _: &str, prefix: &str, cursor: Option<Cursor>, limit: usize) -> Result<Page<QueueName>> {
+    async fn queues(
+        &self,
+        provider: &str,
+        prefix: &str,
+        cursor: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<QueueName>> {
         let state = self.lock();
-        let all = state.jobs.values().map(|job| &job.record.job.queue);
-        let mut queues: Vec<QueueName> = all.filter(|queue| queue.as_str().starts_with(prefix)).cloned().collect();
+        let its = state.jobs.values().filter(|job| *job.provider == *provider).map(|job| &job.record.job.queue);
+        let mut queues: Vec<QueueName> = its.filter(|queue| queue.as_str().starts_with(prefix)).cloned().collect();
         queues.sort_unstable();
         queues.dedup();
         queues.retain(|queue| cursor.as_ref().is_none_or(|cursor| queue.as_str() > &*cursor.0));

@@ -3,7 +3,8 @@
 -- ARGV as there. Answers one string: P, the first ticket, which those of the others follow, and of each the rest of its packed claim.
 -- Nothing is special where no time has come (delay, expiry), nobody watches, and every copy is that of a pending job as it is known here,
 -- which nobody parked or asked to stop.
--- O(1) a job, O(log n) for its lease; n jobs run, are staged or wait for a time. Eight commands a call or nine, whatever the number of jobs.
+-- O(1) a job, O(log n) for its lease and its line; n jobs run, are pending, staged or wait for a time. Nine commands a call or ten, whatever
+-- the number of jobs.
 do
   local call, base = redis.call, KEYS[1]
   local byte, sub, char, pack = string.byte, string.sub, string.char, struct.pack
@@ -49,6 +50,7 @@ do
   end
   if plain and total > 0 then
     if #staged > 0 then call('ZREM', base .. 'a', unpack(staged)) end
+    call('ZREM', base .. 'o', unpack(ids))
     call('HSET', unpack(rows))
     call('ZADD', unpack(leases))
     call('HSET', base .. 'n', 'p', (n[3] or 0) - total, 'r', (n[4] or 0) + total, 'ticket', first + total - 1)

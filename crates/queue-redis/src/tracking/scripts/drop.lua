@@ -2,6 +2,6 @@
 -- O(n) for n park keys.
 for _, key in ipairs(call('ZRANGE', B .. 'k', 0, -1)) do call('UNLINK', B .. 'k:' .. key) end
 local keys = {}
-for _, name in ipairs({ 'j', 's', 'i', 'a', 'l', 't', 'x', 'u', 'w', 'd', 'f', 'g', 'z', 'k', 'y', 'n', 'e' }) do keys[#keys + 1] = B .. name end
+for _, name in ipairs({ 'j', 's', 'i', 'a', 'l', 't', 'x', 'u', 'w', 'd', 'f', 'o', 'g', 'z', 'k', 'y', 'n', 'e' }) do keys[#keys + 1] = B .. name end
 call('UNLINK', unpack(keys))
 return 1

@@ -8,12 +8,13 @@
 -- l  ZSET  ids that run, by the end of their lease     t  ZSET  ids by when they are due      x  ZSET  ids by when they expire
 -- u  HASH  unique key -> id .. until (0: until it is finished)                 w  ZSET  unique keys by the end of their window
 -- d  ZSET  dead ids by death            f  ZSET  other finished ids by end
+-- o  ZSET  ids of pending jobs that are not parked, by when they became so
 -- g  ZSET  ids of evicted jobs, and z of withdrawn ones, by when they went
 -- k  ZSET  park keys by how many        k:KEY  ZSET  parked ids in their order
 -- y  HASH  id .. queue -> a follow-up of this queue's jobs that its own queue has not been given yet
 -- n  HASH  counters, the last ticket, the watermark, the switches               e  STREAM  events
 --
--- The ZSETs a, l, t, x, d and f follow from the rows: `places` says how, and `flush` writes what differs.
+-- The ZSETs a, l, t, x, d, f and o follow from the rows: `places` says how, and `flush` writes what differs.
 local call, pack, unpick = redis.call, struct.pack, struct.unpack
 local B = KEYS[1]
 local clock = call('TIME')
@@ -32,7 +33,7 @@ local STAGED, PROMISED, REDRIVEN = 32, 64, 128
 local ANNOUNCED, OUTLIVED, KEYED = 256, 512, 1024
 
 -- The sets in which a row may stand.
-local INDEXES = { 'a', 'l', 't', 'x', 'd', 'f' }
+local INDEXES = { 'a', 'l', 't', 'x', 'd', 'f', 'o' }
 
 local function has(flags, bit) return flags % (2 * bit) >= bit end
 local function with(flags, bit) return has(flags, bit) and flags or flags + bit end
@@ -78,7 +79,7 @@ local function places(s)
     end
   elseif s.state < RUNNING then
     if has(s.flags, STAGED) then p.a = s.stage_end elseif has(s.flags, PARKED) then p.a = s.turn end
-    if s.state ~= PENDING then p.t = s.turn end
+    if s.state ~= PENDING then p.t = s.turn elseif not has(s.flags, PARKED) then p.o = s.changed end
   elseif s.state == DEAD then
     p.d = s.changed
   else

@@ -5,7 +5,7 @@ use std::time::Duration;
 use queue_core::{
     ErrorCode, JobError, JobRef,
     lifecycle::JobState,
-    provider::{Beat, BeatOutcome, Cursor, DeadFilter, DeadJob, Disposition, ParkKey},
+    provider::{Beat, BeatOutcome, Cancel, Cursor, DeadFilter, DeadJob, Disposition, ParkKey},
     queue_spec::Retention,
     store::{Lookup, QueueControl, RedriveOutcome, StageOutcome, StagedJob, Verdict},
 };
@@ -30,6 +30,8 @@ store_cases! { "admin";
     redrive_leaves_a_held_key_alone
     forgotten_dead_do_not_come_back
     numbers_of_a_queue
+    oldest_pending_is_told
+    queues_are_listed_by_provider
     position_in_line
     purged_jobs_are_cancelled
     dropped_queue_is_forgotten
@@ -228,6 +230,77 @@ async fn numbers_of_a_queue(ctx: &StoreCtx) -> Outcome {
     check_eq!((stats.pending, stats.parked, stats.scheduled, stats.running), (2, 1, 1, 1), "who waits and who runs");
     check_eq!((stats.dead, stats.finished), (1, 1), "dead, and finished otherwise");
     check_eq!((stats.submitted_total, stats.completed_total), (6, 1), "submitted and completed so far");
+    Ok(())
+}
+
+async fn oldest_pending_is_told(ctx: &StoreCtx) -> Outcome {
+    let queue = ctx.queue();
+    let oldest = async || Ok::<_, Failed>(only(ctx.store.stats(std::slice::from_ref(&queue)).await)??.oldest_pending);
+    check_eq!(oldest().await?, None, "of a queue in which nothing is");
+    let mut jobs = Vec::new();
+    for text in ["a", "b", "c"] {
+        jobs.push(ctx.job(text));
+        ctx.publish(&queue, &jobs[jobs.len() - 1]).await?;
+        sleep(Duration::from_millis(20)).await;
+    }
+    let mut since = Vec::new();
+    for job in &jobs {
+        since.push(ctx.record(&JobRef::new(queue.clone(), job.id)).await?.submitted_at);
+    }
+    check_eq!(oldest().await?, Some(since[0]), "the first of three");
+    let (fence, _) = ctx.run(&queue, &jobs[0]).await?;
+    check_eq!(oldest().await?, Some(since[1]), "the second, since the first runs");
+    ctx.settle(fence, Disposition::Complete { result: None }).await?;
+    let (fence, _) = ctx.run(&queue, &jobs[1]).await?;
+    ctx.settle(fence, Disposition::Park { key: ParkKey("key".into()), at_most: Duration::from_secs(600) }).await?;
+    check_eq!(oldest().await?, Some(since[2]), "the third, since the second is parked");
+    ctx.store.cancel(&[JobRef::new(queue.clone(), jobs[2].id)], &Cancel::by("test")).await;
+    check_eq!(oldest().await?, None, "when nothing is ready any more");
+    let before = ctx.now();
+    let let_go = ctx.store.unpark(&scope(&queue), &ParkKey("key".into()), 1, STAGE).await?;
+    check_eq!(let_go.len(), 1, "of the parked one");
+    check!(oldest().await?.is_some_and(|oldest| oldest >= before), "the unparked one is ready since it was unparked");
+    Ok(())
+}
+
+async fn queues_are_listed_by_provider(ctx: &StoreCtx) -> Outcome {
+    let carries = scope(&ctx.queue()).provider;
+    let mut wanted = Vec::new();
+    for text in ["a", "b", "c"] {
+        let queue = ctx.queue();
+        ctx.publish(&queue, &ctx.job(text)).await?;
+        wanted.push(queue);
+    }
+    let theirs = ctx.queue();
+    let mut other = staged(&theirs, &ctx.job("other"));
+    other.provider = "other".into();
+    check_matches!(only(ctx.store.stage(&[other], STAGE).await)?, StageOutcome::Staged, "another provider's");
+    wanted.sort();
+    let listed = async |provider: &str, prefix: &str, limit: usize| {
+        let (mut all, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = ctx.store.queues(provider, prefix, cursor, limit).await?;
+            check!(page.items.len() <= limit, "{} on a page of {limit}", page.items.len());
+            all.extend(page.items);
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok::<_, Failed>(all);
+            }
+        }
+    };
+    for limit in [1, 2, 3, 100] {
+        let mut all = listed(&carries, "", limit).await?;
+        check!(all.is_sorted(), "by name: {all:?}");
+        all.retain(|queue| wanted.contains(queue));
+        check_eq!(all, wanted, "by pages of {limit}");
+    }
+    check!(!listed(&carries, "", 100).await?.contains(&theirs), "what another provider carries is listed");
+    check_eq!(listed("other", theirs.as_str(), 100).await?, [theirs], "of the other provider, by its name");
+    let dropped = wanted.remove(0);
+    ctx.store.drop_queue(&dropped).await?;
+    check!(!listed(&carries, "", 100).await?.contains(&dropped), "a dropped queue is listed");
+    ctx.publish(&dropped, &ctx.job("again")).await?;
+    check!(listed(&carries, "", 100).await?.contains(&dropped), "a queue that is used again is not listed");
     Ok(())
 }
 
