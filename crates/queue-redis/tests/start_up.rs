@@ -35,7 +35,8 @@ async fn what_loses_jobs_is_warned_of_or_refused() {
     let settings = ["--maxmemory-policy", "allkeys-lru", "--appendonly", "no"];
     let Some(server) = start(&settings) else { return };
     let client = connect(&server.url()).await.unwrap();
-    let warnings: Vec<_> = client.findings().iter().filter(|found| found.severity == Severity::Warning).collect();
+    let mut warnings = client.findings();
+    warnings.retain(|found| found.severity == Severity::Warning);
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(warnings[0].message.contains("noeviction") && warnings[1].message.contains("appendonly yes"));
     let refused = connect(&format!("{}?strict=true", server.url())).await.unwrap_err();
