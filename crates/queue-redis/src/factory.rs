@@ -108,6 +108,7 @@ fn options(url: &ProviderUrl, more: &[&str]) -> Result<RedisOptions> {
     let mut options = RedisOptions::with_client(ClientOptions::read(url, more)?);
     if let Some(prefix) = said(url, "prefix")? {
         options.prefix = prefix;
+        options.check_prefix()?;
     }
     if let Some(shards) = said(url, "shards")? {
         let number = shards.parse().ok().filter(|shards| (1..=QueueSpec::MAX_SHARDS).contains(shards));
@@ -116,4 +117,21 @@ fn options(url: &ProviderUrl, more: &[&str]) -> Result<RedisOptions> {
         })?;
     }
     Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_query_says_is_decoded() {
+        let read = |query: &str| options(&ProviderUrl::parse(format!("redis://host?{query}"))?, &["prefix", "shards"]);
+        let decoded = read("prefix=a%3Ab%25&shards=%34").unwrap();
+        assert_eq!((&*decoded.prefix, decoded.shards), ("a:b%", 4));
+        for bad in ["prefix=a%20b", "prefix=%7Ba%7D", "prefix=a%0Ab"] {
+            let error = read(bad).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::Config, "{bad}");
+            assert!(error.to_string().contains("`prefix`"), "{bad}: {error}");
+        }
+    }
 }

@@ -78,7 +78,7 @@ impl RedisOptions {
 
     /// # Errors
     /// `CONFIG` for a prefix that would break the keys: braces would be their hash tag, and the rest nobody could type.
-    fn check_prefix(&self) -> Result<()> {
+    pub(crate) fn check_prefix(&self) -> Result<()> {
         let is_bad = |c: char| matches!(c, '{' | '}') || c.is_whitespace() || c.is_control();
         if self.prefix.len() > Self::LONGEST_PREFIX || self.prefix.contains(is_bad) {
             let message = format!(
