@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use crate::{
     fault,
     link::{Waiting, bytes, items, text},
+    position::Position,
     provider::Shared,
     record,
 };
@@ -90,8 +91,8 @@ struct Watcher {
     what: Watch,
     /// Of several shards this one alone.
     only: Option<u16>,
-    /// The last entry that was read of each stream, of which a queue has one for each shard.
-    last: HashMap<Stream, String>,
+    /// Where it stands in each stream, of which a queue has one for each shard.
+    last: HashMap<Stream, Position>,
     begun: bool,
     /// All queues were there; before that it is not known where they tell their events.
     declared: bool,
@@ -149,14 +150,10 @@ impl Watcher {
             }
             if self.begun && !self.last.contains_key(&stream) {
                 // It is new: whatever it told is news.
-                self.last.insert(stream, "0".to_owned());
+                self.last.insert(stream, Position::default());
             } else if !self.last.contains_key(&stream) {
-                let newest =
-                    redis::cmd("XREVRANGE").arg(format!("{base}e")).arg("+").arg("-").arg("COUNT").arg(1).take();
-                let newest = items(self.shared.link.ask(&newest).await.map_err(fail)?).map_err(broken)?;
-                let newest = newest.into_iter().next().map(items).transpose().map_err(broken)?;
-                let id = newest.and_then(|entry| text(entry.into_iter().next()?).ok());
-                self.last.insert(stream, id.unwrap_or_else(|| "0".to_owned()));
+                let end = Position::at_end(&self.shared.link, &key(&stream)).await.map_err(fail)?;
+                self.last.insert(stream, end);
             }
         }
         self.begun = true;
@@ -187,7 +184,11 @@ impl Watcher {
                 }
                 let Ok(events) = self.read(&mut connection).await else { break };
                 for event in events {
-                    if self.is_wanted(&event) && sender.send(Watched::Event(event)).await.is_err() {
+                    let is_wanted = match &event {
+                        Watched::Event(event) => self.is_wanted(event),
+                        Watched::Missed => true,
+                    };
+                    if is_wanted && sender.send(event).await.is_err() {
                         return;
                     }
                 }
@@ -207,8 +208,9 @@ impl Watcher {
     }
 
     /// What comes within a while.
-    async fn read(&mut self, connection: &mut Option<Waiting>) -> Result<Vec<JobEvent>, redis::RedisError> {
-        let mut queues: Vec<(Stream, String)> = self.last.clone().into_iter().collect();
+    async fn read(&mut self, connection: &mut Option<Waiting>) -> Result<Vec<Watched>, redis::RedisError> {
+        let last = self.last.iter().map(|(stream, position)| (stream.clone(), position.last().to_owned()));
+        let mut queues: Vec<(Stream, String)> = last.collect();
         queues.sort();
         if queues.is_empty() {
             tokio::time::sleep(NEW).await;
@@ -258,24 +260,30 @@ impl Watcher {
         command
     }
 
-    async fn events(&mut self, answer: Value, queues: &[(Stream, String)]) -> Vec<JobEvent> {
-        let mut events = Vec::new();
+    /// What was read, and before it that something is missing there.
+    async fn events(&mut self, answer: Value, queues: &[(Stream, String)]) -> Vec<Watched> {
+        let mut told = Vec::new();
         for stream in items(answer).unwrap_or_default() {
             let mut stream = items(stream).unwrap_or_default().into_iter();
             let name = text(stream.next().unwrap_or_default()).unwrap_or_default();
             let Some((queue, _)) = queues.iter().find(|(queue, _)| key(queue) == name) else { continue };
+            let (mut ids, mut events) = (Vec::new(), Vec::new());
             for entry in items(stream.next().unwrap_or_default()).unwrap_or_default() {
                 let mut entry = items(entry).unwrap_or_default().into_iter();
-                if let Ok(id) = text(entry.next().unwrap_or_default()) {
-                    self.last.insert(queue.clone(), id);
-                }
+                ids.extend(text(entry.next().unwrap_or_default()));
                 let fields = items(entry.next().unwrap_or_default()).unwrap_or_default();
-                let Some(mut event) = event(queue, fields) else { continue };
+                events.extend(event(queue, fields));
+            }
+            let position = self.last.entry(queue.clone()).or_default();
+            if position.read(&self.shared.link, &name, ids).await {
+                told.push(Watched::Missed);
+            }
+            for mut event in events {
                 self.complete(&mut event).await;
-                events.push(event);
+                told.push(Watched::Event(event));
             }
         }
-        events
+        told
     }
 
     /// Adds what the record says: how far it is, and whether it kept to its class.

@@ -9,7 +9,9 @@ use queue_core::{
     store::TrackingStore,
 };
 
-use crate::{ClientOptions, RedisOptions, RedisProvider, RedisTracking, SCHEME, indexes, provider::capabilities};
+use crate::{
+    ClientOptions, RedisOptions, RedisProvider, RedisTracking, SCHEME, client::decode, indexes, provider::capabilities,
+};
 
 /// Adds the schemes of Redis to a program.
 pub fn register(registry: &mut Registry) {
@@ -36,9 +38,10 @@ impl ProviderFactory for RedisFactory {
 
     async fn connect(&self, url: &ProviderUrl, env: &Env) -> Result<Arc<dyn QueueProvider>> {
         let mut options = options(url, &["prefix", "shards", "indexes", "spool"])?;
-        if let Some((_, text)) = url.query().find(|(name, _)| *name == "indexes") {
-            options.indexes = Some(indexes::read(text)?);
+        if let Some(text) = said(url, "indexes")? {
+            options.indexes = Some(indexes::read(&text)?);
         }
+        // As it was written: the journal decodes it.
         if let Some((_, dir)) = url.query().find(|(name, _)| *name == "spool") {
             options.spool = Some(spool(dir, env).await?);
         }
@@ -62,8 +65,8 @@ impl StoreFactory for RedisStores {
 
     async fn open(&self, url: &ProviderUrl, env: &Env) -> Result<Arc<dyn TrackingStore>> {
         let mut options = options(url, &["prefix", "shards", "durability"])?;
-        if let Some((_, text)) = url.query().find(|(name, _)| *name == "durability") {
-            options.durability = Some(durability(text).ok_or_else(|| {
+        if let Some(text) = said(url, "durability")? {
+            options.durability = Some(durability(&text).ok_or_else(|| {
                 let message = "`durability` is `relaxed` or `replicated:COUNT:MILLISECONDS`, as in `replicated:1:500`";
                 Error::new(ErrorCode::Config, message).at("connect").by(SCHEME)
             })?);
@@ -96,16 +99,39 @@ async fn spool(_: &str, _: &Env) -> Result<Arc<dyn QueueProvider>> {
     Err(Error::new(ErrorCode::Config, message).at("connect").by(SCHEME))
 }
 
+/// A value of the query, decoded.
+fn said(url: &ProviderUrl, key: &str) -> Result<Option<String>> {
+    url.query().find(|(name, _)| *name == key).map(|(_, value)| decode(value)).transpose()
+}
+
 fn options(url: &ProviderUrl, more: &[&str]) -> Result<RedisOptions> {
     let mut options = RedisOptions::with_client(ClientOptions::read(url, more)?);
-    if let Some((_, prefix)) = url.query().find(|(name, _)| *name == "prefix") {
-        options.prefix = prefix.to_owned();
+    if let Some(prefix) = said(url, "prefix")? {
+        options.prefix = prefix;
+        options.check_prefix()?;
     }
-    if let Some((_, shards)) = url.query().find(|(name, _)| *name == "shards") {
+    if let Some(shards) = said(url, "shards")? {
         let number = shards.parse().ok().filter(|shards| (1..=QueueSpec::MAX_SHARDS).contains(shards));
         options.shards = number.ok_or_else(|| {
             Error::new(ErrorCode::Config, "`shards` is a number from 1 to 64").at("connect").by(crate::SCHEME)
         })?;
     }
     Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_query_says_is_decoded() {
+        let read = |query: &str| options(&ProviderUrl::parse(format!("redis://host?{query}"))?, &["prefix", "shards"]);
+        let decoded = read("prefix=a%3Ab%25&shards=%34").unwrap();
+        assert_eq!((&*decoded.prefix, decoded.shards), ("a:b%", 4));
+        for bad in ["prefix=a%20b", "prefix=%7Ba%7D", "prefix=a%0Ab"] {
+            let error = read(bad).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::Config, "{bad}");
+            assert!(error.to_string().contains("`prefix`"), "{bad}: {error}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use queue_core::{Error, ErrorCode};
 use redis::{ErrorKind, RedisError};
 
-use crate::client::{POOL_FULL, UNCONFIRMED};
+use crate::client::{POOL_FULL, UNCONFIRMED, UNFIT};
 
 /// Whether the server itself refused, so that nothing was done.
 pub(crate) fn is_refusal(error: &RedisError) -> bool {
@@ -17,11 +17,13 @@ pub(crate) fn is_stale(error: &RedisError) -> bool {
     error.code() == Some(STALE)
 }
 
-/// Whether Redis could not be asked, or takes no writes for now. One that is full, or has no connection to spare, is there.
+/// Whether Redis could not be asked, or takes no writes for now: also where the only primary is one that is not worked with. One that is
+/// full, or has no connection to spare, is there.
 pub(crate) fn is_away(error: &Error) -> bool {
     let said = std::error::Error::source(error).and_then(|source| source.downcast_ref::<RedisError>());
-    let is_there = said.and_then(RedisError::code).is_some_and(|code| code == "OOM" || code == POOL_FULL);
-    matches!(error.code(), ErrorCode::Unavailable | ErrorCode::Timeout) && !is_there
+    let said = said.and_then(RedisError::code);
+    let is_there = said.is_some_and(|code| code == "OOM" || code == POOL_FULL);
+    said == Some(UNFIT) || matches!(error.code(), ErrorCode::Unavailable | ErrorCode::Timeout) && !is_there
 }
 
 /// Never repeats what the server said of arguments, which may be anybody's.
@@ -45,6 +47,12 @@ pub(crate) fn of(error: &RedisError, operation: &'static str) -> Error {
             ErrorCode::Unavailable,
             "all connections that callers may have to themselves are in use: give the pool a greater `max`".into(),
         ),
+        "MISCONF" => (
+            ErrorCode::Unavailable,
+            "Redis cannot write to its disk, and refuses changes until it can: look at its log, and whether the disk is full".into(),
+        ),
+        // The client's own words.
+        UNFIT => (ErrorCode::Config, error.detail().unwrap_or("the primary is not set up for jobs").to_owned()),
         "UNBLOCKED" => (ErrorCode::Unavailable, "this Redis is not the primary any more".into()),
         "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "NOREPLICAS" => {
             (ErrorCode::Unavailable, format!("Redis refuses work for now ({code})"))

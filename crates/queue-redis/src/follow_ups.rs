@@ -10,7 +10,7 @@ use crate::{
     client::slot_of,
     consumer::RedisConsumer,
     fault,
-    link::{items, number},
+    link::{items, number, stronger},
     provider::{Line, publish_once},
     record, scripts,
     specs::Known,
@@ -32,7 +32,7 @@ impl RedisConsumer {
         }
         for (index, known) in queues.iter().enumerate().filter(|(index, _)| apart[*index]) {
             let shared = self.shared();
-            let durability = known.spec.durability.or(self.known().spec.durability);
+            let durability = stronger(known.spec.durability, self.known().spec.durability);
             let line = Line { known: known.clone(), exceeds: true, durability };
             let batch = [settlement.then[index].envelope.clone()];
             let published = publish_once(&shared.link, &shared.layout, &shared.specs, line, &batch);

@@ -17,6 +17,7 @@ mod lead;
 mod limiter;
 mod link;
 mod mend;
+mod position;
 mod print;
 mod provider;
 mod record;

@@ -426,7 +426,8 @@ impl RedisStore {
             record::write_cancel(cancel).into(),
             Bytes::copy_from_slice(job.id.as_bytes()),
         ];
-        let answer = shared.link.run(&scripts::CANCEL, &known.base, &arguments).await;
+        let durability = known.spec.durability;
+        let answer = shared.link.run_assured(&scripts::CANCEL, &known.base, &arguments, durability).await;
         let answer = answer.map_err(|error| fault::of(&error, "cancel").on(&job.queue))?;
         let broken = |what| fault::broken(what, "cancel").on(&job.queue);
         let letter = items(answer).map_err(broken)?.into_iter().next().unwrap_or_default();

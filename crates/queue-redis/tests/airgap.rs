@@ -297,6 +297,25 @@ async fn what_was_handed_on_already_keeps_no_queue_away() {
     assert_eq!(run(&provider, 1).await, [one.id]);
 }
 
+/// It is there, and cannot write to its disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_takes_no_writes_for_its_disk_is_away() {
+    if start().is_none() {
+        return;
+    }
+    let settings = ["--appendonly", "no", "--enable-protected-configs", "yes"];
+    let server = Server::start_with(server::free_port().unwrap(), &settings).unwrap();
+    let provider = connect(&server, MemoryProvider::new()).await;
+    let jobs: Vec<_> = (0..20).map(|_| job(10)).collect();
+    accept(&provider, &jobs[..5]).await;
+    server.refuse_writes();
+    accept(&provider, &jobs[5..]).await;
+    assert_eq!(provider.spool().await.unwrap().unwrap().waiting, 15);
+    server.take_writes();
+    drained(&provider).await;
+    assert_eq!(run(&provider, 20).await, ids(&jobs));
+}
+
 #[tokio::test]
 async fn half_of_it_is_refused() {
     let Some(server) = start() else { return };

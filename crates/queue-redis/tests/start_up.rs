@@ -8,11 +8,13 @@ use std::{process::Command, time::Duration};
 
 use queue_core::{
     Env, ErrorCode, QueueName, QueueProvider, QueueSpec,
-    job::{Envelope, JobId, JobKind},
+    job::{Envelope, JobId, JobKind, JobRef},
     provider::{
-        ConsumeOptions, Disposition, Durability, PublishOptions, PublishOutcome, Rejection, SettleOutcome, Settlement,
+        Cancel, ConsumeOptions, Disposition, Durability, FollowUp, PublishOptions, PublishOutcome, Rejection,
+        SettleOutcome, Settlement,
     },
     queue_spec::Tracking,
+    store::CancelOutcome,
 };
 use queue_redis::{ClientOptions, RedisClusterClient, RedisOptions, RedisProvider, Severity, Tls};
 use server::{Server, free_port};
@@ -35,7 +37,8 @@ async fn what_loses_jobs_is_warned_of_or_refused() {
     let settings = ["--maxmemory-policy", "allkeys-lru", "--appendonly", "no"];
     let Some(server) = start(&settings) else { return };
     let client = connect(&server.url()).await.unwrap();
-    let warnings: Vec<_> = client.findings().iter().filter(|found| found.severity == Severity::Warning).collect();
+    let mut warnings = client.findings();
+    warnings.retain(|found| found.severity == Severity::Warning);
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(warnings[0].message.contains("noeviction") && warnings[1].message.contains("appendonly yes"));
     let refused = connect(&format!("{}?strict=true", server.url())).await.unwrap_err();
@@ -130,6 +133,72 @@ async fn too_few_replicas_are_not_a_yes() {
     replica.go_on();
     assert!(matches!(publish(second).await, PublishOutcome::Accepted { .. }));
     assert!(matches!(settle().await, SettleOutcome::AlreadySettled));
+}
+
+/// The queue of a follow-up asks for more than that of the job before it; a cancel is as safe as its queue.
+#[tokio::test]
+async fn follow_ups_and_cancels_are_as_safe_as_their_queues_ask() {
+    let Some(primary) = start(&[]) else { return };
+    let env = Env::system();
+    let provider = RedisProvider::connect(&RedisOptions::new(primary.url()), &env).await.unwrap();
+    // It came after the provider had looked.
+    let replica = start(&["--replicaof", "127.0.0.1", &primary.port().to_string(), "--repl-diskless-sync-delay", "0"]);
+    let replica = replica.unwrap();
+    server::await_that("a replica", Duration::from_secs(20), || {
+        primary.tell(&["INFO", "replication"]).contains("state=online")
+    });
+    let [relaxed, safe] = [QueueName::from_static("relaxed"), QueueName::from_static("safe")];
+    let mut spec = QueueSpec::new(safe.clone());
+    spec.durability = Some(Durability::Replicated { replicas: 1, timeout: Duration::from_millis(300) });
+    provider.declare(&spec).await.unwrap();
+    provider.declare(&QueueSpec::new(relaxed.clone())).await.unwrap();
+    let waiting = job(&env, 10);
+    for (queue, jobs) in [(&safe, vec![waiting.clone()]), (&relaxed, vec![job(&env, 10), job(&env, 10)])] {
+        let outcomes = provider.publish(queue, jobs, &PublishOptions::default()).await;
+        assert!(outcomes.iter().all(PublishOutcome::is_accepted), "{outcomes:?}");
+    }
+    let consumer = provider.consumer(&relaxed, ConsumeOptions::new("worker", 10)).await.unwrap();
+    let deliveries = consumer.fetch(2, Duration::from_secs(1)).await.unwrap();
+    let mut batch: Vec<_> = deliveries
+        .iter()
+        .map(|delivery| Settlement::new(delivery.receipt, Disposition::Complete { result: None }))
+        .collect();
+    batch[0].then.push(FollowUp { queue: safe.clone(), envelope: job(&env, 10) });
+    let store = provider.job_store().unwrap();
+    let cancelled = [JobRef::new(safe.clone(), waiting.id)];
+    let cancel = async || store.cancel(&cancelled, &Cancel::by("somebody")).await.remove(0);
+
+    replica.hang();
+    let settled = consumer.settle(&batch[..1]).await;
+    assert!(matches!(settled[..], [SettleOutcome::Unknown(_)]), "{settled:?}");
+    let settled = consumer.settle(&batch[1..]).await;
+    assert!(matches!(settled[..], [SettleOutcome::Settled]), "nothing of it asks for more: {settled:?}");
+    let unsure = cancel().await.unwrap_err();
+    assert_eq!(unsure.code(), ErrorCode::Unavailable, "{unsure}");
+    replica.go_on();
+    let settled = consumer.settle(&batch[..1]).await;
+    assert!(matches!(settled[..], [SettleOutcome::AlreadySettled]), "{settled:?}");
+    assert_eq!(cancel().await.unwrap(), CancelOutcome::AlreadyTerminal);
+}
+
+/// Its disk is full, or was taken away: it says `MISCONF` to whoever would change something.
+#[tokio::test]
+async fn a_server_that_cannot_write_its_snapshots_is_away() {
+    let Some(server) = start(&["--appendonly", "no", "--enable-protected-configs", "yes"]) else { return };
+    let env = Env::system();
+    let mut client = ClientOptions::from_url(&server.url()).unwrap();
+    client.retry_for = Duration::from_millis(500);
+    let provider = RedisProvider::connect(&RedisOptions::with_client(client), &env).await.unwrap();
+    let queue = QueueName::from_static("mail");
+    let publish = async || provider.publish(&queue, vec![job(&env, 10)], &PublishOptions::default()).await.remove(0);
+    assert!(publish().await.is_accepted());
+
+    server.refuse_writes();
+    let PublishOutcome::Rejected(Rejection::Unavailable(error)) = publish().await else { panic!("it takes writes") };
+    assert_eq!(error.code(), ErrorCode::Unavailable, "{error}");
+    assert!(error.to_string().contains("disk"), "{error}");
+    server.take_writes();
+    assert!(publish().await.is_accepted());
 }
 
 fn job(env: &Env, bytes: usize) -> Envelope {

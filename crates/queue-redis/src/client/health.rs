@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{ClientEvent, FailoverMode, Inner, Servers};
+use super::{Address, ClientEvent, FailoverMode, Inner, Role, Servers, start_up};
 
 /// Where another server may have taken over, whoever waits in one that says nothing should not wait for long.
 const HASTE: Duration = Duration::from_secs(2);
@@ -14,12 +14,12 @@ pub(super) async fn watch(inner: Arc<Inner>) {
     let often = if inner.topology.has_others() { HASTE.min(options.health_interval) } else { options.health_interval };
     let mut looked = Instant::now();
     loop {
-        for node in inner.topology.nodes() {
-            node.keep_pool(&options.pool).await;
-        }
+        keep(&inner).await;
         tokio::time::sleep(often).await;
-        if matches!(options.servers, Servers::Sentinel { .. }) {
-            ask_sentinels(&inner).await;
+        match (&options.servers, options.failover) {
+            (Servers::Sentinel { .. }, _) => ask_sentinels(&inner).await,
+            (Servers::Nodes(nodes), FailoverMode::Manual) => ask_nodes(&inner, nodes).await,
+            _ => {}
         }
         let is_due = looked.elapsed() >= options.health_interval;
         // Sentinels look after their servers themselves.
@@ -27,6 +27,23 @@ pub(super) async fn watch(inner: Arc<Inner>) {
             looked = Instant::now();
             look(&inner).await;
         }
+    }
+}
+
+/// Has connections ready. A server that was lost is looked for, and what took over is looked at, before somebody needs it.
+async fn keep(inner: &Inner) {
+    let topology = &inner.topology;
+    if let Ok(primaries) = topology.primaries().await {
+        for node in primaries.iter().filter(|node| !node.is_checked()) {
+            let checking = start_up::check(node, false);
+            if let Ok(Ok(checked)) = tokio::time::timeout(topology.options.connect_timeout, checking).await {
+                topology.found(node, checked);
+            }
+        }
+        topology.keep_only(&primaries);
+    }
+    for node in topology.nodes() {
+        node.keep_pool(&topology.options.pool).await;
     }
 }
 
@@ -40,11 +57,28 @@ async fn look(inner: &Inner) {
 
 /// Sentinels are asked, for they cost Redis nothing: a primary that hangs breaks no connection.
 async fn ask_sentinels(inner: &Inner) {
-    let Ok(primary) = inner.topology.ask_sentinels().await else { return };
-    let Some(current) = inner.topology.current().filter(|current| current.address != primary) else { return };
-    match inner.topology.options.failover {
-        FailoverMode::Manual => inner.topology.told.tell(ClientEvent::SwitchNeeded { to: primary }),
-        _ => inner.topology.lost(&current),
+    let topology = &inner.topology;
+    let Ok(primary) = topology.ask_sentinels().await else { return };
+    if topology.options.failover == FailoverMode::Manual {
+        // Whether the old one is dead or not: it may come back as a replica, and as nothing else.
+        if topology.pinned().is_some_and(|here| here != primary) {
+            topology.told.tell(ClientEvent::SwitchNeeded { to: primary });
+        }
+    } else if let Some(current) = topology.current().filter(|current| current.address != primary) {
+        topology.lost(&current);
+    }
+}
+
+/// Where the one that a person wants will not do, another may say that it is the primary.
+async fn ask_nodes(inner: &Inner, nodes: &[(Address, Role)]) {
+    let topology = &inner.topology;
+    if topology.node_for(None).await.is_ok() {
+        return;
+    }
+    if let Ok((node, _)) = topology.leader_among(nodes).await
+        && topology.pinned().is_some_and(|here| here != node.address)
+    {
+        topology.told.tell(ClientEvent::SwitchNeeded { to: node.address.clone() });
     }
 }
 

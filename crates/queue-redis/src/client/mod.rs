@@ -13,6 +13,7 @@ use queue_core::{Env, Error, ErrorCode, Result, clock::Random};
 use redis::{Cmd, RedisError, RedisResult, Value};
 use tokio::{sync::broadcast, task::JoinHandle};
 
+pub(crate) use self::url::decode;
 pub use self::{
     address::Address,
     options::{ClientOptions, FailoverMode, Login, PoolOptions, Role, Servers, Tls},
@@ -22,7 +23,7 @@ pub use self::{
 pub(crate) use self::{
     node::{Call, Own, Use},
     slots::slot_of,
-    verdict::{POOL_FULL, UNCONFIRMED},
+    verdict::{POOL_FULL, UNCONFIRMED, UNFIT},
 };
 use self::{
     node::{Failure, Node},
@@ -68,8 +69,6 @@ impl Drop for Handle {
 pub(crate) struct Inner {
     pub(crate) topology: Topology,
     random: Arc<dyn Random>,
-    findings: Vec<Finding>,
-    pub(crate) replicas: usize,
 }
 
 impl RedisClusterClient {
@@ -92,9 +91,8 @@ impl RedisClusterClient {
         check(&options)?;
         let topology = Topology::new(options, Told::new());
         let random = Arc::clone(&env.random);
-        let mut inner = Inner { topology, random, findings: Vec::new(), replicas: 0 };
-        (inner.findings, inner.replicas) = start_up::look(&inner).await?;
-        let inner = Arc::new(inner);
+        let inner = Arc::new(Inner { topology, random });
+        start_up::look(&inner).await?;
         let health = Mutex::new(Some(tokio::spawn(health::watch(Arc::clone(&inner)))));
         Ok(Self { handle: Arc::new(Handle { inner, health }) })
     }
@@ -118,8 +116,13 @@ impl RedisClusterClient {
 
     /// Goes to another primary: `to`, or the one that the Sentinels or the servers themselves name. It promotes nobody.
     ///
+    /// The server is connected to and looked at first: where it cannot be reached, is no primary or is refused as it is set up, the client
+    /// stays where it is. With [`FailoverMode::Manual`] it then stays there until the next call; with another mode until it looks for
+    /// the primary the next time, which with Sentinels is within 2 s.
+    ///
     /// # Errors
-    /// `UNSUPPORTED` for one server and for a cluster, which moves by itself; `UNAVAILABLE` where it is not a primary.
+    /// `UNSUPPORTED` for one server and for a cluster, which moves by itself; `UNAVAILABLE` where it cannot be reached or is not a primary,
+    /// `TIMEOUT` where it says nothing; `CONFIG` where it is refused as at the start.
     pub async fn switch(&self, to: Option<Address>) -> Result<()> {
         if !matches!(self.inner().topology.options.servers, Servers::Sentinel { .. } | Servers::Nodes(_)) {
             let instead = "there is nothing to switch: one server has no other, and a cluster moves by itself";
@@ -144,10 +147,11 @@ impl RedisClusterClient {
         self.inner().stats()
     }
 
-    /// What was found when connecting that somebody should know. It was logged as well.
+    /// What somebody should know of the primaries that are worked with now: as found when connecting, and of each that took over since. It
+    /// was logged as well, and told as [`ClientEvent::Found`].
     #[must_use]
-    pub fn findings(&self) -> &[Finding] {
-        &self.inner().findings
+    pub fn findings(&self) -> Vec<Finding> {
+        self.inner().topology.findings()
     }
 
     /// The servers that take writes.

@@ -28,6 +28,9 @@ const BUFFER: usize = 512;
 /// What is waited for longer than it said was lost.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// A connection that is kept though nobody used it for so long is asked whether it is still alive.
+const SILENT: Duration = Duration::from_secs(60);
+
 /// What a connection of one's own is for. Each use has its own pool: whoever holds one for as long as he lives takes none from those
 /// who need one for a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +110,7 @@ async fn must_lead(connection: &mut MultiplexedConnection) -> RedisResult<()> {
     }
 }
 
-fn late() -> RedisError {
+pub(crate) fn late() -> RedisError {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
@@ -127,6 +130,8 @@ pub(crate) struct Node {
     /// By [`Use`].
     own: [managed::Pool<Opening>; USES],
     gone: watch::Sender<bool>,
+    /// Whether it was looked at how it is set up.
+    checked: AtomicBool,
     pub(crate) opened: Arc<AtomicU64>,
 }
 
@@ -153,6 +158,7 @@ impl Node {
             silent: Mutex::default(),
             own,
             gone: watch::Sender::new(false),
+            checked: AtomicBool::new(false),
             opened,
         }))
     }
@@ -165,6 +171,14 @@ impl Node {
     pub(crate) fn leave(&self) {
         self.gone.send_replace(true);
         self.own.iter().for_each(managed::Pool::close);
+    }
+
+    pub(crate) fn is_checked(&self) -> bool {
+        self.checked.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn was_checked(&self) {
+        self.checked.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -208,24 +222,36 @@ impl Node {
         self.own.each_ref().map(managed::Pool::status)
     }
 
-    /// Closes what is not used and opens what should be ready.
+    /// Closes what nobody needs, and opens what should be ready.
     pub(crate) async fn keep_pool(self: &Arc<Self>, options: &super::PoolOptions) {
-        let used = self.status().iter().map(|status| status.size.saturating_sub(status.available)).sum();
-        let mut kept: usize = used;
-        for pool in &self.own {
+        let open = || self.status().iter().map(|status| status.size).sum::<usize>();
+        let mut kept: usize = self.status().iter().map(|status| status.size.saturating_sub(status.available)).sum();
+        let mut silent = [0; USES];
+        for (pool, silent) in self.own.iter().zip(&mut silent) {
             pool.retain(|_, metrics| {
                 let keep = kept < options.min || (kept < options.target && metrics.last_used() < options.idle_timeout);
                 kept += usize::from(keep);
+                *silent += usize::from(keep && metrics.last_used() >= SILENT);
                 keep
             });
         }
+        // All are held until the end: what was given back would be had again.
         let mut ready = Vec::new();
-        while used + ready.len() < options.min.min(options.max) {
-            match self.own(Use::Wake).await {
+        // What is had from a pool was asked whether it is alive; a dead one makes room for another.
+        let asked = [Use::Call, Use::Wake, Use::Watch].into_iter().zip(silent);
+        let mut asked = asked.flat_map(|(purpose, silent)| std::iter::repeat_n(purpose, silent));
+        loop {
+            let purpose = match asked.next().filter(|_| kept <= options.min) {
+                Some(purpose) => purpose,
+                None if open() < options.min => Use::Wake,
+                None => break,
+            };
+            match self.own(purpose).await {
                 Ok(own) => ready.push(own),
-                Err(_) => return,
+                Err(_) => break,
             }
         }
+        ready.into_iter().for_each(Own::give_back);
     }
 
     /// Asks once. `asking` where the slot is only on its way to this server.

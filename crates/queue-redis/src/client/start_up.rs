@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use queue_core::{Error, ErrorCode, Result};
-use redis::Value;
+use redis::{RedisError, RedisResult, Value};
 
 use super::{
     Call, Inner,
-    node::Node,
-    verdict::{Patience, Verdict, verdict},
+    node::{Failure, Node},
+    verdict::{Patience, UNFIT, Verdict, verdict},
 };
 use crate::{SCHEME, fault};
 
@@ -32,70 +32,78 @@ pub enum Severity {
 
 const OLDEST: (u32, u32) = (7, 0);
 
-/// What was found, and how many replicas a primary has at least as far as can be seen.
-pub(super) async fn look(inner: &Inner) -> Result<(Vec<Finding>, usize)> {
-    let fail = |error: redis::RedisError| fault::of(&error, "connect");
+/// What was found of a primary.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Checked {
+    pub(crate) findings: Vec<Finding>,
+    /// Replicas, as far as can be seen.
+    pub(crate) replicas: usize,
+}
+
+/// Looks at all primaries, unless that was done when they were found.
+pub(super) async fn look(inner: &Inner) -> Result<()> {
+    let fail = |error: RedisError| fault::of(&error, "connect");
     // The first command finds the servers, and is patient.
     let ping = redis::cmd("PING");
     inner
         .call(&Call { key: None, command: &ping, script: None, replicas: None, repeatable: true })
         .await
         .map_err(fail)?;
-    let (mut findings, mut replicas) = (Vec::new(), usize::MAX);
-    for node in inner.topology.primaries().await.map_err(fail)? {
-        replicas = replicas.min(look_at(inner, &node, &mut findings).await?);
+    for node in inner.topology.primaries().await.map_err(fail)?.iter().filter(|node| !node.is_checked()) {
+        let mut patience = Patience::new(inner.topology.options.retry_for, &*inner.random);
+        let checked = loop {
+            let error = match check(node, inner.topology.options.strict).await {
+                Ok(checked) => break checked,
+                Err(error) => error,
+            };
+            if error.code() == Some("READONLY") {
+                let message =
+                    "this Redis is a read-only replica: connect to the primary, or through Sentinel or a node list";
+                return Err(Error::new(ErrorCode::Config, message).at("connect").by(SCHEME));
+            }
+            let failure = Failure { error, sent: true, asked: node.address.clone() };
+            if verdict(&failure) != Verdict::Later || !patience.again(false).await {
+                return Err(fail(failure.error));
+            }
+        };
+        inner.topology.found(node, checked);
     }
-    findings.dedup();
-    for finding in &findings {
-        match finding.severity {
-            Severity::Note => tracing::info!("{}", finding.message),
-            Severity::Warning => tracing::warn!("{}", finding.message),
-        }
-    }
-    let strict = inner.topology.options.strict;
-    match findings.iter().find(|finding| strict && finding.severity == Severity::Warning) {
-        Some(finding) => Err(Error::new(ErrorCode::Config, finding.message.clone()).at("connect").by(SCHEME)),
-        None => Ok((findings, replicas)),
-    }
+    Ok(())
 }
 
 /// `None` where the server does not let this user ask.
-async fn ask(inner: &Inner, node: &Arc<Node>, words: &[&str]) -> Result<Option<Value>> {
+async fn ask(node: &Arc<Node>, words: &[&str]) -> RedisResult<Option<Value>> {
     let mut command = redis::Cmd::new();
     command.arg(words);
     let call = Call { key: None, command: &command, script: None, replicas: None, repeatable: true };
-    let mut patience = Patience::new(inner.topology.options.retry_for, &*inner.random);
-    loop {
-        match node.perform(&call, false).await {
-            Ok(answer) => return Ok(Some(answer)),
-            Err(failure) if failure.error.code().is_some_and(|code| matches!(code, "NOPERM" | "ERR")) => {
-                return Ok(None);
-            }
-            Err(failure) => {
-                let may_pass = verdict(&failure) == Verdict::Later;
-                if !may_pass || !patience.again(false).await {
-                    return Err(fault::of(&failure.error, "connect"));
-                }
-            }
-        }
+    match node.perform(&call, false).await {
+        Ok(answer) => Ok(Some(answer)),
+        Err(failure) if failure.error.code().is_some_and(|code| matches!(code, "NOPERM" | "ERR")) => Ok(None),
+        Err(failure) => Err(failure.error),
     }
 }
 
-async fn look_at(inner: &Inner, node: &Arc<Node>, findings: &mut Vec<Finding>) -> Result<usize> {
+fn unfit(message: String) -> RedisError {
+    redis::make_extension_error(UNFIT.into(), Some(message))
+}
+
+/// Looks at how a primary is set up.
+///
+/// # Errors
+/// `UNFIT` for a version before 7.0, and with `strict` for whatever would only be warned of; `READONLY` for a replica.
+pub(super) async fn check(node: &Arc<Node>, strict: bool) -> RedisResult<Checked> {
     let server = &node.address;
+    let mut findings = Vec::new();
     let mut say = |severity, message: String| findings.push(Finding { severity, message });
-    match ask(inner, node, &["INFO", "server"]).await? {
-        Some(info) => check_version(&text(&info))?,
+    match ask(node, &["INFO", "server"]).await? {
+        Some(info) => check_version(&text(&info)).map_err(unfit)?,
         None => say(Severity::Note, format!("{server}: INFO is not allowed, so its version is not known")),
     }
-    let replicas = match ask(inner, node, &["ROLE"]).await? {
-        Some(role) => replicas(&role)?,
-        None => {
-            say(Severity::Note, format!("{server}: ROLE is not allowed, so its replicas are not known"));
-            0
-        }
-    };
-    match setting(ask(inner, node, &["CONFIG", "GET", "maxmemory-policy"]).await?) {
+    let replicas = count_replicas(node).await?;
+    if replicas.is_none() {
+        say(Severity::Note, format!("{server}: ROLE is not allowed, so its replicas are not known"));
+    }
+    match setting(ask(node, &["CONFIG", "GET", "maxmemory-policy"]).await?) {
         Some(policy) if policy != "noeviction" => say(
             Severity::Warning,
             format!(
@@ -106,9 +114,9 @@ async fn look_at(inner: &Inner, node: &Arc<Node>, findings: &mut Vec<Finding>) -
         Some(_) => {}
         None => say(Severity::Note, format!("{server}: CONFIG is not allowed, so `maxmemory-policy` is not known")),
     }
-    let kept = match setting(ask(inner, node, &["CONFIG", "GET", "appendonly"]).await?) {
+    let kept = match setting(ask(node, &["CONFIG", "GET", "appendonly"]).await?) {
         Some(kept) => Some(kept),
-        None => ask(inner, node, &["INFO", "persistence"]).await?.and_then(|info| field(&text(&info), "aof_enabled")),
+        None => ask(node, &["INFO", "persistence"]).await?.and_then(|info| field(&text(&info), "aof_enabled")),
     };
     match kept.as_deref() {
         Some("no" | "0") => say(
@@ -121,7 +129,15 @@ async fn look_at(inner: &Inner, node: &Arc<Node>, findings: &mut Vec<Finding>) -
         Some(_) => {}
         None => say(Severity::Note, format!("{server}: CONFIG is not allowed, so `appendonly` is not known")),
     }
-    Ok(replicas)
+    match findings.iter().find(|finding| strict && finding.severity == Severity::Warning) {
+        Some(finding) => Err(unfit(finding.message.clone())),
+        None => Ok(Checked { findings, replicas: replicas.unwrap_or(0) }),
+    }
+}
+
+/// How many replicas a primary has; `None` where it does not let this user ask.
+pub(super) async fn count_replicas(node: &Arc<Node>) -> RedisResult<Option<usize>> {
+    ask(node, &["ROLE"]).await?.map(|role| replicas(&role)).transpose()
 }
 
 fn text(value: &Value) -> String {
@@ -145,23 +161,21 @@ fn setting(answer: Option<Value>) -> Option<String> {
     }
 }
 
-fn check_version(info: &str) -> Result<()> {
+fn check_version(info: &str) -> Result<(), String> {
     // Others that speak the protocol say here which Redis they are like.
     let Some(version) = field(info, "redis_version") else { return Ok(()) };
     let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
     let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
     if found < OLDEST {
-        let message = format!("this is Redis {version}: the provider needs 7.0 or later");
-        return Err(Error::new(ErrorCode::Config, message).at("connect").by(SCHEME));
+        return Err(format!("this is Redis {version}: the provider needs 7.0 or later"));
     }
     Ok(())
 }
 
-fn replicas(role: &Value) -> Result<usize> {
+fn replicas(role: &Value) -> RedisResult<usize> {
     let Value::Array(role) = role else { return Ok(0) };
     if role.first().map(text).as_deref() != Some("master") {
-        let message = "this Redis is a read-only replica: connect to the primary, or through Sentinel or a node list";
-        return Err(Error::new(ErrorCode::Config, message).at("connect").by(SCHEME));
+        return Err(redis::make_extension_error("READONLY".into(), Some("it is a replica".into())));
     }
     Ok(match role.get(2) {
         Some(Value::Array(replicas)) => replicas.len(),
@@ -180,7 +194,7 @@ mod tests {
             assert!(check(good).is_ok(), "{good}");
         }
         for bad in ["6.2.14", "5.0.7", "6.9"] {
-            assert_eq!(check(bad).unwrap_err().code(), ErrorCode::Config, "{bad}");
+            assert!(check(bad).unwrap_err().contains(bad), "{bad}");
         }
         assert!(check_version("").is_ok());
     }
@@ -193,6 +207,6 @@ mod tests {
         assert_eq!(setting(Some(Value::Map(vec![(text("a"), text("no"))]))).as_deref(), Some("no"));
         assert_eq!(setting(Some(Value::Array(vec![]))), None);
         let replica = Value::Array(vec![text("slave"), text("host"), Value::Int(1)]);
-        assert!(replicas(&replica).unwrap_err().to_string().contains("read-only replica"));
+        assert_eq!(replicas(&replica).unwrap_err().code(), Some("READONLY"));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::broadcast;
 
-use super::Address;
+use super::{Address, Finding, Severity};
 
 /// Something that happened to the connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,10 +42,18 @@ pub enum ClientEvent {
         /// Which queue.
         queue: Box<str>,
     },
-    /// The primary is another one, and the mode is manual: somebody has to switch.
+    /// The primary is another one, and the mode is manual: somebody has to [`switch`](super::RedisClusterClient::switch). Told at each look
+    /// for as long as it is so, whether the old one is dead, hangs or is a replica now.
     SwitchNeeded {
-        /// Where the Sentinels say that it is.
+        /// Where the Sentinels, or the server itself, say that it is.
         to: Address,
+    },
+    /// A primary was looked at, when the client connected or when it took over, and somebody should know of this.
+    Found {
+        /// Which.
+        server: Address,
+        /// What was found.
+        finding: Finding,
     },
 }
 
@@ -99,6 +107,10 @@ impl Told {
                 tracing::warn!(%server, "a Redis server was lost");
             }
             ClientEvent::SwitchNeeded { to } => tracing::warn!(%to, "the primary is another one: switch to it"),
+            ClientEvent::Found { finding: Finding { severity: Severity::Note, message }, .. } => {
+                tracing::info!("{message}");
+            }
+            ClientEvent::Found { finding, .. } => tracing::warn!("{}", finding.message),
             ClientEvent::Spooling { queue } => {
                 tracing::warn!(%queue, "Redis is away: the spool keeps what is published")
             }

@@ -1,7 +1,7 @@
 //! Which server to ask.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -10,9 +10,11 @@ use tokio::sync::OnceCell;
 
 use super::{
     Address, ClientEvent, ClientOptions, FailoverMode, Role, Servers,
-    node::{Node, Opener},
+    node::{Node, Opener, late},
     slots::{SlotMap, slot_of},
+    start_up::{self, Checked, Finding},
     stats::Told,
+    verdict::UNFIT,
 };
 
 /// What was found once, until somebody finds it wrong; whoever comes meanwhile waits for the one who looks.
@@ -26,8 +28,12 @@ pub(crate) struct Topology {
     slots: Found<SlotMap>,
     nodes: Mutex<HashMap<Address, Arc<Node>>>,
     sentinels: Mutex<HashMap<Address, Arc<Node>>>,
+    /// In which order these are asked: the one that answered last comes first.
+    order: Mutex<Vec<Address>>,
     /// Where a person wants to be.
     pinned: Mutex<Option<Address>>,
+    /// What was found of the primaries of now.
+    checked: Mutex<BTreeMap<Address, Checked>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -40,6 +46,10 @@ fn renew<T>(found: &Found<T>) {
 
 impl Topology {
     pub(crate) fn new(options: ClientOptions, told: Told) -> Self {
+        let order = match &options.servers {
+            Servers::Sentinel { sentinels, .. } => sentinels.clone(),
+            _ => Vec::new(),
+        };
         Self {
             options,
             told,
@@ -47,7 +57,9 @@ impl Topology {
             slots: Mutex::default(),
             nodes: Mutex::default(),
             sentinels: Mutex::default(),
+            order: Mutex::new(order),
             pinned: Mutex::default(),
+            checked: Mutex::default(),
         }
     }
 
@@ -180,35 +192,64 @@ impl Topology {
 
     /// Connects to the primary.
     async fn find(&self) -> RedisResult<Arc<Node>> {
-        let node = match &self.options.servers {
+        let some = |(node, checked)| (node, Some(checked));
+        let (node, checked) = match &self.options.servers {
+            // It is the only one, and looked at later: with a replica that may be promoted there is only to wait.
             Servers::One(address) => {
                 let node = self.node(address, false)?;
                 node.shared().await?;
-                node
+                (node, None)
             }
-            Servers::Nodes(nodes) => self.find_among(nodes).await?,
+            Servers::Nodes(nodes) => some(self.find_among(nodes).await?),
             Servers::Sentinel { .. } => {
-                let pinned = lock(&self.pinned).clone();
-                let address = match pinned {
+                let address = match self.pinned() {
                     Some(address) => address,
                     None => self.ask_sentinels().await?,
                 };
-                let node = self.node(&address, true)?;
-                node.shared().await?;
-                node
+                some(self.candidate(&address).await?)
             }
             Servers::Cluster(_) => return Err(nowhere()),
         };
         if self.options.failover == FailoverMode::Manual {
             lock(&self.pinned).get_or_insert_with(|| node.address.clone());
         }
-        lock(&self.nodes).insert(node.address.clone(), Arc::clone(&node));
-        self.told.tell(ClientEvent::Primary { server: node.address.clone() });
+        self.adopt(&node, checked);
         Ok(node)
     }
 
-    async fn find_among(&self, nodes: &[(Address, Role)]) -> RedisResult<Arc<Node>> {
-        let pinned = lock(&self.pinned).clone();
+    /// From now on it is worked with.
+    fn adopt(&self, node: &Arc<Node>, checked: Option<Checked>) {
+        lock(&self.nodes).insert(node.address.clone(), Arc::clone(node));
+        self.told.tell(ClientEvent::Primary { server: node.address.clone() });
+        if let Some(checked) = checked {
+            self.found(node, checked);
+        }
+    }
+
+    /// Connects to a server that says that it is the primary, and looks at how it is set up before anybody works with it.
+    async fn candidate(&self, address: &Address) -> RedisResult<(Arc<Node>, Checked)> {
+        let node = self.node(address, true)?;
+        node.shared().await?;
+        let checking = start_up::check(&node, self.options.strict);
+        let checked = tokio::time::timeout(self.options.connect_timeout, checking).await;
+        Ok((node, checked.unwrap_or_else(|_| Err(late()))?))
+    }
+
+    /// The first of these that will do. That one is refused as it is set up is told rather than that others are away.
+    async fn first_of(&self, candidates: Vec<&Address>) -> RedisResult<(Arc<Node>, Checked)> {
+        let mut last = nowhere();
+        for address in candidates {
+            match self.candidate(address).await {
+                Ok(found) => return Ok(found),
+                Err(error) if last.code() != Some(UNFIT) => last = error,
+                Err(_) => {}
+            }
+        }
+        Err(last)
+    }
+
+    async fn find_among(&self, nodes: &[(Address, Role)]) -> RedisResult<(Arc<Node>, Checked)> {
+        let pinned = self.pinned();
         let mut candidates: Vec<&Address> = Vec::new();
         match (&pinned, self.options.failover) {
             (Some(pinned), _) => candidates.push(pinned),
@@ -220,27 +261,26 @@ impl Topology {
                 candidates.extend(ranked(Role::Primary).chain(ranked(Role::Replica)));
             }
         }
-        let mut last = nowhere();
-        for address in candidates {
-            let node = self.node(address, true)?;
-            match node.shared().await {
-                Ok(_) => return Ok(node),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+        self.first_of(candidates).await
     }
 
-    /// Where the Sentinels say that the primary is.
+    /// Where the Sentinels say that the primary is. The one that answers is asked first from then on: one that is away does not cost its
+    /// timeout at each look.
     pub(crate) async fn ask_sentinels(&self) -> RedisResult<Address> {
-        let Servers::Sentinel { sentinels, service } = &self.options.servers else { return Err(nowhere()) };
+        let Servers::Sentinel { service, .. } = &self.options.servers else { return Err(nowhere()) };
         let mut last = nowhere();
-        for address in sentinels {
+        let order = lock(&self.order).clone();
+        for address in &order {
             let node = self.sentinel(address)?;
             let ask = redis::cmd("SENTINEL").arg("get-master-addr-by-name").arg(service).take();
             let asked = async { ask.query_async::<Option<(String, u16)>>(&mut node.shared().await?).await };
             match tokio::time::timeout(self.options.connect_timeout, asked).await {
-                Ok(Ok(Some((host, port)))) => return Ok(Address::new(host, port)),
+                Ok(Ok(Some((host, port)))) => {
+                    let mut order = lock(&self.order);
+                    order.retain(|other| other != address);
+                    order.insert(0, address.clone());
+                    return Ok(Address::new(host, port));
+                }
                 Ok(Ok(None)) => {
                     let what = "the Sentinels know no primary by this name";
                     last = (ErrorKind::MasterNameNotFoundBySentinel, what).into();
@@ -274,34 +314,80 @@ impl Topology {
         lock(&self.primary).get().cloned()
     }
 
-    /// Goes to another server, whatever the mode.
-    pub(crate) async fn switch(&self, to: Option<Address>) -> RedisResult<()> {
-        let manual = self.options.failover == FailoverMode::Manual;
-        let to = match (to, &self.options.servers) {
-            (Some(to), _) => Some(to),
-            (None, Servers::Sentinel { .. }) if manual => Some(self.ask_sentinels().await?),
-            (None, Servers::Nodes(nodes)) if manual => {
-                lock(&self.pinned).take();
-                Some(self.leader_among(nodes).await?)
-            }
-            (None, _) => None,
-        };
-        *lock(&self.pinned) = to;
-        if let Some(node) = self.current() {
-            self.lost(&node);
-        }
-        self.node_for(None).await.map(drop)
+    /// Where a person wants to be, if anybody said so or the mode is manual and a primary was found.
+    pub(crate) fn pinned(&self) -> Option<Address> {
+        lock(&self.pinned).clone()
     }
 
-    async fn leader_among(&self, nodes: &[(Address, Role)]) -> RedisResult<Address> {
-        let mut last = nowhere();
-        for (address, _) in nodes {
-            match self.node(address, true)?.shared().await {
-                Ok(_) => return Ok(address.clone()),
-                Err(error) => last = error,
-            }
+    /// Goes to another server, whatever the mode. What is not there, or will not do, changes nothing.
+    pub(crate) async fn switch(&self, to: Option<Address>) -> RedisResult<()> {
+        let (node, checked) = match (to, &self.options.servers) {
+            (Some(to), _) => self.candidate(&to).await?,
+            (None, Servers::Sentinel { .. }) => self.candidate(&self.ask_sentinels().await?).await?,
+            (None, Servers::Nodes(nodes)) => self.leader_among(nodes).await?,
+            (None, _) => return Err(nowhere()),
+        };
+        if self.options.failover == FailoverMode::Manual {
+            *lock(&self.pinned) = Some(node.address.clone());
         }
-        Err(last)
+        let found = Arc::new(OnceCell::from(Arc::clone(&node)));
+        let before = std::mem::replace(&mut *lock(&self.primary), found);
+        if let Some(before) = before.get() {
+            self.lost(before);
+        }
+        self.adopt(&node, Some(checked));
+        Ok(())
+    }
+
+    /// A server that says that it is the primary; the one that is worked with only where no other does.
+    pub(crate) async fn leader_among(&self, nodes: &[(Address, Role)]) -> RedisResult<(Arc<Node>, Checked)> {
+        let here = self.pinned().or_else(|| self.current().map(|current| current.address.clone()));
+        let mut candidates: Vec<&Address> = nodes.iter().map(|(address, _)| address).collect();
+        candidates.sort_by_key(|address| Some(*address) == here.as_ref());
+        self.first_of(candidates).await
+    }
+
+    /// Keeps what was found of a primary, and tells what is news.
+    pub(crate) fn found(&self, node: &Arc<Node>, checked: Checked) {
+        node.was_checked();
+        let server = &node.address;
+        let findings = checked.findings.clone();
+        let before = {
+            let mut known = lock(&self.checked);
+            if !self.is_cluster() {
+                known.retain(|address, _| address == server);
+            }
+            known.insert(server.clone(), checked).unwrap_or_default()
+        };
+        for finding in findings.into_iter().filter(|finding| !before.findings.contains(finding)) {
+            self.told.tell(ClientEvent::Found { server: server.clone(), finding });
+        }
+    }
+
+    /// Only these are primaries now.
+    pub(crate) fn keep_only(&self, primaries: &[Arc<Node>]) {
+        lock(&self.checked).retain(|address, _| primaries.iter().any(|node| node.address == *address));
+    }
+
+    pub(crate) fn findings(&self) -> Vec<Finding> {
+        lock(&self.checked).values().flat_map(|checked| checked.findings.clone()).collect()
+    }
+
+    /// How many replicas each primary has at least, as far as was seen when it was looked at last.
+    pub(crate) fn replicas(&self) -> usize {
+        lock(&self.checked).values().map(|checked| checked.replicas).min().unwrap_or(0)
+    }
+
+    /// The same, looked at anew.
+    pub(crate) async fn count_replicas(&self) -> RedisResult<usize> {
+        self.look_again();
+        let primaries = self.primaries().await?;
+        for node in &primaries {
+            let replicas = start_up::count_replicas(node).await?.unwrap_or(0);
+            lock(&self.checked).entry(node.address.clone()).or_default().replicas = replicas;
+        }
+        self.keep_only(&primaries);
+        Ok(self.replicas())
     }
 
     pub(crate) fn close(&self) {

@@ -5,18 +5,41 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use queue_core::{Error, ErrorCode, Result, provider::ProviderUrl};
 
-use super::{Address, ClientOptions, FailoverMode, Login, Servers, Tls};
+use super::{Address, ClientOptions, FailoverMode, Login, PoolOptions, Servers, Tls};
 use crate::SCHEME;
 
 /// What may stand behind the `?`, apart from the provider's own `prefix`.
-pub(crate) const QUERY: &[&str] =
-    &["failover", "tls", "ca", "cert", "key", "insecure", "sentinel_user", "sentinel_password", "strict", "health"];
+pub(crate) const QUERY: &[&str] = &[
+    "failover",
+    "tls",
+    "ca",
+    "cert",
+    "key",
+    "insecure",
+    "sentinel_user",
+    "sentinel_password",
+    "strict",
+    "health",
+    "pool_min",
+    "pool_target",
+    "pool_max",
+    "pool_idle",
+    "connect_timeout",
+    "answer_timeout",
+    "retry_for",
+];
+
+/// Connections that one process may have for one use.
+const MOST_CONNECTIONS: usize = 10_000;
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+const SHORTEST: Duration = Duration::from_millis(1);
 
 fn refuse(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorCode::Config, message).at("connect").by(SCHEME)
 }
 
-fn decode(text: &str) -> Result<String> {
+pub(crate) fn decode(text: &str) -> Result<String> {
     let text = percent_decode_str(text).decode_utf8();
     text.map(std::borrow::Cow::into_owned).map_err(|_| refuse("a part of the URL is not UTF-8 when it is decoded"))
 }
@@ -33,7 +56,9 @@ impl ClientOptions {
     ///
     /// Behind a `?`: `failover=automatic|manual|airgap-safe`, `tls=true` (where the scheme does not say so), `ca=FILE`, `cert=FILE`
     /// and `key=FILE` (PEM), `insecure=true` (takes any certificate), `sentinel_user`, `sentinel_password`, `strict=true` (refuses
-    /// what the start-up check only warns of), `health=SECONDS`.
+    /// what the start-up check only warns of), `health=SECONDS`. Of the [pool](PoolOptions) `pool_min`, `pool_target` and `pool_max` (of which
+    /// those that are not said give way to those that are) and `pool_idle`; besides `connect_timeout`, `answer_timeout` and `retry_for`.
+    /// These are seconds, as in `5` or `0.25`.
     ///
     /// # Errors
     /// `CONFIG` naming what is wrong, never repeating the URL.
@@ -65,6 +90,7 @@ impl ClientOptions {
     fn apply(&mut self, url: &ProviderUrl) -> Result<()> {
         let mut tls = None;
         let (mut certificate, mut key) = (None, None);
+        let mut pool = Sizes::default();
         for (name, value) in url.query() {
             let value = decode(value)?;
             match name {
@@ -89,9 +115,17 @@ impl ClientOptions {
                     let seconds = seconds.ok_or_else(|| refuse("`health` is from 1 to 3600 seconds"))?;
                     self.health_interval = Duration::from_secs(seconds);
                 }
+                "pool_min" => pool.min = Some(count(name, &value, 0)?),
+                "pool_target" => pool.target = Some(count(name, &value, 0)?),
+                "pool_max" => pool.max = Some(count(name, &value, 1)?),
+                "pool_idle" => self.pool.idle_timeout = seconds(name, &value, SHORTEST, DAY)?,
+                "connect_timeout" => self.connect_timeout = seconds(name, &value, SHORTEST, HOUR)?,
+                "answer_timeout" => self.answer_timeout = seconds(name, &value, SHORTEST, HOUR)?,
+                "retry_for" => self.retry_for = seconds(name, &value, Duration::ZERO, HOUR)?,
                 _ => {}
             }
         }
+        pool.apply(&mut self.pool)?;
         match (certificate, key) {
             (None, None) => {}
             (Some(certificate), Some(key)) => {
@@ -106,6 +140,46 @@ impl ClientOptions {
         self.tls = tls;
         Ok(())
     }
+}
+
+/// What a URL says of a pool.
+#[derive(Default)]
+struct Sizes {
+    min: Option<usize>,
+    target: Option<usize>,
+    max: Option<usize>,
+}
+
+impl Sizes {
+    /// What is not said gives way to what is.
+    fn apply(self, pool: &mut PoolOptions) -> Result<()> {
+        let Self { min, target, max } = self;
+        let most = max.unwrap_or(MOST_CONNECTIONS);
+        if min.is_some_and(|min| min > target.unwrap_or(most)) {
+            let other = if target.is_some() { "pool_target" } else { "pool_max" };
+            return Err(refuse(format!("`pool_min` is not more than `{other}`")));
+        }
+        if target.is_some_and(|target| target > most) {
+            return Err(refuse("`pool_target` is not more than `pool_max`"));
+        }
+        let least = target.or(min).unwrap_or(0);
+        pool.max = max.unwrap_or(pool.max.max(least));
+        pool.target = target.unwrap_or(pool.target.max(least).min(pool.max));
+        pool.min = min.unwrap_or(pool.min.min(pool.target));
+        Ok(())
+    }
+}
+
+fn count(name: &str, value: &str, least: usize) -> Result<usize> {
+    let count = value.parse().ok().filter(|count| (least..=MOST_CONNECTIONS).contains(count));
+    count.ok_or_else(|| refuse(format!("`{name}` is a number of connections from {least} to {MOST_CONNECTIONS}")))
+}
+
+fn seconds(name: &str, value: &str, least: Duration, most: Duration) -> Result<Duration> {
+    let seconds = value.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let seconds = seconds.filter(|seconds| (least..=most).contains(seconds));
+    let (from, to) = (least.as_secs_f64(), most.as_secs());
+    seconds.ok_or_else(|| refuse(format!("`{name}` is from {from} to {to} seconds, as in `5` or `0.25`")))
 }
 
 fn flag(name: &str, value: &str) -> Result<bool> {
@@ -220,6 +294,46 @@ mod tests {
             assert_eq!((options.servers, options.login.password.as_deref()), (cluster.clone(), Some("p")), "{url}");
         }
         assert!(read("redis+cluster://a?tls=true").tls.is_some());
+    }
+
+    #[test]
+    fn the_pool_and_the_timeouts_are_said_by_url_as_by_builder() {
+        let read = |query: &str| ClientOptions::from_url(&format!("redis://host?{query}")).unwrap();
+        let all =
+            read("pool_min=1&pool_target=3&pool_max=7&pool_idle=60&connect_timeout=0.5&answer_timeout=2&retry_for=0");
+        let idle_timeout = Duration::from_secs(60);
+        assert_eq!(all.pool, PoolOptions { min: 1, target: 3, max: 7, idle_timeout, ..PoolOptions::default() });
+        assert_eq!(all.connect_timeout, Duration::from_millis(500));
+        assert_eq!((all.answer_timeout, all.retry_for), (Duration::from_secs(2), Duration::ZERO));
+        let sizes = |query| {
+            let PoolOptions { min, target, max, .. } = read(query).pool;
+            (min, target, max)
+        };
+        assert_eq!(sizes("pool_max=1"), (1, 1, 1));
+        assert_eq!(sizes("pool_max=5"), (2, 5, 5));
+        assert_eq!(sizes("pool_min=20"), (20, 20, 50));
+        assert_eq!(sizes("pool_target=80"), (2, 80, 80));
+        assert_eq!(sizes("pool_target=0"), (0, 0, 50));
+        for (query, name) in [
+            ("pool_min=-1", "pool_min"),
+            ("pool_min=3&pool_max=2", "pool_min"),
+            ("pool_min=3&pool_target=2", "pool_target"),
+            ("pool_target=9&pool_max=8", "pool_target"),
+            ("pool_target=hunter2", "pool_target"),
+            ("pool_max=0", "pool_max"),
+            ("pool_idle=0", "pool_idle"),
+            ("pool_idle=5m", "pool_idle"),
+            ("connect_timeout=", "connect_timeout"),
+            ("answer_timeout=NaN", "answer_timeout"),
+            ("answer_timeout=inf", "answer_timeout"),
+            ("retry_for=-1", "retry_for"),
+            ("retry_for=4000", "retry_for"),
+        ] {
+            let error = ClientOptions::from_url(&format!("redis://host?{query}")).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::Config, "{query}");
+            let said = error.to_string();
+            assert!(said.contains(&format!("`{name}`")) && !said.contains("hunter2"), "{query}: {said}");
+        }
     }
 
     #[test]

@@ -14,6 +14,9 @@ pub(crate) const UNCONFIRMED: &str = "UNCONFIRMED";
 /// Said where all connections of one use are in use: no fault of the server, and nothing was done.
 pub(crate) const POOL_FULL: &str = "POOLFULL";
 
+/// Said of a primary that is refused as it is set up.
+pub(crate) const UNFIT: &str = "UNFIT";
+
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// The slot lives elsewhere now.
@@ -36,7 +39,8 @@ pub(crate) fn verdict(failure: &Failure) -> Verdict {
     match error.code() {
         Some("MOVED" | "ASK") => redirect(error, &failure.asked),
         Some(
-            "TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" | "NOSCRIPT" | "BUSY" | "NOREPLICAS" | POOL_FULL,
+            "TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" | "MISCONF" | "NOSCRIPT" | "BUSY" | "NOREPLICAS"
+            | POOL_FULL,
         ) => Verdict::Later,
         Some("READONLY") => Verdict::Elsewhere,
         Some("UNBLOCKED") => Verdict::Lost,
@@ -114,11 +118,11 @@ mod tests {
         assert_eq!(judge("MOVED", "7 there:2", true), Verdict::Moved(7, Address::new("there", 2)));
         assert_eq!(judge("MOVED", "7 :2", true), Verdict::Moved(7, Address::new("asked", 2)));
         assert_eq!(judge("ASK", "7 there:2", true), Verdict::Ask(Address::new("there", 2)));
-        for code in ["TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "BUSY", "NOSCRIPT", "NOREPLICAS"] {
+        for code in ["TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "BUSY", "NOSCRIPT", "NOREPLICAS"] {
             assert_eq!(judge(code, "not now", true), Verdict::Later, "{code}");
         }
         assert_eq!(judge("READONLY", "no", true), Verdict::Elsewhere);
-        for code in ["OOM", "WRONGTYPE", "NOPERM", "NOAUTH", "ERR", UNCONFIRMED] {
+        for code in ["OOM", "WRONGTYPE", "NOPERM", "NOAUTH", "ERR", UNCONFIRMED, UNFIT] {
             assert_eq!(judge(code, "no", true), Verdict::Final, "{code}");
         }
         let broken = |sent| {

@@ -3,7 +3,7 @@
 use bytes::BufMut;
 use queue_core::{
     Result,
-    provider::{Disposition, Receipt, Rejection, SettleOutcome, Settlement},
+    provider::{Disposition, Durability, Receipt, Rejection, SettleOutcome, Settlement},
     queue_spec::Tracking,
 };
 use redis::Value;
@@ -29,6 +29,15 @@ struct Group {
     extras: Vec<u8>,
 }
 
+/// A settlement as the script takes it.
+struct Said {
+    arguments: Vec<Vec<u8>>,
+    /// How many are in it.
+    follow_ups: usize,
+    /// What the queues of these ask for.
+    durability: Option<Durability>,
+}
+
 impl RedisConsumer {
     pub(super) async fn settle_all(&self, shard: &Known, batch: &[Settlement]) -> Vec<SettleOutcome> {
         // Sent one behind the other: the server has the next while the answer of one is on its way.
@@ -50,6 +59,7 @@ impl RedisConsumer {
         let mut outcomes: Vec<Option<SettleOutcome>> = vec![None; part.len()];
         let mut arguments = vec![self.known.tracked().as_bytes().to_vec(), Vec::new()];
         let mut follow_ups = 0;
+        let mut durability = self.known.spec.durability;
         let mut sent = Vec::with_capacity(part.len());
         let all_completed = self.completed_arguments(part);
         let is_usual = all_completed.is_some();
@@ -61,9 +71,10 @@ impl RedisConsumer {
         let others = if is_usual { &[][..] } else { part };
         for (index, settlement) in others.iter().enumerate() {
             match self.settle_arguments(settlement).await {
-                Ok((more, with)) => {
-                    arguments.extend(more);
-                    follow_ups += with;
+                Ok(said) => {
+                    arguments.extend(said.arguments);
+                    follow_ups += said.follow_ups;
+                    durability = link::stronger(durability, said.durability);
                     sent.push(index);
                 }
                 Err(refusal) => outcomes[index] = Some(refusal),
@@ -73,7 +84,6 @@ impl RedisConsumer {
             if !is_usual {
                 arguments[1] = follow_ups.to_string().into_bytes();
             }
-            let durability = self.known.spec.durability;
             let answer = self.shared.link.run_assured(&scripts::SETTLE, &shard.base, &arguments, durability).await;
             let stale = answer.as_ref().is_err_and(fault::is_stale);
             if stale && !last {
@@ -165,8 +175,8 @@ impl RedisConsumer {
         Some(groups)
     }
 
-    /// As `settle.lua` takes it, and how many follow-ups are in it, or why one cannot be published.
-    async fn settle_arguments(&self, settlement: &Settlement) -> Result<(Vec<Vec<u8>>, usize), SettleOutcome> {
+    /// As `settle.lua` takes it, or why a follow-up cannot be published.
+    async fn settle_arguments(&self, settlement: &Settlement) -> Result<Said, SettleOutcome> {
         let (code, after, value) = written(&settlement.disposition);
         let receipt = settlement.receipt;
         let size = self.out().get(&(receipt.id, receipt.epoch)).map_or(0, |out| out.size);
@@ -193,12 +203,14 @@ impl RedisConsumer {
         head.put_u32_le(size);
         head.put_slice(&value);
         let mut arguments = vec![receipt.id.as_bytes().to_vec(), head];
+        let mut durability = None;
         for ((follow_up, known), sent) in settlement.then.iter().zip(queues).zip(ahead) {
             if !sent {
+                durability = link::stronger(durability, known.spec.durability);
                 let (head, body) = record::to_publish(&follow_up.envelope);
                 arguments.extend([known.base.into_bytes(), known.born.as_bytes().to_vec(), head, body]);
             }
         }
-        Ok((arguments, with))
+        Ok(Said { arguments, follow_ups: with, durability })
     }
 }

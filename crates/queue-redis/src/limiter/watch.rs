@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::state;
 use crate::{
     link::{Waiting, items, text},
+    position::Position,
     provider::Shared,
     record::millis,
 };
@@ -35,8 +36,8 @@ pub(super) fn watch(shared: Arc<Shared>, stream: String) -> BoxStream<'static, W
 struct Follower {
     shared: Arc<Shared>,
     stream: String,
-    /// The last entry that was read.
-    last: Option<String>,
+    /// Where it stands, once that is known.
+    last: Option<Position>,
 }
 
 impl Follower {
@@ -71,30 +72,24 @@ impl Follower {
                 connection = self.shared.link.watching(&self.stream).await?;
             }
             for event in self.read(connection.as_mut()).await? {
-                if sender.send(Watched::Event(event)).await.is_err() {
+                if sender.send(event).await.is_err() {
                     return Ok(());
                 }
             }
         }
     }
 
-    async fn read(&mut self, connection: Option<&mut Waiting>) -> redis::RedisResult<Vec<BreakerEvent>> {
-        let last = match &self.last {
-            Some(last) => last.clone(),
-            None => {
-                let newest = redis::cmd("XREVRANGE").arg(&self.stream).arg("+").arg("-").arg("COUNT").arg(1).take();
-                let newest = self.shared.link.ask(&newest).await?;
-                let newest = items(newest).ok().and_then(|entries| items(entries.into_iter().next()?).ok());
-                let id = newest.and_then(|entry| text(entry.into_iter().next()?).ok());
-                self.last.insert(id.unwrap_or_else(|| "0".to_owned())).clone()
-            }
+    async fn read(&mut self, connection: Option<&mut Waiting>) -> redis::RedisResult<Vec<Watched<BreakerEvent>>> {
+        let position = match &mut self.last {
+            Some(position) => position,
+            last => last.insert(Position::at_end(&self.shared.link, &self.stream).await?),
         };
         let mut read = redis::cmd("XREAD");
         read.arg("COUNT").arg(500);
         if connection.is_some() {
             read.arg("BLOCK").arg(millis(LONGEST));
         }
-        read.arg("STREAMS").arg(&self.stream).arg(last);
+        read.arg("STREAMS").arg(&self.stream).arg(position.last());
         let answer = match connection {
             Some(connection) => connection.ask(&read, LONGEST).await?,
             None => {
@@ -102,15 +97,19 @@ impl Follower {
                 self.shared.link.ask(&read).await?
             }
         };
-        let mut events = Vec::new();
+        let (mut ids, mut events) = (Vec::new(), Vec::new());
         for stream in items(answer).unwrap_or_default() {
             for entry in
                 items(stream).ok().and_then(|stream| items(stream.into_iter().nth(1)?).ok()).unwrap_or_default()
             {
                 let mut entry = items(entry).unwrap_or_default().into_iter();
-                self.last = entry.next().and_then(|id| text(id).ok()).or(self.last.take());
-                events.extend(event(items(entry.next().unwrap_or_default()).unwrap_or_default()));
+                ids.extend(text(entry.next().unwrap_or_default()));
+                let event = event(items(entry.next().unwrap_or_default()).unwrap_or_default());
+                events.extend(event.map(Watched::Event));
             }
+        }
+        if !ids.is_empty() && position.read(&self.shared.link, &self.stream, ids).await {
+            events.insert(0, Watched::Missed);
         }
         Ok(events)
     }

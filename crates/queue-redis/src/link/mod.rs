@@ -23,6 +23,7 @@ const READS: &[&str] = &[
     "SMEMBERS",
     "SSCAN",
     "TIME",
+    "XINFO",
     "XRANGE",
     "XREAD",
     "XREVRANGE",
@@ -52,9 +53,17 @@ impl Link {
         self.client.inner().topology.is_cluster()
     }
 
-    /// Replicas that each primary had when this connected.
+    /// Replicas that each primary had when it was looked at.
     pub(crate) fn replicas(&self) -> usize {
-        self.client.inner().replicas
+        self.client.inner().topology.replicas()
+    }
+
+    /// The same; where there were none they are looked for again, for one may have come since.
+    pub(crate) async fn replicas_now(&self) -> usize {
+        match self.replicas() {
+            0 => self.client.inner().topology.count_replicas().await.unwrap_or(0),
+            some => some,
+        }
     }
 
     /// A connection of one's own, with which to wait in the server for jobs.
@@ -116,7 +125,7 @@ impl Link {
         self.client.inner().call(&call).await
     }
 
-    /// A command of one key, which is its first word (of `XREAD` the first behind `STREAMS`), or of none.
+    /// A command of one key, which is its first word (of `XINFO` the second, of `XREAD` the first behind `STREAMS`), or of none.
     pub(crate) async fn ask(&self, command: &Cmd) -> RedisResult<Value> {
         let mut words = command.args_iter().filter_map(|word| match word {
             redis::Arg::Simple(word) => std::str::from_utf8(word).ok(),
@@ -126,10 +135,23 @@ impl Link {
         let repeatable = name.is_some_and(|name| READS.contains(&name));
         let key = match name {
             Some("XREAD") => words.find(|word| *word == "STREAMS").and(words.next()),
+            Some("XINFO") => words.nth(1),
             _ => words.next(),
         };
         let call = Call { key, command, script: None, replicas: None, repeatable };
         self.client.inner().call(&call).await
+    }
+}
+
+/// What is safe enough for both of those who declared it: as many replicas as either asks for, and as much time for them.
+pub(crate) fn stronger(one: Option<Durability>, other: Option<Durability>) -> Option<Durability> {
+    use Durability::Replicated;
+    match (one, other) {
+        (Some(Replicated { replicas: a, timeout: s }), Some(Replicated { replicas: b, timeout: t })) => {
+            Some(Replicated { replicas: a.max(b), timeout: s.max(t) })
+        }
+        (Some(Replicated { .. }), _) | (_, None) => one,
+        _ => other,
     }
 }
 
@@ -188,6 +210,30 @@ impl Waiting {
     pub(crate) fn give_back(mut self) {
         if let Some(own) = self.own.take() {
             own.give_back();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stronger_of_two_durabilities_is_enough_for_both() {
+        let replicated = |replicas, seconds| {
+            let timeout = Duration::from_secs(seconds);
+            Some(Durability::Replicated { replicas, timeout })
+        };
+        let relaxed = Some(Durability::Relaxed);
+        for (one, other, both) in [
+            (None, None, None),
+            (None, relaxed, relaxed),
+            (relaxed, replicated(1, 1), replicated(1, 1)),
+            (None, replicated(1, 1), replicated(1, 1)),
+            (replicated(2, 1), replicated(1, 3), replicated(2, 3)),
+        ] {
+            assert_eq!(stronger(one, other), both);
+            assert_eq!(stronger(other, one), both);
         }
     }
 }

@@ -17,7 +17,8 @@ pub struct RedisOptions {
     pub url: String,
     /// Instead of a URL.
     pub client: Option<ClientOptions>,
-    /// What every key begins with; installations with different ones do not see each other.
+    /// What every key begins with; installations with different ones do not see each other. At most 100 bytes, without braces, white space
+    /// and control characters.
     pub prefix: String,
     /// Over how many shards a new queue is spread whose declaration does not say, 1 to 64; fewer where each would bound less than 1,000
     /// waiting jobs. 1 unless said otherwise.
@@ -44,6 +45,9 @@ impl std::fmt::Debug for RedisOptions {
 impl RedisOptions {
     /// The prefix that is used where none is given.
     pub const PREFIX: &'static str = "queue";
+
+    /// Bytes of a prefix at most.
+    const LONGEST_PREFIX: usize = 100;
 
     /// A URL, with the default prefix.
     pub fn new(url: impl Into<String>) -> Self {
@@ -72,12 +76,48 @@ impl RedisOptions {
         }
     }
 
+    /// # Errors
+    /// `CONFIG` for a prefix that would break the keys: braces would be their hash tag, and the rest nobody could type.
+    pub(crate) fn check_prefix(&self) -> Result<()> {
+        let is_bad = |c: char| matches!(c, '{' | '}') || c.is_whitespace() || c.is_control();
+        if self.prefix.len() > Self::LONGEST_PREFIX || self.prefix.contains(is_bad) {
+            let message = format!(
+                "`prefix` has at most {} bytes, and no braces, white space or control characters",
+                Self::LONGEST_PREFIX
+            );
+            return Err(Error::new(ErrorCode::Config, message).at("connect").by(SCHEME));
+        }
+        Ok(())
+    }
+
     pub(super) fn client(&self) -> Result<ClientOptions> {
+        self.check_prefix()?;
         let client = self.client.clone().map_or_else(|| ClientOptions::from_url(&self.url), Ok)?;
         if (client.failover == FailoverMode::AirgapSafe) != self.spool.is_some() {
             let message = "`failover=airgap-safe` and a spool go together: say where it is, as in `spool=DIR`";
             return Err(Error::new(ErrorCode::Config, message).at("connect").by(SCHEME));
         }
         Ok(client)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_that_would_break_keys_is_refused_by_name() {
+        let check = |prefix: &str| {
+            let options = RedisOptions { prefix: prefix.into(), ..RedisOptions::new("redis://host") };
+            options.client()
+        };
+        for good in ["queue", "a:b", "\u{fc}ber", &"x".repeat(100)] {
+            check(good).unwrap();
+        }
+        for bad in ["a{b", "a}b", "a b", "a\u{a0}b", "a\nb", "a\u{7f}", &"x".repeat(101)] {
+            let error = check(bad).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::Config, "{bad}");
+            assert!(error.to_string().contains("`prefix`"), "{error}");
+        }
     }
 }

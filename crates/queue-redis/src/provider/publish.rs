@@ -214,7 +214,7 @@ impl Shared {
         if let Err(error) = self.open("publish") {
             return refuse(Rejection::Unavailable(error));
         }
-        if let Err(error) = self.assure(options.durability) {
+        if let Err(error) = self.assure(options.durability).await {
             return refuse(Rejection::Denied(error));
         }
         let known = match self.known(queue).await {

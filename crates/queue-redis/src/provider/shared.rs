@@ -108,11 +108,11 @@ impl Shared {
     }
 
     /// Refuses what cannot be kept.
-    pub(crate) fn assure(&self, durability: Option<Durability>) -> Result<()> {
+    pub(crate) async fn assure(&self, durability: Option<Durability>) -> Result<()> {
         let instead = match durability {
             None | Some(Durability::Relaxed) => return Ok(()),
             Some(Durability::Replicated { timeout, .. }) if timeout.is_zero() => "give the replicas some time",
-            Some(Durability::Replicated { .. }) if self.link.replicas() > 0 => return Ok(()),
+            Some(Durability::Replicated { .. }) if self.link.replicas_now().await > 0 => return Ok(()),
             Some(Durability::Replicated { .. }) => "this Redis has no replica: add one, or declare `relaxed`",
             Some(_) => "what is on disk is for Redis' `appendonly` and `appendfsync` to say: declare `relaxed`",
         };

@@ -120,6 +120,31 @@ impl Server {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
+    /// From now on it says `MISCONF` to whoever would change something, as where its disk is full. For one that was started with
+    /// `enable-protected-configs yes`.
+    pub(crate) fn refuse_writes(&self) {
+        let gone = tempfile::tempdir().unwrap();
+        self.ask(&["CONFIG", "SET", "dir", gone.path().to_str().unwrap()]).unwrap();
+        drop(gone);
+        self.ask(&["CONFIG", "SET", "save", "3600 1"]).unwrap();
+        self.saves(false);
+    }
+
+    /// It can write again.
+    pub(crate) fn take_writes(&self) {
+        self.ask(&["CONFIG", "SET", "dir", self.home.path().to_str().unwrap()]).unwrap();
+        self.saves(true);
+    }
+
+    fn saves(&self, well: bool) {
+        let wanted = if well { "rdb_last_bgsave_status:ok" } else { "rdb_last_bgsave_status:err" };
+        await_that(wanted, Duration::from_secs(10), || {
+            // One that is under way refuses another.
+            let _ = self.ask(&["BGSAVE"]);
+            self.tell(&["INFO", "persistence"]).contains(wanted)
+        });
+    }
+
     /// Kills it without warning and starts it again on the same data.
     pub(crate) fn restart(&self) -> std::io::Result<()> {
         let mut child = self.child.lock().unwrap();
