@@ -5,6 +5,7 @@ use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueHint};
 use queue_core::job::{Backoff, QueueName};
 
+pub use crate::inspect::InspectArgs;
 use crate::values;
 
 /// Run jobs from a file, and see what the brokers can do.
@@ -23,6 +24,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Show the providers of this build, what they can do, whether they can be reached, and how to mend what is amiss
     Doctor(DoctorArgs),
+    /// Look into the queues of a provider: how many jobs are in which state, which these are, who holds one and until when
+    Inspect(InspectArgs),
     /// Print a completion script for a shell
     Completions {
         /// For which shell
@@ -248,7 +251,7 @@ EXAMPLES
     queue run dead.ndjson --exec ./work --dead still-dead.ndjson
 "#;
 
-fn queue_name(text: &str) -> Result<QueueName, String> {
+pub(crate) fn queue_name(text: &str) -> Result<QueueName, String> {
     QueueName::new(text).map_err(|error| error.message().to_owned())
 }
 

@@ -36,3 +36,4 @@ pub mod run;
 
 // Looks at the rest.
 pub mod doctor;
+pub mod inspect;

@@ -8,7 +8,7 @@ use std::{
 use clap::Parser as _;
 use queue_cli::{
     args::{Cli, Command},
-    doctor, run,
+    doctor, inspect, run,
 };
 
 /// What one thread allocates another frees here, and the system's allocator makes these wait for each other.
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run::run(*args).into(),
         Command::Doctor(args) => doctor::doctor(&args).into(),
+        Command::Inspect(args) => inspect::inspect(&args).into(),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             Cli::completions(shell, &mut script);

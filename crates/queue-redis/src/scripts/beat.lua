@@ -1,4 +1,5 @@
 -- Keeps leases alive, marks starts, carries progress and logs out and requests to stop in.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: for each beat: packed head, progress, then its log lines.
 -- Answers two each: ms that the lease has left, or -1 for lost; the request to stop, or nothing.
 -- O(log n); n jobs are leased or wait for a time.

@@ -1,6 +1,8 @@
 -- Forgets dead jobs.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: ids.
--- Answers how many. O(log n) each; n jobs are dead.
+-- Answers how many.
+-- O(log n) each; n jobs are dead.
 local forgotten = 0
 for _, id in ipairs(ARGV) do
   local state = call('HGET', B .. 's', id)

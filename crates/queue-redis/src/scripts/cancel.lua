@@ -1,4 +1,5 @@
 -- Cancels jobs that wait and asks those that run to stop.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: tracked (1 or 0), packed request (grace in ms and who asks), then the ids.
 -- Answers one letter each: C cancelled, R requested, T it was over already, N there is no such job, U it cannot be read.
 -- O(log n); n jobs wait for a time.

@@ -1,4 +1,5 @@
 -- Leases ready jobs, the most urgent first, and lets time do its work before.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: most jobs, lease in ms, worker, tracked (1 or 0), how long the consumer would sleep, in ms, the incarnation of the queue.
 -- Answers { ms until time has work to do or -1, 1 if paused or 2 where claims are bare ids, an epoch, packed claims, then the record of each }. A claim is an id, and 0 where
 -- nothing had happened to the job (its epoch is the one above and its place among the jobs), or 1 and what had. Bare ids share a row under that

@@ -1,5 +1,8 @@
 -- Leases ready jobs, where nothing is special; where something is, `claim.lua` goes on from the same start.
--- KEYS, ARGV and answer as there. Nothing is special where no time has come (delay, lease, expiry), no job went back to the head of its line,
+-- KEYS[1]  as there.
+-- ARGV: as there.
+-- Answers as there.
+-- Nothing is special where no time has come (delay, lease, expiry), no job went back to the head of its line,
 -- nobody watches, and no job among those taken has expired in the line or cannot be read.
 -- Where nothing ever happened to any of many, they have one row and one lease together (`q`): two commands instead of two a job. Whoever
 -- looks closer at one of them makes rows of it (`unfold`). In doubt whether an id stands in line twice each gets its own at once.

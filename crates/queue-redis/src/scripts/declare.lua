@@ -1,5 +1,6 @@
 -- Declares a queue, unless it is.
--- KEYS[1]  the base of the queue's keys.  ARGV: the declaration.
+-- KEYS[1]  the base of the queue's keys.
+-- ARGV: the declaration.
 -- Answers { the declaration that stands, its incarnation, 1 if it is new }. An incarnation is the time of a declaration: a queue that was dropped
 -- and declared anew is another one, also where it is declared alike.
 -- O(1)

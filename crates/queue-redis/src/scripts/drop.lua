@@ -1,7 +1,9 @@
 -- Removes a queue with everything in it. Its tickets go on with the clock, so that no fence is given out twice; where they are ahead of it, the last
 -- of them stays.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: 1 to refuse where jobs wait or run; the incarnation that is dropped, nothing for any.
 -- Answers 1, 0 where it refused, 2 where it was declared anew since: then it stays.
+-- O(n) for n park keys and indexed terms; what the keys hold is freed in the background.
 if number(born) > (tonumber(ARGV[2]) or math.huge) then return 2 end
 local left = 0
 for _, jobs in ipairs(call('HMGET', B .. 'n', 'p', 's', 't', 'r')) do left = left + number(jobs) end

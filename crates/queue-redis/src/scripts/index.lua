@@ -1,4 +1,5 @@
 -- Has a queue keep indexes from now on; ticks fill them with what is there already.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: which: `k` kinds, `o` tenants, `t` tags, in this order; nothing for none.
 -- Answers 1 where that is news.
 -- O(n) for n terms that were indexed before.

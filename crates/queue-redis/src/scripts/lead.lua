@@ -1,6 +1,8 @@
 -- Gives a role to a candidate for a term, unless another's has not ended.
--- KEYS[1]  the role.  ARGV: candidate, term in ms.
--- Answers the epoch, or 0 where another leads. O(1)
+-- KEYS[1]  the role.
+-- ARGV: candidate, term in ms.
+-- Answers the epoch, or 0 where another leads.
+-- O(1)
 local lead = redis.call('HMGET', KEYS[1], 'candidate', 'epoch', 'until')
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)

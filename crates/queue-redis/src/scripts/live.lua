@@ -1,6 +1,8 @@
 -- Which of these stand in line: what was cancelled or forgotten since it lined up does so no longer.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: ids.
--- Answers how many. O(1) each.
+-- Answers how many.
+-- O(1) each.
 local live = 0
 for _, id in ipairs(ARGV) do
   local row, state = call('HGET', B .. 'j', id), call('HGET', B .. 's', id)

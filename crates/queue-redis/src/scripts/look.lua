@@ -1,4 +1,5 @@
 -- All that is kept of jobs.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: ids.
 -- Answers { now in ms, then for each: record or nothing, status or nothing, G if it was forgotten, the details r e h p l k c }.
 -- O(1) each, and, where one has no status, O(n) for n jobs that run and were claimed together.

@@ -1,5 +1,6 @@
 -- Looks through a part of the queue and repairs what faults, or somebody's hand, broke in it. Where it goes on stands in `n`, so that whoever
 -- leads next goes on there.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: how many rows at most, about.
 -- Answers { how many repairs, 1 if a round is done }.
 -- O(log n) a row; n jobs are leased, wait for a time, or are finished. Where jobs are missing from their lines, O(1) for each in line, 10,000 at most.

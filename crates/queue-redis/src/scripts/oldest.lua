@@ -1,5 +1,8 @@
 -- Since when the ready job that waits longest has been ready.
--- Answers the time in ms, or -1. O(1), and O(1) for each job at the front of a line that was cancelled or forgotten since: it leaves the line. What
+-- KEYS[1]  the base of the queue's keys.
+-- ARGV: nothing.
+-- Answers the time in ms, or -1.
+-- O(1), and O(1) for each job at the front of a line that was cancelled or forgotten since: it leaves the line. What
 -- cannot be read does not; behind it a hundred places are looked at.
 local oldest = -1
 -- Whether it is ready; nil of one that cannot be read.

@@ -1,4 +1,5 @@
 -- Takes jobs in.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: max_len; the head that all jobs share, without the id, or nothing; then for each job its packed head (its id, where they share the
 -- rest) and its body; last the incarnation of the queue for which they are meant.
 -- Answers one string a job: A accepted, F full, D and the 16 bytes of the id that holds its unique key; or just how many, where all are accepted.

@@ -1,5 +1,7 @@
 -- Takes jobs in, where nothing is special; where something is, `publish.lua` goes on from the same start.
--- KEYS and ARGV as there. Nothing is special where all jobs share their heads (so that none has a delay, an expiry or a unique key), all are
+-- KEYS[1]  as there.
+-- ARGV: as there.
+-- Nothing is special where all jobs share their heads (so that none has a delay, an expiry or a unique key), all are
 -- new, there is room for all, nobody watches, and the queue keeps no indexes.
 -- Answers how many: all are accepted.
 -- O(1) a job: seven to ten commands a call, whatever the number of jobs.

@@ -1,4 +1,5 @@
 -- Cancels jobs that wait, a part of them. What cannot be read is left to who can.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: tracked (1 or 0), how many at most, how many of those that wait for a time to pass over (they run, or cannot be read).
 -- Answers { how many, how many to pass over next time, 1 if there is more }.
 -- O(log n) each.

@@ -1,4 +1,5 @@
 -- Gives dead jobs another life.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: 1 to count only, then for each job its packed head and its body, as it is to run.
 -- Answers { matched, redriven, duplicates }.
 -- O(log n) each; n jobs are dead.

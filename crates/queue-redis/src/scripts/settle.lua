@@ -1,4 +1,5 @@
 -- Ends claims.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: tracked (1 or 0); how many follow-ups there are; then for each settlement: id, packed head with value after it (result, error or park
 -- key), and for each of its follow-ups the base of its queue's keys, the queue's incarnation, packed head, body. Where all are completed, without
 -- follow-ups: nothing for their number, then groups of four arguments. A group is of one claim of many, another one each: the epoch under which

@@ -1,5 +1,7 @@
 -- Ends claims, where all are completed and nothing is special; where something is, `settle.lua` goes on from the same start.
--- KEYS and ARGV as there. Nothing is special where they come in groups, nobody watches, every claim is held, and no job has a unique key,
+-- KEYS[1]  as there.
+-- ARGV: as there.
+-- Nothing is special where they come in groups, nobody watches, every claim is held, and no job has a unique key,
 -- was asked to stop, lost a lease or, untracked, has more than its record and status.
 -- Answers how many: all are settled.
 -- O(1) a job, O(log n) for its lease; n jobs are leased or wait for a time. Seven to eleven commands a call, and three for each claim of which

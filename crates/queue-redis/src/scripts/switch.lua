@@ -1,4 +1,5 @@
 -- Gives the other shards of a queue the switches of the first.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: their version, 1 to pause.
 -- Answers 1, or 0 where they are these or later ones.
 -- O(1)

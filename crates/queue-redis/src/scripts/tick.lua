@@ -1,8 +1,10 @@
 -- What time and retention owe the queue, a part of it.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: tracked (1 or 0), how many at most; retention: age in ms, count, bytes, age of the dead in ms;
 -- and the declaration from which these follow, if it is to be made sure that it still stands; for how long a queue that rests calls, in ms.
 -- Answers nothing where it does not; else { how many were forgotten, ms until it is worth coming again or -1, 1 if there is more to do now, 2 if
 -- nothing runs and whatever begins will call }.
+-- O(log n) a job that is due or forgotten; n jobs are leased, wait for a time, or are finished.
 if ARGV[7] and call('GET', B .. 'spec') ~= ARGV[7] then return {} end
 local tracked, most = ARGV[1] == '1', tonumber(ARGV[2])
 local age, kept, bytes, dead_age = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])

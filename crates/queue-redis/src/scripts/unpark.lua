@@ -1,4 +1,5 @@
 -- Lets jobs that are parked under a key run, the oldest first.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: key, how many at most.
 -- Answers how many.
 -- O(log n) a job; n jobs are parked under the key.

@@ -1,4 +1,5 @@
 -- Lets runs begin, each under all its limits or none.
+-- KEYS[1]  the base of the limiter's keys.
 -- ARGV: lease in microseconds, then for each: holder and packed needs.
 -- Answers two numbers each: 0, or the first need that has no room, from 1; in how many microseconds it is worth looking again, or -1.
 -- O(log n) a need; n starts are in its window, or n runs are under way.

@@ -1,4 +1,5 @@
 -- How much room limits have, each asked for alone.
+-- KEYS[1]  the base of the limiter's keys.
 -- ARGV: packed needs.
 -- Answers three numbers each: how many runs; in how many microseconds it is worth looking again, or -1; a breaker's state, or 0.
 -- O(log n) each; n starts are in its window.

@@ -1,4 +1,5 @@
 -- Keeps claims alive, marks starts, carries progress and logs in and requests to stop out.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: for each beat: packed head, progress, then its log lines.
 -- Answers two each: ms that the lease has left, or -1 for lost; the request to stop, or nothing.
 -- O(log n) each; n jobs run.

@@ -1,4 +1,5 @@
 -- Cancels jobs that wait, and asks those that run to stop.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: 1 to pass over those that run (a purge), packed request (grace in ms and who asks), then the ids.
 -- Answers one letter each: C cancelled, R requested, T it was over already, N there is no such job.
 -- O(log n) each; n jobs wait for a time.

@@ -1,4 +1,5 @@
 -- Judges copies that the transport delivered.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: lease in ms, worker and provider, packed; the packed copies as one; then nothing while their records may not be needed, or each of them.
 -- Answers one string each: R and the packed claim: it runs; B and for how many ms: not yet; D nobody may run it; N its record is needed.
 -- O(log n) each; n jobs run, are staged or wait for a time.

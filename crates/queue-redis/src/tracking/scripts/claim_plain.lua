@@ -1,6 +1,8 @@
 -- Judges copies that the transport delivered, where all of them may run and nothing is special; where something is, `claim.lua` does it, and
 -- nothing has been written.
--- ARGV as there. Answers one string: P, the first ticket, which those of the others follow, and of each the rest of its packed claim.
+-- KEYS[1]  as there.
+-- ARGV: as there.
+-- Answers one string: P, the first ticket, which those of the others follow, and of each the rest of its packed claim.
 -- Nothing is special where no time has come (delay, expiry), nobody watches, and every copy is that of a pending job as it is known here,
 -- which nobody parked or asked to stop.
 -- O(1) a job, O(log n) for its lease and its line; n jobs run, are pending, staged or wait for a time. Nine commands a call or ten, whatever

@@ -1,5 +1,7 @@
 -- The transport has these copies. One that is not the newest changes nothing.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: for each: packed id, generation and place.
+-- Answers how many.
 -- O(log n) each; n jobs are staged.
 advance(100)
 local ids = {}

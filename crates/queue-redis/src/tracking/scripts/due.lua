@@ -1,4 +1,5 @@
 -- What the sweep must publish.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: stage lease in ms, provider, 1 for dead leases too, how many at most.
 -- Answers { how many follow-ups wait for their own queues, then for each: packed copy, record }.
 -- O(log n) each; n jobs are staged or run. What is another provider's is passed over, so many at most.

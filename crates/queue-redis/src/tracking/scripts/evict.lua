@@ -1,6 +1,8 @@
 -- Forgets finished jobs beyond the retention.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: how many at most; age in ms, count, bytes, age of the dead in ms.
--- Answers how many. O(log n) each; n jobs are finished.
+-- Answers how many.
+-- O(log n) each; n jobs are finished.
 local most, age, kept, bytes, dead_age = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 call('HDEL', B .. 'n', '')
 advance(100)

@@ -1,4 +1,5 @@
 -- Takes in follow-ups of jobs of other queues.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: stage lease in ms, then for each: provider, packed copy, record; no record: it is only asked for.
 -- Answers 1 or 0 each: it is staged, and to be published.
 -- O(log n) each; n jobs are staged or wait for a time.

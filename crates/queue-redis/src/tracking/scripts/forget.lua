@@ -1,6 +1,8 @@
 -- Forgets dead jobs; tombstones stay.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: ids.
--- Answers 1 or 0 each: it was dead. O(log n) each; n jobs are dead.
+-- Answers 1 or 0 each: it was dead.
+-- O(log n) each; n jobs are dead.
 local answers = {}
 call('HDEL', B .. 'n', '')
 for n, id in ipairs(ARGV) do

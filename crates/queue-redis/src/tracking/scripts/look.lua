@@ -1,4 +1,5 @@
 -- All that is kept of jobs.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: ids.
 -- Answers { now in ms, then for each: record or nothing, row or nothing, E or W for a tombstone, the details r e h p l k c }.
 -- O(1) each.

@@ -1,5 +1,6 @@
 -- Looks through a part of the queue and repairs what a fault, an eviction or somebody's hand broke in it. Where it goes on stands in `n`, so that
 -- whoever sweeps next goes on there.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: how many rows at most, about.
 -- Answers { how many repairs, 1 if a round is done }.
 -- O(log n) a row; at the end of a round O(1) for each of 5,000 rows at most.

@@ -1,7 +1,9 @@
 -- Stages another life for dead jobs.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: stage lease in ms, then for each: its packed copy, of the generation that was read, and its record.
 -- Answers one string each: X it is not dead; G it is of another generation: read again; D and the 16 bytes of the id that holds its key;
--- S and the packed copy. O(log n) each; n jobs are staged or dead.
+-- S and the packed copy.
+-- O(log n) each; n jobs are staged or dead.
 local lease, answers = tonumber(ARGV[1]), {}
 advance(100)
 for n = 2, #ARGV, 2 do

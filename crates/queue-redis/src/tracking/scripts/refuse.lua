@@ -1,5 +1,7 @@
 -- Buries what the transport refuses for good.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: for each: packed id and generation; its error.
+-- Answers 1.
 -- O(log n) each; n jobs are staged, or dead.
 advance(100)
 for n = 1, #ARGV, 2 do

@@ -1,4 +1,5 @@
 -- Ends claims, with all that follows from it.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: stage lease in ms, then for each settlement: packed head; value (result, error or park key); packed copy and record of its
 -- successor, if there is one; and for each follow-up its queue (nothing: this one), packed copy, record.
 -- Where all are completed without follow-ups: the stage lease, and one argument: of each id, ticket, generation, print, and its value with

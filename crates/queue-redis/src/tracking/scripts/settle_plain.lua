@@ -1,5 +1,8 @@
 -- Ends claims, where all are completed and nothing is special; where something is, `settle.lua` does it, and nothing has been written.
--- ARGV as there; answers how many: all are settled. Nothing is special where they come as one argument, no time has come (delay, expiry),
+-- KEYS[1]  as there.
+-- ARGV: as there.
+-- Answers how many: all are settled.
+-- Nothing is special where they come as one argument, no time has come (delay, expiry),
 -- nobody watches, every claim is held, and no job has a unique key, was asked to stop, was given out anew, had its start marked or outlived
 -- its time.
 -- O(1) a job, O(log n) for its lease and its end; n jobs run or are finished. Nine commands a call to eleven, and one a job for its size.

@@ -1,6 +1,8 @@
 -- Stages anew what the transport was to deliver and has not.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: stage lease in ms, provider, for how many ms it must have been silent, then ids to look at.
--- Answers for each that is silent: packed copy, record. O(log n) each; n jobs are staged.
+-- Answers for each that is silent: packed copy, record.
+-- O(log n) each; n jobs are staged.
 local lease, provider, at_least, answer = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), {}
 advance(100)
 for n = 4, #ARGV do

@@ -1,4 +1,5 @@
 -- Records jobs before their transport has them.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: stage lease in ms, provider, then for each job: its packed copy with how long it is held (in ms and one; 0: not at all) and the
 -- queue's bound, and its record.
 -- Answers one string a job: S staged, A again, K known, F full, D and the 16 bytes of the id that holds its unique key.

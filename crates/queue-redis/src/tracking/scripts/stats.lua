@@ -1,6 +1,8 @@
--- The numbers of a queue, and since when the ready job that waits longest has been ready, in ms, or -1.
--- Answers { paused, pending, parked, scheduled, retrying, running, dead, finished, submitted, completed, failed, oldest }. O(1), and O(log n)
--- for each id that an older version left in the line of n pending ones; a hundred of these are looked at.
+-- The numbers of a queue, and since when the ready job that waits longest has been ready.
+-- KEYS[1]  the base of the queue's keys.
+-- ARGV: nothing.
+-- Answers { paused, pending, parked, scheduled, retrying, running, dead, finished, submitted, completed, failed, oldest }, the last in ms, or -1.
+-- O(1), and O(log n) for each id that an older version left in the line of n pending ones; a hundred of these are looked at.
 advance(100)
 local oldest = -1
 local front = call('ZRANGE', B .. 'o', 0, 99, 'WITHSCORES')

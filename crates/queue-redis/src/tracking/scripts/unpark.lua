@@ -1,6 +1,8 @@
 -- Stages jobs that are parked under a key, in their order.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: stage lease in ms, provider, key, how many at most.
--- Answers for each: packed copy, record. O(log n) each; n jobs are parked under the key.
+-- Answers for each: packed copy, record.
+-- O(log n) each; n jobs are parked under the key.
 local lease, provider, key, most, answer = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4]), {}
 local handed, passed = 0, 0
 advance(100)

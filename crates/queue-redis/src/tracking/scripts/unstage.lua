@@ -1,4 +1,5 @@
 -- Takes back what the transport refused, where nobody but its first publisher can know of it.
+-- KEYS[1]  the base of the queue's keys.
 -- ARGV: for each: packed id and generation.
 -- Answers 1 for what is taken back, also where it was before, or was never written; 0 for what stands.
 -- O(log n) each; n jobs are staged.
