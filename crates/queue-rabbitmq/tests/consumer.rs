@@ -260,6 +260,35 @@ async fn what_is_out_stays_within_twice_the_demand_over_all_bands() {
     rig.end().await;
 }
 
+/// Each change cancels subscriptions, and the next ones would bring as much again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cancelled_subscriptions_brought_counts_as_out() {
+    let Some(rig) = Rig::new("carried").await else { return };
+    rig.publish([2, 6, 11, 15].into_iter().flat_map(|level| (0..50).map(move |_| ranked("x", level))).collect()).await;
+    let plain = Plain::open().await;
+    let consumer = rig.consumer(10).await;
+    let mut running = take(&consumer, 10).await;
+    for demand in [9, 10, 8, 10, 7, 10] {
+        consumer.demand(demand).await.unwrap();
+        sleep(Duration::from_millis(200)).await;
+        let mut ready = 0;
+        for band in 0..4 {
+            ready += plain.depth(&plain.ready(&rig.queue, band)).await.unwrap();
+        }
+        // A smaller demand takes back nothing that is with a worker.
+        assert!(200 - ready <= 20, "{} are out for a demand of {demand}", 200 - ready);
+    }
+    // And what ended makes room again, to the last one.
+    let mut ended = 0;
+    while ended < 200 {
+        settled(&consumer, &running).await;
+        ended += running.len();
+        running = if ended < 200 { take(&consumer, 1).await } else { Vec::new() };
+    }
+    consumer.close(Duration::ZERO).await;
+    rig.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn settled_in_any_order_every_one_is_acknowledged_once() {
     let Some(rig) = Rig::new("order").await else { return };
