@@ -112,7 +112,7 @@ impl Fleet {
                 Seen::Settled { end, answer: Answer::Settled | Answer::AlreadySettled, .. } if end.is_final() => {
                     self.ended.fetch_add(1, Ordering::Relaxed);
                 }
-                Seen::Ran(_) | Seen::Settled { .. } => {}
+                Seen::Held { .. } | Seen::Ran(_) | Seen::GivesBack { .. } | Seen::Closes | Seen::Settled { .. } => {}
             }
             self.events.push(Event { at, worker, seen });
         }
@@ -140,7 +140,8 @@ impl Fleet {
             match event.seen {
                 Seen::Ran(id) => drop(running.insert(id)),
                 Seen::Settled { id, answer, .. } if answer.is_definite() => drop(running.remove(&id)),
-                Seen::Settled { .. } | Seen::Fetched(_) => {}
+                Seen::Settled { .. } | Seen::Fetched(_) | Seen::Held { .. } | Seen::GivesBack { .. } | Seen::Closes => {
+                }
             }
         }
         running

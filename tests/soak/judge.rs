@@ -17,6 +17,8 @@ use super::{
 #[derive(Debug, Clone)]
 pub(crate) struct Fault {
     pub(crate) what: String,
+    pub(crate) began: u64,
+    /// When it was over.
     pub(crate) at: u64,
     pub(crate) struck: Victim,
     /// How long until each worker that lives consumed again; `None`: not within the limit.
@@ -42,6 +44,8 @@ pub(crate) struct Verdict {
     pub(crate) stuck: Vec<JobId>,
     /// It ended otherwise than its plan says, or in the store otherwise than its worker was told.
     pub(crate) contradicted: Vec<JobId>,
+    /// Runs that began while another's lease stood.
+    pub(crate) overlapping: Vec<JobId>,
     /// Runs whose settlement was refused, for another worker had the job.
     pub(crate) refused: usize,
     /// Runs beyond the attempts of their jobs, and how many were in flight at the faults: at most so many may be.
@@ -51,7 +55,7 @@ pub(crate) struct Verdict {
 
 impl Verdict {
     pub(crate) fn is_clean(&self) -> bool {
-        self.report.is_clean() && self.lost() == 0 && self.contradicted.is_empty()
+        self.report.is_clean() && self.lost() == 0 && self.contradicted.is_empty() && self.overlapping.is_empty()
     }
 
     pub(crate) fn lost(&self) -> usize {
@@ -84,13 +88,14 @@ pub(crate) async fn judge(
     for (number, outcome) in published {
         recorder.published(load.id(*number), outcome);
     }
-    let Replayed { ended, refused, repeated } = replay(&recorder, &fleet.names, &fleet.events, faults);
+    let Replayed { ended, refused, repeated, overlaps } = replay(&recorder, &fleet.names, &fleet.events, faults);
     let states = states(load, published, scheduler).await?;
     let mut verdict = Verdict {
         report: Report::default(),
         gone: Vec::new(),
         stuck: Vec::new(),
         contradicted: Vec::new(),
+        overlapping: overlaps.iter().map(|overlap| overlap.id).collect(),
         refused,
         repeated,
         in_flight: 0,

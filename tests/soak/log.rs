@@ -9,7 +9,7 @@ use std::{
 
 use queue_core::{
     JobId,
-    provider::{Disposition, SettleOutcome},
+    provider::{Disposition, SettleOutcome, Settlement},
 };
 use queue_testkit::checker::End;
 
@@ -41,8 +41,14 @@ impl Answer {
 pub(crate) enum Seen {
     /// A fetch brought so many jobs.
     Fetched(usize),
+    /// It holds the job until then, at least.
+    Held { id: JobId, epoch: u64, until: u64 },
     /// A handler began.
     Ran(JobId),
+    /// It is about to ask that the job be run again.
+    GivesBack { id: JobId, epoch: u64 },
+    /// It is about to give back all it holds.
+    Closes,
     /// A settlement was answered.
     Settled { id: JobId, epoch: u64, end: End, answer: Answer },
 }
@@ -83,11 +89,33 @@ impl Log {
 
     /// A worker that cannot write down what it sees is of no use.
     fn write(&self, line: &str) {
+        if line.is_empty() {
+            return;
+        }
         (&self.0).write_all(line.as_bytes()).expect("the log can be written");
     }
 
     pub(crate) fn fetched(&self, jobs: usize) {
         self.write(&format!("F {} {jobs}\n", now()));
+    }
+
+    /// All at once, each with its epoch and the time until which it is held.
+    pub(crate) fn held(&self, jobs: impl Iterator<Item = (JobId, u64, u64)>) {
+        let now = now();
+        let lines: String = jobs.map(|(id, epoch, until)| format!("H {now} {id} {epoch} {until}\n")).collect();
+        self.write(&lines);
+    }
+
+    /// Before any of them is settled; a settlement for good gives nothing back.
+    pub(crate) fn gives_back(&self, batch: &[Settlement]) {
+        let now = now();
+        let again = batch.iter().filter(|settlement| !End::of(&settlement.disposition).is_final());
+        let line = |one: &Settlement| format!("B {now} {} {}\n", one.receipt.id, one.receipt.epoch);
+        self.write(&again.map(line).collect::<String>());
+    }
+
+    pub(crate) fn closes(&self) {
+        self.write(&format!("C {}\n", now()));
     }
 
     pub(crate) fn ran(&self, id: JobId) {
@@ -137,7 +165,14 @@ fn parse(line: &str) -> Option<(u64, Seen)> {
     let (kind, at) = (words.next()?, words.next()?.parse().ok()?);
     let seen = match kind {
         "F" => Seen::Fetched(words.next()?.parse().ok()?),
+        "H" => Seen::Held {
+            id: words.next()?.parse().ok()?,
+            epoch: words.next()?.parse().ok()?,
+            until: words.next()?.parse().ok()?,
+        },
         "R" => Seen::Ran(words.next()?.parse().ok()?),
+        "B" => Seen::GivesBack { id: words.next()?.parse().ok()?, epoch: words.next()?.parse().ok()? },
+        "C" => Seen::Closes,
         "S" => Seen::Settled {
             id: words.next()?.parse().ok()?,
             epoch: words.next()?.parse().ok()?,

@@ -6,6 +6,7 @@
 pub(crate) mod blow;
 pub(crate) mod fleet;
 pub(crate) mod judge;
+pub(crate) mod leases;
 pub(crate) mod load;
 pub(crate) mod log;
 pub(crate) mod node;

@@ -10,6 +10,7 @@ use super::{
     fleet::{Fleet, SLOTS, WORKERS},
     judge::{self, Fault, Verdict},
     load::{self, LEASE, Load, dice},
+    now,
     producers::Producers,
     scene::Scene,
     show::Bar,
@@ -156,10 +157,11 @@ impl<B: Blow> Phase<B> {
                 watch.look(scene).await?;
             }
             world.heal().await?;
+            let began = now();
             let strike = self.blow.strike(world, scene).await?;
             let recovery = scene.fleet.recovery(strike.counts_from, strike.over, DEAF).await?;
             let deaf = recovery.iter().any(|(_, time)| time.is_none());
-            faults.push(Fault { what: strike.what, at: strike.over, struck: strike.struck, recovery });
+            faults.push(Fault { what: strike.what, began, at: strike.over, struck: strike.struck, recovery });
             anyhow::ensure!(!deaf, "a worker consumes nothing any more");
         }
         scene.number = planned;

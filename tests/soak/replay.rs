@@ -14,6 +14,7 @@ use queue_testkit::checker::{End, Recorder, Struck};
 use super::{
     fleet::Event,
     judge::{Fault, Victim},
+    leases::{Leases, Overlap},
     log::{Answer, Seen},
 };
 
@@ -25,13 +26,17 @@ pub(crate) struct Replayed {
     pub(crate) refused: usize,
     /// Runs that no settlement accounts for.
     pub(crate) repeated: usize,
+    /// Runs that began while another's lease stood.
+    pub(crate) overlaps: Vec<Overlap>,
 }
 
 pub(crate) fn replay(recorder: &Recorder, workers: &[String], events: &[Event], faults: &[Fault]) -> Replayed {
     let (definite, mut in_vain) = answers(events);
     let mut events: Vec<&Event> = events.iter().collect();
     events.sort_by_key(|event| event.at);
+    let all = faults;
     let mut faults = faults.iter().peekable();
+    let mut leases = Leases::default();
     let mut replayed = Replayed::default();
     let mut held: HashMap<JobId, usize> = HashMap::new();
     // Runs that are yet to be explained by a settlement.
@@ -42,7 +47,11 @@ pub(crate) fn replay(recorder: &Recorder, workers: &[String], events: &[Event], 
         }
         match event.seen {
             Seen::Fetched(_) => {}
+            Seen::Held { id, epoch, until } => leases.held(event.at, event.worker, id, (epoch, until)),
+            Seen::GivesBack { id, epoch } => leases.given_back(event.worker, id, epoch),
+            Seen::Closes => leases.closed(event.worker),
             Seen::Ran(id) => {
+                replayed.overlaps.extend(leases.ran(event.at, event.worker, id, all));
                 recorder.started(id, &workers[event.worker]);
                 held.insert(id, event.worker);
                 *open.entry(id).or_default() += 1;

@@ -46,7 +46,7 @@ impl Drop for Bar {
     }
 }
 
-const HEAD: [&str; 11] = [
+const HEAD: [&str; 12] = [
     "phase",
     "jobs",
     "faults",
@@ -55,6 +55,7 @@ const HEAD: [&str; 11] = [
     "repeated",
     "in flight",
     "unexplained",
+    "overlapping",
     "refused",
     "back in",
     "verdict",
@@ -66,7 +67,7 @@ pub(crate) fn table<B: Blow>(all: &[Figures<B>]) -> String {
     rows.extend(all.iter().map(row));
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
-    let line = |row: &[String; 11]| {
+    let line = |row: &[String; 12]| {
         let cells = row.iter().zip(&widths).enumerate();
         let cells = cells.map(
             |(column, (cell, width))| if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") },
@@ -76,7 +77,7 @@ pub(crate) fn table<B: Blow>(all: &[Figures<B>]) -> String {
     rows.iter().map(|row| line(row) + "\n").collect()
 }
 
-fn row<B: Blow>(figures: &Figures<B>) -> [String; 11] {
+fn row<B: Blow>(figures: &Figures<B>) -> [String; 12] {
     let verdict = &figures.verdict;
     let number = |number: usize| number.to_string();
     [
@@ -88,6 +89,7 @@ fn row<B: Blow>(figures: &Figures<B>) -> [String; 11] {
         number(verdict.repeated),
         number(verdict.in_flight),
         number(verdict.unexplained()),
+        number(verdict.overlapping.len()),
         number(verdict.refused),
         back(figures),
         word(figures).to_owned(),
@@ -118,6 +120,7 @@ pub(crate) fn complaints<B: Blow>(figures: &Figures<B>) -> Vec<String> {
         ("accepted, and not known to the store", &verdict.gone),
         ("accepted, and never over", &verdict.stuck),
         ("over otherwise than planned or told", &verdict.contradicted),
+        ("run while another's lease stood", &verdict.overlapping),
         ("lost by the checker's account", &verdict.report.lost),
         ("run without having been published", &verdict.report.unexpected),
     ] {
@@ -162,6 +165,7 @@ pub(crate) fn json<B: Blow>(settings: &Settings, all: &[Figures<B>], extra: Opti
             "lost": verdict.lost(),
             "unexpected": verdict.unexpected(),
             "contradicted": verdict.contradicted.len(),
+            "overlapping": verdict.overlapping.len(),
             "runs": verdict.report.starts,
             "repeated": verdict.repeated,
             "in_flight_at_faults": verdict.in_flight,

@@ -4,16 +4,19 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use queue_core::{
-    Consumer, JobStore, QueueName, QueueProvider, QueueSpec, Result,
+    Consumer, JobId, JobStore, QueueName, QueueProvider, QueueSpec, Result,
     job::Envelope,
     limit::Limiter,
     provider::{
-        Beat, BeatOutcome, Capabilities, CloseReport, ConsumeOptions, Delivery, PairedStore, ParkKey, PublishOptions,
-        PublishOutcome, QueueAdmin, SettleOutcome, Settlement, Topics,
+        Beat, BeatOutcome, Capabilities, CloseReport, ConsumeOptions, Delivery, Lease, PairedStore, ParkKey,
+        PublishOptions, PublishOutcome, QueueAdmin, Receipt, SettleOutcome, Settlement, Topics,
     },
 };
 
-use super::log::Log;
+use super::log::{Log, now};
+
+/// No claim takes longer to be answered: its lease may have begun so long before it is seen.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Tap {
@@ -94,14 +97,18 @@ struct TappedConsumer {
 #[async_trait]
 impl Consumer for TappedConsumer {
     async fn fetch(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
+        let asked = now();
         let deliveries = self.inner.fetch(max, wait).await?;
         if !deliveries.is_empty() {
+            let since = asked.max(now().saturating_sub(nanos(ON_ITS_WAY)));
             self.log.fetched(deliveries.len());
+            self.log.held(deliveries.iter().filter_map(|job| held(&job.receipt, &job.lease, since)));
         }
         Ok(deliveries)
     }
 
     async fn settle(&self, batch: &[Settlement]) -> Vec<SettleOutcome> {
+        self.log.gives_back(batch);
         let outcomes = self.inner.settle(batch).await;
         for (settlement, outcome) in batch.iter().zip(&outcomes) {
             let receipt = settlement.receipt;
@@ -111,7 +118,13 @@ impl Consumer for TappedConsumer {
     }
 
     async fn heartbeat(&self, beats: &[Beat]) -> Vec<BeatOutcome> {
-        self.inner.heartbeat(beats).await
+        let asked = now();
+        let outcomes = self.inner.heartbeat(beats).await;
+        self.log.held(beats.iter().zip(&outcomes).filter_map(|(beat, outcome)| match outcome {
+            BeatOutcome::Held(lease) => held(&beat.receipt, lease, asked),
+            BeatOutcome::Lost | BeatOutcome::Unknown(_) => None,
+        }));
+        outcomes
     }
 
     async fn demand(&self, outstanding: usize) -> Result<()> {
@@ -119,6 +132,16 @@ impl Consumer for TappedConsumer {
     }
 
     async fn close(&self, deadline: Duration) -> CloseReport {
+        self.log.closes();
         self.inner.close(deadline).await
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Until when a lease stands that began then, where it has an end of its own.
+fn held(receipt: &Receipt, lease: &Lease, since: u64) -> Option<(JobId, u64, u64)> {
+    lease.remaining.map(|remaining| (receipt.id, receipt.epoch, since.saturating_add(nanos(remaining))))
 }

@@ -162,16 +162,25 @@ impl Shared {
         Ok(true)
     }
 
-    /// Whether nothing waits in any band. What runs, and what waits on the ladder, is not seen.
-    async fn is_empty(&self, queue: &QueueName) -> Result<bool> {
+    /// What runs is not seen, nor what waits on the ladder. Nothing runs that nobody consumes, so that a consumer counts as a job that
+    /// does: looked for before anything is removed, for quorum queues cannot be asked to go only if unused.
+    ///
+    /// # Errors
+    /// `CONFLICT` where a job waits in a band, or somebody consumes from one.
+    async fn may_drop(&self, queue: &QueueName) -> Result<()> {
         let connection = self.work.connection("drop_queue")?;
         for band in 0..BANDS {
             let name = self.layout.ready(queue, band);
+            if self.topology.is_consumed(&connection, name.clone(), "drop_queue").await? {
+                let message = "somebody consumes from it, and may run a job: stop the workers first, or drop it with everything in it";
+                return Err(Error::new(ErrorCode::Conflict, message));
+            }
             if !self.topology.is_empty(&connection, name, "drop_queue").await? {
-                return Ok(false);
+                let message = "a job waits or runs: purge the queue, or drop it with everything in it";
+                return Err(Error::new(ErrorCode::Conflict, message));
             }
         }
-        Ok(true)
+        Ok(())
     }
 }
 
@@ -226,9 +235,8 @@ impl QueueProvider for RabbitProvider {
     async fn drop_queue(&self, queue: &QueueName, only_if_empty: bool) -> Result<()> {
         let shared = &self.shared;
         shared.open("drop_queue")?;
-        if only_if_empty && !shared.is_empty(queue).await? {
-            let message = "a job waits or runs: purge the queue, or drop it with everything in it";
-            return Err(Error::new(ErrorCode::Conflict, message).at("drop_queue").by(SCHEME).on(queue));
+        if only_if_empty {
+            shared.may_drop(queue).await.map_err(|error| error.at("drop_queue").by(SCHEME).on(queue))?;
         }
         let connection = shared.work.connection("drop_queue")?;
         match shared.topology.drop_queue(&connection, &shared.layout, queue).await {

@@ -187,14 +187,34 @@ impl Topology {
         Ok(empty)
     }
 
+    /// Whether somebody consumes from a queue, from whatever connection.
+    pub(crate) async fn is_consumed(
+        &self,
+        connection: &Connection,
+        name: ShortString,
+        operation: &'static str,
+    ) -> Result<bool> {
+        let found = self.look(connection, name, operation).await?;
+        Ok(found.is_some_and(|queue| queue.consumer_count() > 0))
+    }
+
     /// How many messages of a queue are ready, as far as RabbitMQ knows; `None` where it is not there.
     async fn depth(&self, connection: &Connection, name: ShortString, operation: &'static str) -> Result<Option<u32>> {
+        Ok(self.look(connection, name, operation).await?.map(|queue| queue.message_count()))
+    }
+
+    async fn look(
+        &self,
+        connection: &Connection,
+        name: ShortString,
+        operation: &'static str,
+    ) -> Result<Option<lapin::Queue>> {
         let lane = connection.channel(operation).await?;
         let options = QueueDeclareOptions { passive: true, durable: true, ..QueueDeclareOptions::default() };
         match lane.answer(operation, lane.queue_declare(name, options, FieldTable::default())).await {
             Ok(queue) => {
                 lane.farewell().await;
-                Ok(Some(queue.message_count()))
+                Ok(Some(queue))
             }
             Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
             Err(error) => Err(error),

@@ -17,7 +17,7 @@ use queue_core::{
     job::Priority,
     provider::{
         Beat, BeatOutcome, ConsumeOptions, DeadFilter, Delivery, Disposition, FollowUp, PublishOptions, Redrive,
-        SettleOutcome, Settlement,
+        RedriveReport, SettleOutcome, Settlement,
     },
 };
 use queue_rabbitmq::RabbitProvider;
@@ -260,6 +260,35 @@ async fn what_is_out_stays_within_twice_the_demand_over_all_bands() {
     rig.end().await;
 }
 
+/// Each change cancels subscriptions, and the next ones would bring as much again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cancelled_subscriptions_brought_counts_as_out() {
+    let Some(rig) = Rig::new("carried").await else { return };
+    rig.publish([2, 6, 11, 15].into_iter().flat_map(|level| (0..50).map(move |_| ranked("x", level))).collect()).await;
+    let plain = Plain::open().await;
+    let consumer = rig.consumer(10).await;
+    let mut running = take(&consumer, 10).await;
+    for demand in [9, 10, 8, 10, 7, 10] {
+        consumer.demand(demand).await.unwrap();
+        sleep(Duration::from_millis(200)).await;
+        let mut ready = 0;
+        for band in 0..4 {
+            ready += plain.depth(&plain.ready(&rig.queue, band)).await.unwrap();
+        }
+        // A smaller demand takes back nothing that is with a worker.
+        assert!(200 - ready <= 20, "{} are out for a demand of {demand}", 200 - ready);
+    }
+    // And what ended makes room again, to the last one.
+    let mut ended = 0;
+    while ended < 200 {
+        settled(&consumer, &running).await;
+        ended += running.len();
+        running = if ended < 200 { take(&consumer, 1).await } else { Vec::new() };
+    }
+    consumer.close(Duration::ZERO).await;
+    rig.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn settled_in_any_order_every_one_is_acknowledged_once() {
     let Some(rig) = Rig::new("order").await else { return };
@@ -403,6 +432,68 @@ async fn a_dead_letter_that_can_never_be_published_is_in_no_others_way() {
     assert_eq!(text(&got[0]), "small");
     settled(&consumer, &got).await;
     consumer.close(Duration::ZERO).await;
+    rig.end().await;
+}
+
+/// The second letter's band refuses it for longer than anybody waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redrive_that_ends_part_way_tells_what_it_did_and_loses_nothing() {
+    let Some(rig) = Rig::new("part-way").await else { return };
+    rig.publish(vec![ranked("first", 6)]).await;
+    let consumer = rig.consumer(1).await;
+    let died = || Disposition::DeadLetter { error: JobError::custom("FATAL", "as planned") };
+    let bury = async || {
+        let job = take(&consumer, 1).await;
+        let outcomes = consumer.settle(&[Settlement::new(job[0].receipt, died())]).await;
+        assert!(outcomes[0].is_settled(), "{outcomes:?}");
+    };
+    bury().await;
+    rig.publish(vec![ranked("second", 15)]).await;
+    bury().await;
+    consumer.close(Duration::ZERO).await;
+    let plain = Plain::open().await;
+    plain.refuse(&plain.ready(&rig.queue, 3)).await;
+    let admin = rig.provider.admin();
+    let error = admin.redrive(&rig.queue, &Redrive::all()).await.unwrap_err();
+    assert!(error.is_retryable() && error.message().starts_with("1 of 2 dead jobs"), "{error}");
+    let report = RedriveReport::before(&error).expect("what was done before is told");
+    assert_eq!((report.matched, report.redriven), (2, 1));
+    assert_eq!(error.queue(), Some(&rig.queue));
+    let end = Instant::now() + PATIENCE;
+    while plain.depth(&plain.dead(&rig.queue)).await != Some(1) {
+        assert!(Instant::now() < end, "the second is not where it was");
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(plain.depth(&plain.ready(&rig.queue, 1)).await, Some(1));
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_is_consumed_is_dropped_only_with_everything_in_it() {
+    let Some(rig) = Rig::new("consumed").await else { return };
+    rig.publish(vec![job("runs")]).await;
+    let consumer = rig.consumer(5).await;
+    let running = take(&consumer, 1).await;
+    let refused = rig.provider.drop_queue(&rig.queue, true).await.unwrap_err();
+    assert_eq!((refused.code(), refused.queue()), (ErrorCode::Conflict, Some(&rig.queue)), "{refused}");
+    assert!(refused.message().contains("consumes"), "{refused}");
+    // It is whole: all bands are there, and the job may be settled.
+    let plain = Plain::open().await;
+    for band in 0..4 {
+        assert_eq!(plain.depth(&plain.ready(&rig.queue, band)).await, Some(0), "band {band}");
+    }
+    settled(&consumer, &running).await;
+    rig.publish(vec![job("next")]).await;
+    settled(&consumer, &take(&consumer, 1).await).await;
+    consumer.close(Duration::ZERO).await;
+    let end = Instant::now() + PATIENCE;
+    while let Err(error) = rig.provider.drop_queue(&rig.queue, true).await {
+        assert!(error.code() == ErrorCode::Conflict && Instant::now() < end, "{error}");
+        sleep(Duration::from_millis(50)).await;
+    }
+    for band in 0..4 {
+        assert_eq!(plain.depth(&plain.ready(&rig.queue, band)).await, None, "band {band}");
+    }
     rig.end().await;
 }
 

@@ -1,6 +1,6 @@
 //! What may be asked of queues, for people and tools.
 
-use std::{fmt::Debug, sync::Arc};
+use std::{fmt::Debug, ops::Add, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ParkKey, PublishOptions, PublishOutcome};
 use crate::{
-    error::Result,
+    error::{Error, Result},
     job::{Envelope, JobError, JobId, JobKind, JobRef, QueueName, Timestamp},
     queue_spec::QueueSpec,
     stats::QueueStats,
@@ -54,7 +54,8 @@ pub trait QueueAdmin: Debug + Send + Sync {
     /// a request to cancel the former life is forgotten. A job named twice is one.
     ///
     /// # Errors
-    /// `UNSUPPORTED`, `UNAVAILABLE`; `VALIDATION` for an edited payload without exactly one named job.
+    /// `UNSUPPORTED`, `UNAVAILABLE`; `VALIDATION` for an edited payload without exactly one named job. Where it ended part-way
+    /// [`RedriveReport::before`] tells what was done, as far as the provider knows.
     async fn redrive(&self, queue: &QueueName, what: &Redrive) -> Result<RedriveReport>;
 
     /// The queue as it was declared, by whichever process; `None` where it was not, or the broker does not keep it.
@@ -221,4 +222,93 @@ pub struct RedriveReport {
     pub redriven: u64,
     /// Of these, left dead because their unique key is held by another job now.
     pub duplicates: u64,
+}
+
+impl Add for RedriveReport {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            matched: self.matched + other.matched,
+            redriven: self.redriven + other.redriven,
+            duplicates: self.duplicates + other.duplicates,
+        }
+    }
+}
+
+impl RedriveReport {
+    /// The error that ended a redrive, with what was done before it: of the same code, saying the numbers, and caused by a
+    /// [`StoppedRedrive`]. What that error itself tells to have been done is added. Where nothing was brought back it stays as it is.
+    #[must_use]
+    pub fn stopped_by(self, error: Error) -> Error {
+        let (report, error) = match StoppedRedrive::within(&error) {
+            Some(stopped) => (self + stopped.report, stopped.error.clone()),
+            None => (self, error),
+        };
+        if report.redriven == 0 {
+            return error;
+        }
+        let message = format!(
+            "{} of {} dead jobs that were looked at live again, then the redrive ended, and the others stay dead: {}",
+            report.redriven,
+            report.matched,
+            error.message()
+        );
+        let mut told = Error::new(error.code(), message);
+        if let Some(operation) = error.operation() {
+            told = told.at(operation);
+        }
+        if let Some(provider) = error.provider() {
+            told = told.by(provider);
+        }
+        if let Some(queue) = error.queue() {
+            told = told.on(queue);
+        }
+        told.caused_by(StoppedRedrive { report, error })
+    }
+
+    /// What was done before this error ended a redrive.
+    #[must_use]
+    pub fn before(error: &Error) -> Option<Self> {
+        StoppedRedrive::within(error).map(|stopped| stopped.report)
+    }
+}
+
+/// A redrive that ended part-way.
+#[derive(Debug, thiserror::Error)]
+#[error("{} of {} were redriven", .report.redriven, .report.matched)]
+pub struct StoppedRedrive {
+    /// What was done before.
+    pub report: RedriveReport,
+    /// Why it ended.
+    #[source]
+    pub error: Error,
+}
+
+impl StoppedRedrive {
+    fn within(error: &Error) -> Option<&Self> {
+        std::error::Error::source(error)?.downcast_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorCode;
+
+    #[test]
+    fn what_a_redrive_did_before_its_end_is_told_once_and_added_up() {
+        let queue = QueueName::from_static("mail");
+        let away = || Error::new(ErrorCode::Unavailable, "nobody there").at("redrive").on(&queue);
+        let untouched = RedriveReport { matched: 3, ..RedriveReport::default() }.stopped_by(away());
+        assert_eq!((untouched.message(), RedriveReport::before(&untouched)), ("nobody there", None));
+        let inner = RedriveReport { matched: 2, redriven: 1, duplicates: 0 }.stopped_by(away());
+        let outer = RedriveReport { matched: 5, redriven: 3, duplicates: 1 }.stopped_by(inner);
+        assert_eq!(RedriveReport::before(&outer), Some(RedriveReport { matched: 7, redriven: 4, duplicates: 1 }));
+        assert_eq!(
+            (outer.code(), outer.operation(), outer.queue()),
+            (ErrorCode::Unavailable, Some("redrive"), Some(&queue))
+        );
+        assert!(outer.message().starts_with("4 of 7 ") && outer.message().ends_with(": nobody there"), "{outer}");
+    }
 }

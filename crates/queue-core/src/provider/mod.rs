@@ -9,7 +9,8 @@ mod registry;
 mod stores;
 
 pub use admin::{
-    Cursor, DeadBody, DeadFilter, DeadJob, Page, QueueAdmin, Redrive, RedriveReport, RedriveSelection, Topics,
+    Cursor, DeadBody, DeadFilter, DeadJob, Page, QueueAdmin, Redrive, RedriveReport, RedriveSelection, StoppedRedrive,
+    Topics,
 };
 pub use capability::{Capabilities, LeaseModel, Support};
 pub use consume::{

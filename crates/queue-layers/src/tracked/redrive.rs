@@ -75,23 +75,29 @@ impl Core {
             let message = "an edited payload goes with exactly one named job";
             return Err(at(Error::new(ErrorCode::Validation, message)));
         }
-        let mut report = match &what.which {
+        let mut report = RedriveReport::default();
+        let own = match &what.which {
             RedriveSelection::Jobs(jobs) => {
                 let mut seen = BTreeSet::new();
                 let jobs: Vec<JobId> = jobs.iter().copied().filter(|job| seen.insert(*job)).collect();
-                self.redrive_named(queue, &jobs, what).await.map_err(at)?
+                self.redrive_named(queue, &jobs, what, &mut report).await
             }
-            RedriveSelection::Matching(filter) => self.redrive_matching(queue, filter, what).await.map_err(at)?,
+            RedriveSelection::Matching(filter) => self.redrive_matching(queue, filter, what, &mut report).await,
         };
-        let others = if_supported(self.transport.admin().redrive(queue, what).await)?;
-        report.matched += others.matched;
-        report.redriven += others.redriven;
-        report.duplicates += others.duplicates;
-        Ok(report)
+        own.map_err(|error| report.stopped_by(at(error)))?;
+        match if_supported(self.transport.admin().redrive(queue, what).await) {
+            Ok(others) => Ok(report + others),
+            Err(error) => Err(report.stopped_by(error)),
+        }
     }
 
-    async fn redrive_named(&self, queue: &QueueName, jobs: &[JobId], what: &Redrive) -> Result<RedriveReport> {
-        let mut report = RedriveReport::default();
+    async fn redrive_named(
+        &self,
+        queue: &QueueName,
+        jobs: &[JobId],
+        what: &Redrive,
+        report: &mut RedriveReport,
+    ) -> Result<()> {
         for part in jobs.chunks(AT_ONCE) {
             let refs: Vec<JobRef> = part.iter().map(|id| JobRef::new(queue.clone(), *id)).collect();
             let mut dead = Vec::new();
@@ -105,9 +111,9 @@ impl Core {
                     dead.push(record.job);
                 }
             }
-            self.redrive_part(dead, what, &mut report).await?;
+            self.redrive_part(dead, what, report).await?;
         }
-        Ok(report)
+        Ok(())
     }
 
     async fn check_edited(
@@ -123,15 +129,20 @@ impl Core {
         if actual > limit { Err(Rejection::TooLarge { limit, actual }.into()) } else { Ok(()) }
     }
 
-    async fn redrive_matching(&self, queue: &QueueName, filter: &DeadFilter, what: &Redrive) -> Result<RedriveReport> {
-        let mut report = RedriveReport::default();
+    async fn redrive_matching(
+        &self,
+        queue: &QueueName,
+        filter: &DeadFilter,
+        what: &Redrive,
+        report: &mut RedriveReport,
+    ) -> Result<()> {
         // Named before the first of them lives again, so that one that dies of it again is left alone: whose clock says when it did
         // does not matter then. An id is 16 bytes.
         for part in self.matching(queue, filter).await?.chunks(AT_ONCE) {
             let dead = part.iter().map(|id| JobRef::new(queue.clone(), *id)).collect();
-            self.redrive_part(dead, what, &mut report).await?;
+            self.redrive_part(dead, what, report).await?;
         }
-        Ok(report)
+        Ok(())
     }
 
     async fn matching(&self, queue: &QueueName, filter: &DeadFilter) -> Result<Vec<JobId>> {

@@ -68,9 +68,22 @@ pub(super) async fn list(
 /// be published stays dead, and is in no other's way: so many more are matched than redriven.
 ///
 /// # Errors
-/// Also the first refusal, where nothing could be published.
+/// Also the first refusal, where nothing could be published; what was done before one that ended it is told with it.
 pub(super) async fn redrive(base: &Shared, channel: Lane, queue: &QueueName, what: &Redrive) -> Result<RedriveReport> {
     let mut report = RedriveReport::default();
+    match bring_all_back(base, channel, queue, what, &mut report).await {
+        Ok(()) => Ok(report),
+        Err(error) => Err(report.stopped_by(error)),
+    }
+}
+
+async fn bring_all_back(
+    base: &Shared,
+    channel: Lane,
+    queue: &QueueName,
+    what: &Redrive,
+    report: &mut RedriveReport,
+) -> Result<()> {
     let mut scan = Scan::begin(channel, base.layout.dead(queue), "redrive").await?;
     let named: Option<HashSet<JobId>> = match &what.which {
         RedriveSelection::Jobs(ids) => Some(ids.iter().copied().collect()),
@@ -93,8 +106,9 @@ pub(super) async fn redrive(base: &Shared, channel: Lane, queue: &QueueName, wha
         }
         match bring_back(base, queue, &letter, &dead, what.payload.as_ref()).await {
             Ok(()) => {
-                scan.take(letter.tag).await?;
+                // It lives, whatever becomes of the letter.
                 report.redriven += 1;
+                scan.take(letter.tag).await?;
             }
             Err(error) if error.is_retryable() => return Err(error),
             Err(error) => {
@@ -106,7 +120,7 @@ pub(super) async fn redrive(base: &Shared, channel: Lane, queue: &QueueName, wha
     scan.end().await?;
     match refused {
         Some(error) if report.redriven == 0 => Err(error),
-        _ => Ok(report),
+        _ => Ok(()),
     }
 }
 

@@ -122,7 +122,10 @@ impl QueueAdmin for RabbitAdmin {
         dead::check(what).map_err(|error| error.on(queue))?;
         let _turn = self.looking.lock().await;
         let channel = self.channel("redrive").await?;
-        or_nothing(dead::redrive(&self.base, channel, queue, what).await).map_err(|error| error.on(queue))
+        match dead::redrive(&self.base, channel, queue, what).await {
+            Err(error) if RedriveReport::before(&error).is_some() => Err(error.on(queue)),
+            done => or_nothing(done).map_err(|error| error.on(queue)),
+        }
     }
 
     async fn spec(&self, queue: &QueueName) -> Result<Option<QueueSpec>> {

@@ -1,10 +1,12 @@
 //! The task of one band: its channel and subscription, and what comes over them. Another band's trouble is none of its own.
 
 use std::{
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -22,6 +24,7 @@ use tokio::time::Instant;
 use super::{
     line::{Held, Stage},
     odd::{self, Odd},
+    shelf::Beyond,
     station::Station,
 };
 use crate::{
@@ -40,6 +43,10 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 const SOON: Duration = Duration::from_secs(1);
 /// A channel without a subscription says nothing when it ends.
 const LOOK: Duration = Duration::from_millis(500);
+/// So often a band that has less than its part looks whether more is free.
+const MORE: Duration = Duration::from_millis(50);
+/// A band with so many subscriptions that wants one more makes one of them.
+const SUBSCRIPTIONS: usize = 8;
 
 /// Tells channels apart within this process.
 static EPOCHS: AtomicU64 = AtomicU64::new(1);
@@ -93,10 +100,9 @@ struct Open<'a> {
     band: usize,
     epoch: u64,
     channel: Arc<Lane>,
-    subscription: Option<lapin::Consumer>,
-    /// The prefetch of the subscription; none without one.
-    prefetch: u16,
-    subscriptions: u32,
+    subscriptions: Subscriptions,
+    /// There were so many.
+    numbered: u32,
 }
 
 impl<'a> Open<'a> {
@@ -104,7 +110,7 @@ impl<'a> Open<'a> {
         let channel = Arc::new(channel(station).await?);
         let epoch = EPOCHS.fetch_add(1, Ordering::Relaxed);
         station.change(|shelf| shelf.begin(band, epoch, Arc::clone(&channel)));
-        Ok(Self { station, band, epoch, channel, subscription: None, prefetch: 0, subscriptions: 0 })
+        Ok(Self { station, band, epoch, channel, subscriptions: Subscriptions::default(), numbered: 0 })
     }
 
     /// Until the channel ends, and why.
@@ -117,19 +123,20 @@ impl<'a> Open<'a> {
                 return error;
             }
             self.station.has_followed(self.band, turn);
-            let (is_on, stale) =
-                self.station.look(|shelf| (shelf.is_on(self.band, self.epoch), shelf.stale_at(self.band, BUFFER_AGE)));
+            let (is_on, stale, is_short) = self.station.look(|shelf| {
+                let stale = shelf.stale_at(self.band, BUFFER_AGE);
+                (shelf.is_on(self.band, self.epoch), stale, shelf.is_short(self.band))
+            });
             if !is_on {
                 // An acknowledgement did not leave: what came over this channel comes again over another.
                 return fault::away("fetch");
             }
-            let look = Instant::now() + LOOK;
-            let is_subscribed = self.subscription.is_some();
+            let look = Instant::now() + if is_short { MORE } else { LOOK };
             tokio::select! {
                 changed = steered.changed() => if changed.is_err() { return fault::closed("fetch") },
-                next = next(&mut self.subscription), if is_subscribed => {
+                Some(next) = self.subscriptions.next() => {
                     let Some(Ok(delivery)) = next else { return self.ended(next.and_then(Result::err)).await };
-                    let (arrived, end) = gather(delivery, self.subscription.as_mut());
+                    let (arrived, end) = gather(delivery, &mut self.subscriptions);
                     self.take_in(arrived, &mut chores);
                     if let Some(end) = end {
                         return self.ended(end.and_then(Result::err)).await;
@@ -148,17 +155,45 @@ impl<'a> Open<'a> {
         }
     }
 
-    /// Brings the subscription in line with what is wanted. A prefetch holds for a subscription's life, so that another one is
-    /// another subscription; what the last one brought stays here and may be acknowledged.
+    /// Brings the subscriptions in line with what is wanted. A prefetch holds for a subscription's life, so that more is one more
+    /// subscription, and less is none and then another: what the last ones brought stays here, may be acknowledged, and counts.
     async fn follow(&mut self, chores: &mut Chores) -> Result<()> {
-        let wanted = self.station.look(|shelf| shelf.wanted(self.band));
-        if wanted == self.prefetch {
+        let mut beyond = self.station.look(|shelf| shelf.is_beyond(self.band));
+        let has = self.subscriptions.0.len();
+        let many = has >= SUBSCRIPTIONS && self.station.look(|shelf| shelf.room(self.band)) > 0;
+        if beyond == Beyond::TooMany || many || beyond == Beyond::Silent && has > 0 {
+            self.cancel(chores).await?;
+            beyond = self.station.look(|shelf| shelf.is_beyond(self.band));
+        }
+        if beyond == Beyond::Silent {
+            self.station.change(|shelf| {
+                shelf.subscribed(self.band);
+                let (returned, sent) = shelf.give_back(self.band);
+                self.station.returned.fetch_add(returned, Ordering::Relaxed);
+                sent
+            });
             return Ok(());
         }
-        if let Some(mut old) = self.subscription.take() {
+        let more = self.station.change(|shelf| shelf.reserve(self.band));
+        if more > 0 { self.subscribe(more).await } else { Ok(()) }
+    }
+
+    async fn subscribe(&mut self, prefetch: u16) -> Result<()> {
+        self.channel.answer("fetch", self.channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
+        let (queue, tag) = (self.station.base.layout.ready(&self.station.queue, number(self.band)), self.tag());
+        let subscribed = self.channel.basic_consume(queue, tag, BasicConsumeOptions::default(), FieldTable::default());
+        let subscription = self.channel.answer("fetch", subscribed).await?;
+        self.subscriptions.0.push(subscription);
+        self.station.change(|shelf| shelf.subscribed(self.band));
+        self.station.has_tried(self.band);
+        Ok(())
+    }
+
+    /// Ends all subscriptions, and takes in what they still brought.
+    async fn cancel(&mut self, chores: &mut Chores) -> Result<()> {
+        let mut arrived = Vec::new();
+        for mut old in std::mem::take(&mut self.subscriptions.0) {
             self.channel.answer("fetch", self.channel.basic_cancel(old.tag(), BasicCancelOptions::default())).await?;
-            self.prefetch = 0;
-            let mut arrived = Vec::new();
             let rest = async {
                 while let Some(Ok(delivery)) = old.next().await {
                     arrived.push(delivery);
@@ -166,32 +201,19 @@ impl<'a> Open<'a> {
                 Ok(())
             };
             self.channel.answer("fetch", rest).await?;
-            self.take_in(arrived, chores);
         }
-        if wanted == 0 {
-            self.station.change(|shelf| {
-                shelf.subscribed(self.band, 0);
-                let (returned, sent) = shelf.give_back(self.band);
-                self.station.returned.fetch_add(returned, Ordering::Relaxed);
-                sent
-            });
-            return Ok(());
-        }
-        self.channel.answer("fetch", self.channel.basic_qos(wanted, BasicQosOptions::default())).await?;
-        let (queue, tag) = (self.station.base.layout.ready(&self.station.queue, number(self.band)), self.tag());
-        let subscribed = self.channel.basic_consume(queue, tag, BasicConsumeOptions::default(), FieldTable::default());
-        self.subscription = Some(self.channel.answer("fetch", subscribed).await?);
-        self.prefetch = wanted;
-        self.station.change(|shelf| shelf.subscribed(self.band, usize::from(wanted)));
-        self.station.has_tried(self.band);
+        self.take_in(arrived, chores);
+        self.station.change(|shelf| shelf.unsubscribed(self.band));
+        // What it does not want any more is for the others.
+        self.station.steer();
         Ok(())
     }
 
     /// For people who look at the broker.
     fn tag(&mut self) -> ShortString {
-        self.subscriptions += 1;
+        self.numbered += 1;
         let worker: String = self.station.worker.chars().take(60).collect();
-        let tag = format!("{worker}.{}.{}.{}", self.epoch, self.band, self.subscriptions);
+        let tag = format!("{worker}.{}.{}.{}", self.epoch, self.band, self.numbered);
         ShortString::try_new(tag).unwrap_or_default()
     }
 
@@ -247,6 +269,23 @@ impl<'a> Open<'a> {
 /// What a subscription brings. `None`: the broker cancelled it.
 type Next<T = Delivery> = Option<lapin::Result<T>>;
 
+/// Those of one channel. The end of any is told, and who passes over it never hears of it.
+#[derive(Default)]
+struct Subscriptions(Vec<lapin::Consumer>);
+
+impl Stream for Subscriptions {
+    type Item = Next;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Next>> {
+        for one in &mut self.0 {
+            if let Poll::Ready(next) = one.poll_next_unpin(context) {
+                return Poll::Ready(Some(next));
+            }
+        }
+        Poll::Pending
+    }
+}
+
 type Chores = FuturesUnordered<futures_util::future::BoxFuture<'static, odd::Done>>;
 
 /// The one on the present connection, or on the next if that comes soon.
@@ -256,13 +295,10 @@ async fn channel(station: &Station) -> Result<Lane> {
 }
 
 /// What else is here by now; and the end of the subscription, if that is: it is told once, and who passes over it never hears of it.
-fn gather<T>(
-    first: T,
-    mut more: Option<&mut (impl Stream<Item = lapin::Result<T>> + Unpin)>,
-) -> (Vec<T>, Option<Next<T>>) {
+fn gather<T>(first: T, more: &mut (impl Stream<Item = Next<T>> + Unpin)) -> (Vec<T>, Option<Next<T>>) {
     let mut arrived = vec![first];
     while arrived.len() < AT_ONCE
-        && let Some(next) = more.as_mut().and_then(|more| more.next().now_or_never())
+        && let Some(Some(next)) = more.next().now_or_never()
     {
         match next {
             Some(Ok(delivery)) => arrived.push(delivery),
@@ -277,13 +313,6 @@ fn number(band: usize) -> u8 {
     u8::try_from(band).unwrap_or(u8::MAX)
 }
 
-async fn next(subscription: &mut Option<lapin::Consumer>) -> Next {
-    match subscription {
-        Some(subscription) => subscription.next().await,
-        None => std::future::pending().await,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use futures_util::stream::{iter, pending};
@@ -292,17 +321,17 @@ mod tests {
 
     #[test]
     fn the_end_of_a_subscription_is_heard_behind_what_came_before_it() {
-        let mut ended = iter([2, 3].map(Ok));
-        assert!(matches!(gather(1, Some(&mut ended)), (came, Some(None)) if came == [1, 2, 3]));
+        let mut ended = iter([Some(Ok(2)), Some(Ok(3)), None]);
+        assert!(matches!(gather(1, &mut ended), (came, Some(None)) if came == [1, 2, 3]));
         let failed = || lapin::Error::from(lapin::ErrorKind::ChannelsLimitReached);
-        let mut failing = iter([Ok(2), Err(failed())]).chain(pending());
-        assert!(matches!(gather(1, Some(&mut failing)), (came, Some(Some(Err(_)))) if came == [1, 2]));
+        let mut failing = iter([Some(Ok(2)), Some(Err(failed()))]).chain(pending());
+        assert!(matches!(gather(1, &mut failing), (came, Some(Some(Err(_)))) if came == [1, 2]));
     }
 
     #[test]
     fn others_have_their_turn_and_what_is_not_here_is_not_awaited() {
-        let mut many = iter((0..2 * AT_ONCE).map(Ok));
-        assert!(matches!(gather(0, Some(&mut many)), (came, None) if came.len() == AT_ONCE));
-        assert!(matches!(gather(0, Some(&mut pending())), (came, None) if came == [0]));
+        let mut many = iter((0..2 * AT_ONCE).map(|n| Some(Ok(n))));
+        assert!(matches!(gather(0, &mut many), (came, None) if came.len() == AT_ONCE));
+        assert!(matches!(gather(0, &mut pending()), (came, None) if came == [0]));
     }
 }

@@ -45,8 +45,12 @@ pub(super) struct Line {
     buffered: VecDeque<u64>,
     /// So many are with workers.
     handed: usize,
-    /// How many the broker sends without an acknowledgement.
+    /// How many the broker sends without an acknowledgement, over the subscriptions that go on.
     prefetch: usize,
+    /// Brought by subscriptions that were cancelled: no prefetch counts them any more, and they are out all the same.
+    carried: usize,
+    /// The last tag of those.
+    carried_to: u64,
     /// Since when the broker may be about to send more: all that it might send had been sent, and then some of it was ended.
     owed_since: Option<Instant>,
 }
@@ -57,15 +61,38 @@ impl Line {
         *self = Self { epoch, ..Self::default() };
     }
 
-    /// Subscribed anew: what waits there comes at once.
+    /// Subscribed once more: what waits there comes at once.
     pub(super) fn subscribe(&mut self, prefetch: usize) {
-        self.prefetch = prefetch;
-        self.owed_since = (prefetch > 0).then(Instant::now);
+        self.prefetch += prefetch;
+        self.owed_since = Some(Instant::now());
+    }
+
+    /// All subscriptions were cancelled, and what they brought is here.
+    pub(super) fn unsubscribe(&mut self) {
+        self.prefetch = 0;
+        self.owed_since = None;
+        self.carried = self.unacked.len();
+        self.carried_to = self.unacked.last_key_value().map_or(0, |(tag, _)| *tag);
+    }
+
+    /// How many its subscriptions may have out.
+    pub(super) fn prefetch(&self) -> usize {
+        self.prefetch
+    }
+
+    /// How many are out that cancelled subscriptions brought.
+    pub(super) fn carried(&self) -> usize {
+        self.carried
+    }
+
+    /// How many may be out.
+    pub(super) fn reserved(&self) -> usize {
+        self.carried + self.prefetch
     }
 
     /// Whether all that the broker sends without an acknowledgement is here: there may be more.
     pub(super) fn is_full(&self) -> bool {
-        self.prefetch > 0 && self.unacked.len() >= self.prefetch
+        self.prefetch > 0 && self.unacked.len() >= self.reserved()
     }
 
     /// Until when something may well be on its way to an empty buffer.
@@ -76,7 +103,9 @@ impl Line {
     pub(super) fn put(&mut self, tag: u64, held: Held) {
         self.owed_since = None;
         if held.stage == Stage::Buffered {
-            self.buffered.push_back(tag);
+            // In the order in which the broker sent them, of whichever subscription each is.
+            let place = self.buffered.partition_point(|before| *before < tag);
+            self.buffered.insert(place, tag);
         }
         self.unacked.insert(tag, held);
     }
@@ -159,11 +188,9 @@ impl Line {
             self.owed_since = Some(Instant::now());
         }
         for tag in tags {
-            if let Some(held) = self.unacked.remove(tag)
-                && matches!(held.stage, Stage::Handed | Stage::Ending(1..))
-            {
-                self.handed -= 1;
-            }
+            let Some(held) = self.unacked.remove(tag) else { continue };
+            self.handed -= usize::from(matches!(held.stage, Stage::Handed | Stage::Ending(1..)));
+            self.carried -= usize::from(*tag <= self.carried_to);
         }
         frames
     }
@@ -255,6 +282,36 @@ mod tests {
         line.hand();
         line.end(&[4]);
         assert!(line.owed_until(Duration::ZERO).is_none(), "it had room for two and sent one: there was no more");
+    }
+
+    #[test]
+    fn what_cancelled_subscriptions_brought_counts_until_it_ends() {
+        let mut line = line(1..=3);
+        line.subscribe(3);
+        line.unsubscribe();
+        assert_eq!((line.carried(), line.prefetch(), line.reserved(), line.is_full()), (3, 0, 3, false));
+        line.subscribe(2);
+        line.put(4, held(Stage::Buffered));
+        assert_eq!((line.reserved(), line.is_full()), (5, false));
+        line.put(5, held(Stage::Buffered));
+        assert!(line.is_full());
+        line.end(&[2, 5]);
+        assert_eq!((line.carried(), line.reserved(), line.is_full()), (2, 4, false));
+        line.unsubscribe();
+        assert_eq!((line.carried(), line.unacked()), (3, 3));
+        line.end(&[1, 3, 4]);
+        assert_eq!(line.reserved(), 0);
+    }
+
+    #[test]
+    fn several_subscriptions_are_handed_out_in_the_order_of_the_broker() {
+        let mut line = Line::default();
+        line.begin(1);
+        for tag in [1, 3, 5, 2, 4] {
+            line.put(tag, held(Stage::Buffered));
+        }
+        let order: Vec<u64> = std::iter::from_fn(|| line.hand().map(|(tag, _)| tag)).collect();
+        assert_eq!(order, [1, 2, 3, 4, 5]);
     }
 
     #[test]

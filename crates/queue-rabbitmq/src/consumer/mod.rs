@@ -95,6 +95,7 @@ impl Consumer for RabbitConsumer {
                 }
                 let woken = shelf.wake();
                 let found = shelf.hand(max, now, !wait.is_zero());
+                let woken = woken || found.jobs.is_empty() && shelf.starves();
                 let trouble = shelf.in_trouble().filter(|_| found.jobs.is_empty()).cloned();
                 (Some(found), trouble, woken)
             });

@@ -25,9 +25,88 @@ pub(super) fn prefetch(demand: usize, favoured: usize) -> [u16; BANDS] {
     std::array::from_fn(|band| u16::try_from(count(band)).unwrap_or(u16::MAX))
 }
 
+/// What is out already, or may come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Out {
+    /// Brought by subscriptions that were cancelled, and not ended.
+    pub(super) carried: [usize; BANDS],
+    /// What the subscriptions that go on may have out.
+    pub(super) live: [usize; BANDS],
+}
+
+impl Out {
+    fn of(&self, band: usize) -> usize {
+        self.carried[band] + self.live[band]
+    }
+
+    /// How many more a band may subscribe to, so that in all no more than twice the demand is out, however often the plan changes.
+    ///
+    /// Each band may have one more than what it carries, to learn whether there is more; the bands above the favoured one leave that
+    /// its part.
+    pub(super) fn room(&self, demand: usize, favoured: usize, band: usize) -> u16 {
+        if demand == 0 {
+            return 0;
+        }
+        let plan = prefetch(demand, favoured).map(usize::from);
+        let most = plan.iter().sum::<usize>().max(2 * demand);
+        let wish = plan[band].max(self.carried[band] + 1).saturating_sub(self.of(band));
+        let owed = |other: usize| {
+            let planned = if other == favoured && band > favoured { plan[other] } else { 1 };
+            self.of(other).max(self.carried[other] + 1).max(planned)
+        };
+        let others: usize = (0..BANDS).filter(|other| *other != band).map(owed).sum();
+        let left = most.saturating_sub(others + self.of(band));
+        let least = usize::from(self.of(band) == 0);
+        u16::try_from(wish.min(left.max(least))).unwrap_or(u16::MAX)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Has every band take what it may, again and again; what is out then.
+    fn settle(demand: usize, favoured: usize, out: &mut Out) -> [usize; BANDS] {
+        for band in (0..BANDS).rev().cycle().take(3 * BANDS) {
+            out.live[band] += usize::from(out.room(demand, favoured, band));
+        }
+        std::array::from_fn(|band| out.of(band))
+    }
+
+    const NOTHING: Out = Out { carried: [0; BANDS], live: [0; BANDS] };
+
+    #[test]
+    fn from_nothing_each_band_gets_its_part_of_the_plan() {
+        for (demand, favoured) in [(1, 1), (2, 0), (3, 3), (64, 1), (64, 3), (1_000, 0)] {
+            let out = settle(demand, favoured, &mut { NOTHING });
+            assert_eq!(out, prefetch(demand, favoured).map(usize::from), "{demand} {favoured}");
+        }
+    }
+
+    #[test]
+    fn what_is_carried_is_no_extra_however_often_the_plan_changes() {
+        for demand in [3, 8, 64] {
+            let mut out = NOTHING;
+            for favoured in [1, 2, 3, 0, 1, 3, 2, 1] {
+                let all = settle(demand, favoured, &mut out);
+                assert!(all.iter().sum::<usize>() <= 2 * demand, "{demand} {favoured}: {all:?}");
+                assert!(all.iter().all(|count| *count > 0), "{demand} {favoured}: {all:?}");
+                // All that was subscribed to has come, none of it ends, and all subscriptions are cancelled.
+                out = Out { carried: all, ..NOTHING };
+            }
+        }
+    }
+
+    #[test]
+    fn the_favoured_band_gets_what_ends_elsewhere_and_no_band_is_deaf() {
+        let mut out = Out { carried: [0, 64, 0, 0], live: [1, 0, 0, 31] };
+        assert_eq!(settle(64, 2, &mut out), [1, 65, 31, 31]);
+        out.carried[1] = 32;
+        assert_eq!(settle(64, 2, &mut out), [1, 33, 63, 31]);
+        out.carried[1] = 0;
+        let all = settle(64, 2, &mut out);
+        assert_eq!((all[..3].to_vec(), all[3]), (vec![1, 1, 64], 62));
+    }
 
     #[test]
     fn all_bands_together_stay_within_twice_the_demand() {

@@ -12,7 +12,7 @@ use super::{
     ending::{End, Sent, send},
     line::{Held, Line, Stage},
     memory::{self, Memory},
-    plan::{BANDS, ORDINARY, prefetch},
+    plan::{BANDS, ORDINARY, Out, prefetch},
 };
 use crate::link::Lane;
 
@@ -33,6 +33,8 @@ pub(super) struct Shelf {
     demand: usize,
     favoured: usize,
     suitor: Option<(usize, Instant)>,
+    /// What was out or subscribed to when somebody last waited in vain.
+    starved_at: usize,
     max_hold: Duration,
     pub(super) closing: bool,
 }
@@ -44,6 +46,16 @@ pub(super) struct Found {
     pub(super) look_again: Option<Instant>,
     /// Acknowledgements of what had expired.
     pub(super) sent: Vec<Sent>,
+}
+
+/// How a band's subscriptions stand to what is wanted of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beyond {
+    /// It is to have none, and nothing that waits.
+    Silent,
+    /// They may bring more than is wanted.
+    TooMany,
+    Within,
 }
 
 /// Whether a settlement may go on.
@@ -74,6 +86,7 @@ impl Shelf {
             demand,
             favoured: ORDINARY,
             suitor: None,
+            starved_at: 0,
             max_hold,
             closing: false,
         }
@@ -104,9 +117,14 @@ impl Shelf {
         self.lines[band].epoch == epoch
     }
 
-    pub(super) fn subscribed(&mut self, band: usize, prefetch: usize) {
-        self.lines[band].subscribe(prefetch);
+    /// A band subscribed to what it had reserved, or has no subscription and wants none.
+    pub(super) fn subscribed(&mut self, band: usize) {
         self.troubles[band] = None;
+    }
+
+    /// All subscriptions of a band were cancelled, and what they brought was taken in.
+    pub(super) fn unsubscribed(&mut self, band: usize) {
+        self.lines[band].unsubscribe();
     }
 
     pub(super) fn trouble(&mut self, band: usize, error: Error) {
@@ -149,9 +167,55 @@ impl Shelf {
 
     // What it wants of the broker.
 
-    /// How many a band may have unacknowledged; none where it is to have no subscription.
-    pub(super) fn wanted(&self, band: usize) -> u16 {
-        if self.closing || self.resting[band] { 0 } else { prefetch(self.demand, self.favoured)[band] }
+    fn is_silent(&self, band: usize) -> bool {
+        self.closing || self.resting[band] || self.demand == 0
+    }
+
+    /// Whether a band is to have no subscription at all, or fewer deliveries than those that it has may bring.
+    pub(super) fn is_beyond(&self, band: usize) -> Beyond {
+        let wanted = if self.is_silent(band) { 0 } else { usize::from(prefetch(self.demand, self.favoured)[band]) };
+        match self.lines[band].prefetch() {
+            _ if wanted == 0 => Beyond::Silent,
+            has if has > wanted => Beyond::TooMany,
+            _ => Beyond::Within,
+        }
+    }
+
+    /// How many more a band may subscribe to.
+    pub(super) fn room(&self, band: usize) -> u16 {
+        if self.is_silent(band) {
+            return 0;
+        }
+        self.out().room(self.demand, self.favoured, band)
+    }
+
+    fn out(&self) -> Out {
+        Out {
+            carried: std::array::from_fn(|band| self.lines[band].carried()),
+            live: std::array::from_fn(|band| self.lines[band].prefetch()),
+        }
+    }
+
+    /// Whether somebody waits for jobs and a band may subscribe to more than it has: told once for each time that something ended.
+    pub(super) fn starves(&mut self) -> bool {
+        let reserved = self.lines.iter().map(Line::reserved).sum();
+        let changed = std::mem::replace(&mut self.starved_at, reserved) != reserved;
+        changed && (0..BANDS).any(|band| self.room(band) > 0)
+    }
+
+    /// Reserves what a band is about to subscribe to; none where it has all that it may have.
+    pub(super) fn reserve(&mut self, band: usize) -> u16 {
+        let room = self.room(band);
+        if room > 0 {
+            self.lines[band].subscribe(usize::from(room));
+        }
+        room
+    }
+
+    /// Whether more will be free for a band as deliveries end that no subscription brings again.
+    pub(super) fn is_short(&self, band: usize) -> bool {
+        let wanted = usize::from(prefetch(self.demand, self.favoured)[band]);
+        !self.is_silent(band) && self.lines[band].prefetch() < wanted
     }
 
     pub(super) fn demand(&mut self, outstanding: usize) {
