@@ -163,7 +163,8 @@ impl Watched {
     fn look(&mut self, stats: &QueueStats, now: Now, alerts: &mut Vec<Alert>) {
         let stats = &self.believed(stats);
         let ended = stats.completed_total + stats.failed_total;
-        let numbers = Last { mono: now.mono, pending: stats.pending, dead: stats.dead, submitted: stats.submitted_total, ended };
+        let numbers =
+            Last { mono: now.mono, pending: stats.pending, dead: stats.dead, submitted: stats.submitted_total, ended };
         let last = self.last.replace(numbers);
         let mut tell = |found: Option<(AlertKind, String)>| {
             if let Some((what, message)) = found {
