@@ -107,7 +107,7 @@ fn listen(queues: &QueueManager) -> (Arc<Mutex<Vec<ProviderStatus>>>, tokio::tas
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_is_killed_and_comes_back_is_shown_and_costs_no_job() {
-    let Some(redis) = RedisServer::start() else { return };
+    let Some(redis) = RedisServer::start().await else { return };
     let Some(url) = url(&redis) else { return };
     let queues = connect(&url).await;
     let (told, listener) = listen(&queues);
@@ -143,7 +143,7 @@ async fn a_store_that_is_killed_and_comes_back_is_shown_and_costs_no_job() {
     let keyed = queues.enqueue(mail("five")).unique("five").unwrap().await.unwrap_err();
     assert_eq!(keyed.code(), ErrorCode::Unavailable, "{keyed}");
 
-    redis.start_again();
+    redis.start_again().await;
     let settled = async || queues.health().await.providers[0].store.as_ref().unwrap().settlements_waiting == 0;
     let after = await_that("settlements", 10 * SECOND, settled).await;
     assert!(after <= 5 * SECOND, "what ran was settled {after:?} after the store came back");
@@ -167,7 +167,7 @@ async fn a_store_that_is_killed_and_comes_back_is_shown_and_costs_no_job() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_limit_counts_for_all_processes_that_share_the_store() {
-    let Some(redis) = RedisServer::start() else { return };
+    let Some(redis) = RedisServer::start().await else { return };
     let Some(url) = url(&redis) else { return };
     let one_at_a_time = || LimitRule { scope: "queue:mail".parse().unwrap(), limit: Limit::Concurrency { max: 1 } };
     let builder = || QueueManager::builder().url(&url).limit(one_at_a_time());

@@ -37,6 +37,8 @@ pub(super) struct Judge {
 struct Watched {
     rules: Rules,
     last: Option<Last>,
+    /// Looks in a row that found a zero which may be none.
+    zeros: u32,
     died: Window,
     submitted: Window,
     /// Looks in a row at which jobs waited and nobody had taken one since the look before, and when that began.
@@ -54,6 +56,7 @@ struct Watched {
 #[derive(Debug, Clone, Copy)]
 struct Last {
     mono: Duration,
+    pending: u64,
     dead: u64,
     submitted: u64,
     ended: u64,
@@ -142,6 +145,7 @@ impl Watched {
     fn new(rules: Rules) -> Self {
         Self {
             last: None,
+            zeros: 0,
             died: Window::new(rules.growth_within),
             submitted: Window::new(rules.flood_within),
             still: 0,
@@ -157,8 +161,10 @@ impl Watched {
     }
 
     fn look(&mut self, stats: &QueueStats, now: Now, alerts: &mut Vec<Alert>) {
+        let stats = &self.believed(stats);
         let ended = stats.completed_total + stats.failed_total;
-        let numbers = Last { mono: now.mono, dead: stats.dead, submitted: stats.submitted_total, ended };
+        let numbers =
+            Last { mono: now.mono, pending: stats.pending, dead: stats.dead, submitted: stats.submitted_total, ended };
         let last = self.last.replace(numbers);
         let mut tell = |found: Option<(AlertKind, String)>| {
             if let Some((what, message)) = found {
@@ -177,6 +183,30 @@ impl Watched {
             tell(self.unhealthy(stats, now));
         }
         self.late.rest(stats, &self.rules, now);
+    }
+
+    /// A broker that estimates may say zero of what it cannot see for a moment: RabbitMQ does while the leader of a queue is busy or
+    /// away. Taken at its word that would clear what was told, and what is seen again would be new. So it is believed only when it
+    /// lasts.
+    fn believed(&mut self, stats: &QueueStats) -> QueueStats {
+        let mut believed = stats.clone();
+        let Some(last) = self.last.filter(|_| !stats.exact) else { return believed };
+        let vanished = |now: u64, then: u64| now == 0 && then > 0;
+        if !vanished(stats.pending, last.pending) && !vanished(stats.dead, last.dead) {
+            self.zeros = 0;
+            return believed;
+        }
+        self.zeros += 1;
+        if self.zeros >= STILL_LOOKS {
+            self.zeros = 0;
+            return believed;
+        }
+        for (now, then) in [(&mut believed.pending, last.pending), (&mut believed.dead, last.dead)] {
+            if *now == 0 {
+                *now = then;
+            }
+        }
+        believed
     }
 
     fn backlog(&mut self, stats: &QueueStats, now: Now) -> Option<(AlertKind, String)> {

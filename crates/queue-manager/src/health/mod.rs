@@ -168,7 +168,8 @@ pub struct QueueHealth {
     pub running: u64,
     /// Dead.
     pub dead: u64,
-    /// How long the job that waits longest has been ready. Absent where none is, or the provider cannot tell.
+    /// How long the job that waits longest has been ready. Absent, and not zero, where none is, or where nobody can tell: the
+    /// broker keeps no times (RabbitMQ) and no store stands beside it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub oldest_pending_ms: Option<u64>,
     /// The same of those that are not behind a full partition: how long workers have left one that they could take.

@@ -3,6 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::Mutex,
     time::Duration,
@@ -16,7 +17,7 @@ pub(crate) struct RedisServer {
 
 impl RedisServer {
     /// `None` where no Redis is installed, which is a failure where one is required.
-    pub(crate) fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Option<Self> {
         let installed = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_ok();
         if !installed {
             let required = std::env::var("QUEUE_REQUIRE_BROKERS").is_ok_and(|value| value == "1");
@@ -26,8 +27,10 @@ impl RedisServer {
         }
         let home = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = Mutex::new(spawn(&home, port));
-        Some(Self { home, port, child })
+        let child = Mutex::new(spawn(home.path(), port).unwrap());
+        let server = Self { home, port, child };
+        server.await_answer().await;
+        Some(server)
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -41,8 +44,19 @@ impl RedisServer {
     }
 
     /// On the same data.
-    pub(crate) fn start_again(&self) {
-        *self.child.lock().unwrap() = spawn(&self.home, self.port);
+    pub(crate) async fn start_again(&self) {
+        *self.child.lock().unwrap() = spawn(self.home.path(), self.port).unwrap();
+        self.await_answer().await;
+    }
+
+    async fn await_answer(&self) {
+        for _ in 0..1_000 {
+            if answers(self.port).is_ok_and(|answers| answers) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("redis-server does not answer");
     }
 }
 
@@ -55,19 +69,11 @@ impl Drop for RedisServer {
     }
 }
 
-fn spawn(home: &tempfile::TempDir, port: u16) -> Child {
+fn spawn(home: &Path, port: u16) -> std::io::Result<Child> {
     let mut command = Command::new("redis-server");
     command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--daemonize", "no", "--save", ""]);
     command.args(["--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction", "--dir"]);
-    let child = command.arg(home.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-    let child = child.unwrap();
-    for _ in 0..1_000 {
-        if answers(port).is_ok_and(|answers| answers) {
-            return child;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("redis-server does not answer");
+    command.arg(home).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
 }
 
 fn answers(port: u16) -> std::io::Result<bool> {

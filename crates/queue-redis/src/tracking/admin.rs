@@ -34,39 +34,41 @@ impl Inner {
         cursor: Option<Cursor>,
         limit: usize,
     ) -> Result<Page<QueueName>> {
-        let mut items = Vec::new();
-        let mut last = cursor.map(|cursor| cursor.0);
-        while limit > 0 {
-            let from = last.as_deref().map_or_else(|| format!("[{prefix}"), |last| format!("({last}"));
-            let mut range = redis::cmd("ZRANGE");
-            range.arg(self.shared.layout.queues()).arg(from).arg("+").arg("BYLEX");
-            range.arg("LIMIT").arg(0).arg(BATCH);
-            let answer = self.shared.link.ask(&range).await.map_err(|error| fault::of(&error, "queues"))?;
-            let broken = |what| fault::broken(what, "queues");
-            let names: Result<Vec<String>, _> =
-                link::items(answer).map_err(broken)?.into_iter().map(link::text).collect();
-            let names = names.map_err(broken)?;
-            let whole = names.len() == BATCH;
-            last = names.last().map(|last| last.as_str().into());
-            let ended = !whole || names.iter().any(|name| !name.starts_with(prefix));
-            let meant = names.into_iter().filter(|name| name.starts_with(prefix));
-            let meant: Vec<QueueName> = meant.filter_map(|name| QueueName::new(name).ok()).collect();
-            let there = join_all(meant.iter().map(|queue| self.is_carried_by(queue, provider))).await;
-            for (queue, there) in meant.into_iter().zip(there) {
+        let mut page = Page { items: Vec::<QueueName>::new(), next: None };
+        let mut names = self.names(prefix, cursor.as_ref().map(|cursor| &*cursor.0)).await?;
+        while let Some(last) = names.last().cloned() {
+            let there = join_all(names.iter().map(|queue| self.is_carried_by(queue, provider))).await;
+            for (queue, there) in names.into_iter().zip(there) {
                 if !there? {
                     continue;
                 }
-                if items.len() == limit {
-                    let next = items.last().map(|last: &QueueName| Cursor(last.as_str().into()));
-                    return Ok(Page { items, next });
+                if page.items.len() == limit {
+                    page.next = page.items.last().map(|last| Cursor(last.as_str().into()));
+                    return Ok(page);
                 }
-                items.push(queue);
+                page.items.push(queue);
             }
-            if ended {
+            names = self.names(prefix, Some(last.as_str())).await?;
+        }
+        Ok(page)
+    }
+
+    /// The next names with this prefix, of queues that were used once.
+    async fn names(&self, prefix: &str, behind: Option<&str>) -> Result<Vec<QueueName>> {
+        let from = behind.map_or_else(|| format!("[{prefix}"), |behind| format!("({behind}"));
+        let mut range = redis::cmd("ZRANGE");
+        range.arg(self.shared.layout.queues()).arg(from).arg("+").arg("BYLEX").arg("LIMIT").arg(0).arg(BATCH);
+        let answer = self.shared.link.ask(&range).await.map_err(|error| fault::of(&error, "queues"))?;
+        let broken = |what| fault::broken(what, "queues");
+        let mut names = Vec::new();
+        for name in link::items(answer).map_err(broken)? {
+            let name = link::text(name).map_err(broken)?;
+            if !name.starts_with(prefix) {
                 break;
             }
+            names.extend(QueueName::new(name));
         }
-        Ok(Page { items, next: None })
+        Ok(names)
     }
 
     /// By any of its jobs: a queue is one provider's. Where there is none, whether there is anything at all.

@@ -249,3 +249,22 @@ fn it_keeps_a_bounded_number_of_queues() {
     }
     assert_eq!(bench.judge.queues.len(), Judge::MAX_QUEUES);
 }
+
+#[test]
+fn a_zero_of_a_broker_that_estimates_is_believed_only_when_it_lasts() {
+    let mut bench = Bench::new(|config| {
+        config.backlog = Some(2);
+        config.dead_letters = Some(2);
+        config.dead_letter_growth = Some(2);
+    });
+    let estimate =
+        |number: u64| move |stats: &mut QueueStats| (stats.exact, stats.pending, stats.dead) = (false, number, number);
+    assert_eq!(bench.look(estimate(5)).len(), 2, "a backlog and dead letters");
+    for number in [0, 5, 0, 0, 5] {
+        assert_eq!(bench.look(estimate(number)), [], "it is as it was");
+    }
+    for _ in 0..3 {
+        assert_eq!(bench.look(estimate(0)), []);
+    }
+    assert_eq!(bench.look(estimate(5)).len(), 3, "it was empty, and is not");
+}
