@@ -39,7 +39,8 @@ pub struct ClientOptions {
     /// For how long what a server refuses for now (it loads, it fails over, a slot moves), or what could not be sent, is tried
     /// again before the refusal is handed on. 5 s.
     pub retry_for: Duration,
-    /// Refuses to connect where the start-up check would only warn.
+    /// Refuses to connect where the start-up check would only warn; with Sentinels and a list of nodes also to work with a primary that takes
+    /// over so.
     pub strict: bool,
 }
 
@@ -174,7 +175,7 @@ impl fmt::Debug for Tls {
 /// do looks four times a second instead).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolOptions {
-    /// So many are open, used or not. 2.
+    /// So many are open, used or not, also when nobody used them for long; after a failure from the next look on. 2.
     pub min: usize,
     /// So many stay open for their next use; more are closed at the next look. 10.
     pub target: usize,

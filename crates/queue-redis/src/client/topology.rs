@@ -194,7 +194,7 @@ impl Topology {
     async fn find(&self) -> RedisResult<Arc<Node>> {
         let some = |(node, checked)| (node, Some(checked));
         let (node, checked) = match &self.options.servers {
-            // It is the only one, and looked at later: with a replica that may be promoted there is only to wait.
+            // There is no other to go to: it is worked with, and looked at afterwards.
             Servers::One(address) => {
                 let node = self.node(address, false)?;
                 node.shared().await?;
