@@ -242,6 +242,8 @@ async fn what_is_not_there_is_told_from_what_cannot_be_asked() {
     let other = format!("{}@mail", id(5));
     for (url, args, status, part) in [
         (&url, &["--job", &job][..], 1, "no such job"),
+        (&url, &["typo"], 1, "no such queue"),
+        (&url, &["typo", "--jobs"], 1, "no such queue"),
         (&url, &["--job", "nonsense"], 2, "not a job id"),
         (&url, &["orders", "--job", &other], 2, "of the queue mail"),
         (&with_password, &[], 2, "credentials"),
