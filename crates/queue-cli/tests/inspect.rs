@@ -242,6 +242,8 @@ async fn what_is_not_there_is_told_from_what_cannot_be_asked() {
     let other = format!("{}@mail", id(5));
     for (url, args, status, part) in [
         (&url, &["--job", &job][..], 1, "no such job"),
+        (&url, &["typo"], 1, "no such queue"),
+        (&url, &["typo", "--jobs"], 1, "no such queue"),
         (&url, &["--job", "nonsense"], 2, "not a job id"),
         (&url, &["orders", "--job", &other], 2, "of the queue mail"),
         (&with_password, &[], 2, "credentials"),
@@ -254,6 +256,48 @@ async fn what_is_not_there_is_told_from_what_cannot_be_asked() {
         assert_eq!((output.status.code(), output.stdout.len()), (Some(status), 0), "{args:?}: {output:?}");
         assert!(said.contains(part) && !said.contains("hunter2"), "{part}: {said}");
     }
+}
+
+/// Its records are in a Redis.
+#[cfg(feature = "rabbitmq")]
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_of_rabbitmq_are_shown_from_the_store_beside_it() {
+    let Some(redis) = Redis::start() else { return };
+    let Some(rabbit) = std::env::var("QUEUE_TEST_RABBITMQ_URL").ok().filter(|url| !url.is_empty()) else {
+        let required = std::env::var("QUEUE_REQUIRE_BROKERS").is_ok_and(|value| value == "1");
+        assert!(!required, "QUEUE_TEST_RABBITMQ_URL names no broker");
+        return eprintln!("LEFT OUT: QUEUE_TEST_RABBITMQ_URL names no broker; see `cargo xtask brokers up rabbitmq`");
+    };
+    let url = format!("{rabbit}?store={}", redis.url().replace(':', "%3A").replace('/', "%2F"));
+    let connecting = ProviderUrl::parse(&url).unwrap();
+    let provider = queue_manager::registry().connect(&connecting, &Env::system()).await.unwrap();
+    let queue = QueueName::new(format!("inspect.{}", JobId::fresh(&Env::system()))).unwrap();
+    publish(&provider, &queue, job(1, 5)).await;
+    publish(&provider, &queue, job(2, 5)).await;
+    let consumer = provider.consumer(&queue, ConsumeOptions::new("worker-2", 1)).await.unwrap();
+    let held = consumer.fetch(1, Duration::from_secs(10)).await.unwrap().remove(0);
+    let reference = format!("{}@{queue}", held.envelope.id);
+
+    let said = &json_of(&url, &["--job", &reference])["job"];
+    assert_eq!((&said["state"], &said["worker"]), (&json!("running"), &json!("worker-2")));
+    assert!(said["lease_ends"].as_u64().unwrap() > said["started_at"].as_u64().unwrap(), "{said}");
+    assert_eq!(json_of(&url, &[queue.as_str(), "--jobs"])["jobs"].as_array().unwrap().len(), 2);
+    let numbers = &json_of(&url, &[queue.as_str()])["queues"][0];
+    assert_eq!((&numbers["running"], &numbers["pending"]), (&json!(1), &json!(1)), "{numbers}");
+    // What cannot be done says what to do instead.
+    for (url, args, part) in [
+        (&url, &[][..], "look into RabbitMQ's management interface"),
+        (&url, &["--job", &held.envelope.id.to_string()], "look into RabbitMQ's management interface"),
+        (&rabbit, &["--job", &reference], "store="),
+    ] {
+        let output = inspect(url, args);
+        let refused = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && refused.contains(part), "{args:?}: {output:?}");
+    }
+    let settled = consumer.settle(&[Settlement::new(held.receipt, Disposition::Complete { result: None })]).await;
+    assert!(settled[0].is_settled(), "{settled:?}");
+    provider.drop_queue(&queue, false).await.unwrap();
+    provider.close().await.unwrap();
 }
 
 #[test]

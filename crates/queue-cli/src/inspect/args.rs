@@ -56,7 +56,7 @@ PROVIDERS
   queues: name one. It remembers no job either: give its URL the `store=` that the workers use.
 
 EXIT STATUS
-  0  shown     1  there is no such job, or a queue could not be looked at     2  unusable arguments or provider
+  0  shown     1  no such job or queue, or one could not be looked at     2  unusable arguments or provider
 
 EXAMPLES
   How full are the queues?

@@ -85,8 +85,20 @@ async fn jobs(provider: &dyn QueueProvider, queue: &QueueName, args: &InspectArg
         jobs.extend(page.items);
         cursor = page.next;
         if cursor.is_none() || jobs.len() >= most {
+            if jobs.is_empty() {
+                // Of a queue that is not there, that is said.
+                exists(provider, queue).await?;
+            }
             return Ok(Found::Jobs { jobs, more: cursor.is_some() });
         }
+    }
+}
+
+/// Where the provider can tell.
+async fn exists(provider: &dyn QueueProvider, queue: &QueueName) -> Result<()> {
+    match provider.admin().stats(std::slice::from_ref(queue)).await.pop() {
+        Some(Err(error)) if error.code() == ErrorCode::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{exit, run::refuse};
 pub use args::InspectArgs;
 use find::Found;
 
-/// Looks and prints. Status 1 where there is no such job, or one of the queues could not be looked at.
+/// Looks and prints. Status 1 where there is no such job or queue, or one of the queues could not be looked at.
 #[must_use]
 pub fn inspect(args: &InspectArgs) -> u8 {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
