@@ -16,12 +16,15 @@ const MOST: usize = 150;
 /// Runs `cargo test …` with its output shown. Where that is no terminal, both streams go to standard output, in the order in
 /// which they were written, and what failed follows once more.
 pub(crate) fn shown(test: &mut Command) -> Result<()> {
+    if std::io::stdout().is_terminal() { run::shown(test) } else { overheard(test, |_| {}) }
+}
+
+/// The same, never to a terminal of its own, with every line told.
+pub(crate) fn overheard(test: &mut Command, mut hear: impl FnMut(&str)) -> Result<()> {
     let mut stdout = std::io::stdout();
-    if stdout.is_terminal() {
-        return run::shown(test);
-    }
     let mut failures = Failures::default();
     let ended = run::each_line_of_both(test, |line| {
+        hear(line);
         // Nobody reads any more: the tests go on, their result is the exit code.
         let _ = writeln!(stdout, "{line}");
         failures.see(line);

@@ -23,11 +23,13 @@ const PACKAGES: [&str; 2] = ["queue-testkit", "queue-e2e"];
 #[command(after_help = "Examples:\n  \
     cargo xtask integration\n  \
     cargo xtask integration --only redis\n  \
+    cargo xtask integration --only redis-cluster\n  \
     cargo xtask integration --only rabbitmq-trixie --install\n  \
     cargo xtask integration --only memory -- stale_receipt")]
 pub(crate) struct Args {
     /// Only this broker (redis, rabbitmq, rabbitmq-trixie, kafka, sqs, …) or what runs in the process (memory, models). Others are not started;
-    /// the tests read it in `QUEUE_TEST_ONLY`.
+    /// the tests read it in `QUEUE_TEST_ONLY`. Another shape of a broker (redis-sentinel, redis-cluster, rabbitmq-cluster) stands in for
+    /// the plain one. It is a failure where nothing ran on it.
     #[arg(long, value_name = "BROKER")]
     only: Option<String>,
     #[command(flatten)]
@@ -56,12 +58,38 @@ pub(crate) fn perform(args: &Args) -> Result<()> {
     test.args(["test", "--workspace", "--all-features", "--no-fail-fast"]);
     test.args(chosen.iter().flat_map(|target| ["--test", target]));
     test.arg("--").args(&args.filters).envs(session.variables().iter().cloned());
-    if let Some(only) = &args.only {
-        let known_as = needed.first().map_or(only.as_str(), |broker| broker.known_as());
-        test.env("QUEUE_TEST_ONLY", known_as);
+    let Some(only) = &args.only else {
+        failures::shown(&mut test)?;
+        return session.close();
+    };
+    let known_as = needed.first().map_or(only.as_str(), |broker| broker.known_as());
+    test.env("QUEUE_TEST_ONLY", known_as);
+    for broker in &needed {
+        match session.variables().iter().find(|(name, _)| *name == broker.url_var) {
+            Some((_, url)) => {
+                test.env(broker.looked_for_in(), url);
+            }
+            // Tests may have plain servers of their own, and those are not what was asked for.
+            None if known_as != broker.name => bail!("nothing can run on {only}: it cannot be had"),
+            None => {}
+        }
     }
-    failures::shown(&mut test)?;
-    session.close()
+    let mut ran = 0_u64;
+    failures::overheard(&mut test, |line| ran += u64::from(is_of(known_as, line)))?;
+    session.close()?;
+    if ran == 0 && !args.filters.iter().any(|filter| filter == "--list") {
+        bail!("nothing ran on {only}: it could not be had, or the filters leave no test of it");
+    }
+    eprintln!("{ran} tests ran on {only}");
+    Ok(())
+}
+
+/// Whether a test of the conformance suite that was asked for has ended, as a test program says it.
+fn is_of(known_as: &str, line: &str) -> bool {
+    let Some((name, end)) = line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... ")) else { return false };
+    let Some((factory, _)) = name.split_once("::") else { return false };
+    let meant = factory == known_as || known_as == "models" && factory.ends_with("_model");
+    meant && ["ok", "FAILED"].contains(&end.trim())
 }
 
 fn targets(all: Vec<(String, String)>) -> BTreeSet<String> {
@@ -76,6 +104,22 @@ fn targets(all: Vec<(String, String)>) -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_ran_on_what_was_asked_for_counts() {
+        for (line, counts) in [
+            ("test redis::load::many ... ok", true),
+            ("test redis::load::many ... FAILED", true),
+            ("test redis::load::many (ignored: slow) ... ignored", false),
+            ("test rabbitmq::load::many ... ok", false),
+            ("test redis_url ... ok", false),
+            ("test result: ok. 3 passed; 0 failed", false),
+            ("running 3 tests", false),
+        ] {
+            assert_eq!(is_of("redis", line), counts, "{line}");
+        }
+        assert!(is_of("models", "test push_model::load::many ... ok"));
+    }
 
     #[test]
     fn conformance_and_end_to_end_targets_are_chosen() {

@@ -40,10 +40,7 @@ pub(crate) fn of(error: &lapin::Error, operation: &'static str) -> Error {
         }
         Some(reply::ACCESS_REFUSED) => (
             ErrorCode::Denied,
-            format!(
-                "the user may not do this ({}): it needs the permissions configure, write and read on `PREFIX.*`",
-                reply_text(error)
-            ),
+            format!("the user lacks the permission {} ({})", lacking(operation, reply_text(error)), reply_text(error)),
         ),
         Some(reply::NOT_ALLOWED) => {
             (ErrorCode::Denied, format!("RabbitMQ does not let the user in here ({})", reply_text(error)))
@@ -73,6 +70,25 @@ pub(crate) fn of(error: &lapin::Error, operation: &'static str) -> Error {
         },
     };
     Error::new(code, message).at(operation).by(crate::SCHEME).caused_by(error.clone())
+}
+
+/// Which permission it is. RabbitMQ names the thing in any case, and from 3.13 on also the permission.
+fn lacking(operation: &str, words: &str) -> &'static str {
+    if words.contains("'amq.default'") {
+        return "`write` on `amq.default`";
+    }
+    let named = [("configure access", "`configure`"), ("write access", "`write`"), ("read access", "`read`")];
+    if let Some((_, named)) = named.into_iter().find(|(said, _)| words.contains(said)) {
+        return named;
+    }
+    match operation {
+        "publish" => "`write`",
+        "drop_queue" => "`configure` or `read`",
+        // To bind one to the other needs more than to make them.
+        "declare" if words.contains("exchange") => "`configure` or `read`",
+        "declare" => "`configure` or `write`",
+        _ => "`read`",
+    }
 }
 
 /// What stands between two that do not trust each other. Trying again does not change it, so it is not told as an outage.

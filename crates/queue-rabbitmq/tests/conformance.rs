@@ -31,6 +31,9 @@ use server::Server;
 
 fn main() {
     let mut arguments = libtest_mimic::Arguments::from_args();
+    if !queue_testkit::conformance::is_asked_for("rabbitmq") {
+        libtest_mimic::run(&arguments, Vec::new()).exit();
+    }
     let url = std::env::var("QUEUE_TEST_RABBITMQ_URL").ok().filter(|url| !url.is_empty());
     if url.is_none() && !server::is_installed() {
         let required = std::env::var("QUEUE_REQUIRE_BROKERS").is_ok_and(|value| value == "1");
@@ -119,6 +122,16 @@ impl Rabbit {
     }
 }
 
+impl Rabbit {
+    /// As any client, which knows one node: of a cluster the first.
+    async fn plainly(&self) -> lapin::Result<lapin::Connection> {
+        let (before, rest) = self.url.rsplit_once('@').unwrap_or(("", &self.url));
+        let (hosts, vhost) = rest.split_once('/').unwrap_or((rest, ""));
+        let first = hosts.split(',').next().unwrap_or(hosts);
+        lapin::Connection::connect(&format!("{before}@{first}/{vhost}"), ConnectionProperties::default()).await
+    }
+}
+
 fn away(error: impl std::fmt::Display) -> Error {
     Error::new(ErrorCode::Unavailable, error.to_string())
 }
@@ -187,7 +200,7 @@ impl Harness for Rabbit {
     async fn publish_raw(&self, queue: &QueueName, bytes: Bytes) -> Result<()> {
         let declarer = self.connect().await?;
         declarer.declare(&QueueSpec::new(queue.clone())).await?;
-        let connection = lapin::Connection::connect(&self.url, ConnectionProperties::default()).await.map_err(away)?;
+        let connection = self.plainly().await.map_err(away)?;
         let channel = connection.create_channel().await.map_err(away)?;
         channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(away)?;
         let name = format!("{}.v1.ready.1.{queue}", self.prefix);
@@ -207,7 +220,7 @@ impl Harness for Rabbit {
 
     /// Where retries and dead letters go there is something else for a while, which refuses all that it is given.
     async fn refuse_successors(&self, queue: &QueueName, refuse: bool) {
-        let connection = lapin::Connection::connect(&self.url, ConnectionProperties::default()).await.unwrap();
+        let connection = self.plainly().await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         let rung = format!("{}.v1.delay.00", self.prefix);
         for name in [rung.clone(), format!("{}.v1.dead.{queue}", self.prefix)] {

@@ -9,7 +9,7 @@ use broker::{Plain, connect, job, queue};
 use futures_util::StreamExt as _;
 use lapin::{
     options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions},
-    types::FieldTable,
+    types::{AMQPValue, FieldTable},
 };
 use queue_core::{
     Env, Priority, QueueProvider as _, Timestamp,
@@ -148,12 +148,31 @@ async fn a_long_delay_takes_the_right_way() {
         assert_eq!(entry.exchange.as_str(), format!("{TAPPED}.v1.delay.{rung:02}"));
         assert!(bits.trim_start_matches('0').len() == rung + 1);
     }
+    for rung in 0..22 {
+        holds_for_its_time(&plain, rung).await;
+    }
     let ever = Timestamp::from_millis(env.now().as_millis() + (1 << 29) * 1_000);
     let batch = vec![job("ever").edit(|parts| parts.not_before = Some(ever))];
     let outcomes = provider.publish(&queue, batch, &PublishOptions::default()).await;
     assert!(matches!(outcomes[0], PublishOutcome::Rejected(Rejection::DelayTooLong { .. })), "{outcomes:?}");
     provider.drop_queue(&queue, false).await.unwrap();
     provider.close().await.unwrap();
+}
+
+/// The broker refuses to be told other arguments of a queue than it has: a rung's are that it holds each for 2^rung seconds, and hands it
+/// on to the exchange below. With the way through the exchanges, which its routing key says, a delay is the sum of its rungs.
+async fn holds_for_its_time(plain: &Plain, rung: u32) {
+    let below = rung.checked_sub(1).map_or_else(|| "due".to_owned(), |below| format!("delay.{below:02}"));
+    let text = |text: &str| AMQPValue::LongString(text.into());
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), text("quorum"));
+    arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(2_i64.pow(rung) * 1_000));
+    arguments.insert("x-dead-letter-exchange".into(), text(&format!("{TAPPED}.v1.{below}")));
+    arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
+    arguments.insert("x-overflow".into(), text("reject-publish"));
+    let channel = plain.connection.create_channel().await.unwrap();
+    let name = format!("{TAPPED}.v1.delay.{rung:02}");
+    channel.queue_declare(name.into(), QueueDeclareOptions::durable(), arguments).await.unwrap();
 }
 
 /// A job that comes due for a queue that is gone stands in nobody's way.

@@ -18,6 +18,8 @@ pub(crate) struct Broker {
     pub(crate) kit: Option<&'static dyn Kit>,
     /// The broker that it is another release of: tests of that one run on it.
     pub(crate) in_place_of: Option<&'static str>,
+    /// The broker that it is another shape of: asked for alone, tests of that one run on it.
+    pub(crate) shape_of: Option<&'static str>,
     /// Whether `cargo xtask test` brings it up. The others are for soaks and for one's own use, by name.
     pub(crate) in_tests: bool,
 }
@@ -31,9 +33,14 @@ impl Broker {
         urls.chain(self.kit.into_iter().flat_map(|kit| kit.for_tests(brokers))).collect()
     }
 
-    /// The name by which tests know what it is.
+    /// Where it is the only one: the name by which tests know what it is,
     pub(crate) fn known_as(&self) -> &'static str {
-        self.in_place_of.unwrap_or(self.name)
+        self.in_place_of.or(self.shape_of).unwrap_or(self.name)
+    }
+
+    /// and the variable in which they look for it.
+    pub(crate) fn looked_for_in(&self) -> &'static str {
+        find(self.known_as()).map_or(self.url_var, |broker| broker.url_var)
     }
 }
 
@@ -91,6 +98,7 @@ pub(crate) static ALL: [Broker; 9] = [
         url_var: "QUEUE_TEST_REDIS_URL",
         kit: Some(&redis::Redis),
         in_place_of: None,
+        shape_of: None,
         in_tests: true,
     },
     Broker {
@@ -99,6 +107,7 @@ pub(crate) static ALL: [Broker; 9] = [
         url_var: "QUEUE_TEST_REDIS_SENTINEL_URL",
         kit: Some(&redis::RedisSentinel),
         in_place_of: None,
+        shape_of: Some("redis"),
         in_tests: false,
     },
     Broker {
@@ -107,6 +116,7 @@ pub(crate) static ALL: [Broker; 9] = [
         url_var: "QUEUE_TEST_REDIS_CLUSTER_URL",
         kit: Some(&redis::RedisCluster),
         in_place_of: None,
+        shape_of: Some("redis"),
         in_tests: true,
     },
     Broker {
@@ -115,6 +125,7 @@ pub(crate) static ALL: [Broker; 9] = [
         url_var: "QUEUE_TEST_RABBITMQ_URL",
         kit: Some(&rabbitmq::RabbitMq),
         in_place_of: None,
+        shape_of: None,
         in_tests: true,
     },
     Broker {
@@ -123,6 +134,7 @@ pub(crate) static ALL: [Broker; 9] = [
         url_var: "QUEUE_TEST_RABBITMQ_CLUSTER_URL",
         kit: Some(&rabbitmq::RabbitMqCluster),
         in_place_of: None,
+        shape_of: Some("rabbitmq"),
         in_tests: false,
     },
     Broker {
@@ -131,6 +143,7 @@ pub(crate) static ALL: [Broker; 9] = [
         url_var: "QUEUE_TEST_RABBITMQ_TRIXIE_URL",
         kit: Some(&rabbitmq::LaterRabbitMq("trixie")),
         in_place_of: Some("rabbitmq"),
+        shape_of: None,
         in_tests: false,
     },
     Broker {
@@ -139,6 +152,7 @@ pub(crate) static ALL: [Broker; 9] = [
         url_var: "QUEUE_TEST_RABBITMQ_FORKY_URL",
         kit: Some(&rabbitmq::LaterRabbitMq("forky")),
         in_place_of: Some("rabbitmq"),
+        shape_of: None,
         in_tests: false,
     },
     Broker {
@@ -147,6 +161,7 @@ pub(crate) static ALL: [Broker; 9] = [
         url_var: "QUEUE_TEST_KAFKA_URL",
         kit: None,
         in_place_of: None,
+        shape_of: None,
         in_tests: true,
     },
     Broker {
@@ -155,6 +170,7 @@ pub(crate) static ALL: [Broker; 9] = [
         url_var: "QUEUE_TEST_SQS_URL",
         kit: None,
         in_place_of: None,
+        shape_of: None,
         in_tests: true,
     },
 ];
@@ -187,9 +203,23 @@ mod tests {
         let url = || "amqp://here".to_owned();
         assert_eq!(told, [("QUEUE_TEST_RABBITMQ_TRIXIE_URL", url()), ("QUEUE_TEST_RABBITMQ_URL", url())]);
         assert_eq!(later.known_as(), "rabbitmq");
-        for name in ALL.iter().filter_map(|broker| broker.in_place_of) {
+        assert_eq!(later.looked_for_in(), "QUEUE_TEST_RABBITMQ_URL");
+        for name in ALL.iter().flat_map(|broker| [broker.in_place_of, broker.shape_of]).flatten() {
             assert!(find(name).is_ok_and(|broker| broker.in_tests), "{name}");
         }
+    }
+
+    /// Beside the plain one it must not take that one's place.
+    #[test]
+    fn another_shape_stands_for_a_broker_only_where_it_is_asked_for_alone() {
+        for (name, plain) in [("redis-cluster", "redis"), ("redis-sentinel", "redis"), ("rabbitmq-cluster", "rabbitmq")]
+        {
+            let (shape, plain) = (find(name).unwrap(), find(plain).unwrap());
+            assert_eq!((shape.known_as(), shape.looked_for_in()), (plain.name, plain.url_var));
+            assert_eq!(shape.variables("x", Path::new("/nowhere")), [(shape.url_var, "x".to_owned())]);
+        }
+        let plain = find("redis").unwrap();
+        assert_eq!((plain.known_as(), plain.looked_for_in()), ("redis", plain.url_var));
     }
 
     #[test]

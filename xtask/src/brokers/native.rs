@@ -176,8 +176,15 @@ mod tests {
         }
     }
 
-    const BROKER: Broker =
-        Broker { name: "played", provider: "queue-played", url_var: "X", kit: None, in_place_of: None, in_tests: true };
+    const BROKER: Broker = Broker {
+        name: "played",
+        provider: "queue-played",
+        url_var: "X",
+        kit: None,
+        in_place_of: None,
+        shape_of: None,
+        in_tests: true,
+    };
 
     fn home() -> (tempfile::TempDir, Home) {
         let folder = tempfile::tempdir().unwrap();

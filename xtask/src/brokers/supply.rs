@@ -190,6 +190,7 @@ mod tests {
             url_var: "QUEUE_TEST_SLEEPER_URL",
             kit: Some(kit),
             in_place_of: None,
+            shape_of: None,
             in_tests: true,
         }
     }

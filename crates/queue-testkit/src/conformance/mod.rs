@@ -42,7 +42,7 @@ mod watch;
 
 pub use case::{Case, Failed, Need, Outcome};
 pub use context::Ctx;
-pub use run::{run_case, run_suite, survey, unavailable};
+pub use run::{is_asked_for, run_case, run_suite, survey, unavailable};
 
 /// Every case, theme by theme.
 pub fn all_cases() -> impl Iterator<Item = &'static Case> {

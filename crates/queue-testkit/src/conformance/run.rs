@@ -18,7 +18,7 @@ fn limit(virtual_time: bool) -> Duration {
 /// Where the provider cannot be had at all, the one trial of [`unavailable`] stands for them.
 #[must_use]
 pub fn run_suite(factory: &Factory<dyn Harness>) -> Vec<Trial> {
-    if std::env::var("QUEUE_TEST_ONLY").is_ok_and(|only| !is_meant(factory.name, &only)) {
+    if !is_asked_for(factory.name) {
         return Vec::new();
     }
     let (facts, capabilities, store) = match survey(factory) {
@@ -34,6 +34,12 @@ pub fn run_suite(factory: &Factory<dyn Harness>) -> Vec<Trial> {
         Trial::test(name, move || run_case(&factory, case).map_err(|failed| failed.0.into()))
     });
     trials.collect()
+}
+
+/// Whether this provider is to be tested: `QUEUE_TEST_ONLY` names it, or is not set.
+#[must_use]
+pub fn is_asked_for(provider: &str) -> bool {
+    std::env::var("QUEUE_TEST_ONLY").map_or(true, |only| is_meant(provider, &only))
 }
 
 /// Whether `QUEUE_TEST_ONLY` means this provider: by its name, or as one of the models.
