@@ -171,12 +171,12 @@ impl Shared {
         let connection = self.work.connection("drop_queue")?;
         for band in 0..BANDS {
             let name = self.layout.ready(queue, band);
-            if self.topology.is_consumed(&connection, name.clone(), "drop_queue").await? {
-                let message = "somebody consumes from it, and may run a job: stop the workers first, or drop it with everything in it";
+            if !self.topology.is_empty(&connection, name.clone(), "drop_queue").await? {
+                let message = "a job waits or runs: purge the queue, or drop it with everything in it";
                 return Err(Error::new(ErrorCode::Conflict, message));
             }
-            if !self.topology.is_empty(&connection, name, "drop_queue").await? {
-                let message = "a job waits or runs: purge the queue, or drop it with everything in it";
+            if self.topology.is_consumed(&connection, name, "drop_queue").await? {
+                let message = "somebody consumes from it, and may run a job: stop the workers first, or drop it with everything in it";
                 return Err(Error::new(ErrorCode::Conflict, message));
             }
         }

@@ -194,8 +194,14 @@ impl Topology {
         name: ShortString,
         operation: &'static str,
     ) -> Result<bool> {
-        let found = self.look(connection, name, operation).await?;
-        Ok(found.is_some_and(|queue| queue.consumer_count() > 0))
+        // A count of none is also what RabbitMQ says while the queue's leader is busy, and seldom twice.
+        for _ in 0..2 {
+            let found = self.look(connection, name.clone(), operation).await?;
+            if found.is_some_and(|queue| queue.consumer_count() > 0) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// How many messages of a queue are ready, as far as RabbitMQ knows; `None` where it is not there.

@@ -242,22 +242,22 @@ async fn what_is_out_stays_within_twice_the_demand_over_all_bands() {
         consumer.demand(0).await.unwrap();
         consumer.demand(demand).await.unwrap();
         sleep(Duration::from_millis(500)).await;
-        let mut ready = 0;
-        for band in 0..4 {
-            ready += plain.depth(&plain.ready(&rig.queue, band)).await.unwrap();
-        }
-        let out = 200 - ready;
+        let out = 200 - all_ready(&rig, &plain).await;
         assert!((demand as u32..=most).contains(&out), "{out} are out for a demand of {demand}");
     }
     consumer.demand(0).await.unwrap();
     sleep(Duration::from_millis(500)).await;
+    assert_eq!(all_ready(&rig, &plain).await, 200, "without demand nothing is kept");
+    consumer.close(Duration::ZERO).await;
+    rig.end().await;
+}
+
+async fn all_ready(rig: &Rig, plain: &Plain) -> u32 {
     let mut ready = 0;
     for band in 0..4 {
         ready += plain.depth(&plain.ready(&rig.queue, band)).await.unwrap();
     }
-    assert_eq!(ready, 200, "without demand nothing is kept");
-    consumer.close(Duration::ZERO).await;
-    rig.end().await;
+    ready
 }
 
 /// Each change cancels subscriptions, and the next ones would bring as much again.
@@ -271,12 +271,16 @@ async fn what_cancelled_subscriptions_brought_counts_as_out() {
     for demand in [9, 10, 8, 10, 7, 10] {
         consumer.demand(demand).await.unwrap();
         sleep(Duration::from_millis(200)).await;
-        let mut ready = 0;
-        for band in 0..4 {
-            ready += plain.depth(&plain.ready(&rig.queue, band)).await.unwrap();
+        // A smaller demand takes back nothing that is with a worker. RabbitMQ counts none where a band's leader is busy, now and then.
+        let mut out = 200;
+        for _ in 0..10 {
+            out = 200 - all_ready(&rig, &plain).await;
+            if out <= 20 {
+                break;
+            }
+            sleep(Duration::from_millis(100)).await;
         }
-        // A smaller demand takes back nothing that is with a worker.
-        assert!(200 - ready <= 20, "{} are out for a demand of {demand}", 200 - ready);
+        assert!(out <= 20, "{out} are out for a demand of {demand}");
     }
     // And what ended makes room again, to the last one.
     let mut ended = 0;

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use super::{
     line::{Held, Stage},
     odd::{self, Odd},
+    plan::SUBSCRIPTIONS,
     shelf::Beyond,
     station::Station,
 };
@@ -45,8 +46,6 @@ const SOON: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(500);
 /// So often a band that has less than its part looks whether more is free.
 const MORE: Duration = Duration::from_millis(50);
-/// A band with so many subscriptions that wants one more makes one of them.
-const SUBSCRIPTIONS: usize = 8;
 
 /// Tells channels apart within this process.
 static EPOCHS: AtomicU64 = AtomicU64::new(1);

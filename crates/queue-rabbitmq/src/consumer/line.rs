@@ -42,6 +42,10 @@ pub(super) struct Line {
     /// Which channel: zero while there is none.
     pub(super) epoch: u64,
     unacked: BTreeMap<u64, Held>,
+    /// How many came, the highest tag of them, and the last one up to which all had come: the broker numbers from 1.
+    came: u64,
+    highest: u64,
+    complete_to: u64,
     buffered: VecDeque<u64>,
     /// So many are with workers.
     handed: usize,
@@ -102,6 +106,10 @@ impl Line {
 
     pub(super) fn put(&mut self, tag: u64, held: Held) {
         self.owed_since = None;
+        (self.came, self.highest) = (self.came + 1, self.highest.max(tag));
+        if self.came == self.highest {
+            self.complete_to = self.highest;
+        }
         if held.stage == Stage::Buffered {
             // In the order in which the broker sent them, of whichever subscription each is.
             let place = self.buffered.partition_point(|before| *before < tag);
@@ -165,7 +173,8 @@ impl Line {
     /// Takes these off, and says how to tell the broker. The tags ascend.
     ///
     /// A tag that the broker does not know as unacknowledged ends the channel, also as the bound of a frame for several: so
-    /// each is named once, and the bound is one of these.
+    /// each is named once, and the bound is one of these. Nor may there be anything below that bound which was delivered and is not
+    /// here yet, as where one of several subscriptions is behind: it would be acknowledged without having run.
     pub(super) fn end(&mut self, tags: &[u64]) -> Frames {
         let mut frames = Frames::default();
         let mut asked = tags.iter().copied().filter(|tag| self.unacked.contains_key(tag)).peekable();
@@ -173,6 +182,7 @@ impl Line {
         let mut run = 0_usize;
         let mut last = 0;
         while let Some(tag) = asked.peek().copied()
+            && tag <= self.complete_to
             && first.next() == Some(tag)
         {
             (last, run) = (tag, run + 1);
@@ -235,10 +245,26 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_never_named() {
-        let mut line = line(3..=6);
+        let mut line = line(1..=6);
+        line.end(&[1, 2]);
         assert_eq!(line.end(&[1, 2, 4, 9]), frames(None, &[4]));
         assert_eq!(line.end(&[4]), Frames::default());
         assert_eq!(line.end(&[3, 4, 5]), frames(Some(5), &[]));
+    }
+
+    #[test]
+    fn no_frame_reaches_over_what_another_subscription_has_not_brought_yet() {
+        let mut line = Line::default();
+        line.begin(1);
+        for tag in [1, 2, 4, 5] {
+            line.put(tag, held(Stage::Buffered));
+        }
+        assert_eq!(line.end(&[1, 2, 4]), frames(Some(2), &[4]));
+        assert_eq!(line.end(&[5]), frames(None, &[5]));
+        for tag in [3, 6, 7] {
+            line.put(tag, held(Stage::Buffered));
+        }
+        assert_eq!(line.end(&[3, 6]), frames(Some(6), &[]));
     }
 
     #[test]

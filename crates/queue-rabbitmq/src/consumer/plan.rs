@@ -25,6 +25,11 @@ pub(super) fn prefetch(demand: usize, favoured: usize) -> [u16; BANDS] {
     std::array::from_fn(|band| u16::try_from(count(band)).unwrap_or(u16::MAX))
 }
 
+/// A band that carries much grows back to its part in about so many subscriptions.
+const STEPS: usize = 8;
+/// A band with so many subscriptions that may have more makes one of them. Growing back takes [`STEPS`], one at first and one at last.
+pub(super) const SUBSCRIPTIONS: usize = 2 * STEPS;
+
 /// What is out already, or may come.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Out {
@@ -41,23 +46,28 @@ impl Out {
 
     /// How many more a band may subscribe to, so that in all no more than twice the demand is out, however often the plan changes.
     ///
-    /// Each band may have one more than what it carries, to learn whether there is more; the bands above the favoured one leave that
-    /// its part.
+    /// Each band may have one more than what it carries, to learn whether there is more, and one without any subscription comes before
+    /// the part that the bands above the favoured one leave that. What would be little more waits until it is worth a subscription, of
+    /// which a busy band would else make one for each carried job that ends.
     pub(super) fn room(&self, demand: usize, favoured: usize, band: usize) -> u16 {
         if demand == 0 {
             return 0;
         }
         let plan = prefetch(demand, favoured).map(usize::from);
         let most = plan.iter().sum::<usize>().max(2 * demand);
+        let is_deaf = self.live[band] == 0 && self.carried[band] > 0;
         let wish = plan[band].max(self.carried[band] + 1).saturating_sub(self.of(band));
+        let wish = if is_deaf { wish.min(1) } else { wish };
         let owed = |other: usize| {
-            let planned = if other == favoured && band > favoured { plan[other] } else { 1 };
+            let planned = if other == favoured && band > favoured && !is_deaf { plan[other] } else { 1 };
             self.of(other).max(self.carried[other] + 1).max(planned)
         };
         let others: usize = (0..BANDS).filter(|other| *other != band).map(owed).sum();
         let left = most.saturating_sub(others + self.of(band));
         let least = usize::from(self.of(band) == 0);
-        u16::try_from(wish.min(left.max(least))).unwrap_or(u16::MAX)
+        let room = wish.min(left.max(least));
+        let is_worth_it = self.live[band] == 0 || self.carried[band] == 0 || room >= plan[band] / STEPS;
+        u16::try_from(if is_worth_it { room } else { 0 }).unwrap_or(u16::MAX)
     }
 }
 
@@ -106,6 +116,51 @@ mod tests {
         out.carried[1] = 0;
         let all = settle(64, 2, &mut out);
         assert_eq!((all[..3].to_vec(), all[3]), (vec![1, 1, 64], 62));
+    }
+
+    /// All ways to spread up to so many over the bands.
+    fn spread(most: usize) -> impl Iterator<Item = [usize; BANDS]> {
+        let base = most + 1;
+        let all = (0..base.pow(4)).map(move |n| [n % base, n / base % base, n / base.pow(2) % base, n / base.pow(3)]);
+        all.filter(move |carried| carried.iter().sum::<usize>() <= most)
+    }
+
+    #[test]
+    fn whatever_is_carried_each_band_hears_of_more() {
+        for demand in 3..=8 {
+            // Where as many are carried as may run at once, none of them could.
+            for carried in spread(demand - 1) {
+                for favoured in 0..BANDS {
+                    for first in 0..BANDS {
+                        let mut out = Out { carried, ..NOTHING };
+                        for turn in 0..4 * BANDS {
+                            let band = (first + turn * 3) % BANDS;
+                            out.live[band] += usize::from(out.room(demand, favoured, band));
+                        }
+                        let all: usize = (0..BANDS).map(|band| out.of(band)).sum();
+                        assert!(all <= 2 * demand, "{demand} {favoured}: {out:?}");
+                        assert!(out.live.iter().all(|live| *live > 0), "{demand} {favoured}: {out:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_busy_band_grows_back_in_few_subscriptions() {
+        for demand in [4, 10, 64, 100, 1_000] {
+            let mut out = Out { carried: [0, demand, 0, 0], ..NOTHING };
+            settle(demand, 0, &mut out);
+            let mut made = usize::from(out.live[ORDINARY] > 0);
+            for _ in 0..demand {
+                out.carried[ORDINARY] -= 1;
+                let more = out.room(demand, ORDINARY, ORDINARY);
+                out.live[ORDINARY] += usize::from(more);
+                made += usize::from(more > 0);
+            }
+            assert_eq!(out.live[ORDINARY], demand);
+            assert!(made <= STEPS + 2, "{demand}: {made}");
+        }
     }
 
     #[test]
