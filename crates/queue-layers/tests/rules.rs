@@ -544,6 +544,27 @@ async fn what_an_estimating_transport_lost_is_found_with_workers_and_without() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_is_lost_itself_is_followed_by_another() {
+    let bed = push();
+    let process = estimating(&bed, false, None).await;
+    let empty = async || {
+        bed.broker.connect().drop_queue(&bed.queue, false).await.unwrap();
+        bed.broker.connect().declare(&QueueSpec::new(bed.queue.clone())).await.unwrap();
+    };
+    empty().await;
+    let mut waited = 0;
+    while bed.copies().await == 0 {
+        process.maintain_for(secs(1)).await;
+        waited += 1;
+        assert!(waited < 150, "no probe");
+    }
+    assert_eq!(bed.copies().await, 1);
+    empty().await;
+    let runs = process.work_for(secs(600)).await;
+    assert!(runs.len() == 10 && runs.values().all(|runs| runs.len() == 1), "{runs:?}");
+}
+
 async fn long_delays_are_held(broken: Broken) -> bool {
     let bed = visibility();
     let process = process(&bed, broken);

@@ -56,7 +56,7 @@ fn main() {
     trials.extend(faulty);
     if server::is_installed() {
         trials.retain(|trial| !HARMFUL.iter().any(|name| trial.name().contains(name)));
-        trials.extend(harmful());
+        trials.extend(harmful(if shared.is_some() { "rabbitmq" } else { "rabbitmq_own" }));
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     // Nothing is dropped by an exit.
@@ -73,14 +73,18 @@ fn faulty(url: &str, prefix: &str) -> impl Iterator<Item = Trial> {
         let rabbit = Rabbit { alone: true, ..Rabbit::new(url.clone(), prefix, None) };
         async move { Ok(Arc::new(rabbit) as Arc<dyn Harness>) }
     });
-    cases(factory, &FAULTY)
+    cases("rabbitmq", factory, &FAULTY)
 }
 
-fn cases(factory: Factory<dyn Harness>, names: &'static [&'static str]) -> impl Iterator<Item = Trial> {
+fn cases(
+    called: &'static str,
+    factory: Factory<dyn Harness>,
+    names: &'static [&'static str],
+) -> impl Iterator<Item = Trial> {
     queue_testkit::conformance::all_cases().filter(|case| names.contains(&case.name)).map(move |case| {
         let factory = factory.clone();
         let run = move || queue_testkit::conformance::run_case(&factory, case).map_err(|failed| failed.0.into());
-        Trial::test(format!("rabbitmq::{}", case.name), run)
+        Trial::test(format!("{called}::{}", case.name), run)
     })
 }
 
@@ -91,12 +95,13 @@ const FAULTY: [&str; 2] =
 /// The cases that do something to the broker.
 const HARMFUL: [&str; 1] = ["load::broker_restarted_twice"];
 
-fn harmful() -> impl Iterator<Item = Trial> {
+/// On a broker of their own, and called so where another one was given: they say nothing of that.
+fn harmful(called: &'static str) -> impl Iterator<Item = Trial> {
     let factory = Factory::new("rabbitmq", false, || async {
         let server = tokio::task::spawn_blocking(Server::try_start).await.expect("no panic").map_err(away)?;
         Ok(Arc::new(Rabbit::new(server.url(), "own".into(), Some(server))) as Arc<dyn Harness>)
     });
-    cases(factory, &HARMFUL)
+    cases(called, factory, &HARMFUL)
 }
 
 /// RabbitMQ 3.10 has a new queue on its disk a little later. A node that is killed before comes back with a queue that confirms nothing,
@@ -125,11 +130,17 @@ impl Rabbit {
 impl Rabbit {
     /// As any client, which knows one node: of a cluster the first.
     async fn plainly(&self) -> lapin::Result<lapin::Connection> {
-        let (before, rest) = self.url.rsplit_once('@').unwrap_or(("", &self.url));
-        let (hosts, vhost) = rest.split_once('/').unwrap_or((rest, ""));
-        let first = hosts.split(',').next().unwrap_or(hosts);
-        lapin::Connection::connect(&format!("{before}@{first}/{vhost}"), ConnectionProperties::default()).await
+        lapin::Connection::connect(&of_one(&self.url), ConnectionProperties::default()).await
     }
+}
+
+/// The URL without its hosts after the first.
+fn of_one(url: &str) -> String {
+    let begin = url.rfind('@').or_else(|| url.find("//").map(|slashes| slashes + 1)).map_or(0, |before| before + 1);
+    let end = url[begin..].find(['/', '?']).map_or(url.len(), |after| begin + after);
+    let hosts = &url[begin..end];
+    let first = hosts.split_once(',').map_or(hosts, |(first, _)| first);
+    format!("{}{first}{}", &url[..begin], &url[end..])
 }
 
 fn away(error: impl std::fmt::Display) -> Error {

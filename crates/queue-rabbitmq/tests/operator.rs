@@ -17,7 +17,10 @@ use queue_core::{
 };
 use queue_rabbitmq::RabbitProvider;
 use server::Server;
-use tokio::{task::block_in_place, time::sleep};
+use tokio::{
+    task::block_in_place,
+    time::{Instant, sleep},
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -179,7 +182,10 @@ async fn a_job_that_kills_its_holders_is_buried_by_the_broker(server: &Server) {
         deaths += got.len();
         victim.sever().await;
         // Until the broker knows, and has buried it if it does.
-        sleep(Duration::from_millis(if deaths > 10 { 2_000 } else { 300 })).await;
+        let until = Instant::now() + if deaths > 10 { PATIENCE } else { Duration::from_millis(300) };
+        while plain.depth(&dead).await == Some(0) && Instant::now() < until {
+            sleep(Duration::from_millis(100)).await;
+        }
     }
     assert_eq!(deaths, 11, "ten deliveries, and the one that was too many");
     assert_eq!(plain.depth(&plain.ready(&queue, 1)).await, Some(0));

@@ -55,7 +55,7 @@ fn shards() -> u16 {
 
 impl Redis {
     fn for_case(url: Option<String>) -> Result<Self> {
-        let is_more_than_one = url.as_ref().is_some_and(|url| url.starts_with("redis+"));
+        let is_more_than_one = url.as_ref().is_some_and(|url| url.starts_with("redis+") || url.contains(','));
         if server::is_installed() && !is_more_than_one {
             let server = Server::start().map_err(away)?;
             let mut options = RedisOptions::new(server.url());

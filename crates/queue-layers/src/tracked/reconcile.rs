@@ -5,7 +5,9 @@
 //!
 //! A transport whose numbers are estimates may say zero of what it cannot see: RabbitMQ does while the leader of a queue is away, and
 //! never tells what is out. There nothing may run either, by the store, and one silent job is published again first. Once it is seen,
-//! alone in the queue or at a worker, the transport sees what it has and has lost the others; until then they stay as they are.
+//! alone in the queue or at a worker, the transport sees what it has and has lost the others; until then they stay as they are. A
+//! transport that has several lines for a queue, as RabbitMQ has for the priorities, shows by it one line alone: copies that another
+//! cannot see meanwhile are outdated, which costs their place and never a second run.
 
 use std::{
     collections::BTreeMap,
@@ -33,8 +35,8 @@ struct State {
 #[derive(Debug)]
 struct Found {
     since: Duration,
-    /// The job that was published to prove it.
-    probe: Option<JobRef>,
+    /// The job that was published to prove it, and when.
+    probe: Option<(JobRef, Duration)>,
 }
 
 impl Emptiness {
@@ -59,13 +61,13 @@ impl Emptiness {
         now.saturating_sub(found.since)
     }
 
-    fn probe(&self, queue: &QueueName) -> Option<JobRef> {
+    fn probe(&self, queue: &QueueName) -> Option<(JobRef, Duration)> {
         self.lock().found.get(queue).and_then(|found| found.probe.clone())
     }
 
-    fn set_probe(&self, queue: &QueueName, probe: JobRef) {
+    fn set_probe(&self, queue: &QueueName, probe: JobRef, now: Duration) {
         if let Some(found) = self.lock().found.get_mut(queue) {
-            found.probe = Some(probe);
+            found.probe = Some((probe, now));
         }
     }
 
@@ -77,6 +79,9 @@ impl Emptiness {
 
 /// Looks in an interval: a queue that held something in between is seen by one of them, or by the generation at the claim.
 const LOOKS: u32 = 4;
+/// After so many intervals a probe that nobody saw was lost itself, and it begins anew. Where the transport has it and cannot see it, this
+/// costs another copy each time.
+const PROBE_IS_LOST: u32 = 4;
 
 impl Core {
     pub(super) async fn reconcile(&self) -> Result<()> {
@@ -111,8 +116,8 @@ impl Core {
     }
 
     async fn look_into_estimate(&self, queue: &QueueName, stats: &QueueStats) -> Result<()> {
-        if let Some(probe) = self.emptiness.probe(queue) {
-            return self.look_for(queue, &probe, stats).await;
+        if let Some((probe, sent)) = self.emptiness.probe(queue) {
+            return self.look_for(queue, &probe, sent, stats).await;
         }
         if !is_empty(stats) || self.runs_something(queue).await? {
             self.emptiness.forget(queue);
@@ -122,7 +127,7 @@ impl Core {
             return Ok(());
         }
         match self.republish(queue, 1).await?.pop() {
-            Some(probe) => self.emptiness.set_probe(queue, probe),
+            Some(probe) => self.emptiness.set_probe(queue, probe, self.now()),
             // Nothing waits, or the transport does not take it.
             None => self.emptiness.forget(queue),
         }
@@ -130,7 +135,7 @@ impl Core {
     }
 
     /// Whether the numbers show the job that was published to see whether they would.
-    async fn look_for(&self, queue: &QueueName, probe: &JobRef, stats: &QueueStats) -> Result<()> {
+    async fn look_for(&self, queue: &QueueName, probe: &JobRef, sent: Duration, stats: &QueueStats) -> Result<()> {
         let seen = stats.waiting() + stats.running;
         if seen > 1 {
             // There are others: the zero was none, or they are new.
@@ -138,6 +143,8 @@ impl Core {
         } else if seen == 1 || !self.is_pending(probe).await? {
             self.emptiness.forget(queue);
             self.republish(queue, self.options.sweep_batch).await?;
+        } else if self.now().saturating_sub(sent) >= self.options.reconcile_after * PROBE_IS_LOST {
+            self.emptiness.forget(queue);
         }
         Ok(())
     }

@@ -10,38 +10,39 @@ use queue_core::{
     stats::QueueStats,
     store::{JobQuery, JobRecord},
 };
+use tokio::time::{Instant, timeout_at};
 
 use super::judge::{Judge, LateJob};
+use crate::listing::{self, Numbers};
 
 /// Records looked at for one that is late.
 const SAMPLE: usize = 100;
 
-/// The numbers of the provider's queues: one listing and one call.
+/// The numbers of the provider's queues: one listing, and one call for every few of them. Where the time is too short for all it keeps
+/// what it has, and the next look is `from` the first that was late.
 pub(super) async fn stats(
     scheduler: JobScheduler,
     named: Arc<[QueueName]>,
+    from: Option<QueueName>,
     limit: Duration,
-) -> Result<Vec<QueueStats>> {
-    let asked = async {
-        let names = names(&scheduler, &named).await?;
-        let mut all = Vec::with_capacity(names.len());
-        for stats in scheduler.admin().stats(&names).await {
-            match stats {
-                Ok(stats) => all.push(stats),
-                // It was dropped in between, or never came to be.
-                Err(error) if error.code() == ErrorCode::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(all)
-    };
+) -> Result<Numbers> {
+    let until = Instant::now() + limit;
     let late = |_| Err(Error::new(ErrorCode::Timeout, format!("no answer within {limit:?}")).at("stats"));
-    tokio::time::timeout(limit, asked).await.unwrap_or_else(late)
+    let mut names = timeout_at(until, names(&scheduler, &named)).await.unwrap_or_else(late)?;
+    if let Some(from) = from {
+        let at = names.partition_point(|name| *name < from);
+        names.rotate_left(at);
+    }
+    let numbers = listing::numbers(&scheduler, &names, until).await;
+    match numbers.error {
+        Some(error) if numbers.told.is_empty() => Err(error),
+        error => Ok(Numbers { error, ..numbers }),
+    }
 }
 
 /// The provider's queues, and those that the configuration names: it may be that nobody could list them.
 async fn names(scheduler: &JobScheduler, named: &[QueueName]) -> Result<Vec<QueueName>> {
-    let mut names = crate::listing::names(scheduler, "", Judge::MAX_QUEUES).await?;
+    let mut names = listing::names(scheduler, "", Judge::MAX_QUEUES).await?;
     names.extend_from_slice(named);
     names.sort_unstable();
     names.dedup();

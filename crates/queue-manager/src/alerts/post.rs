@@ -187,6 +187,7 @@ fn member(manager: &QueueManager, name: &str, scheduler: &JobScheduler, config: 
         scheduler: scheduler.clone(),
         judge: Judge::new(config.clone()).of(scheduler.clone()),
         named: named.into(),
+        from: None,
         away: false,
         store_away: false,
     }

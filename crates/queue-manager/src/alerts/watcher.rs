@@ -1,7 +1,7 @@
 //! The task that watches.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -16,7 +16,6 @@ use queue_core::{
     Event, JobScheduler, QueueName, Result, Timestamp,
     event::{Alert, JobEvent, ProviderEvent, ProviderStatus},
     job::SlaClass,
-    stats::QueueStats,
     store,
 };
 use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
@@ -27,6 +26,7 @@ use super::{
     outbox::Outbox,
     sla::SlaLedger,
 };
+use crate::listing::Numbers;
 
 /// How long sinks may take for what still waits when the watcher is stopped.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -65,6 +65,8 @@ pub(super) struct Member {
     pub(super) judge: Judge,
     /// Queues that the configuration names.
     pub(super) named: Arc<[QueueName]>,
+    /// The first queue for which the last look had no time.
+    pub(super) from: Option<QueueName>,
     /// Its last look failed, and that was said.
     pub(super) away: bool,
     /// The store that it is paired with was away at the last look.
@@ -92,7 +94,7 @@ pub(super) struct Task {
 
 /// What a provider answered.
 enum Answer {
-    Looked(Vec<Result<Vec<QueueStats>>>),
+    Looked(Vec<Result<Numbers>>),
     Late(usize, QueueName, Option<LateJob>),
 }
 
@@ -150,7 +152,9 @@ impl Task {
         if std::mem::replace(&mut self.looking, true) {
             return;
         }
-        let stats = |member: &Member| look::stats(member.scheduler.clone(), Arc::clone(&member.named), self.patience);
+        let stats = |member: &Member| {
+            look::stats(member.scheduler.clone(), Arc::clone(&member.named), member.from.clone(), self.patience)
+        };
         let stats = join_all(self.members.iter().map(stats).collect::<Vec<_>>());
         self.asked.push(stats.map(Answer::Looked).boxed());
     }
@@ -186,12 +190,12 @@ impl Task {
         self.outboxes.iter().for_each(|outbox| outbox.offer(&Event::Provider(event.clone())));
     }
 
-    fn looked(&mut self, index: usize, stats: Result<Vec<QueueStats>>) {
+    fn looked(&mut self, index: usize, numbers: Result<Numbers>) {
         self.look_at_store(index);
         let Some(member) = self.members.get_mut(index) else { return };
         let provider = member.scheduler.provider().scheme();
-        let stats = match stats {
-            Ok(stats) => stats,
+        let Numbers { told: stats, untold, late, error } = match numbers {
+            Ok(numbers) => numbers,
             Err(error) => {
                 if !std::mem::replace(&mut member.away, true) {
                     tracing::warn!(provider, %error, "the queues cannot be looked at; nothing of them is told until they can");
@@ -199,12 +203,16 @@ impl Task {
                 return;
             }
         };
-        if std::mem::take(&mut member.away) {
-            tracing::info!(provider, "the queues can be looked at again");
+        match (&error, std::mem::replace(&mut member.away, error.is_some())) {
+            (Some(error), false) => tracing::warn!(provider, %error, "some queues cannot be looked at"),
+            (None, true) => tracing::info!(provider, "the queues can be looked at again"),
+            _ => {}
         }
+        // Where there was no time for all, the next look begins with the rest.
+        member.from = late;
         let now = now(&member.scheduler);
         let alerts = member.judge.look(&stats, now);
-        let there: std::collections::HashSet<&QueueName> = stats.iter().map(|stats| &stats.queue).collect();
+        let there: HashSet<&QueueName> = stats.iter().map(|stats| &stats.queue).chain(&untold).collect();
         member.judge.keep(|queue| there.contains(queue));
         if self.sla {
             for stats in &stats {

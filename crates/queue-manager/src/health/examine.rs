@@ -3,10 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use queue_core::{
-    Error, ErrorCode, JobScheduler, Timestamp,
+    Error, ErrorCode, JobScheduler, QueueName, Timestamp,
     stats::QueueStats,
     worker::{PoolStatus, WorkerStatus},
 };
+use tokio::time::Instant;
 
 use super::{HealthFault, HealthReport, HealthStatus, ProviderHealth, QueueHealth, StoreHealth, WorkerHealth};
 use crate::{
@@ -32,7 +33,7 @@ pub(crate) async fn examine(member: &Member, config: &Config) -> (ProviderHealth
     health.maintenance(scheduler, config.maintenance.stale_after);
     let workers = workers(name, scheduler.workers());
     health.consumption(&workers);
-    health.answers(scheduler, config.provider.ping_timeout).await;
+    health.answers(scheduler, &workers, config.provider.ping_timeout).await;
     health.records(scheduler);
     health.progress(&workers, config.health.oldest_pending);
     (health, workers)
@@ -75,19 +76,38 @@ impl ProviderHealth {
         }
     }
 
-    async fn answers(&mut self, scheduler: &JobScheduler, limit: Duration) {
+    async fn answers(&mut self, scheduler: &JobScheduler, workers: &[WorkerHealth], limit: Duration) {
         let clock = &scheduler.env().clock;
         let sent = clock.monotonic();
         match within(limit, "ping", scheduler.provider().ping()).await {
             Ok(()) => self.ping_ms = Some(millis(clock.monotonic().saturating_sub(sent))),
             Err(error) => return self.fault(HealthStatus::Down, &error),
         }
-        match within(limit, "stats", queues(scheduler)).await {
-            Ok(queues) => self.queues = queues,
-            // A broker that cannot count is no worse for it.
-            Err(error) if error.code() == ErrorCode::Unsupported => {}
-            Err(error) => self.fault(HealthStatus::Degraded, &error),
+        let until = Instant::now() + limit;
+        let error = match within(limit, "stats", listing::names(scheduler, "", HealthReport::MAX_QUEUES)).await {
+            Ok(names) => self.count(scheduler, workers, names, until).await,
+            Err(error) => Some(error),
+        };
+        // A broker that cannot count is no worse for it.
+        if let Some(error) = error.filter(|error| error.code() != ErrorCode::Unsupported) {
+            self.fault(HealthStatus::Degraded, &error);
         }
+    }
+
+    /// Those first that somebody here works on: of many there may not be the time for all, which is no fault.
+    async fn count(
+        &mut self,
+        scheduler: &JobScheduler,
+        workers: &[WorkerHealth],
+        mut names: Vec<QueueName>,
+        until: Instant,
+    ) -> Option<Error> {
+        names.sort_by_cached_key(|name| !workers.iter().any(|worker| worker.queue == *name));
+        let numbers = listing::numbers(scheduler, &names, until).await;
+        let now = scheduler.env().now();
+        self.queues = numbers.told.into_iter().map(|stats| queue(stats, now)).collect();
+        self.queues.sort_unstable_by(|a, b| a.queue.cmp(&b.queue));
+        numbers.error
     }
 
     /// What the ping, or whoever asked last, noticed of the store.
@@ -164,21 +184,6 @@ pub(crate) async fn within<T>(
         let message = format!("the provider did not answer within {limit:?}");
         Err(Error::new(ErrorCode::Timeout, message).at(operation))
     })
-}
-
-async fn queues(scheduler: &JobScheduler) -> queue_core::Result<Vec<QueueHealth>> {
-    let names = listing::names(scheduler, "", HealthReport::MAX_QUEUES).await?;
-    let now = scheduler.env().now();
-    let mut queues = Vec::with_capacity(names.len());
-    for stats in scheduler.admin().stats(&names).await {
-        match stats {
-            Ok(stats) => queues.push(queue(stats, now)),
-            // It was dropped in between, or was never there.
-            Err(error) if error.code() == ErrorCode::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(queues)
 }
 
 fn queue(stats: QueueStats, now: Timestamp) -> QueueHealth {

@@ -106,7 +106,8 @@ pub struct ProviderHealth {
     /// The store that it is paired with. Absent where it keeps the records of its jobs itself, or has none.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub store: Option<StoreHealth>,
-    /// Its queues by name, at most [`HealthReport::MAX_QUEUES`].
+    /// Its queues by name, at most [`HealthReport::MAX_QUEUES`], and of these as many as are counted within `provider.ping_timeout`:
+    /// those first that workers of this process take jobs from.
     pub queues: Vec<QueueHealth>,
 }
 

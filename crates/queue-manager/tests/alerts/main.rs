@@ -7,6 +7,7 @@ mod estimating;
 mod shaky;
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -405,6 +406,35 @@ async fn a_look_is_one_call_and_one_that_hangs_or_fails_holds_up_nothing_else() 
     provider.become_(Mode::Well);
     sleep(2 * SECOND).await;
     assert_eq!(take(&seen), [AlertKind::Backlog { waiting: 2, threshold: 1 }]);
+    queues.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_queues_what_was_told_in_time_counts_and_the_next_look_begins_with_the_rest() {
+    let provider = Shaky::new(MemoryProvider::with_env(env()));
+    let queues = builder().provider(Arc::new(provider.clone())).connect().await.unwrap();
+    for n in 0..200 {
+        for _ in 0..2 {
+            queues.enqueue(Take { seconds: 0 }).to(format!("queue-{n:03}")).await.unwrap();
+        }
+    }
+    provider.become_(Mode::Slow);
+    let (seen, sink) = seen();
+    let alerts = queues.alerts().sink(sink).configure(|alerts| {
+        alerts.backlog = Some(1);
+        alerts.every = SECOND;
+    });
+    alerts.start().await.unwrap();
+    let health = queues.health().await;
+    assert!(health.is_healthy(), "{health:?}");
+    assert_eq!(health.providers[0].queues.len(), 32, "what one call told within five seconds");
+
+    // Twenty seconds for all, and what a call did not tell in time is asked for again.
+    sleep(12 * SECOND).await;
+    assert_eq!(seen.lock().unwrap().len(), 96);
+    sleep(24 * SECOND).await;
+    let told: BTreeSet<String> = seen.lock().unwrap().iter().map(|alert| alert.queue.to_string()).collect();
+    assert_eq!((told.len(), seen.lock().unwrap().len()), (200, 200), "each once");
     queues.close().await.unwrap();
 }
 

@@ -28,6 +28,8 @@ pub(crate) enum Mode {
     Hangs,
     Fails,
     CannotList,
+    /// A tenth of a second for each queue.
+    Slow,
 }
 
 #[derive(Debug, Clone)]
@@ -67,6 +69,10 @@ impl QueueAdmin for Shaky {
         match mode {
             Mode::Hangs => std::future::pending().await,
             Mode::Fails => queues.iter().map(|_| Err(Error::new(ErrorCode::Unavailable, "away"))).collect(),
+            Mode::Slow => {
+                tokio::time::sleep(Duration::from_millis(100) * queues.len() as u32).await;
+                self.memory.admin().stats(queues).await
+            }
             Mode::Well | Mode::CannotList => self.memory.admin().stats(queues).await,
         }
     }

@@ -8,6 +8,7 @@ mod scan;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
 use lapin::{
     options::{QueueDeclareOptions, QueuePurgeOptions},
     types::{FieldTable, ShortString},
@@ -21,6 +22,9 @@ use queue_core::{
 use tokio::sync::Mutex;
 
 use crate::{SCHEME, layout::BANDS, link::Lane, provider::Shared};
+
+/// Queues that are counted at once: each has a channel meanwhile, and one whose leader is busy holds up no more than its place.
+const COUNTED_AT_ONCE: usize = 16;
 
 /// Pairing it with a store gives what it lacks.
 const STORE: &str = "name a store with `store=`, so that the tracking layer does it";
@@ -43,6 +47,11 @@ impl RabbitAdmin {
     }
 
     async fn numbers(&self, queue: &QueueName) -> Result<QueueStats> {
+        self.counted(queue).await.map_err(|error| error.on(queue))
+    }
+
+    async fn counted(&self, queue: &QueueName) -> Result<QueueStats> {
+        // A queue that is not there ends the channel, so each has its own.
         let channel = self.channel("stats").await?;
         let mut stats = QueueStats::empty(queue.clone());
         // What is out is not told, nor what waits on the ladder.
@@ -78,12 +87,8 @@ impl QueueAdmin for RabbitAdmin {
     }
 
     async fn stats(&self, queues: &[QueueName]) -> Vec<Result<QueueStats>> {
-        let mut all = Vec::with_capacity(queues.len());
-        for queue in queues {
-            // A queue that is not there ends the channel, so each has its own.
-            all.push(self.numbers(queue).await.map_err(|error| error.on(queue)));
-        }
-        all
+        let asked: Vec<_> = queues.iter().map(|queue| self.numbers(queue)).collect();
+        stream::iter(asked).buffered(COUNTED_AT_ONCE).collect().await
     }
 
     async fn pause(&self, queue: &QueueName, _: bool) -> Result<()> {
