@@ -294,7 +294,7 @@ async fn jobs_of_rabbitmq_are_shown_from_the_store_beside_it() {
     let job = held.envelope.id.to_string();
     for (args, part) in [
         (&[][..], "look into RabbitMQ's management interface"),
-        (&["--job", &job], "look into RabbitMQ's management interface"),
+        (&["--job", &job], "store="),
         (&["--job", &reference], "store="),
     ] {
         let output = inspect(&rabbit, args);
