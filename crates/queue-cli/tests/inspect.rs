@@ -284,13 +284,20 @@ async fn jobs_of_rabbitmq_are_shown_from_the_store_beside_it() {
     assert_eq!(json_of(&url, &[queue.as_str(), "--jobs"])["jobs"].as_array().unwrap().len(), 2);
     let numbers = &json_of(&url, &[queue.as_str()])["queues"][0];
     assert_eq!((&numbers["running"], &numbers["pending"]), (&json!(1), &json!(1)), "{numbers}");
-    // What cannot be done says what to do instead.
-    for (url, args, part) in [
-        (&url, &[][..], "look into RabbitMQ's management interface"),
-        (&url, &["--job", &held.envelope.id.to_string()], "look into RabbitMQ's management interface"),
-        (&rabbit, &["--job", &reference], "store="),
+    // The store knows the queues too, and so in which of them a job may be.
+    let all = json_of(&url, &[]);
+    let numbers = all["queues"].as_array().unwrap().iter().find(|numbers| numbers["queue"] == queue.as_str());
+    assert_eq!(numbers.expect("it is listed")["running"], json!(1), "{all}");
+    let found = &json_of(&url, &["--job", &held.envelope.id.to_string()])["job"];
+    assert_eq!((&found["queue"], &found["state"]), (&json!(queue.as_str()), &json!("running")));
+    // What cannot be done without a store says what to do instead.
+    let job = held.envelope.id.to_string();
+    for (args, part) in [
+        (&[][..], "look into RabbitMQ's management interface"),
+        (&["--job", &job], "store="),
+        (&["--job", &reference], "store="),
     ] {
-        let output = inspect(url, args);
+        let output = inspect(&rabbit, args);
         let refused = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.code() == Some(2) && refused.contains(part), "{args:?}: {output:?}");
     }

@@ -213,6 +213,20 @@ impl RedisAdmin {
         Ok(met.then_some(ahead + own))
     }
 
+    async fn redrive_all(&self, known: &Known, what: &Redrive, report: &mut RedriveReport) -> Result<()> {
+        for shard in known.parts() {
+            let mut ids = match &what.which {
+                RedriveSelection::Jobs(ids) => ids.clone(),
+                RedriveSelection::Matching(filter) => self.matching(shard, filter).await?,
+            };
+            let mut seen = HashSet::new();
+            ids.retain(|id| seen.insert(*id));
+            // Those of other shards are not found here.
+            self.redrive_in(shard, &ids, what, report).await?;
+        }
+        Ok(())
+    }
+
     /// Redrives these of one shard.
     async fn redrive_in(&self, shard: &Known, ids: &[JobId], what: &Redrive, report: &mut RedriveReport) -> Result<()> {
         let (shared, queue) = (&self.shared, &shard.spec.name);
@@ -381,17 +395,11 @@ impl QueueAdmin for RedisAdmin {
             return Ok(RedriveReport::default());
         };
         let mut report = RedriveReport::default();
-        for shard in known.parts() {
-            let mut ids = match &what.which {
-                RedriveSelection::Jobs(ids) => ids.clone(),
-                RedriveSelection::Matching(filter) => self.matching(shard, filter).await?,
-            };
-            let mut seen = std::collections::HashSet::new();
-            ids.retain(|id| seen.insert(*id));
-            // Those of other shards are not found here.
-            self.redrive_in(shard, &ids, what, &mut report).await?;
+        match self.redrive_all(&known, what, &mut report).await {
+            Ok(()) => Ok(report),
+            Err(error) if what.dry_run => Err(error),
+            Err(error) => Err(report.stopped_by(error)),
         }
-        Ok(report)
     }
 
     async fn spec(&self, queue: &QueueName) -> Result<Option<QueueSpec>> {

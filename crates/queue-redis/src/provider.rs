@@ -189,7 +189,7 @@ impl QueueProvider for RedisProvider {
         if !spec.partitions.is_empty() {
             return Err(Error::unsupported(SCHEME, "partitions", "give each part a queue of its own").on(&spec.name));
         }
-        self.shared.assure(spec.durability).await.map_err(|error| error.on(&spec.name))?;
+        self.shared.assure(spec.durability, "declare").await.map_err(|error| error.on(&spec.name))?;
         let shared = &self.shared;
         let known = shared.specs.declare(&shared.link, &shared.layout, spec).await?;
         shards::conflict(&known, spec).map_or(Ok(()), |conflict| Err(conflict.by(SCHEME)))

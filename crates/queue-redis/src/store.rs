@@ -427,7 +427,10 @@ impl RedisStore {
             Bytes::copy_from_slice(job.id.as_bytes()),
         ];
         let durability = known.spec.durability;
-        let answer = shared.link.run_assured(&scripts::CANCEL, &known.base, &arguments, durability).await;
+        // It may be in another shard, where it is confirmed.
+        let is_moot = |answer: &Value| matches!(letter_of(answer), Some(b"N" | b"U"));
+        let answer =
+            shared.link.run_assured_unless(&scripts::CANCEL, &known.base, &arguments, durability, is_moot).await;
         let answer = answer.map_err(|error| fault::of(&error, "cancel").on(&job.queue))?;
         let broken = |what| fault::broken(what, "cancel").on(&job.queue);
         let letter = items(answer).map_err(broken)?.into_iter().next().unwrap_or_default();
@@ -439,5 +442,16 @@ impl RedisStore {
             b"U" => Err(broken("a job that cannot be read: a newer version may have written it")),
             _ => Err(broken("an unknown answer")),
         }
+    }
+}
+
+/// What became of the one job that was to be cancelled.
+fn letter_of(answer: &Value) -> Option<&[u8]> {
+    match answer {
+        Value::Array(letters) => match &letters[..] {
+            [Value::BulkString(letter)] => Some(&letter[..]),
+            _ => None,
+        },
+        _ => None,
     }
 }

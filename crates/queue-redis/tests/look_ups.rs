@@ -69,13 +69,20 @@ fn run(command: &str, server: &Server, folder: &Path) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Times, in milliseconds or microseconds, are another each time.
+/// Times, in milliseconds or microseconds, are another each time; so is the number behind one in the id of an event, for several may come in
+/// one millisecond.
 fn timeless(answer: &str) -> String {
     let mut text = String::new();
     for part in answer.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
         let word = part.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
         let is_time = (13..=16).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_digit());
-        text += &if is_time { part.replace(word, "TIME") } else { part.to_owned() };
+        let is_behind_time =
+            text.ends_with("TIME-") && !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+        text += &match (is_time, is_behind_time) {
+            (true, _) => part.replace(word, "TIME"),
+            (_, true) => part.replace(word, ""),
+            _ => part.to_owned(),
+        };
     }
     text
 }

@@ -17,7 +17,7 @@ use queue_core::{
     job::{JobError, JobKind, JobRef, Priority, Unique, UniqueKey},
     provider::{
         Cancel, ConsumeOptions, Consumer, DeadFilter, Delivery, Disposition, FollowUp, ParkKey, PublishOptions,
-        PublishOutcome, Redrive, Rejection, SettleOutcome, Settlement,
+        PublishOutcome, Redrive, RedriveReport, Rejection, SettleOutcome, Settlement,
     },
     store::{CancelOutcome, JobQuery, Lookup, Watch, Watched},
 };
@@ -334,6 +334,29 @@ async fn lists_go_through_all_shards_once() {
         let report = admin.redrive(&rig.queue, &Redrive::all()).await.unwrap();
         assert_eq!((report.matched, report.redriven), (229, 229));
         assert_eq!(admin.purge(&rig.queue).await.unwrap(), 230);
+    }
+}
+
+#[tokio::test]
+async fn a_redrive_that_ends_part_way_tells_what_it_did() {
+    for rig in rigs().await {
+        let Some(server) = &rig.server else { continue };
+        rig.declare(|_| {}).await;
+        rig.published(jobs(100)).await;
+        let consumer = rig.consumer(100).await;
+        for delivery in drain(&consumer).await {
+            settle(&consumer, &[delivery], bad()).await;
+        }
+        let last = format!("queue:{{hot%s{}}}:d", SHARDS - 1);
+        let left: u64 = redis::from_redis_value(server.ask(&["ZCARD", &last]).unwrap()).unwrap();
+        assert!((1..100).contains(&left), "{left}");
+        server.ask(&["SET", &last, "nonsense"]).unwrap();
+        let redrive = async |what: Redrive| rig.provider.admin().redrive(&rig.queue, &what).await.unwrap_err();
+        let mut dry = Redrive::all();
+        dry.dry_run = true;
+        assert_eq!(RedriveReport::before(&redrive(dry).await), None, "nothing was done");
+        let done = RedriveReport { matched: 100 - left, redriven: 100 - left, duplicates: 0 };
+        assert_eq!(RedriveReport::before(&redrive(Redrive::all()).await), Some(done));
     }
 }
 

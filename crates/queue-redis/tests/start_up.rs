@@ -102,6 +102,33 @@ async fn more_than_there_is_is_refused() {
     assert_eq!(airgap.code(), ErrorCode::Unsupported, "{airgap}");
 }
 
+/// Only a server that answers can say that it has none.
+#[tokio::test]
+async fn a_server_that_cannot_be_asked_for_its_replicas_is_away() {
+    let Some(server) = start(&[]) else { return };
+    let env = Env::system();
+    let mut client = ClientOptions::from_url(&server.url()).unwrap();
+    client.retry_for = Duration::from_millis(500);
+    let provider = RedisProvider::connect(&RedisOptions::with_client(client), &env).await.unwrap();
+    let mut spec = QueueSpec::new(QueueName::from_static("mail"));
+    provider.declare(&spec).await.unwrap();
+    let durability = Some(Durability::Replicated { replicas: 1, timeout: Duration::from_millis(300) });
+    let options = PublishOptions { durability, ..PublishOptions::default() };
+    let publish = async || provider.publish(&spec.name, vec![job(&env, 10)], &options).await.remove(0);
+    let refused = publish().await;
+    assert!(matches!(refused, PublishOutcome::Rejected(Rejection::Denied(_))), "{refused:?}");
+    server.tell(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    let refused = publish().await;
+    assert!(matches!(refused, PublishOutcome::Rejected(Rejection::Denied(_))), "it is asked again: {refused:?}");
+
+    server.kill();
+    let PublishOutcome::Rejected(Rejection::Unavailable(error)) = publish().await else { panic!("for good") };
+    assert_eq!(error.code(), ErrorCode::Unavailable, "{error}");
+    spec.durability = durability;
+    let error = provider.declare(&spec).await.unwrap_err();
+    assert_eq!((error.code(), error.operation()), (ErrorCode::Unavailable, Some("declare")), "{error}");
+}
+
 #[tokio::test]
 async fn too_few_replicas_are_not_a_yes() {
     let Some(primary) = start(&[]) else { return };
@@ -175,6 +202,9 @@ async fn follow_ups_and_cancels_are_as_safe_as_their_queues_ask() {
     assert!(matches!(settled[..], [SettleOutcome::Settled]), "nothing of it asks for more: {settled:?}");
     let unsure = cancel().await.unwrap_err();
     assert_eq!(unsure.code(), ErrorCode::Unavailable, "{unsure}");
+    let nobody = [JobRef::new(safe.clone(), job(&env, 10).id)];
+    let nothing = store.cancel(&nobody, &Cancel::by("somebody")).await.remove(0);
+    assert_eq!(nothing.unwrap(), CancelOutcome::NotFound, "nothing was done that anybody could confirm");
     replica.go_on();
     let settled = consumer.settle(&batch[..1]).await;
     assert!(matches!(settled[..], [SettleOutcome::AlreadySettled]), "{settled:?}");

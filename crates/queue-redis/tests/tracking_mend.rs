@@ -4,7 +4,7 @@
 
 mod server;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{cell::Cell, collections::BTreeMap, time::Duration};
 
 use queue_core::{
     Env, Envelope, ErrorCode, JobId, JobRef, QueueName,
@@ -183,6 +183,69 @@ async fn every_set_and_counter_is_made_again_from_the_rows() {
     }
     rig.sweep_afresh().await;
     assert_eq!(rig.standing(), right);
+}
+
+thread_local! {
+    static WARNED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Counts the warnings of each thread. It is there for all of them: tracing forgets one that only some threads have.
+struct Warnings;
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, what: &tracing::Metadata<'_>) -> bool {
+        *what.level() == tracing::Level::WARN
+    }
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        WARNED.set(WARNED.get() + 1);
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::Id {
+        tracing::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::Id, _: &tracing::Id) {}
+    fn enter(&self, _: &tracing::Id) {}
+    fn exit(&self, _: &tracing::Id) {}
+}
+
+/// It was not broken: older versions do not know the set, and neither write it nor take anything out.
+#[tokio::test]
+async fn pending_jobs_of_an_older_version_get_their_place_without_a_warning() {
+    let Some(rig) = Rig::new().await else { return };
+    tracing::subscriber::set_global_default(Warnings).unwrap();
+    rig.staged(&job(|_| {})).await;
+    let done = rig.ended(complete()).await;
+    let right = rig.standing();
+    let line = rig.key("o");
+    rig.ask(&[b"DEL", line.as_bytes()]);
+    rig.ask(&[b"ZADD", line.as_bytes(), b"1", done.as_bytes()]);
+    rig.sweep_afresh().await;
+    assert_eq!((rig.standing(), WARNED.get()), (right.clone(), 0));
+    rig.ask(&[b"DEL", rig.key("f").as_bytes()]);
+    rig.sweep_afresh().await;
+    assert_eq!((rig.standing(), WARNED.get()), (right, 1), "that was damage");
+}
+
+#[tokio::test]
+async fn since_when_the_oldest_pending_job_waits_is_said_by_its_row() {
+    let Some(rig) = Rig::new().await else { return };
+    let oldest = async || {
+        let stats = rig.store.stats(std::slice::from_ref(&rig.queue)).await.remove(0).unwrap();
+        stats.oldest_pending.map(queue_core::Timestamp::as_millis)
+    };
+    let done = rig.ended(complete()).await;
+    assert_eq!(oldest().await, None);
+    let waiting = job(|_| {});
+    rig.staged(&waiting).await;
+    let right = oldest().await;
+    assert!(right.is_some());
+    let line = rig.key("o");
+    rig.ask(&[b"ZADD", line.as_bytes(), b"1", done.as_bytes(), b"5", waiting.id.as_bytes()]);
+    assert_eq!(oldest().await, right);
+    assert_eq!(rig.ask(&[b"ZSCORE", line.as_bytes(), done.as_bytes()]), redis::Value::Nil, "it waits no more");
 }
 
 #[tokio::test]

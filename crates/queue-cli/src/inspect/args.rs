@@ -52,8 +52,8 @@ the URL are in nothing that is printed; to keep them off the command line as wel
 MESSAGE_QUEUE_PROVIDER and the URL's variable, such as REDIS_URL.
 
 PROVIDERS
-  Those that the command was built with: `cargo build -p queue-cli --features redis,rabbitmq`. RabbitMQ cannot list its
-  queues: name one. It remembers no job either: give its URL the `store=` that the workers use.
+  Those that the command was built with: `cargo build -p queue-cli --features redis,rabbitmq`. RabbitMQ remembers no
+  job: give its URL the `store=` that the workers use. Without `store=` it cannot list its queues either: name one.
 
 EXIT STATUS
   0  shown     1  no such job or queue, or one could not be looked at     2  unusable arguments or provider

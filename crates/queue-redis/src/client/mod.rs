@@ -21,7 +21,7 @@ pub use self::{
     stats::{ClientEvent, ClientStats},
 };
 pub(crate) use self::{
-    node::{Call, Own, Use},
+    node::{Call, Confirmation, Own, Use},
     slots::slot_of,
     verdict::{POOL_FULL, UNCONFIRMED, UNFIT},
 };
@@ -110,7 +110,7 @@ impl RedisClusterClient {
     /// # Errors
     /// `UNAVAILABLE`, `TIMEOUT`, `AUTHENTICATION`, `DENIED`; `INTERNAL` for what the server refuses for good.
     pub async fn execute(&self, key: Option<&str>, command: &Cmd, repeatable: bool) -> Result<Value> {
-        let call = Call { key, command, script: None, replicas: None, repeatable };
+        let call = Call { key, command, script: None, confirmation: None, repeatable };
         self.inner().call(&call).await.map_err(|error| fault::of(&error, "execute"))
     }
 

@@ -53,10 +53,18 @@ pub(crate) struct Call<'a> {
     pub(crate) command: &'a Cmd,
     /// Loaded where the server does not know it.
     pub(crate) script: Option<&'a Script>,
-    /// Replicas to hear from.
-    pub(crate) replicas: Option<(u8, Duration)>,
+    pub(crate) confirmation: Option<Confirmation>,
     /// Whether it does no harm to do it twice.
     pub(crate) repeatable: bool,
+}
+
+/// Replicas to hear from before there is an answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Confirmation {
+    pub(crate) replicas: u8,
+    pub(crate) timeout: Duration,
+    /// Whether an answer says that there was nothing to do, and so nothing to hear of.
+    pub(crate) is_moot: fn(&Value) -> bool,
 }
 
 /// An error, and whether the command may have reached a server.
@@ -259,7 +267,7 @@ impl Node {
         let mut gone = self.gone.subscribe();
         let sent = AtomicBool::new(false);
         let work = async {
-            let Some((replicas, timeout)) = call.replicas else {
+            let Some(Confirmation { replicas, timeout, is_moot }) = call.confirmation else {
                 let mut connection = self.shared().await.map_err(|error| self.failure(error, false))?;
                 sent.store(true, Ordering::Relaxed);
                 return self.send(&mut connection, call, asking).await;
@@ -269,7 +277,10 @@ impl Node {
             sent.store(true, Ordering::Relaxed);
             let sending = tokio::time::timeout(self.answer_timeout, self.send(connection, call, asking));
             let answer = sending.await.unwrap_or_else(|_| Err(self.failure(late(), true)))?;
-            self.confirm(connection, call.key, replicas, timeout).await.map_err(|error| self.failure(error, true))?;
+            if !is_moot(&answer) {
+                let confirmed = self.confirm(connection, call.key, replicas, timeout).await;
+                confirmed.map_err(|error| self.failure(error, true))?;
+            }
             own.give_back();
             Ok(answer)
         };

@@ -6,7 +6,7 @@ use queue_core::{Error, ErrorCode, Result};
 use redis::{RedisError, RedisResult, Value};
 
 use super::{
-    Call, Inner,
+    Address, Call, Inner,
     node::{Failure, Node},
     verdict::{Patience, UNFIT, Verdict, verdict},
 };
@@ -46,7 +46,7 @@ pub(super) async fn look(inner: &Inner) -> Result<()> {
     // The first command finds the servers, and is patient.
     let ping = redis::cmd("PING");
     inner
-        .call(&Call { key: None, command: &ping, script: None, replicas: None, repeatable: true })
+        .call(&Call { key: None, command: &ping, script: None, confirmation: None, repeatable: true })
         .await
         .map_err(fail)?;
     for node in inner.topology.primaries().await.map_err(fail)?.iter().filter(|node| !node.is_checked()) {
@@ -71,11 +71,43 @@ pub(super) async fn look(inner: &Inner) -> Result<()> {
     Ok(())
 }
 
+impl Inner {
+    /// How many replicas each primary has at least, looked at anew. It is tried again as a command is.
+    pub(crate) async fn count_replicas(&self) -> RedisResult<usize> {
+        let mut patience = Patience::new(self.topology.options.retry_for, &*self.random);
+        loop {
+            let failure = match self.count_once().await {
+                Ok(replicas) => return Ok(replicas),
+                Err(failure) => failure,
+            };
+            if verdict(&failure) == Verdict::Final || !patience.again(false).await {
+                return Err(failure.error);
+            }
+        }
+    }
+
+    async fn count_once(&self) -> Result<usize, Failure> {
+        let nowhere = |error| Failure { error, sent: false, asked: Address::new("", 0) };
+        let primaries = self.topology.primaries().await.map_err(nowhere)?;
+        for node in &primaries {
+            let counted = count_replicas(node).await;
+            let counted = counted.map_err(|error| Failure { error, sent: true, asked: node.address.clone() });
+            // One that is not the primary any more is looked for anew, and on a cluster all of them.
+            if let Err(failure) = &counted {
+                self.blame(node, failure);
+            }
+            self.topology.has_replicas(node, counted?.unwrap_or(0));
+        }
+        self.topology.keep_only(&primaries);
+        Ok(self.topology.replicas())
+    }
+}
+
 /// `None` where the server does not let this user ask.
 async fn ask(node: &Arc<Node>, words: &[&str]) -> RedisResult<Option<Value>> {
     let mut command = redis::Cmd::new();
     command.arg(words);
-    let call = Call { key: None, command: &command, script: None, replicas: None, repeatable: true };
+    let call = Call { key: None, command: &command, script: None, confirmation: None, repeatable: true };
     match node.perform(&call, false).await {
         Ok(answer) => Ok(Some(answer)),
         Err(failure) if failure.error.code().is_some_and(|code| matches!(code, "NOPERM" | "ERR")) => Ok(None),
@@ -136,7 +168,7 @@ pub(super) async fn check(node: &Arc<Node>, strict: bool) -> RedisResult<Checked
 }
 
 /// How many replicas a primary has; `None` where it does not let this user ask.
-pub(super) async fn count_replicas(node: &Arc<Node>) -> RedisResult<Option<usize>> {
+async fn count_replicas(node: &Arc<Node>) -> RedisResult<Option<usize>> {
     ask(node, &["ROLE"]).await?.map(|role| replicas(&role)).transpose()
 }
 

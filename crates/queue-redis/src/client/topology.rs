@@ -76,7 +76,7 @@ impl Topology {
     pub(crate) async fn node_for(&self, key: Option<&str>) -> RedisResult<Arc<Node>> {
         if !self.is_cluster() {
             let found = Arc::clone(&lock(&self.primary));
-            return found.get_or_try_init(|| self.find()).await.cloned();
+            return found.get_or_try_init(|| self.find(&found)).await.cloned();
         }
         let map = self.slots().await?;
         let owner = match key {
@@ -190,8 +190,11 @@ impl Topology {
         Err(last)
     }
 
-    /// Connects to the primary.
-    async fn find(&self) -> RedisResult<Arc<Node>> {
+    /// Connects to the primary, for whoever waits at `place`.
+    ///
+    /// # Errors
+    /// Also where somebody switched to another in the meantime: whoever asks again finds that one.
+    async fn find(&self, place: &Arc<OnceCell<Arc<Node>>>) -> RedisResult<Arc<Node>> {
         let some = |(node, checked)| (node, Some(checked));
         let (node, checked) = match &self.options.servers {
             // There is no other to go to: it is worked with, and looked at afterwards.
@@ -210,10 +213,16 @@ impl Topology {
             }
             Servers::Cluster(_) => return Err(nowhere()),
         };
+        let primary = lock(&self.primary);
+        if !Arc::ptr_eq(&primary, place) {
+            node.leave();
+            return Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into());
+        }
         if self.options.failover == FailoverMode::Manual {
             lock(&self.pinned).get_or_insert_with(|| node.address.clone());
         }
         self.adopt(&node, checked);
+        drop(primary);
         Ok(node)
     }
 
@@ -378,16 +387,9 @@ impl Topology {
         lock(&self.checked).values().map(|checked| checked.replicas).min().unwrap_or(0)
     }
 
-    /// The same, looked at anew.
-    pub(crate) async fn count_replicas(&self) -> RedisResult<usize> {
-        self.look_again();
-        let primaries = self.primaries().await?;
-        for node in &primaries {
-            let replicas = start_up::count_replicas(node).await?.unwrap_or(0);
-            lock(&self.checked).entry(node.address.clone()).or_default().replicas = replicas;
-        }
-        self.keep_only(&primaries);
-        Ok(self.replicas())
+    /// So many were seen of a primary.
+    pub(crate) fn has_replicas(&self, node: &Node, replicas: usize) {
+        lock(&self.checked).entry(node.address.clone()).or_default().replicas = replicas;
     }
 
     pub(crate) fn close(&self) {

@@ -6,7 +6,7 @@ use queue_core::{Env, Result, provider::Durability};
 use redis::{Cmd, RedisResult, Script, Value};
 
 pub(crate) use self::values::{bytes, items, number, text};
-use crate::client::{Call, ClientOptions, Own, POOL_FULL, RedisClusterClient, Use};
+use crate::client::{Call, ClientOptions, Confirmation, Own, POOL_FULL, RedisClusterClient, Use};
 
 mod values;
 
@@ -59,10 +59,10 @@ impl Link {
     }
 
     /// The same; where there were none they are looked for again, for one may have come since.
-    pub(crate) async fn replicas_now(&self) -> usize {
+    pub(crate) async fn replicas_now(&self) -> RedisResult<usize> {
         match self.replicas() {
-            0 => self.client.inner().topology.count_replicas().await.unwrap_or(0),
-            some => some,
+            0 => self.client.inner().count_replicas().await,
+            some => Ok(some),
         }
     }
 
@@ -103,11 +103,23 @@ impl Link {
         arguments: &[impl AsRef<[u8]>],
         durability: Option<Durability>,
     ) -> RedisResult<Value> {
-        let replicas = match durability {
-            Some(Durability::Replicated { replicas, timeout }) => Some((replicas, timeout)),
+        self.run_assured_unless(script, key, arguments, durability, |_| false).await
+    }
+
+    /// The same, but for an answer that says that there was nothing to do: no replica has to confirm that.
+    pub(crate) async fn run_assured_unless<K: AsRef<str>>(
+        &self,
+        script: &Script,
+        key: K,
+        arguments: &[impl AsRef<[u8]>],
+        durability: Option<Durability>,
+        is_moot: fn(&Value) -> bool,
+    ) -> RedisResult<Value> {
+        let confirmation = match durability {
+            Some(Durability::Replicated { replicas, timeout }) => Some(Confirmation { replicas, timeout, is_moot }),
             _ => None,
         };
-        self.call(script, key.as_ref(), arguments, replicas).await
+        self.call(script, key.as_ref(), arguments, confirmation).await
     }
 
     /// A script has two keys: one that is there as long as the queue is, and one that never is. So a server of a cluster that
@@ -118,10 +130,10 @@ impl Link {
         script: &Script,
         base: &str,
         arguments: &[impl AsRef<[u8]>],
-        replicas: Option<(u8, Duration)>,
+        confirmation: Option<Confirmation>,
     ) -> RedisResult<Value> {
         let command = script_call(script, base, arguments);
-        let call = Call { key: Some(base), command: &command, script: Some(script), replicas, repeatable: false };
+        let call = Call { key: Some(base), command: &command, script: Some(script), confirmation, repeatable: false };
         self.client.inner().call(&call).await
     }
 
@@ -138,7 +150,7 @@ impl Link {
             Some("XINFO") => words.nth(1),
             _ => words.next(),
         };
-        let call = Call { key, command, script: None, replicas: None, repeatable };
+        let call = Call { key, command, script: None, confirmation: None, repeatable };
         self.client.inner().call(&call).await
     }
 }

@@ -214,8 +214,10 @@ impl Shared {
         if let Err(error) = self.open("publish") {
             return refuse(Rejection::Unavailable(error));
         }
-        if let Err(error) = self.assure(options.durability).await {
-            return refuse(Rejection::Denied(error));
+        match self.assure(options.durability, "publish").await {
+            Ok(()) => {}
+            Err(error) if error.code() == ErrorCode::Unsupported => return refuse(Rejection::Denied(error)),
+            Err(error) => return refuse(Rejection::Unavailable(error)),
         }
         let known = match self.known(queue).await {
             Ok(known) => known,

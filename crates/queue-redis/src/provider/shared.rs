@@ -107,13 +107,20 @@ impl Shared {
         *self.closed.borrow()
     }
 
-    /// Refuses what cannot be kept.
-    pub(crate) async fn assure(&self, durability: Option<Durability>) -> Result<()> {
+    /// Refuses what cannot be kept, as `UNSUPPORTED`.
+    ///
+    /// # Errors
+    /// Another where Redis could not be asked.
+    pub(crate) async fn assure(&self, durability: Option<Durability>, operation: &'static str) -> Result<()> {
         let instead = match durability {
             None | Some(Durability::Relaxed) => return Ok(()),
             Some(Durability::Replicated { timeout, .. }) if timeout.is_zero() => "give the replicas some time",
-            Some(Durability::Replicated { .. }) if self.link.replicas_now().await > 0 => return Ok(()),
-            Some(Durability::Replicated { .. }) => "this Redis has no replica: add one, or declare `relaxed`",
+            Some(Durability::Replicated { .. }) => {
+                match self.link.replicas_now().await.map_err(|error| fault::of(&error, operation))? {
+                    0 => "this Redis has no replica: add one, or declare `relaxed`",
+                    _ => return Ok(()),
+                }
+            }
             Some(_) => "what is on disk is for Redis' `appendonly` and `appendfsync` to say: declare `relaxed`",
         };
         Err(Error::unsupported(SCHEME, "durability", instead))

@@ -51,7 +51,7 @@ impl RedisTracking {
         // Apart from the queues of a provider that has the same prefix.
         let layout = Layout::new(&format!("{}:track", options.prefix));
         let shared = Box::pin(Shared::connect(options, layout, env)).await?;
-        shared.assure(options.durability).await?;
+        shared.assure(options.durability, "connect").await?;
         let inner = Inner {
             shared: Arc::new(shared),
             numbers: Numbers::default(),

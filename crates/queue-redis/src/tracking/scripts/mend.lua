@@ -30,11 +30,13 @@ local function stand(s, index, score)
   local place = places(s)[index]
   if place and tonumber(score or -1) ~= place then
     call('ZADD', B .. index, place, s.id)
-    repaired()
   elseif score and not place then
     call('ZREM', B .. index, s.id)
-    repaired()
+  else
+    return
   end
+  -- Versions that know nothing of `o` leave it as it is: there nothing was broken.
+  if index ~= 'o' then repaired() end
 end
 
 local parts = {}
