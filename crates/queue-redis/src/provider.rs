@@ -168,7 +168,7 @@ impl QueueProvider for RedisProvider {
 
     fn capabilities(&self, spec: Option<&QueueSpec>) -> Capabilities {
         let mut can = capabilities(spec);
-        if self.shared.link.replicas() == 0 {
+        if !self.shared.link.is_replicated() {
             can.durability = &["relaxed"];
         }
         if self.shared.link.is_cluster() {

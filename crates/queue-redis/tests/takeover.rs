@@ -7,9 +7,14 @@ mod server;
 
 use std::{net::TcpListener, time::Duration};
 
-use queue_core::{Env, ErrorCode};
+use queue_core::{
+    Env, Envelope, ErrorCode, JobId, QueueName, QueueProvider as _,
+    job::JobKind,
+    provider::{Durability, PublishOptions, PublishOutcome, Rejection},
+};
 use queue_redis::{
-    Address, ClientEvent, ClientOptions, FailoverMode, Finding, RedisClusterClient, Role, Servers, Severity,
+    Address, ClientEvent, ClientOptions, FailoverMode, Finding, RedisClusterClient, RedisOptions, RedisProvider, Role,
+    Servers, Severity,
 };
 use server::{Server, await_that, free_port};
 use tokio::{sync::broadcast::Receiver, time::Instant};
@@ -87,6 +92,41 @@ async fn only_a_manual_client_stays_where_it_was_sent() {
     second.kill();
     ping(&client).await.unwrap();
     assert_eq!(primary(&client).await, at(&first), "nobody bound it to a server that is dead");
+}
+
+fn job(env: &Env) -> Envelope {
+    Envelope::builder(JobId::fresh(env), JobKind::from_static("test"), &b"{}"[..], env.now()).seal()
+}
+
+/// For good it is refused only where there never was a replica.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_that_do_not_follow_a_new_primary_yet_are_away() {
+    server::require();
+    let first = Server::start().unwrap();
+    let second = replica(&first, &[]);
+    let mut client = ClientOptions::new(list(&first, &second));
+    client.retry_for = Duration::from_secs(3);
+    let env = Env::system();
+    let provider = RedisProvider::connect(&RedisOptions::with_client(client), &env).await.unwrap();
+    let queue = QueueName::from_static("mail");
+    let durability = Some(Durability::Replicated { replicas: 1, timeout: Duration::from_secs(1) });
+    let options = PublishOptions { durability, ..PublishOptions::default() };
+    let publish = async || provider.publish(&queue, vec![job(&env)], &options).await.remove(0);
+    assert!(publish().await.is_accepted());
+    first.kill();
+    second.tell(&["REPLICAOF", "NO", "ONE"]);
+    let mut alone = publish().await;
+    for _ in 0..5 {
+        // Who does not know it yet writes, and nobody confirms it.
+        if matches!(alone, PublishOutcome::Unknown(_)) {
+            alone = publish().await;
+        }
+    }
+    assert!(matches!(alone, PublishOutcome::Rejected(Rejection::Unavailable(_))), "{alone:?}");
+    assert!(provider.capabilities(None).durability.contains(&"replicated"), "it is what Redis is set up for");
+    let _third = replica(&second, &[]);
+    let followed = publish().await;
+    assert!(followed.is_accepted(), "{followed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use redis::{Client, ErrorKind, IntoConnectionInfo as _, RedisError, RedisResult, Value};
@@ -34,6 +37,8 @@ pub(crate) struct Topology {
     pinned: Mutex<Option<Address>>,
     /// What was found of the primaries of now.
     checked: Mutex<BTreeMap<Address, Checked>>,
+    /// Whether each primary had a replica at some time.
+    replicated: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -60,6 +65,7 @@ impl Topology {
             order: Mutex::new(order),
             pinned: Mutex::default(),
             checked: Mutex::default(),
+            replicated: AtomicBool::default(),
         }
     }
 
@@ -368,6 +374,9 @@ impl Topology {
             }
             known.insert(server.clone(), checked).unwrap_or_default()
         };
+        if !self.is_cluster() {
+            self.note_replicas();
+        }
         for finding in findings.into_iter().filter(|finding| !before.findings.contains(finding)) {
             self.told.tell(ClientEvent::Found { server: server.clone(), finding });
         }
@@ -376,6 +385,7 @@ impl Topology {
     /// Only these are primaries now.
     pub(crate) fn keep_only(&self, primaries: &[Arc<Node>]) {
         lock(&self.checked).retain(|address, _| primaries.iter().any(|node| node.address == *address));
+        self.note_replicas();
     }
 
     pub(crate) fn findings(&self) -> Vec<Finding> {
@@ -390,6 +400,16 @@ impl Topology {
     /// So many were seen of a primary.
     pub(crate) fn has_replicas(&self, node: &Node, replicas: usize) {
         lock(&self.checked).entry(node.address.clone()).or_default().replicas = replicas;
+    }
+
+    /// To be called when all primaries of now were looked at.
+    fn note_replicas(&self) {
+        self.replicated.fetch_or(self.replicas() > 0, Ordering::Relaxed);
+    }
+
+    /// Whether it has, or had at some time, a replica of each primary: those of one that has just taken over follow it a little later.
+    pub(crate) fn is_replicated(&self) -> bool {
+        self.replicated.load(Ordering::Relaxed)
     }
 
     pub(crate) fn close(&self) {

@@ -66,6 +66,11 @@ impl Link {
         }
     }
 
+    /// Whether replicas belong to it, be they there or away.
+    pub(crate) fn is_replicated(&self) -> bool {
+        self.client.inner().topology.is_replicated()
+    }
+
     /// A connection of one's own, with which to wait in the server for jobs.
     pub(crate) async fn waiting(&self, key: &str) -> RedisResult<Waiting> {
         self.own(key, Use::Wake).await

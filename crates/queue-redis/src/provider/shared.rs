@@ -110,13 +110,17 @@ impl Shared {
     /// Refuses what cannot be kept, as `UNSUPPORTED`.
     ///
     /// # Errors
-    /// Another where Redis could not be asked.
+    /// Another where Redis could not be asked; `UNAVAILABLE` where its replicas are away, as just after a failover.
     pub(crate) async fn assure(&self, durability: Option<Durability>, operation: &'static str) -> Result<()> {
         let instead = match durability {
             None | Some(Durability::Relaxed) => return Ok(()),
             Some(Durability::Replicated { timeout, .. }) if timeout.is_zero() => "give the replicas some time",
             Some(Durability::Replicated { .. }) => {
                 match self.link.replicas_now().await.map_err(|error| fault::of(&error, operation))? {
+                    0 if self.link.is_replicated() => {
+                        let message = "its replicas are away, or do not follow a new primary yet: try again";
+                        return Err(Error::new(ErrorCode::Unavailable, message).at(operation).by(SCHEME));
+                    }
                     0 => "this Redis has no replica: add one, or declare `relaxed`",
                     _ => return Ok(()),
                 }
