@@ -77,6 +77,9 @@ finds! {
     AcknowledgementsAreRepeated Any push "600s of calm were not enough" [7];
 }
 
+/// The simulator's transports count exactly, so that none of its worlds has an estimate. Shown by the rules' own tests alone.
+const UNSEEN: Rule = Rule::AnEstimateIsProven;
+
 /// Where none of its seeds shows a rule any more, so many are looked through, so that a change elsewhere breaks nothing here.
 const LOOKED_THROUGH: u64 = 600;
 
@@ -156,7 +159,9 @@ fn of_each<T: Send>(finds: &[Find], work: impl Fn(&Find) -> T + Sync) -> Vec<T> 
 
 #[test]
 fn every_rule_is_here() {
-    assert_eq!(FINDS.iter().map(|find| find.rule).collect::<Vec<_>>(), Rule::ALL);
+    let mut rules = Rule::ALL.to_vec();
+    rules.retain(|rule| *rule != UNSEEN);
+    assert_eq!(FINDS.iter().map(|find| find.rule).collect::<Vec<_>>(), rules);
 }
 
 #[test]
