@@ -185,8 +185,7 @@ impl Watched {
                 report.contains("status=ok") && report.contains("slaves=2,sentinels=3")
             });
         }
-        let waits = || servers[0].tell(&["INFO", "replication"]);
-        await_that("two replicas", Duration::from_secs(20), || waits().matches("state=online").count() == 2);
+        servers[0].await_replicas(2);
         Self { servers, sentinels }
     }
 
@@ -223,8 +222,7 @@ async fn sentinels_promote_another_and_nothing_confirmed_is_lost() {
     kit.at(first).restart_after_kill();
     let second = primary(&load).await;
     assert_ne!(first, second);
-    let waits = || kit.at(second).tell(&["INFO", "replication"]).matches("state=online").count();
-    await_that("a replica", Duration::from_secs(20), || waits() > 0);
+    kit.at(second).await_replicas(1);
 
     let hung = Instant::now();
     kit.at(second).hang();

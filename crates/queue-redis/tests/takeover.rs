@@ -16,7 +16,7 @@ use queue_redis::{
     Address, ClientEvent, ClientOptions, FailoverMode, Finding, RedisClusterClient, RedisOptions, RedisProvider, Role,
     Servers, Severity,
 };
-use server::{Server, await_that, free_port};
+use server::{Server, free_port};
 use tokio::{sync::broadcast::Receiver, time::Instant};
 
 fn at(server: &Server) -> Address {
@@ -27,9 +27,7 @@ fn replica(of: &Server, settings: &[&str]) -> Server {
     let port = of.port().to_string();
     let settings = [&["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"][..], settings].concat();
     let replica = Server::start_with(free_port().unwrap(), &settings).unwrap();
-    await_that("a replica", Duration::from_secs(20), || {
-        replica.tell(&["INFO", "replication"]).contains("master_link_status:up")
-    });
+    of.await_replicas(1);
     replica
 }
 

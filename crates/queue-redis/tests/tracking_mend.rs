@@ -14,7 +14,7 @@ use queue_core::{
     store::{Claim, Fence, JobStore, Lookup, Scope, StageOutcome, StagedJob, TrackedSettle, TrackingStore, Verdict},
 };
 use queue_redis::{RedisOptions, RedisTracking};
-use server::{Server, await_that};
+use server::Server;
 
 /// Longer than any test.
 const STAGE: Duration = Duration::from_secs(600);
@@ -296,15 +296,13 @@ async fn a_row_that_cannot_be_read_stops_nothing_and_stays() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn too_few_replicas_are_not_a_yes() {
     let Some(mut rig) = Rig::new().await else { return };
-    let one = Some(Durability::Replicated { replicas: 1, timeout: Duration::from_millis(300) });
+    let one = Some(Durability::Replicated { replicas: 1, timeout: Duration::from_secs(1) });
     let alone = connect(&rig.server, one).await.unwrap_err();
     assert_eq!(alone.code(), ErrorCode::Unsupported, "{alone}");
     let port = rig.server.port().to_string();
     let follows = ["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"];
     let replica = Server::start_with(server::free_port().unwrap(), &follows).unwrap();
-    await_that("a replica", Duration::from_secs(20), || {
-        rig.server.tell(&["INFO", "replication"]).contains("state=online")
-    });
+    rig.server.await_replicas(1);
     rig.store = connect(&rig.server, one).await.unwrap();
     let (_, fence) = rig.running(STAGE).await;
     let dead = rig.ended(Disposition::DeadLetter { error: JobError::new(ErrorCode::Internal, "no") }).await;

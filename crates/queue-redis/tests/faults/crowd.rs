@@ -22,8 +22,7 @@ async fn many_who_watch_take_no_connection_from_those_who_work() {
     let primary = rig.server.port().to_string();
     let settings = ["--replicaof", "127.0.0.1", &primary, "--repl-diskless-sync-delay", "0"];
     let _replica = Server::start_with(free_port().unwrap(), &settings).unwrap();
-    let waits = || rig.server.tell(&["INFO", "replication"]);
-    await_that("a replica", Duration::from_secs(20), || waits().contains("state=online"));
+    rig.server.await_replicas(1);
     let provider = rig.connect().await;
     let store = provider.job_store().unwrap();
     // Some more than there are places for.

@@ -116,6 +116,18 @@ impl Server {
         redis::from_redis_value(answer).unwrap()
     }
 
+    /// So many replicas follow it and have all it has: one that is `online` may be loading still.
+    pub(crate) fn await_replicas(&self, count: usize) {
+        let mut connection = redis::Client::open(self.url()).unwrap().get_connection().unwrap();
+        let mut pipe = redis::pipe();
+        // Told to replicas, and no key.
+        pipe.cmd("PUBLISH").arg("caught-up").arg("").ignore().cmd("WAIT").arg(count).arg(100);
+        await_that("replicas that follow", Duration::from_secs(20), || {
+            let [there]: [usize; 1] = pipe.query(&mut connection).unwrap();
+            there >= count
+        });
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
     }
