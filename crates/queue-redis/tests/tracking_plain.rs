@@ -41,6 +41,11 @@ impl Rig {
     }
 
     fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        self.ask_raw(&words)
+    }
+
+    fn ask_raw<T: redis::FromRedisValue>(&self, words: &[&[u8]]) -> T {
         let mut connection = redis::Client::open(self.server.url()).unwrap().get_connection().unwrap();
         let mut command = redis::Cmd::new();
         for word in words {
@@ -66,6 +71,13 @@ impl Rig {
         let numbers =
             ["HMGET", &key("n"), "p", "s", "t", "r", "d", "c", "k", "fbytes", "completed", "failed", "submitted"];
         let numbers: Vec<Option<i64>> = self.ask(&numbers);
+        let ended: Vec<Vec<u8>> = self.ask(&["ZRANGE", &key("f"), "0", "-1"]);
+        let size = |hash: &str, field: &[u8]| {
+            let bytes: i64 = self.ask_raw(&[b"HSTRLEN", key(hash).as_bytes(), field]);
+            bytes
+        };
+        let held = ended.iter().map(|id| size("j", id) + size("i", &[id, &b"r"[..]].concat())).sum::<i64>();
+        assert_eq!(numbers[7].unwrap_or(0), held, "bytes of what is finished");
         kept.insert("n".into(), numbers.iter().map(|n| n.unwrap_or(0).to_string().into_bytes()).collect());
         kept
     }

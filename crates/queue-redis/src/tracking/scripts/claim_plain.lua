@@ -31,9 +31,9 @@ do
   for n = 1, plain and total or 0 do
     local id, row, at = ids[n], found[n], 43 * n - 43
     -- The shortest row there is; PENDING, of this version.
-    if not row or #row < 107 or seen[id] then plain = false break end
+    if not row or #row < 111 or seen[id] then plain = false break end
     local provider = 107 + byte(row, 106)
-    if #row ~= provider + (byte(row, provider) or 0) then plain = false break end
+    if #row ~= provider + 4 + (byte(row, provider) or 0) then plain = false break end
     local version, state, low, high = byte(row, 1, 4)
     -- Not MARKED, CANCELLING, PARKED, OUTLIVED; due at once; and of the same generation as the copy.
     if version ~= 1 or state ~= 1 or low % 2 == 1 or low % 8 >= 4 or low % 32 >= 16 or high % 4 >= 2 or sub(row, 72, 77) ~= none

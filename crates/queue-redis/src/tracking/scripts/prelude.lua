@@ -64,6 +64,7 @@ local function record_of(id)
   return record and read_record(record)
 end
 
+-- Behind it the size of the record, as a number of four bytes.
 local ROW = '<BBI2BI4I4I8I4I4I4I4I2I6I8I6I6I6I6I6I6I8c8Bc0Bc0'
 
 -- Where a row stands.
@@ -90,9 +91,12 @@ local function places(s)
 end
 
 local function parse_row(s, row)
+  local at
   s.version, s.state, s.flags, s.priority, s.attempt, s.started, s.ticket, s.generation, s.copy_attempt, s.copy_deliveries, s.claimed,
     s.place, s.submitted, s.born, s.changed, s.started_at, s.turn, s.due, s.stage_end, s.expires, s.settled, s.print, s.worker,
-    s.provider = unpick(ROW, row)
+    s.provider, at = unpick(ROW, row)
+  -- Rows of the first builds end before it.
+  s.bytes = #row > at and unpick('<I4', row, at) or call('HSTRLEN', B .. 'j', s.id)
   s.was, s.was_state = places(s), s.state
 end
 
@@ -104,9 +108,9 @@ local function read_row(id, row)
 end
 
 local function write_row(s)
-  return pack(ROW, VERSION, s.state, s.flags, s.priority, s.attempt, s.started, s.ticket, s.generation, s.copy_attempt,
+  return pack(ROW .. 'I4', VERSION, s.state, s.flags, s.priority, s.attempt, s.started, s.ticket, s.generation, s.copy_attempt,
     s.copy_deliveries, s.claimed, s.place, s.submitted, s.born, s.changed, s.started_at, s.turn, s.due, s.stage_end, s.expires,
-    s.settled, s.print, #s.worker, s.worker, #s.provider, s.provider)
+    s.settled, s.print, #s.worker, s.worker, #s.provider, s.provider, s.bytes)
 end
 
 -- Rows that were read, by id; false where there is none.
@@ -163,7 +167,7 @@ local function detail(s, letter, value)
 end
 
 -- What it holds, as retention counts it.
-local function bytes_of(id) return call('HSTRLEN', B .. 'j', id) + call('HSTRLEN', B .. 'i', id .. 'r') end
+local function bytes_of(s) return s.bytes + (has(s.flags, DETAILED) and call('HSTRLEN', B .. 'i', s.id .. 'r') or 0) end
 
 -- Whom, other than the job itself, the key belongs to. A holder that is over, or gone, has it no longer.
 local function holder_of(unique, id)
@@ -211,7 +215,7 @@ local function move(s, to, event)
   if event then tell(s, event) end
   if to > RUNNING then
     free(s, false)
-    if to ~= DEAD then count('fbytes', bytes_of(s.id)) end
+    if to ~= DEAD then count('fbytes', bytes_of(s)) end
   end
   keep(s)
 end
@@ -275,7 +279,7 @@ local function replace(s, copy)
   local keyed = read_record(copy.record).unique
   s.flags = keyed and with(s.flags, KEYED) or without(s.flags, KEYED)
   s.priority, s.generation, s.copy_attempt, s.copy_deliveries = copy.priority, copy.generation, copy.attempt, copy.deliveries
-  s.expires = copy.expires
+  s.expires, s.bytes = copy.expires, #copy.record
   keep(s)
 end
 
@@ -299,7 +303,7 @@ end
 -- Removes all traces but a tombstone, in `g` or `z`, if one is wanted.
 local function forget(s, stones)
   leave_line(s)
-  if s.state > RUNNING and s.state ~= DEAD then count('fbytes', -bytes_of(s.id)) end
+  if s.state > RUNNING and s.state ~= DEAD then count('fbytes', -bytes_of(s)) end
   s.gone = true
   keep(s)
   if stones then call('ZADD', B .. stones, now, s.id) end

@@ -5,10 +5,10 @@
 -- Nothing is special where they come as one argument, no time has come (delay, expiry),
 -- nobody watches, every claim is held, and no job has a unique key, was asked to stop, was given out anew, had its start marked or outlived
 -- its time.
--- O(1) a job, O(log n) for its lease and its end; n jobs run or are finished. Nine commands a call to eleven, and one a job for its size.
+-- O(1) a job, O(log n) for its lease and its end; n jobs run or are finished. Nine commands a call to eleven.
 do
   local call, base = redis.call, KEYS[1]
-  local byte, sub, char, pack = string.byte, string.sub, string.char, struct.pack
+  local byte, sub, char, pack, unpick = string.byte, string.sub, string.char, struct.pack, struct.unpack
   local clock = call('TIME')
   local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
   local n = call('HMGET', base .. 'n', 'watched', 'ticket', 'r', 'c', 'completed', 'fbytes')
@@ -19,7 +19,7 @@ do
   while plain and at <= #all do
     total = total + 1
     ids[total], places[total] = sub(all, at, at + 15), at
-    at = at + 40 + struct.unpack('<I4', all, at + 36)
+    at = at + 40 + unpick('<I4', all, at + 36)
   end
   places[total + 1] = at
   if plain then found = call('HMGET', base .. 's', unpack(ids)) end
@@ -30,7 +30,9 @@ do
   for n = 1, plain and total or 0 do
     local id, row, at, size = ids[n], found[n], places[n], places[n + 1] - places[n] - 40
     -- The shortest row there is; RUNNING, of this version, under this ticket and generation.
-    if not row or #row < 107 or seen[id] or sub(row, 14, 21) ~= sub(all, at + 16, at + 23)
+    if not row or #row < 111 or seen[id] then plain = false break end
+    local provider = 107 + byte(row, 106)
+    if #row ~= provider + 4 + (byte(row, provider) or 0) or sub(row, 14, 21) ~= sub(all, at + 16, at + 23)
       or sub(row, 34, 37) ~= sub(all, at + 24, at + 27) then
       plain = false
       break
@@ -41,7 +43,7 @@ do
     seen[id] = true
     if sub(row, 84, 89) ~= none then mortal[#mortal + 1] = id end
     local detailed = low >= 8
-    bytes = bytes + call('HSTRLEN', base .. 'j', id)
+    bytes = bytes + unpick('<I4', row, #row - 3)
     if size > 0 then
       detailed = true
       results[#results + 1] = id .. 'r'
