@@ -33,7 +33,7 @@ pub(crate) struct Scale {
     pub(crate) samples: usize,
 }
 
-const FULL: Scale = Scale { rounds: 3, jobs: 100_000, samples: 500 };
+const FULL: Scale = Scale { rounds: 5, jobs: 100_000, samples: 500 };
 const QUICK: Scale = Scale { rounds: 1, jobs: 20_000, samples: 100 };
 
 pub(crate) struct Row {
